@@ -1,0 +1,13 @@
+//! Identifiers: the short token sequences that stand for candidates.
+//!
+//! An identifier is `(c, v_1, .., v_M, u)`: a coarse token, M fine tokens and a unique token
+//! (paper, section on coarse-to-fine identifiers). Every position has a vocabulary of its own, so
+//! token 7 at position 1 and token 7 at position 2 are different symbols.
+
+mod codes;
+mod unique;
+mod vocabulary;
+
+pub use codes::Codes;
+pub use unique::{UniqueTokens, assign_unique};
+pub use vocabulary::{Identifier, Vocabulary};

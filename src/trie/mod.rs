@@ -1,0 +1,11 @@
+//! The identifier trie: a flat, pointer-free table of sorted identifiers.
+//!
+//! A node is a range of rows that share a prefix; its children are found by galloping through the
+//! sorted column of the next level. See [`Trie`] for the layout and its size.
+
+mod format;
+mod node;
+mod table;
+
+pub use node::{Children, Node};
+pub use table::Trie;

@@ -1,0 +1,323 @@
+//! The sorted table, built once and then read only.
+
+use rayon::prelude::*;
+
+use super::node::{Children, Kind, Node};
+use crate::{
+    error::{Error, Result},
+    identifier::{Codes, Identifier, Vocabulary},
+};
+
+/// All identifiers of a collection, with the way from item to identifier and back.
+///
+/// # Layout
+/// Rows are sorted by identifier. The first level is dense: `first[t]..first[t + 1]` are the rows
+/// whose coarse token is `t`, so that column needs no storage. The other L - 1 columns hold 2 bytes
+/// a row. With the item of each row and the row of each item (4 bytes each) a candidate takes
+/// `8 + 2 (L - 1)` bytes: 16 at the usual L = 5, plus `4 (K + 1)` once.
+///
+/// # Invariants
+/// 1. Rows are strictly ascending, so identifiers are unique.
+/// 2. `items` is a permutation of `0..len` and `rows` its inverse.
+/// 3. Every token is below its level's size.
+///
+/// # Example
+/// ```
+/// use cart_retrieval::{identifier::{Codes, Vocabulary}, trie::Trie};
+/// let codes = Codes::from_rows(2, &[[1, 0], [0, 2], [1, 3]])?;
+/// let trie = Trie::build(&codes, &Vocabulary::new(vec![2, 4])?)?;
+/// let under_one = trie.child(trie.root(), 1).unwrap();
+/// assert_eq!(under_one.count(), 2);
+/// let tokens: Vec<u16> = trie.children(under_one).map(|(token, _)| token).collect();
+/// assert_eq!(tokens, [0, 3]);
+/// assert_eq!(trie.item_of(&[1, 3])?, 2);
+/// # Ok::<(), cart_retrieval::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trie {
+    pub(super) vocabulary: Vocabulary,
+    /// Rows of coarse token t are `first[t]..first[t + 1]`.
+    pub(super) first: Vec<u32>,
+    /// Tokens of level l + 1 by row.
+    pub(super) columns: Vec<Vec<u16>>,
+    /// Item of each row.
+    pub(super) items: Vec<u32>,
+    /// Row of each item.
+    pub(super) rows: Vec<u32>,
+}
+
+impl Trie {
+    /// Sorts identifiers, one row per item, into a trie.
+    ///
+    /// # Errors
+    /// [`Error::Identifier`] without items, with more than 2^32 - 1, with a token outside its
+    /// level, or with two items of the same identifier (both named).
+    pub fn build(identifiers: &Codes, vocabulary: &Vocabulary) -> Result<Self> {
+        let n = identifiers.len();
+        let levels = vocabulary.levels();
+        if n == 0 || n >= u32::MAX as usize {
+            return Err(Error::identifier(
+                "trie",
+                "1 to 2^32 - 2 identifiers",
+                n.to_string(),
+                "index at least one candidate, and split larger collections",
+            ));
+        }
+        identifiers.as_flat().par_chunks_exact(identifiers.levels()).try_for_each(|row| {
+            vocabulary.check(row)
+        })?;
+        let mut items: Vec<u32> = (0..n as u32).collect();
+        items.par_sort_unstable_by(|&a, &b| {
+            identifiers.row(a as usize).cmp(identifiers.row(b as usize)).then(a.cmp(&b))
+        });
+        if let Some(pair) = items
+            .windows(2)
+            .find(|pair| identifiers.row(pair[0] as usize) == identifiers.row(pair[1] as usize))
+        {
+            return Err(Error::identifier(
+                format!("items {} and {}", pair[0], pair[1]),
+                "an identifier of its own for every item",
+                format!(
+                    "{} for both",
+                    Identifier::new(identifiers.row(pair[0] as usize).to_vec())
+                ),
+                "append unique tokens (identifier::assign_unique)",
+            ));
+        }
+        let columns = (1..levels)
+            .into_par_iter()
+            .map(|level| items.iter().map(|&item| identifiers.row(item as usize)[level]).collect())
+            .collect();
+        let mut first = vec![0u32; vocabulary.size(0) + 1];
+        for row in identifiers.rows() {
+            first[usize::from(row[0]) + 1] += 1;
+        }
+        for token in 1..first.len() {
+            first[token] += first[token - 1];
+        }
+        let rows = inverse(&items);
+        Ok(Self { vocabulary: vocabulary.clone(), first, columns, items, rows })
+    }
+
+    /// Number of candidates.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Always false: a trie holds at least one candidate.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Number of levels L of every identifier.
+    pub fn levels(&self) -> usize {
+        self.vocabulary.levels()
+    }
+
+    /// Sizes of the levels.
+    pub fn vocabulary(&self) -> &Vocabulary {
+        &self.vocabulary
+    }
+
+    /// The empty prefix.
+    pub fn root(&self) -> Node {
+        Node { lo: 0, hi: self.items.len() as u32, depth: 0 }
+    }
+
+    /// Legal next tokens of a prefix with the nodes they lead to, in token order.
+    pub fn children(&self, node: Node) -> Children<'_> {
+        let depth = node.depth + 1;
+        let kind = match node.depth as usize {
+            0 => Kind::Dense { offsets: &self.first, token: 0 },
+            level if level < self.levels() => {
+                Kind::Sorted { column: &self.columns[level - 1], lo: node.lo, hi: node.hi }
+            }
+            _ => Kind::Leaf,
+        };
+        Children { kind, depth }
+    }
+
+    /// The node one token further, if that token is legal.
+    pub fn child(&self, node: Node, token: u16) -> Option<Node> {
+        let depth = node.depth + 1;
+        let (lo, hi) = match node.depth as usize {
+            0 => {
+                let token = usize::from(token);
+                (*self.first.get(token)?, *self.first.get(token + 1)?)
+            }
+            level if level < self.levels() => {
+                let column = &self.columns[level - 1][node.lo as usize..node.hi as usize];
+                let lo = column.partition_point(|&other| other < token);
+                let hi = lo + column[lo..].partition_point(|&other| other == token);
+                (node.lo + lo as u32, node.lo + hi as u32)
+            }
+            _ => return None,
+        };
+        (lo < hi).then_some(Node { lo, hi, depth })
+    }
+
+    /// The node of a prefix, if it exists.
+    pub fn find(&self, prefix: &[u16]) -> Option<Node> {
+        prefix.iter().try_fold(self.root(), |node, &token| self.child(node, token))
+    }
+
+    /// Items below a node, in identifier order.
+    pub fn items(&self, node: Node) -> &[u32] {
+        &self.items[node.lo as usize..node.hi as usize]
+    }
+
+    /// The item that a whole identifier stands for.
+    ///
+    /// # Errors
+    /// [`Error::Identifier`] when it has another length, an impossible token, or is not indexed.
+    pub fn item_of(&self, identifier: &[u16]) -> Result<u32> {
+        self.vocabulary.check(identifier)?;
+        let node = self.find(identifier).ok_or_else(|| {
+            Error::identifier(
+                Identifier::new(identifier.to_vec()).to_string(),
+                "an identifier of this index",
+                "none of its candidates",
+                "look it up in the index that it came from",
+            )
+        })?;
+        Ok(self.items[node.lo as usize])
+    }
+
+    /// The identifier of an item.
+    ///
+    /// # Errors
+    /// [`Error::Identifier`] when there is no such item.
+    pub fn identifier_of(&self, item: u32) -> Result<Identifier> {
+        let row = *self.rows.get(item as usize).ok_or_else(|| {
+            Error::identifier(
+                format!("item {item}"),
+                format!("an item below {}", self.len()),
+                item.to_string(),
+                "use items of this index",
+            )
+        })? as usize;
+        Ok(Identifier::new(self.tokens_of_row(row)))
+    }
+
+    /// Identifiers of all items, `[len, levels]` in item order.
+    pub fn identifiers(&self) -> Codes {
+        let mut codes = Codes::new(self.levels());
+        for &row in &self.rows {
+            codes.push(&self.tokens_of_row(row as usize));
+        }
+        codes
+    }
+
+    /// Bytes this trie holds in memory.
+    pub fn memory(&self) -> usize {
+        let columns: usize = self.columns.iter().map(|column| 2 * column.len()).sum();
+        columns + 4 * (self.first.len() + self.items.len() + self.rows.len())
+    }
+
+    fn tokens_of_row(&self, row: usize) -> Vec<u16> {
+        let coarse = self.first.partition_point(|&start| start as usize <= row) - 1;
+        std::iter::once(coarse as u16)
+            .chain(self.columns.iter().map(|column| column[row]))
+            .collect()
+    }
+}
+
+/// The inverse of a permutation.
+pub(super) fn inverse(items: &[u32]) -> Vec<u32> {
+    let mut rows = vec![0u32; items.len()];
+    for (row, &item) in items.iter().enumerate() {
+        rows[item as usize] = row as u32;
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn distinct_rows() -> impl Strategy<Value = Vec<Vec<u16>>> {
+        (1usize..5, 1u16..6).prop_flat_map(|(levels, size)| {
+            prop::collection::btree_set(prop::collection::vec(0..size, levels), 1..60)
+                .prop_map(|set: BTreeSet<_>| set.into_iter().collect::<Vec<_>>())
+                .prop_shuffle()
+        })
+    }
+
+    proptest! {
+        /// Twin: filter all identifiers by prefix.
+        #[test]
+        fn children_are_the_distinct_next_tokens(rows in distinct_rows()) {
+            let levels = rows[0].len();
+            let codes = Codes::from_rows(levels, &rows).unwrap();
+            let trie = Trie::build(&codes, &Vocabulary::new(vec![6; levels]).unwrap()).unwrap();
+            for row in &rows {
+                for depth in 0..=levels {
+                    let prefix = &row[..depth];
+                    let mut expected = BTreeMap::new();
+                    for other in rows.iter().filter(|other| other.starts_with(prefix)) {
+                        if depth < levels {
+                            *expected.entry(other[depth]).or_insert(0usize) += 1;
+                        }
+                    }
+                    let node = trie.find(prefix).unwrap();
+                    let got: BTreeMap<_, _> =
+                        trie.children(node).map(|(t, n)| (t, n.count())).collect();
+                    prop_assert_eq!(&got, &expected);
+                    for (token, child) in trie.children(node) {
+                        prop_assert_eq!(trie.child(node, token), Some(child));
+                    }
+                    prop_assert_eq!(trie.child(node, 6), None);
+                }
+            }
+        }
+
+        #[test]
+        fn items_and_identifiers_go_both_ways(rows in distinct_rows()) {
+            let levels = rows[0].len();
+            let codes = Codes::from_rows(levels, &rows).unwrap();
+            let trie = Trie::build(&codes, &Vocabulary::new(vec![6; levels]).unwrap()).unwrap();
+            prop_assert_eq!(trie.identifiers(), codes);
+            for (item, row) in rows.iter().enumerate() {
+                prop_assert_eq!(trie.item_of(row).unwrap(), item as u32);
+                let identifier = trie.identifier_of(item as u32).unwrap();
+                prop_assert_eq!(identifier.tokens(), &row[..]);
+            }
+            let in_order: Vec<&Vec<u16>> =
+                trie.items(trie.root()).iter().map(|&item| &rows[item as usize]).collect();
+            prop_assert!(in_order.is_sorted());
+        }
+    }
+
+    #[test]
+    fn unknown_and_malformed_identifiers_are_errors() {
+        let codes = Codes::from_rows(2, &[[1u16, 0], [0, 2]]).unwrap();
+        let trie = Trie::build(&codes, &Vocabulary::new(vec![2, 3]).unwrap()).unwrap();
+        assert!(trie.item_of(&[1, 1]).unwrap_err().to_string().contains("1-1"));
+        assert!(trie.item_of(&[1]).is_err());
+        assert!(trie.item_of(&[1, 3]).is_err());
+        assert!(trie.identifier_of(2).is_err());
+        assert_eq!(trie.find(&[1, 0, 0]), None);
+    }
+
+    #[test]
+    fn two_items_with_one_identifier_are_named() {
+        let codes = Codes::from_rows(1, &[[0u16], [1], [0]]).unwrap();
+        let error = Trie::build(&codes, &Vocabulary::new(vec![2]).unwrap()).unwrap_err();
+        assert!(error.to_string().contains("items 0 and 2"), "{error}");
+    }
+
+    #[test]
+    fn the_usual_identifier_takes_sixteen_bytes_a_candidate() {
+        let mut codes = Codes::new(5);
+        for item in 0..5000u16 {
+            codes.push(&[item % 50, item / 50, 0, 0, 0]);
+        }
+        let trie =
+            Trie::build(&codes, &Vocabulary::new(vec![50, 100, 1, 1, 1]).unwrap()).unwrap();
+        assert_eq!(trie.memory(), 16 * 5000 + 4 * 51);
+    }
+}
