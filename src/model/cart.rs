@@ -1,0 +1,168 @@
+//! The network: text encoder, fusion, identifier decoder.
+
+use burn::{
+    module::Module,
+    tensor::{Bool, Int, Tensor, backend::Backend},
+};
+
+use super::CartConfig;
+use crate::{
+    error::Result,
+    nn::{Decoder, DecoderState, EncoderOutput, Memory, TextEncoder, WeightInit},
+};
+
+/// Reads a query and generates the identifier of the candidate it means.
+#[derive(Module, Debug)]
+pub struct Cart<B: Backend> {
+    encoder: TextEncoder<B>,
+    decoder: Decoder<B>,
+}
+
+/// Queries encoded once, with everything the decoder reads of them.
+#[derive(Debug, Clone)]
+pub struct EncodedQueries<B: Backend> {
+    queries: usize,
+    memory: Memory<B>,
+}
+
+impl<B: Backend> EncodedQueries<B> {
+    /// Number of queries.
+    pub fn len(&self) -> usize {
+        self.queries
+    }
+
+    /// Whether there is no query.
+    pub fn is_empty(&self) -> bool {
+        self.queries == 0
+    }
+}
+
+impl CartConfig {
+    /// Initialises the network from the seed in the configuration; the same on every backend.
+    ///
+    /// # Errors
+    /// As [`CartConfig::validate`].
+    pub fn init<B: Backend>(&self, device: &B::Device) -> Result<Cart<B>> {
+        self.validate()?;
+        let mut init = WeightInit::new(self.seed);
+        let cart = Cart {
+            encoder: self.encoder().init(&mut init, device),
+            decoder: self.decoder().init(&mut init, device),
+        };
+        // Makes the lazily initialised norms exist, so that clones share them.
+        cart.num_params();
+        Ok(cart)
+    }
+}
+
+impl<B: Backend> Cart<B> {
+    /// Logits of every level, teacher forced.
+    ///
+    /// # Shapes
+    /// - `tokens`, `padding` (true where there is no token): `[batch, tokens]`
+    /// - `identifiers`: `[batch, levels]`
+    /// - returns: one `[batch, size of the level]` per level
+    pub fn forward(
+        &self,
+        tokens: Tensor<B, 2, Int>,
+        padding: Tensor<B, 2, Bool>,
+        identifiers: Tensor<B, 2, Int>,
+    ) -> Vec<Tensor<B, 2>> {
+        let encoded = self.encoder.forward(tokens, padding);
+        self.decoder.forward(identifiers, &self.decoder.memory(&encoded))
+    }
+
+    /// Every layer's output for queries.
+    ///
+    /// # Shapes
+    /// As [`Cart::forward`].
+    pub fn encode_layers(
+        &self,
+        tokens: Tensor<B, 2, Int>,
+        padding: Tensor<B, 2, Bool>,
+    ) -> EncoderOutput<B> {
+        self.encoder.forward(tokens, padding)
+    }
+
+    /// Encodes queries once for any number of decoder steps.
+    ///
+    /// # Shapes
+    /// As [`Cart::forward`].
+    pub fn encode(
+        &self,
+        tokens: Tensor<B, 2, Int>,
+        padding: Tensor<B, 2, Bool>,
+    ) -> EncodedQueries<B> {
+        let [queries, _] = tokens.dims();
+        let encoded = self.encoder.forward(tokens, padding);
+        EncodedQueries { queries, memory: self.decoder.memory(&encoded) }
+    }
+
+    /// The decoder's state before the first token.
+    pub fn start(&self) -> DecoderState<B> {
+        self.decoder.start()
+    }
+
+    /// Logits of the next level for every beam; see [`Decoder::step`].
+    ///
+    /// # Shapes
+    /// - `tokens`: `[queries * width]`, absent at the first level
+    /// - returns: `[queries * width, size of the level]`
+    pub fn step(
+        &self,
+        encoded: &EncodedQueries<B>,
+        tokens: Option<Tensor<B, 1, Int>>,
+        state: &mut DecoderState<B>,
+    ) -> Tensor<B, 2> {
+        self.decoder.step(encoded.queries, tokens, &encoded.memory, state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::Flex;
+
+    use super::*;
+    use crate::{identifier::Vocabulary, model::Preset, nn::FusionMode};
+
+    fn config() -> CartConfig {
+        CartConfig::new(30, Vocabulary::new(vec![4, 3, 2]).unwrap()).with_width(16, 24, 2)
+    }
+
+    #[test]
+    fn the_configuration_counts_what_the_network_has() {
+        for fusion in [FusionMode::None, FusionMode::Coarse, FusionMode::Fine, FusionMode::Both] {
+            let config = config().with_fusion(fusion).with_layers(3, 1);
+            let cart = config.init::<Flex>(&Default::default()).unwrap();
+            assert_eq!(cart.num_params(), config.num_params().total());
+        }
+    }
+
+    #[test]
+    fn presets_have_the_sizes_they_say() {
+        let config = CartConfig::new(30_522, Vocabulary::new(vec![64, 128, 128, 128, 2]).unwrap());
+        let millions = |preset| config.clone().with_preset(preset).num_params().total() / 1_000_000;
+        assert_eq!(millions(Preset::Tiny), 5);
+        assert_eq!(millions(Preset::Small), 43);
+        assert!(millions(Preset::Base) > 150);
+    }
+
+    #[test]
+    fn a_seed_fixes_the_weights() {
+        let weights = |seed| {
+            let cart = config().with_seed(seed).init::<Flex>(&Default::default()).unwrap();
+            let tokens = Tensor::from_ints([[1, 2]], &Default::default());
+            let padding = Tensor::from_data([[false, false]], &Default::default());
+            let ids = Tensor::from_ints([[1, 2, 0]], &Default::default());
+            cart.forward(tokens, padding, ids)[2].to_data()
+        };
+        assert_eq!(weights(1), weights(1));
+        assert_ne!(weights(1), weights(2));
+    }
+
+    #[test]
+    fn zero_layers_are_refused() {
+        assert!(config().with_layers(2, 0).init::<Flex>(&Default::default()).is_err());
+        assert!(config().with_layers(0, 2).init::<Flex>(&Default::default()).is_err());
+    }
+}

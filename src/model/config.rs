@@ -1,0 +1,205 @@
+//! Shape of the network, with presets.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::{Error, Result},
+    identifier::Vocabulary,
+    nn::{DecoderConfig, FusionMode, TextEncoderConfig},
+};
+
+/// Sizes to start from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Preset {
+    /// d = 128, 2 + 2 layers: minutes on a laptop.
+    Tiny,
+    /// d = 384, 6 + 4 layers: the size of a MiniLM encoder.
+    Small,
+    /// d = 768, 12 + 6 layers: the size of a BERT-base encoder.
+    Base,
+}
+
+/// Shape of the network.
+///
+/// # Example
+/// ```
+/// use cart_retrieval::{identifier::Vocabulary, model::{CartConfig, Preset}};
+/// let vocabulary = Vocabulary::new(vec![32, 64, 64, 2])?;
+/// let config = CartConfig::new(2000, vocabulary).with_preset(Preset::Tiny).with_dropout(0.2);
+/// println!("{}", config.num_params());
+/// # Ok::<(), cart_retrieval::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CartConfig {
+    /// Number of tokens of the text tokenizer.
+    pub text_vocabulary: usize,
+    /// Sizes of the identifier's levels.
+    pub vocabulary: Vocabulary,
+    /// Most tokens of a query.
+    pub max_tokens: usize,
+    /// Width of all layers.
+    pub d_model: usize,
+    /// Inner width of the feed-forward blocks.
+    pub d_ff: usize,
+    /// Number of attention heads.
+    pub n_heads: usize,
+    /// Number of encoder layers S.
+    pub encoder_layers: usize,
+    /// Number of decoder layers.
+    pub decoder_layers: usize,
+    /// Which fusions are on.
+    pub fusion: FusionMode,
+    /// Dropout everywhere.
+    pub dropout: f64,
+    /// Seed of the initial weights.
+    pub seed: u64,
+}
+
+impl CartConfig {
+    /// The tiny preset for these vocabularies.
+    pub fn new(text_vocabulary: usize, vocabulary: Vocabulary) -> Self {
+        Self {
+            text_vocabulary,
+            vocabulary,
+            max_tokens: 64,
+            d_model: 128,
+            d_ff: 256,
+            n_heads: 4,
+            encoder_layers: 2,
+            decoder_layers: 2,
+            fusion: FusionMode::Both,
+            dropout: 0.1,
+            seed: 0,
+        }
+    }
+
+    /// Takes the sizes of a preset.
+    pub fn with_preset(self, preset: Preset) -> Self {
+        let (d_model, d_ff, n_heads, encoder_layers, decoder_layers) = match preset {
+            Preset::Tiny => (128, 256, 4, 2, 2),
+            Preset::Small => (384, 1536, 12, 6, 4),
+            Preset::Base => (768, 3072, 12, 12, 6),
+        };
+        Self { d_model, d_ff, n_heads, encoder_layers, decoder_layers, ..self }
+    }
+
+    /// Sets which fusions are on.
+    pub fn with_fusion(self, fusion: FusionMode) -> Self {
+        Self { fusion, ..self }
+    }
+
+    /// Sets the dropout.
+    pub fn with_dropout(self, dropout: f64) -> Self {
+        Self { dropout, ..self }
+    }
+
+    /// Sets the width, the inner width and the number of heads.
+    pub fn with_width(self, d_model: usize, d_ff: usize, n_heads: usize) -> Self {
+        Self { d_model, d_ff, n_heads, ..self }
+    }
+
+    /// Sets the number of encoder and decoder layers.
+    pub fn with_layers(self, encoder_layers: usize, decoder_layers: usize) -> Self {
+        Self { encoder_layers, decoder_layers, ..self }
+    }
+
+    /// Sets the most tokens of a query.
+    pub fn with_max_tokens(self, max_tokens: usize) -> Self {
+        Self { max_tokens, ..self }
+    }
+
+    /// Sets the seed of the initial weights.
+    pub fn with_seed(self, seed: u64) -> Self {
+        Self { seed, ..self }
+    }
+
+    /// Checks that the sizes fit each other.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the one that does not.
+    pub fn validate(&self) -> Result<()> {
+        self.encoder().validate()?;
+        if self.decoder_layers == 0 {
+            return Err(Error::config("decoder_layers", "at least 1", "0", "2 to 6 are usual"));
+        }
+        Ok(())
+    }
+
+    /// Shape of the text encoder.
+    pub fn encoder(&self) -> TextEncoderConfig {
+        TextEncoderConfig {
+            vocabulary: self.text_vocabulary,
+            max_tokens: self.max_tokens,
+            d_model: self.d_model,
+            d_ff: self.d_ff,
+            n_heads: self.n_heads,
+            n_layers: self.encoder_layers,
+            dropout: self.dropout,
+        }
+    }
+
+    /// Shape of the decoder.
+    pub fn decoder(&self) -> DecoderConfig {
+        DecoderConfig {
+            vocabulary: self.vocabulary.clone(),
+            d_model: self.d_model,
+            d_context: self.d_model,
+            d_ff: self.d_ff,
+            n_heads: self.n_heads,
+            n_layers: self.decoder_layers,
+            experts: self.encoder_layers,
+            fusion: self.fusion,
+            dropout: self.dropout,
+        }
+    }
+
+    /// Number of parameters by part, without building the network.
+    pub fn num_params(&self) -> ParameterCount {
+        let decoder = self.decoder();
+        ParameterCount {
+            encoder: self.encoder().num_params(),
+            fusion: decoder.fusion_params(),
+            vocabulary: decoder.vocabulary_params(),
+            decoder: decoder.num_params() - decoder.fusion_params() - decoder.vocabulary_params(),
+        }
+    }
+}
+
+/// Number of parameters by part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParameterCount {
+    /// The text encoder, embeddings included.
+    pub encoder: usize,
+    /// Self-attention, feed-forward, norms and positions of the decoder.
+    pub decoder: usize,
+    /// Cross-attentions and gates.
+    pub fusion: usize,
+    /// Embeddings and heads of the identifier's levels.
+    pub vocabulary: usize,
+}
+
+impl ParameterCount {
+    /// All parameters.
+    pub fn total(self) -> usize {
+        self.encoder + self.decoder + self.fusion + self.vocabulary
+    }
+}
+
+impl fmt::Display for ParameterCount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millions = |count: usize| count as f64 / 1e6;
+        write!(
+            f,
+            "{:.2} M parameters (encoder {:.2}, decoder {:.2}, fusion {:.2}, identifier levels {:.2})",
+            millions(self.total()),
+            millions(self.encoder),
+            millions(self.decoder),
+            millions(self.fusion),
+            millions(self.vocabulary)
+        )
+    }
+}

@@ -1,0 +1,307 @@
+//! The training loss: cross-entropy over the identifier plus the consistency of two dropouts.
+
+use burn::tensor::{Bool, Int, Tensor, activation::log_softmax, backend::Backend};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// Logit of an illegal token: far below any other, and finite in half precision.
+const ILLEGAL: f64 = -3e4;
+
+/// Over which tokens probabilities are normalised, in the loss and in beam scores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scope {
+    /// Over all tokens of the level, legal or not (the paper).
+    All,
+    /// Over the children of the prefix in the trie only (ours): no capacity is spent on identifiers
+    /// that do not exist, and a forced token costs nothing.
+    #[default]
+    Legal,
+}
+
+/// Settings of the loss.
+///
+/// `loss = cross-entropy + r_drop * KL`, with the KL taken symmetrically between two passes of
+/// different dropout (R-Drop, Liang et al. 2021), both averaged over queries and levels.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LossConfig {
+    /// Tokens that probabilities are normalised over.
+    pub scope: Scope,
+    /// Weight omega of the consistency term; 0 saves the second pass.
+    pub r_drop: f64,
+    /// Share of the target spread evenly over the tokens in scope.
+    pub label_smoothing: f64,
+    /// Weight of each level; empty means equal.
+    pub level_weights: Vec<f64>,
+}
+
+impl Default for LossConfig {
+    fn default() -> Self {
+        Self { scope: Scope::Legal, r_drop: 1.0, label_smoothing: 0.1, level_weights: vec![] }
+    }
+}
+
+impl LossConfig {
+    /// Checks ranges against the number of levels.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the setting that does not fit.
+    pub fn validate(&self, levels: usize) -> Result<()> {
+        if !(self.r_drop >= 0.0 && self.r_drop.is_finite()) {
+            return Err(Error::config(
+                "r_drop",
+                "a weight of at least 0",
+                self.r_drop.to_string(),
+                "0 turns the consistency term off",
+            ));
+        }
+        if !(0.0..1.0).contains(&self.label_smoothing) {
+            return Err(Error::config(
+                "label_smoothing",
+                "a share in [0, 1)",
+                self.label_smoothing.to_string(),
+                "0.1 is usual",
+            ));
+        }
+        let weights = &self.level_weights;
+        let usable = weights.iter().all(|w| *w >= 0.0 && w.is_finite());
+        let positive = weights.is_empty() || weights.iter().sum::<f64>() > 0.0;
+        if !(weights.is_empty() || weights.len() == levels) || !usable || !positive {
+            return Err(Error::config(
+                "level_weights",
+                format!("nothing, or {levels} weights of at least 0, not all 0"),
+                format!("{weights:?}"),
+                "give one weight per level, the unique token's included",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The loss of a batch.
+#[derive(Debug, Clone)]
+pub struct IdentifierLoss<B: Backend> {
+    /// What to minimise, `[1]`.
+    pub total: Tensor<B, 1>,
+    /// Cross-entropy alone, `[1]`.
+    pub cross_entropy: Tensor<B, 1>,
+    /// Symmetric KL between the two passes, `[1]`; zero where there is one.
+    pub consistency: Tensor<B, 1>,
+}
+
+/// The loss of a batch as numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct LossParts {
+    /// What is minimised.
+    pub total: f64,
+    /// Cross-entropy alone, nats per level.
+    pub cross_entropy: f64,
+    /// Symmetric KL between the two passes.
+    pub consistency: f64,
+}
+
+impl LossConfig {
+    /// The loss of teacher-forced logits.
+    ///
+    /// With `passes` of 2 the batch holds every query twice, second halves behind first halves,
+    /// encoded with different dropout.
+    ///
+    /// # Shapes
+    /// - `logits`: per level `[passes * batch, size]`
+    /// - `identifiers`: `[passes * batch, levels]`
+    /// - `legal`, true where the token is a child of the target's prefix, per level
+    ///   `[passes * batch, size]`; not read where the scope is all tokens
+    ///
+    /// # Panics
+    /// When shapes disagree.
+    pub fn forward<B: Backend>(
+        &self,
+        logits: Vec<Tensor<B, 2>>,
+        identifiers: Tensor<B, 2, Int>,
+        legal: &[Tensor<B, 2, Bool>],
+        passes: usize,
+    ) -> IdentifierLoss<B> {
+        let [rows, levels] = identifiers.dims();
+        let device = identifiers.device();
+        let batch = rows / passes;
+        let weights = match self.level_weights.is_empty() {
+            true => vec![1.0; levels],
+            false => self.level_weights.clone(),
+        };
+        let total_weight: f64 = weights.iter().sum();
+        let mut cross_entropy = Tensor::<B, 1>::zeros([1], &device);
+        let mut consistency = Tensor::<B, 1>::zeros([1], &device);
+        for (level, logits) in logits.into_iter().enumerate() {
+            let weight = weights[level] / total_weight;
+            if weight == 0.0 {
+                continue;
+            }
+            let legal = (self.scope == Scope::Legal).then(|| legal[level].clone());
+            let masked = match &legal {
+                Some(legal) => logits.mask_fill(legal.clone().bool_not(), ILLEGAL),
+                None => logits,
+            };
+            let log_p = log_softmax(masked, 1);
+            let target = identifiers.clone().narrow(1, level, 1);
+            let mut nll = log_p.clone().gather(1, target).neg().mean();
+            if self.label_smoothing > 0.0 {
+                let spread = match legal {
+                    Some(legal) => {
+                        let share = legal.float();
+                        let share = share.clone() / share.sum_dim(1);
+                        (log_p.clone() * share).sum_dim(1).neg().mean()
+                    }
+                    None => log_p.clone().mean().neg(),
+                };
+                nll = nll.mul_scalar(1.0 - self.label_smoothing)
+                    + spread.mul_scalar(self.label_smoothing);
+            }
+            cross_entropy = cross_entropy + nll.mul_scalar(weight);
+            if passes == 2 {
+                let first = log_p.clone().narrow(0, 0, batch);
+                let second = log_p.narrow(0, batch, batch);
+                let kl = (first.clone().exp() - second.clone().exp()) * (first - second);
+                consistency =
+                    consistency + kl.sum().mul_scalar(0.5 * weight / batch as f64);
+            }
+        }
+        let total = match passes {
+            2 => cross_entropy.clone() + consistency.clone().mul_scalar(self.r_drop),
+            _ => cross_entropy.clone(),
+        };
+        IdentifierLoss { total, cross_entropy, consistency }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use approx::assert_abs_diff_eq;
+    use burn::{backend::Flex, tensor::TensorData};
+
+    use super::*;
+    use crate::nn::WeightInit;
+
+    type B = Flex;
+
+    fn fixture() -> (Vec<Tensor<B, 2>>, Vec<[u16; 2]>, Vec<Vec<bool>>) {
+        let device = Default::default();
+        let mut init = WeightInit::new(8);
+        let logits = vec![
+            init.normal::<B, 2>([4, 3], 1.0, &device).val(),
+            init.normal::<B, 2>([4, 4], 1.0, &device).val(),
+        ];
+        let ids = vec![[0, 3], [2, 1], [0, 3], [2, 1]];
+        let legal = vec![
+            [true, false, true].repeat(4),
+            [[true, false, false, true], [false, true, false, false]].concat().repeat(2),
+        ];
+        (logits, ids, legal)
+    }
+
+    fn tensors(ids: &[[u16; 2]], legal: &[Vec<bool>]) -> (Tensor<B, 2, Int>, Vec<Tensor<B, 2, Bool>>) {
+        let device = Default::default();
+        let flat: Vec<i64> = ids.iter().flatten().map(|&t| i64::from(t)).collect();
+        let masks = legal
+            .iter()
+            .map(|m| {
+                Tensor::from_data(TensorData::new(m.clone(), [4, m.len() / 4]), &device)
+            })
+            .collect();
+        (Tensor::from_data(TensorData::new(flat, [4, 2]), &device), masks)
+    }
+
+    /// Twin: the formula with loops, in f64.
+    fn naive(
+        config: &LossConfig,
+        logits: &[Tensor<B, 2>],
+        ids: &[[u16; 2]],
+        legal: &[Vec<bool>],
+    ) -> (f64, f64) {
+        let (mut ce, mut kl) = (0.0, 0.0);
+        for level in 0..2 {
+            let weight = match config.level_weights.as_slice() {
+                [] => 0.5,
+                w => w[level] / w.iter().sum::<f64>(),
+            };
+            let values: Vec<f32> = logits[level].to_data().to_vec().unwrap();
+            let size = values.len() / 4;
+            let in_scope =
+                |row: usize, t: usize| config.scope == Scope::All || legal[level][row * size + t];
+            let log_p = |row: usize, t: usize| {
+                let total: f64 = (0..size)
+                    .filter(|&t| in_scope(row, t))
+                    .map(|t| f64::from(values[row * size + t]).exp())
+                    .sum();
+                f64::from(values[row * size + t]) - total.ln()
+            };
+            for (row, id) in ids.iter().enumerate() {
+                let scope: Vec<usize> = (0..size).filter(|&t| in_scope(row, t)).collect();
+                let spread: f64 = -scope.iter().map(|&t| log_p(row, t)).sum::<f64>()
+                    / scope.len() as f64;
+                let nll = -log_p(row, usize::from(id[level]));
+                let smoothing = config.label_smoothing;
+                ce += weight / 4.0 * ((1.0 - smoothing) * nll + smoothing * spread);
+                if row < 2 {
+                    for &t in &scope {
+                        let (a, b) = (log_p(row, t), log_p(row + 2, t));
+                        kl += weight / 2.0 * 0.5 * (a.exp() * (a - b) + b.exp() * (b - a));
+                    }
+                }
+            }
+        }
+        (ce, kl)
+    }
+
+    #[test]
+    fn equals_the_formula_in_every_scope_with_smoothing_and_level_weights() {
+        let (logits, ids, legal) = fixture();
+        let (targets, masks) = tensors(&ids, &legal);
+        for scope in [Scope::All, Scope::Legal] {
+            for (label_smoothing, level_weights) in
+                [(0.0, vec![]), (0.2, vec![]), (0.1, vec![3.0, 1.0]), (0.0, vec![0.0, 2.0])]
+            {
+                let config = LossConfig { scope, r_drop: 0.7, label_smoothing, level_weights };
+                let loss = config.forward(logits.clone(), targets.clone(), &masks, 2);
+                let (ce, kl) = naive(&config, &logits, &ids, &legal);
+                let got = |t: Tensor<B, 1>| f64::from(t.into_scalar());
+                assert_abs_diff_eq!(got(loss.cross_entropy), ce, epsilon = 1e-5);
+                assert_abs_diff_eq!(got(loss.consistency), kl, epsilon = 1e-5);
+                assert_abs_diff_eq!(got(loss.total), ce + 0.7 * kl, epsilon = 1e-5);
+            }
+        }
+    }
+
+    #[test]
+    fn a_forced_token_costs_nothing_in_the_legal_scope() {
+        let (logits, ids, _) = fixture();
+        let only_targets: Vec<Vec<bool>> = (0..2)
+            .map(|level| {
+                let size = logits[level].dims()[1];
+                ids.iter()
+                    .flat_map(|id| (0..size).map(move |t| t == usize::from(id[level])))
+                    .collect()
+            })
+            .collect();
+        let (targets, masks) = tensors(&ids, &only_targets);
+        let loss = LossConfig::default().forward(logits, targets, &masks, 1);
+        assert_abs_diff_eq!(loss.total.into_scalar(), 0.0, epsilon = 1e-6);
+    }
+
+    #[test]
+    fn settings_out_of_range_are_refused() {
+        let good = LossConfig::default();
+        assert!(good.validate(3).is_ok());
+        for bad in [
+            LossConfig { r_drop: -1.0, ..good.clone() },
+            LossConfig { r_drop: f64::NAN, ..good.clone() },
+            LossConfig { label_smoothing: 1.0, ..good.clone() },
+            LossConfig { level_weights: vec![1.0], ..good.clone() },
+            LossConfig { level_weights: vec![0.0; 3], ..good.clone() },
+            LossConfig { level_weights: vec![1.0, -1.0, 1.0], ..good },
+        ] {
+            assert!(bad.validate(3).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The CART network and its losses.
+
+mod cart;
+mod config;
+mod loss;
+
+pub use cart::{Cart, EncodedQueries};
+pub use config::{CartConfig, ParameterCount, Preset};
+pub use loss::{IdentifierLoss, LossConfig, LossParts, Scope};

@@ -1,0 +1,420 @@
+//! The identifier decoder: self-attention over the tokens so far, fusion with the query, one head
+//! per level.
+
+use burn::{
+    module::{Module, Param},
+    nn::{Embedding, LayerNorm, Linear},
+    tensor::{Int, Tensor, backend::Backend},
+};
+
+use super::{
+    Attention, AttentionConfig, CoarseFusion, Dropout, EncoderOutput, FeedForward, FineFusion,
+    FusionConfig, FusionMode, GatedAttention, KeyValue, SelfCache, WeightInit, causal_bias,
+};
+use crate::identifier::Vocabulary;
+
+/// Shape of the decoder.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DecoderConfig {
+    /// Sizes of the identifier's levels.
+    pub vocabulary: Vocabulary,
+    /// Width of the layers.
+    pub d_model: usize,
+    /// Width of the encoder's layers.
+    pub d_context: usize,
+    /// Inner width of the feed-forward blocks.
+    pub d_ff: usize,
+    /// Number of attention heads.
+    pub n_heads: usize,
+    /// Number of decoder layers.
+    pub n_layers: usize,
+    /// Number of encoder layers S.
+    pub experts: usize,
+    /// Which fusions are on.
+    pub fusion: FusionMode,
+    /// Dropout of embeddings, probabilities and residual branches.
+    pub dropout: f64,
+}
+
+/// One decoder layer (post-norm, as the paper's `FFN(norm(Y + A' + F))`).
+#[derive(Module, Debug)]
+pub struct DecoderLayer<B: Backend> {
+    self_attention: Attention<B>,
+    self_norm: LayerNorm<B>,
+    plain: Option<Attention<B>>,
+    coarse: Option<GatedAttention<B>>,
+    fine: Option<FineFusion<B>>,
+    fusion_norm: LayerNorm<B>,
+    feed_forward: FeedForward<B>,
+    feed_forward_norm: LayerNorm<B>,
+    dropout: Dropout,
+}
+
+/// Decoder from encoder layers and the tokens so far to the logits of the next level.
+///
+/// Every level has its own embedding rows (its tokens are symbols of their own) and its own head.
+#[derive(Module, Debug)]
+pub struct Decoder<B: Backend> {
+    start: Param<Tensor<B, 2>>,
+    embeddings: Vec<Embedding<B>>,
+    positions: Param<Tensor<B, 2>>,
+    coarse_memory: Option<CoarseFusion<B>>,
+    layers: Vec<DecoderLayer<B>>,
+    heads: Vec<Linear<B>>,
+    dropout: Dropout,
+}
+
+/// Keys and values of a batch of queries for every decoder layer: computed once, never copied.
+#[derive(Debug, Clone)]
+pub struct Memory<B: Backend> {
+    layers: Vec<LayerMemory<B>>,
+    /// `[batch, 1, 1, tokens]`
+    bias: Tensor<B, 4>,
+    /// `[S * batch, 1, 1, tokens]`
+    expert_bias: Tensor<B, 4>,
+}
+
+#[derive(Debug, Clone)]
+struct LayerMemory<B: Backend> {
+    plain: Option<KeyValue<B>>,
+    coarse: Option<KeyValue<B>>,
+    fine: Option<KeyValue<B>>,
+}
+
+/// Self-attention caches of all beams, one row a beam, beams of a query behind each other.
+#[derive(Debug, Clone)]
+pub struct DecoderState<B: Backend> {
+    caches: Vec<SelfCache<B>>,
+    level: usize,
+}
+
+impl DecoderConfig {
+    /// Initialises a decoder.
+    pub fn init<B: Backend>(&self, init: &mut WeightInit, device: &B::Device) -> Decoder<B> {
+        let levels = self.vocabulary.levels();
+        let d = self.d_model;
+        Decoder {
+            start: init.normal([1, d], 0.02, device),
+            embeddings: (0..levels - 1)
+                .map(|level| init.embedding(self.vocabulary.size(level), d, device))
+                .collect(),
+            positions: init.normal([levels, d], 0.02, device),
+            coarse_memory: self
+                .fusion
+                .coarse()
+                .then(|| self.fusion().init_coarse(init, device)),
+            layers: (0..self.n_layers).map(|_| self.init_layer(init, device)).collect(),
+            heads: (0..levels)
+                .map(|level| init.linear(d, self.vocabulary.size(level), device))
+                .collect(),
+            dropout: Dropout::new(self.dropout),
+        }
+    }
+
+    fn fusion(&self) -> FusionConfig {
+        FusionConfig {
+            d_model: self.d_model,
+            d_context: self.d_context,
+            experts: self.experts,
+            n_heads: self.n_heads,
+            dropout: self.dropout,
+        }
+    }
+
+    fn init_layer<B: Backend>(
+        &self,
+        init: &mut WeightInit,
+        device: &B::Device,
+    ) -> DecoderLayer<B> {
+        let (d, fusion) = (self.d_model, self.fusion());
+        let attention = AttentionConfig::new(d, self.n_heads, self.dropout);
+        let plain = AttentionConfig { d_context: self.d_context, ..attention.clone() };
+        DecoderLayer {
+            self_attention: attention.init(init, device),
+            self_norm: init.layer_norm(d, device),
+            plain: (self.fusion == FusionMode::None).then(|| plain.init(init, device)),
+            coarse: self.fusion.coarse().then(|| fusion.init_gated(init, device)),
+            fine: self.fusion.fine().then(|| fusion.init_fine(init, device)),
+            fusion_norm: init.layer_norm(d, device),
+            feed_forward: FeedForward::init(d, self.d_ff, self.dropout, init, device),
+            feed_forward_norm: init.layer_norm(d, device),
+            dropout: Dropout::new(self.dropout),
+        }
+    }
+
+    /// Parameters of all fusion blocks (cross-attentions, gates, the coarse projection).
+    pub fn fusion_params(&self) -> usize {
+        let (d, c, s) = (self.d_model, self.d_context, self.experts);
+        let attention = |context: usize| 2 * (d * d + d) + 2 * (context * d + d);
+        let per_layer = match self.fusion {
+            FusionMode::None => attention(c),
+            mode => {
+                let coarse = attention(d) + d * d + d;
+                let fine = attention(c) + s * (2 * d * d + d);
+                usize::from(mode.coarse()) * coarse + usize::from(mode.fine()) * fine
+            }
+        };
+        let shared = usize::from(self.fusion.coarse()) * (s * c * d + d);
+        shared + self.n_layers * per_layer
+    }
+
+    /// Parameters of the level embeddings and heads.
+    pub fn vocabulary_params(&self) -> usize {
+        let d = self.d_model;
+        let sizes = self.vocabulary.sizes();
+        let embedded: usize = sizes[..sizes.len() - 1].iter().sum();
+        let headed: usize = sizes.iter().map(|size| size * (d + 1)).sum();
+        embedded * d + headed
+    }
+
+    /// Number of parameters.
+    pub fn num_params(&self) -> usize {
+        let (d, f) = (self.d_model, self.d_ff);
+        let own = 4 * (d * d + d) + (d * f + f) + (f * d + d) + 6 * d;
+        let positions = (self.vocabulary.levels() + 1) * d;
+        positions + self.n_layers * own + self.fusion_params() + self.vocabulary_params()
+    }
+}
+
+impl<B: Backend> DecoderLayer<B> {
+    fn memory(&self, encoded: &EncoderOutput<B>, coarse: Option<&Tensor<B, 3>>) -> LayerMemory<B> {
+        let last = encoded.layers.last().expect("an encoder has layers");
+        LayerMemory {
+            plain: self.plain.as_ref().map(|attention| attention.key_value(last.clone())),
+            coarse: self
+                .coarse
+                .as_ref()
+                .zip(coarse)
+                .map(|(gated, memory)| gated.key_value(memory.clone())),
+            fine: self.fine.as_ref().map(|fine| fine.key_value(encoded)),
+        }
+    }
+
+    /// From the residual sum after self-attention to the layer's output, `[batch, n, d_model]`.
+    fn fuse(&self, sum: Tensor<B, 3>, own: &LayerMemory<B>, memory: &Memory<B>) -> Tensor<B, 3> {
+        let y = self.self_norm.forward(sum);
+        let mut fused = y.clone();
+        if let Some((attention, context)) = self.plain.as_ref().zip(own.plain.as_ref()) {
+            let attended = attention.forward(y.clone(), context, Some(&memory.bias));
+            fused = fused + self.dropout.forward(attended);
+        }
+        if let Some((coarse, context)) = self.coarse.as_ref().zip(own.coarse.as_ref()) {
+            let gated = coarse.forward(y.clone(), context, &memory.bias);
+            fused = fused + self.dropout.forward(gated);
+        }
+        if let Some((fine, context)) = self.fine.as_ref().zip(own.fine.as_ref()) {
+            let experts = fine.forward(y, context, &memory.expert_bias);
+            fused = fused + self.dropout.forward(experts);
+        }
+        let hidden = self.fusion_norm.forward(fused);
+        let out = self.dropout.forward(self.feed_forward.forward(hidden.clone()));
+        self.feed_forward_norm.forward(hidden + out)
+    }
+}
+
+impl<B: Backend> Decoder<B> {
+    /// Prepares the keys and values of encoded queries for all layers.
+    pub fn memory(&self, encoded: &EncoderOutput<B>) -> Memory<B> {
+        let coarse = self.coarse_memory.as_ref().map(|coarse| coarse.forward(encoded));
+        Memory {
+            layers: self
+                .layers
+                .iter()
+                .map(|layer| layer.memory(encoded, coarse.as_ref()))
+                .collect(),
+            bias: encoded.bias.clone(),
+            expert_bias: encoded.bias.clone().repeat_dim(0, encoded.layers.len()),
+        }
+    }
+
+    /// Logits of every level, teacher forced.
+    ///
+    /// # Shapes
+    /// - `identifiers`: `[batch, levels]`
+    /// - returns: one `[batch, size of the level]` per level
+    pub fn forward(
+        &self,
+        identifiers: Tensor<B, 2, Int>,
+        memory: &Memory<B>,
+    ) -> Vec<Tensor<B, 2>> {
+        let [batch, levels] = identifiers.dims();
+        let device = identifiers.device();
+        let d = self.positions.dims()[1];
+        let mut inputs = vec![self.start.val().unsqueeze::<3>().repeat_dim(0, batch)];
+        for (level, embedding) in self.embeddings.iter().enumerate() {
+            inputs.push(embedding.forward(identifiers.clone().narrow(1, level, 1)));
+        }
+        let positions = self.positions.val().unsqueeze::<3>();
+        let mut x = self.dropout.forward(Tensor::cat(inputs, 1) + positions);
+        let causal = causal_bias(levels, &device);
+        for (layer, own) in self.layers.iter().zip(&memory.layers) {
+            let context = layer.self_attention.key_value(x.clone());
+            let attended = layer.self_attention.forward(x.clone(), &context, Some(&causal));
+            x = layer.fuse(x + layer.dropout.forward(attended), own, memory);
+        }
+        self.heads
+            .iter()
+            .enumerate()
+            .map(|(level, head)| head.forward(x.clone().narrow(1, level, 1).reshape([batch, d])))
+            .collect()
+    }
+
+    /// The state before the first token.
+    pub fn start(&self) -> DecoderState<B> {
+        DecoderState { caches: vec![SelfCache::default(); self.layers.len()], level: 0 }
+    }
+
+    /// Logits of the next level for every beam.
+    ///
+    /// Beams are query positions of the cross-attentions, so the memory is shared by them; only the
+    /// self-attention caches follow the beams.
+    ///
+    /// # Shapes
+    /// - `tokens`, the token each beam took last (none at the first level): `[queries * width]`
+    /// - returns: `[queries * width, size of the level]`
+    ///
+    /// # Panics
+    /// After the last level, or when `tokens` is absent after the first.
+    pub fn step(
+        &self,
+        queries: usize,
+        tokens: Option<Tensor<B, 1, Int>>,
+        memory: &Memory<B>,
+        state: &mut DecoderState<B>,
+    ) -> Tensor<B, 2> {
+        let level = state.level;
+        let d = self.positions.dims()[1];
+        let position = self.positions.val().narrow(0, level, 1);
+        let input = match (level, tokens) {
+            (0, _) => self.start.val().repeat_dim(0, queries),
+            (_, Some(tokens)) => {
+                let [rows] = tokens.dims();
+                self.embeddings[level - 1].forward(tokens.reshape([1, rows])).reshape([rows, d])
+            }
+            (_, None) => panic!("every level after the first needs the tokens before it"),
+        };
+        let [rows, _] = input.dims();
+        let width = rows / queries;
+        let mut x = (input + position).reshape([rows, 1, d]);
+        for ((layer, own), cache) in
+            self.layers.iter().zip(&memory.layers).zip(&mut state.caches)
+        {
+            let attended = layer.self_attention.forward_cached(x.clone(), cache);
+            let sum = (x + attended).reshape([queries, width, d]);
+            x = layer.fuse(sum, own, memory).reshape([rows, 1, d]);
+        }
+        state.level += 1;
+        self.heads[level].forward(x.reshape([rows, d]))
+    }
+}
+
+impl<B: Backend> DecoderState<B> {
+    /// Makes beam i continue what beam `parents[i]` was; the number of beams may change.
+    ///
+    /// # Shapes
+    /// - `parents`, rows of the previous step: `[queries * width]`
+    pub fn reorder(&mut self, parents: &Tensor<B, 1, Int>) {
+        for cache in &mut self.caches {
+            cache.reorder(parents);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::{backend::Flex, tensor::Tolerance};
+
+    use super::*;
+
+    type B = Flex;
+
+    fn config(fusion: FusionMode) -> DecoderConfig {
+        DecoderConfig {
+            vocabulary: Vocabulary::new(vec![4, 5, 3]).unwrap(),
+            d_model: 8,
+            d_context: 6,
+            d_ff: 12,
+            n_heads: 2,
+            n_layers: 2,
+            experts: 3,
+            fusion,
+            dropout: 0.1,
+        }
+    }
+
+    fn encoded(queries: usize) -> EncoderOutput<B> {
+        let device = Default::default();
+        EncoderOutput {
+            layers: (0..3)
+                .map(|layer| WeightInit::new(layer).normal([queries, 4, 6], 1.0, &device).val())
+                .collect(),
+            bias: Tensor::zeros([queries, 1, 1, 4], &device),
+        }
+    }
+
+    #[test]
+    fn stepping_with_reordered_caches_gives_what_the_whole_forward_gives() {
+        let device = Default::default();
+        for fusion in [FusionMode::None, FusionMode::Coarse, FusionMode::Fine, FusionMode::Both] {
+            let decoder: Decoder<B> = config(fusion).init(&mut WeightInit::new(1), &device);
+            let encoded = encoded(2);
+            let memory = decoder.memory(&encoded);
+            // Two queries with two beams each, which swap parents on the way.
+            let ids = [[1, 4, 0], [3, 4, 2], [0, 2, 1], [0, 3, 2]];
+            let mut state = decoder.start();
+            let mut logits = vec![decoder.step(2, None, &memory, &mut state)];
+            for (parents, level) in [([0, 0, 1, 1], 0), ([1, 0, 2, 3], 1)] {
+                state.reorder(&Tensor::from_ints(parents, &device));
+                let beams = if level == 0 {
+                    // Before the swap, beams 0 and 1 hold each other's first token.
+                    [ids[1][0], ids[0][0], ids[2][0], ids[3][0]]
+                } else {
+                    ids.map(|row| row[1])
+                };
+                let tokens = Tensor::<B, 1, Int>::from_ints(beams, &device);
+                logits.push(decoder.step(2, Some(tokens), &memory, &mut state));
+            }
+            let two_each = EncoderOutput {
+                layers: encoded
+                    .layers
+                    .iter()
+                    .map(|l| l.clone().select(0, Tensor::from_ints([0, 0, 1, 1], &device)))
+                    .collect(),
+                bias: Tensor::zeros([4, 1, 1, 4], &device),
+            };
+            let whole =
+                decoder.forward(Tensor::from_ints(ids, &device), &decoder.memory(&two_each));
+            let first = whole[0].clone().select(0, Tensor::from_ints([0, 2], &device));
+            let close = |a: Tensor<B, 2>, b: Tensor<B, 2>| {
+                a.into_data()
+                    .assert_approx_eq::<f32>(&b.into_data(), Tolerance::absolute(2e-5));
+            };
+            close(logits[0].clone(), first);
+            let unswapped =
+                whole[1].clone().select(0, Tensor::from_ints([1, 0, 2, 3], &device));
+            close(logits[1].clone(), unswapped);
+            close(logits[2].clone(), whole[2].clone());
+        }
+    }
+
+    #[test]
+    fn the_configuration_counts_its_parameters() {
+        for fusion in [FusionMode::None, FusionMode::Coarse, FusionMode::Fine, FusionMode::Both] {
+            let decoder: Decoder<B> =
+                config(fusion).init(&mut WeightInit::new(1), &Default::default());
+            assert_eq!(decoder.num_params(), config(fusion).num_params(), "{fusion:?}");
+        }
+    }
+
+    #[test]
+    fn every_fusion_reads_the_query() {
+        let device = Default::default();
+        for fusion in [FusionMode::None, FusionMode::Coarse, FusionMode::Fine, FusionMode::Both] {
+            let decoder: Decoder<B> = config(fusion).init(&mut WeightInit::new(1), &device);
+            let ids = Tensor::<B, 2, Int>::from_ints([[1, 1, 1], [1, 1, 1]], &device);
+            let logits = decoder.forward(ids, &decoder.memory(&encoded(2)));
+            let rows: Vec<f32> = logits[2].to_data().to_vec().unwrap();
+            assert!((rows[0] - rows[3]).abs() > 1e-6, "{fusion:?}");
+        }
+    }
+}

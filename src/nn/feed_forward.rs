@@ -1,0 +1,42 @@
+//! The position-wise feed-forward block.
+
+use burn::{
+    module::Module,
+    nn::Linear,
+    tensor::{Tensor, activation::gelu, backend::Backend},
+};
+
+use super::{Dropout, WeightInit};
+
+/// Two linear layers with a GELU between them.
+#[derive(Module, Debug)]
+pub struct FeedForward<B: Backend> {
+    inner: Linear<B>,
+    outer: Linear<B>,
+    dropout: Dropout,
+}
+
+impl<B: Backend> FeedForward<B> {
+    /// Initialises a block of width `d_model` and inner width `d_ff`.
+    pub fn init(
+        d_model: usize,
+        d_ff: usize,
+        dropout: f64,
+        init: &mut WeightInit,
+        device: &B::Device,
+    ) -> Self {
+        Self {
+            inner: init.linear(d_model, d_ff, device),
+            outer: init.linear(d_ff, d_model, device),
+            dropout: Dropout::new(dropout),
+        }
+    }
+
+    /// Applies the block.
+    ///
+    /// # Shapes
+    /// - input and output: `[batch, n, d_model]`
+    pub fn forward(&self, input: Tensor<B, 3>) -> Tensor<B, 3> {
+        self.outer.forward(self.dropout.forward(gelu(self.inner.forward(input))))
+    }
+}

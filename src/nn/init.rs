@@ -1,0 +1,125 @@
+//! Initial weights drawn on the host, so that a seed gives the same model on every backend.
+
+use burn::{
+    module::Param,
+    nn::{Embedding, LayerNorm, LayerNormConfig, Linear},
+    tensor::{Tensor, TensorData, backend::Backend},
+};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// Draws initial weights from a seeded generator of its own.
+///
+/// burn's initialisers draw lazily from the backend's global generator: a clone made before first
+/// use gets other weights, and so does any run with another random operation in between. Weights
+/// made here exist at once and depend on the seed and the order of calls only.
+///
+/// # Example
+/// ```
+/// use burn::backend::Flex;
+/// use cart_retrieval::nn::WeightInit;
+/// let device = Default::default();
+/// let a = WeightInit::new(7).linear::<Flex>(4, 2, &device);
+/// let b = WeightInit::new(7).linear::<Flex>(4, 2, &device);
+/// assert_eq!(a.weight.val().to_data(), b.weight.val().to_data());
+/// ```
+#[derive(Debug)]
+pub struct WeightInit {
+    rng: ChaCha8Rng,
+}
+
+impl WeightInit {
+    /// A generator that starts from `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self { rng: ChaCha8Rng::seed_from_u64(seed) }
+    }
+
+    /// A linear layer: Glorot-uniform weights (`[d_input, d_output]`), zero bias.
+    pub fn linear<B: Backend>(
+        &mut self,
+        d_input: usize,
+        d_output: usize,
+        device: &B::Device,
+    ) -> Linear<B> {
+        let bound = (6.0 / (d_input + d_output) as f64).sqrt();
+        Linear {
+            weight: self.uniform([d_input, d_output], bound, device),
+            bias: Some(Param::from_tensor(Tensor::zeros([d_output], device))),
+        }
+    }
+
+    /// An embedding table `[count, d_model]` with normal entries of standard deviation 0.02.
+    pub fn embedding<B: Backend>(
+        &mut self,
+        count: usize,
+        d_model: usize,
+        device: &B::Device,
+    ) -> Embedding<B> {
+        Embedding { weight: self.normal([count, d_model], 0.02, device) }
+    }
+
+    /// A layer norm with unit gain and zero bias.
+    pub fn layer_norm<B: Backend>(&mut self, d_model: usize, device: &B::Device) -> LayerNorm<B> {
+        LayerNormConfig::new(d_model).init(device)
+    }
+
+    /// A parameter uniform in `[-bound, bound]`.
+    pub fn uniform<B: Backend, const D: usize>(
+        &mut self,
+        shape: [usize; D],
+        bound: f64,
+        device: &B::Device,
+    ) -> Param<Tensor<B, D>> {
+        let count = shape.iter().product();
+        let values: Vec<f32> =
+            (0..count).map(|_| ((self.rng.random::<f64>() * 2.0 - 1.0) * bound) as f32).collect();
+        Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), device))
+    }
+
+    /// A parameter with normal entries of mean zero (Box-Muller).
+    pub fn normal<B: Backend, const D: usize>(
+        &mut self,
+        shape: [usize; D],
+        deviation: f64,
+        device: &B::Device,
+    ) -> Param<Tensor<B, D>> {
+        let count: usize = shape.iter().product();
+        let mut values = Vec::with_capacity(count + 1);
+        while values.len() < count {
+            let radius = (-2.0 * (1.0 - self.rng.random::<f64>()).ln()).sqrt() * deviation;
+            let (sin, cos) = (self.rng.random::<f64>() * std::f64::consts::TAU).sin_cos();
+            values.extend([(radius * cos) as f32, (radius * sin) as f32]);
+        }
+        values.truncate(count);
+        Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), device))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::Flex;
+
+    use super::*;
+
+    #[test]
+    fn normal_entries_have_the_asked_deviation() {
+        let weights = WeightInit::new(1).normal::<Flex, 2>([101, 99], 0.5, &Default::default());
+        let values: Vec<f32> = weights.val().into_data().to_vec().unwrap();
+        let mean = values.iter().sum::<f32>() / values.len() as f32;
+        let variance =
+            values.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / values.len() as f32;
+        assert!(mean.abs() < 0.02, "{mean}");
+        assert!((variance.sqrt() - 0.5).abs() < 0.02, "{variance}");
+    }
+
+    #[test]
+    fn seeds_and_order_decide_the_weights() {
+        let device = Default::default();
+        let mut init = WeightInit::new(3);
+        let first = init.linear::<Flex>(3, 3, &device).weight.val().to_data();
+        let second = init.linear::<Flex>(3, 3, &device).weight.val().to_data();
+        assert_ne!(first, second);
+        let other = WeightInit::new(4).linear::<Flex>(3, 3, &device).weight.val().to_data();
+        assert_ne!(first, other);
+    }
+}
