@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::atomic::write_atomic;
 use crate::error::{Error, Result};
+use crate::storage::write_bytes;
 
 /// One text that describes one item.
 #[derive(Debug, Clone, PartialEq)]
@@ -311,7 +311,7 @@ impl Captions {
                 .map_err(|e| Error::io("write", path, e.into()))?;
             bytes.push(b'\n');
         }
-        write_atomic(path, &bytes)
+        write_bytes(path, &bytes)
     }
 
     /// Where the caption at a position comes from: its file and line, or its position.

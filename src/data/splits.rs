@@ -9,8 +9,8 @@ use serde::{
     de::{MapAccess, Visitor},
 };
 
-use super::atomic::write_atomic;
 use crate::error::{Error, Result};
+use crate::storage::write_bytes;
 
 /// Named, disjoint sets of item ids, in file order.
 ///
@@ -158,7 +158,7 @@ impl Splits {
     pub fn to_json(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let bytes = serde_json::to_vec(self).map_err(|e| Error::io("write", path, e.into()))?;
-        write_atomic(path, &bytes)
+        write_bytes(path, &bytes)
     }
 
     fn checked(splits: Vec<(String, Vec<String>)>, subject: &str) -> Result<Self> {

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{bootstrap::Intervals, metrics::Metrics};
 use crate::{
-    data::write_atomic,
     error::{Error, Result},
+    storage::write_bytes,
 };
 
 /// One method's results on one data set; shares run from 0 to 1.
@@ -197,7 +197,7 @@ pub fn write_json(path: impl AsRef<Path>, records: &[EvalRecord]) -> Result<()> 
     let mut bytes = serde_json::to_vec_pretty(records)
         .map_err(|error| Error::io("write", path, error.into()))?;
     bytes.push(b'\n');
-    write_atomic(path, &bytes)
+    write_bytes(path, &bytes)
 }
 
 /// Reads records that [`write_json`] wrote.

@@ -59,8 +59,8 @@ pub fn assign_unique(codes: &Codes, sizes: &[usize], distance: &[f32]) -> Result
     let mut largest = 1;
     let mut run = 0usize;
     for (position, &item) in order.iter().enumerate() {
-        let same = position > 0
-            && codes.row(order[position - 1] as usize) == codes.row(item as usize);
+        let same =
+            position > 0 && codes.row(order[position - 1] as usize) == codes.row(item as usize);
         run = if same { run + 1 } else { 0 };
         largest = largest.max(run + 1);
         unique[item as usize] = u16::try_from(run).map_err(|_| {

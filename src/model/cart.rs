@@ -31,6 +31,11 @@ impl<B: Backend> EncodedQueries<B> {
         self.queries
     }
 
+    /// The device they are on.
+    pub fn device(&self) -> B::Device {
+        self.memory.device()
+    }
+
     /// Whether there is no query.
     pub fn is_empty(&self) -> bool {
         self.queries == 0

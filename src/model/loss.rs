@@ -163,8 +163,7 @@ impl LossConfig {
                 let first = log_p.clone().narrow(0, 0, batch);
                 let second = log_p.narrow(0, batch, batch);
                 let kl = (first.clone().exp() - second.clone().exp()) * (first - second);
-                consistency =
-                    consistency + kl.sum().mul_scalar(0.5 * weight / batch as f64);
+                consistency = consistency + kl.sum().mul_scalar(0.5 * weight / batch as f64);
             }
         }
         let total = match passes {
@@ -200,14 +199,15 @@ mod tests {
         (logits, ids, legal)
     }
 
-    fn tensors(ids: &[[u16; 2]], legal: &[Vec<bool>]) -> (Tensor<B, 2, Int>, Vec<Tensor<B, 2, Bool>>) {
+    fn tensors(
+        ids: &[[u16; 2]],
+        legal: &[Vec<bool>],
+    ) -> (Tensor<B, 2, Int>, Vec<Tensor<B, 2, Bool>>) {
         let device = Default::default();
         let flat: Vec<i64> = ids.iter().flatten().map(|&t| i64::from(t)).collect();
         let masks = legal
             .iter()
-            .map(|m| {
-                Tensor::from_data(TensorData::new(m.clone(), [4, m.len() / 4]), &device)
-            })
+            .map(|m| Tensor::from_data(TensorData::new(m.clone(), [4, m.len() / 4]), &device))
             .collect();
         (Tensor::from_data(TensorData::new(flat, [4, 2]), &device), masks)
     }
@@ -238,8 +238,8 @@ mod tests {
             };
             for (row, id) in ids.iter().enumerate() {
                 let scope: Vec<usize> = (0..size).filter(|&t| in_scope(row, t)).collect();
-                let spread: f64 = -scope.iter().map(|&t| log_p(row, t)).sum::<f64>()
-                    / scope.len() as f64;
+                let spread: f64 =
+                    -scope.iter().map(|&t| log_p(row, t)).sum::<f64>() / scope.len() as f64;
                 let nll = -log_p(row, usize::from(id[level]));
                 let smoothing = config.label_smoothing;
                 ce += weight / 4.0 * ((1.0 - smoothing) * nll + smoothing * spread);

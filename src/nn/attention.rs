@@ -236,7 +236,12 @@ mod tests {
     }
 
     /// Twin: the textbook formula with loops over batch, head, query and key.
-    fn naive(attention: &Attention<B>, x: &Tensor<B, 3>, ctx: &Tensor<B, 3>, hidden: &[bool]) -> Vec<f32> {
+    fn naive(
+        attention: &Attention<B>,
+        x: &Tensor<B, 3>,
+        ctx: &Tensor<B, 3>,
+        hidden: &[bool],
+    ) -> Vec<f32> {
         let ([b, n, d], [_, t, _]) = (x.dims(), ctx.dims());
         let h = attention.n_heads;
         let dk = d / h;
@@ -251,7 +256,8 @@ mod tests {
             for j in (0..t).filter(|j| !hidden[batch * t + j]) {
                 scores[j] = (0..dk)
                     .map(|c| {
-                        q[(batch * n + i) * d + head * dk + c] * k[(batch * t + j) * d + head * dk + c]
+                        q[(batch * n + i) * d + head * dk + c]
+                            * k[(batch * t + j) * d + head * dk + c]
                     })
                     .sum::<f32>()
                     / (dk as f32).sqrt();

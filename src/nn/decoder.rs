@@ -99,10 +99,7 @@ impl DecoderConfig {
                 .map(|level| init.embedding(self.vocabulary.size(level), d, device))
                 .collect(),
             positions: init.normal([levels, d], 0.02, device),
-            coarse_memory: self
-                .fusion
-                .coarse()
-                .then(|| self.fusion().init_coarse(init, device)),
+            coarse_memory: self.fusion.coarse().then(|| self.fusion().init_coarse(init, device)),
             layers: (0..self.n_layers).map(|_| self.init_layer(init, device)).collect(),
             heads: (0..levels)
                 .map(|level| init.linear(d, self.vocabulary.size(level), device))
@@ -121,11 +118,7 @@ impl DecoderConfig {
         }
     }
 
-    fn init_layer<B: Backend>(
-        &self,
-        init: &mut WeightInit,
-        device: &B::Device,
-    ) -> DecoderLayer<B> {
+    fn init_layer<B: Backend>(&self, init: &mut WeightInit, device: &B::Device) -> DecoderLayer<B> {
         let (d, fusion) = (self.d_model, self.fusion());
         let attention = AttentionConfig::new(d, self.n_heads, self.dropout);
         let plain = AttentionConfig { d_context: self.d_context, ..attention.clone() };
@@ -232,11 +225,7 @@ impl<B: Backend> Decoder<B> {
     /// # Shapes
     /// - `identifiers`: `[batch, levels]`
     /// - returns: one `[batch, size of the level]` per level
-    pub fn forward(
-        &self,
-        identifiers: Tensor<B, 2, Int>,
-        memory: &Memory<B>,
-    ) -> Vec<Tensor<B, 2>> {
+    pub fn forward(&self, identifiers: Tensor<B, 2, Int>, memory: &Memory<B>) -> Vec<Tensor<B, 2>> {
         let [batch, levels] = identifiers.dims();
         let device = identifiers.device();
         let d = self.positions.dims()[1];
@@ -296,15 +285,20 @@ impl<B: Backend> Decoder<B> {
         let [rows, _] = input.dims();
         let width = rows / queries;
         let mut x = (input + position).reshape([rows, 1, d]);
-        for ((layer, own), cache) in
-            self.layers.iter().zip(&memory.layers).zip(&mut state.caches)
-        {
+        for ((layer, own), cache) in self.layers.iter().zip(&memory.layers).zip(&mut state.caches) {
             let attended = layer.self_attention.forward_cached(x.clone(), cache);
             let sum = (x + attended).reshape([queries, width, d]);
             x = layer.fuse(sum, own, memory).reshape([rows, 1, d]);
         }
         state.level += 1;
         self.heads[level].forward(x.reshape([rows, d]))
+    }
+}
+
+impl<B: Backend> Memory<B> {
+    /// The device it is on.
+    pub fn device(&self) -> B::Device {
+        self.bias.device()
     }
 }
 
@@ -386,12 +380,10 @@ mod tests {
                 decoder.forward(Tensor::from_ints(ids, &device), &decoder.memory(&two_each));
             let first = whole[0].clone().select(0, Tensor::from_ints([0, 2], &device));
             let close = |a: Tensor<B, 2>, b: Tensor<B, 2>| {
-                a.into_data()
-                    .assert_approx_eq::<f32>(&b.into_data(), Tolerance::absolute(2e-5));
+                a.into_data().assert_approx_eq::<f32>(&b.into_data(), Tolerance::absolute(2e-5));
             };
             close(logits[0].clone(), first);
-            let unswapped =
-                whole[1].clone().select(0, Tensor::from_ints([1, 0, 2, 3], &device));
+            let unswapped = whole[1].clone().select(0, Tensor::from_ints([1, 0, 2, 3], &device));
             close(logits[1].clone(), unswapped);
             close(logits[2].clone(), whole[2].clone());
         }

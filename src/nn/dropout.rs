@@ -29,11 +29,8 @@ impl Dropout {
             return input;
         }
         let keep = 1.0 - self.p;
-        let mask = Tensor::<B, D>::random(
-            input.shape(),
-            Distribution::Bernoulli(keep),
-            &input.device(),
-        );
+        let mask =
+            Tensor::<B, D>::random(input.shape(), Distribution::Bernoulli(keep), &input.device());
         input * mask.mul_scalar(1.0 / keep)
     }
 }

@@ -190,14 +190,10 @@ impl<B: Backend> FineFusion<B> {
             .swap_dims(1, 2)
             .reshape([s * batch, n, d]);
         let context = self.attention.project(attended).reshape([s, batch * n, d]);
-        let from_query =
-            self.gate_query.forward(y).reshape([batch * n, s, d]).swap_dims(0, 1);
+        let from_query = self.gate_query.forward(y).reshape([batch * n, s, d]).swap_dims(0, 1);
         let from_context = context.clone().matmul(self.gate_context.val());
         let alpha = sigmoid(from_query + from_context);
-        (alpha * context)
-            .sum_dim(0)
-            .div_scalar((s as f64).sqrt())
-            .reshape([batch, n, d])
+        (alpha * context).sum_dim(0).div_scalar((s as f64).sqrt()).reshape([batch, n, d])
     }
 }
 
@@ -219,8 +215,7 @@ mod tests {
 
     fn encoded<A: Backend>(experts: usize) -> EncoderOutput<A> {
         let device = Default::default();
-        let padding =
-            TensorData::new(vec![false, false, true, false, false, false], [2, 3]);
+        let padding = TensorData::new(vec![false, false, true, false, false, false], [2, 3]);
         EncoderOutput {
             layers: (0..experts)
                 .map(|layer| {
@@ -297,7 +292,8 @@ mod tests {
         };
         let by_hand = half(0..4, 0) + half(4..8, 1);
         z.to_data().assert_approx_eq::<f32>(&by_hand.into_data(), Tolerance::absolute(1e-5));
-        let a = gated.attention.forward(y.clone(), &gated.key_value(z.clone()), Some(&encoded.bias));
+        let a =
+            gated.attention.forward(y.clone(), &gated.key_value(z.clone()), Some(&encoded.bias));
         let expected = sigmoid(gated.gate.forward(a.clone())) * a;
         gated
             .forward(y, &gated.key_value(z), &encoded.bias)
@@ -319,11 +315,8 @@ mod tests {
         let y0 = random([2, 4, 6]).into_data();
         let loss = |y: Tensor<A, 3>, fine: &FineFusion<A>, gated: &GatedAttention<A>| {
             let encoded = encoded::<A>(3);
-            let a = gated.forward(
-                y.clone(),
-                &gated.key_value(coarse.forward(&encoded)),
-                &encoded.bias,
-            );
+            let a =
+                gated.forward(y.clone(), &gated.key_value(coarse.forward(&encoded)), &encoded.bias);
             let f =
                 fine.forward(y, &fine.key_value(&encoded), &encoded.bias.clone().repeat_dim(0, 3));
             ((a + f) * weights.clone()).sum()

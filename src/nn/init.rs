@@ -106,8 +106,7 @@ mod tests {
         let weights = WeightInit::new(1).normal::<Flex, 2>([101, 99], 0.5, &Default::default());
         let values: Vec<f32> = weights.val().into_data().to_vec().unwrap();
         let mean = values.iter().sum::<f32>() / values.len() as f32;
-        let variance =
-            values.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / values.len() as f32;
+        let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / values.len() as f32;
         assert!(mean.abs() < 0.02, "{mean}");
         assert!((variance.sqrt() - 0.5).abs() < 0.02, "{variance}");
     }

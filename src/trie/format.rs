@@ -77,8 +77,7 @@ impl Trie {
         }
         let first = reader.u32s(vocabulary.size(0) + 1)?;
         let items_by_row = reader.u32s(items)?;
-        let columns =
-            (1..levels).map(|_| reader.u16s(items)).collect::<Result<Vec<_>>>()?;
+        let columns = (1..levels).map(|_| reader.u16s(items)).collect::<Result<Vec<_>>>()?;
         let trie = Self {
             rows: checked_inverse(&items_by_row)?,
             vocabulary,

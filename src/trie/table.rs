@@ -63,9 +63,10 @@ impl Trie {
                 "index at least one candidate, and split larger collections",
             ));
         }
-        identifiers.as_flat().par_chunks_exact(identifiers.levels()).try_for_each(|row| {
-            vocabulary.check(row)
-        })?;
+        identifiers
+            .as_flat()
+            .par_chunks_exact(identifiers.levels())
+            .try_for_each(|row| vocabulary.check(row))?;
         let mut items: Vec<u32> = (0..n as u32).collect();
         items.par_sort_unstable_by(|&a, &b| {
             identifiers.row(a as usize).cmp(identifiers.row(b as usize)).then(a.cmp(&b))
@@ -77,10 +78,7 @@ impl Trie {
             return Err(Error::identifier(
                 format!("items {} and {}", pair[0], pair[1]),
                 "an identifier of its own for every item",
-                format!(
-                    "{} for both",
-                    Identifier::new(identifiers.row(pair[0] as usize).to_vec())
-                ),
+                format!("{} for both", Identifier::new(identifiers.row(pair[0] as usize).to_vec())),
                 "append unique tokens (identifier::assign_unique)",
             ));
         }
@@ -316,8 +314,7 @@ mod tests {
         for item in 0..5000u16 {
             codes.push(&[item % 50, item / 50, 0, 0, 0]);
         }
-        let trie =
-            Trie::build(&codes, &Vocabulary::new(vec![50, 100, 1, 1, 1]).unwrap()).unwrap();
+        let trie = Trie::build(&codes, &Vocabulary::new(vec![50, 100, 1, 1, 1]).unwrap()).unwrap();
         assert_eq!(trie.memory(), 16 * 5000 + 4 * 51);
     }
 }

@@ -1,0 +1,219 @@
+//! A page of results: one HTML file with its pictures inside.
+
+use std::{
+    fmt::Write as _,
+    fs::{self, File},
+    io::Write as _,
+    path::Path,
+};
+
+use anyhow::{Context, Result};
+use base64::{Engine, engine::general_purpose::STANDARD};
+
+/// One picture in an answer.
+#[derive(Debug, Clone)]
+pub struct HitCard {
+    pub id: String,
+    pub score: f32,
+    pub correct: bool,
+    pub png: Vec<u8>,
+}
+
+/// One query and its answer.
+#[derive(Debug, Clone)]
+pub struct QueryCard {
+    pub query: String,
+    /// Best first.
+    pub hits: Vec<HitCard>,
+    /// The right picture; its score is not shown.
+    pub target: Option<HitCard>,
+}
+
+/// One row of the table of metrics.
+#[derive(Debug, Clone)]
+pub struct Metric {
+    pub name: String,
+    pub value: String,
+}
+
+/// Everything a page shows.
+#[derive(Debug, Clone, Default)]
+pub struct Page {
+    pub title: String,
+    pub summary: String,
+    pub metrics: Vec<Metric>,
+    /// A text table of the quantizer's health, shown as it is.
+    pub health: String,
+    /// The plot of the training, as [`super::plot::training_svg`] draws it: the only part that is
+    /// not escaped.
+    pub plot_svg: String,
+    pub queries: Vec<QueryCard>,
+}
+
+impl Page {
+    /// Writes the page; a reader sees the old file or the whole new one.
+    pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let temporary = path.with_extension("html.tmp");
+        let write = || -> std::io::Result<()> {
+            let mut file = File::create(&temporary)?;
+            file.write_all(self.html().as_bytes())?;
+            file.sync_all()?;
+            drop(file);
+            fs::rename(&temporary, path)
+        };
+        write().inspect_err(|_| drop(fs::remove_file(&temporary))).with_context(|| {
+            format!("cannot write the page {}; check the folder and its space", path.display())
+        })
+    }
+
+    /// The page as text.
+    pub fn html(&self) -> String {
+        let mut html = String::new();
+        let title = escaped(&self.title);
+        html.push_str("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n");
+        html.push_str("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n");
+        push(&mut html, format_args!("<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n"));
+        push(&mut html, format_args!("<body>\n<main>\n<h1>{title}</h1>\n"));
+        if !self.summary.is_empty() {
+            push(&mut html, format_args!("<p class=\"lead\">{}</p>\n", escaped(&self.summary)));
+        }
+        self.push_metrics(&mut html);
+        if !self.plot_svg.is_empty() {
+            html.push_str("<section>\n<h2>Training</h2>\n<figure class=\"plot\">");
+            html.push_str(&self.plot_svg);
+            html.push_str("</figure>\n</section>\n");
+        }
+        if !self.health.is_empty() {
+            let health = escaped(&self.health);
+            html.push_str("<section>\n<h2>Health of the identifiers</h2>\n");
+            push(&mut html, format_args!("<pre tabindex=\"0\">{health}</pre>\n</section>\n"));
+        }
+        if !self.queries.is_empty() {
+            html.push_str("<section>\n<h2>Queries</h2>\n");
+            self.queries.iter().for_each(|query| query.push(&mut html));
+            html.push_str("</section>\n");
+        }
+        html.push_str("</main>\n</body>\n</html>\n");
+        html
+    }
+
+    fn push_metrics(&self, html: &mut String) {
+        if self.metrics.is_empty() {
+            return;
+        }
+        html.push_str("<section>\n<h2>Results</h2>\n<table>\n");
+        for Metric { name, value } in &self.metrics {
+            let (name, value) = (escaped(name), escaped(value));
+            push(html, format_args!("<tr><th scope=\"row\">{name}</th><td>{value}</td></tr>\n"));
+        }
+        html.push_str("</table>\n</section>\n");
+    }
+}
+
+impl QueryCard {
+    fn push(&self, html: &mut String) {
+        let rank = self.hits.iter().position(|hit| hit.correct);
+        let (class, verdict) = match rank {
+            Some(0) => ("right", "found first".to_string()),
+            Some(rank) => ("late", format!("found at rank {}", rank + 1)),
+            None => ("wrong", "not found".to_string()),
+        };
+        let query = escaped(&self.query);
+        push(html, format_args!("<article class=\"{class}\">\n<h3>\u{201c}{query}\u{201d} "));
+        push(html, format_args!("<span class=\"verdict\">{verdict}</span></h3>\n"));
+        html.push_str("<div class=\"row\">\n");
+        if let Some(target) = &self.target {
+            let alt = format!("the right picture, {}", target.id);
+            figure(html, "target", &target.png, &alt, "wanted", &target.id, "");
+        }
+        html.push_str("<ol>\n");
+        for (i, hit) in self.hits.iter().enumerate() {
+            let (class, word) =
+                if hit.correct { ("hit right", "right") } else { ("hit wrong", "wrong") };
+            let mark = if hit.correct { "\u{2713}" } else { "\u{2717}" };
+            let alt = format!("hit {}, {}, {word}", i + 1, hit.id);
+            let heading = format!("{} {mark} {word}", i + 1);
+            let score = format!("{:.3}", hit.score);
+            html.push_str("<li>");
+            figure(html, class, &hit.png, &alt, &heading, &hit.id, &score);
+            html.push_str("</li>\n");
+        }
+        html.push_str("</ol>\n</div>\n</article>\n");
+    }
+}
+
+fn figure(html: &mut String, class: &str, png: &[u8], alt: &str, top: &str, id: &str, score: &str) {
+    let (alt, top, id) = (escaped(alt), escaped(top), escaped(id));
+    push(html, format_args!("<figure class=\"{class}\"><b>{top}</b>"));
+    push(html, format_args!("<img alt=\"{alt}\" src=\"data:image/png;base64,"));
+    STANDARD.encode_string(png, html);
+    push(html, format_args!("\"><figcaption>{id}<br>{score}</figcaption></figure>\n"));
+}
+
+fn push(html: &mut String, text: std::fmt::Arguments<'_>) {
+    // Writing to a string cannot fail.
+    let _ = html.write_fmt(text);
+}
+
+/// Text that is safe between tags and in quoted attributes.
+fn escaped(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            '\'' => safe.push_str("&#39;"),
+            other => safe.push(other),
+        }
+    }
+    safe
+}
+
+const STYLE: &str = "
+:root { color-scheme: light dark; --ink: #1d2127; --soft: #5a626d; --page: #f6f7f9; --card: #fff;
+  --line: #d9dde3; --right: #12734b; --wrong: #b3261e; --late: #8a5a00; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e8eaed; --soft: #a4acb8; --page: #14171b;
+  --card: #1e2227; --line: #363c45; --right: #5fd19f; --wrong: #ff8f86; --late: #f0bd5b; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--page); color: var(--ink);
+  font: 16px/1.5 system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif; }
+main { max-width: 1000px; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
+h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .5rem; }
+h2 { font-size: 1.2rem; margin: 2.25rem 0 .75rem; }
+h3 { font-size: 1rem; font-weight: 600; margin: 0 0 .75rem; overflow-wrap: anywhere; }
+.lead { color: var(--soft); margin: 0; max-width: 70ch; }
+table { border-collapse: collapse; background: var(--card); border: 1px solid var(--line);
+  border-radius: 10px; overflow: hidden; }
+th, td { padding: .45rem 1rem; border-bottom: 1px solid var(--line); text-align: left; }
+tr:last-child > * { border-bottom: 0; }
+th { font-weight: 500; color: var(--soft); }
+td { font-variant-numeric: tabular-nums; text-align: right; font-weight: 600; }
+pre { background: var(--card); border: 1px solid var(--line); border-radius: 10px; margin: 0;
+  padding: 1rem; overflow-x: auto; font: .85rem/1.45 ui-monospace, Menlo, Consolas, monospace; }
+figure { margin: 0; }
+.plot { background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: .5rem; }
+.plot svg { display: block; }
+article { background: var(--card); border: 1px solid var(--line); border-left: 5px solid var(--late);
+  border-radius: 10px; padding: 1rem 1.1rem; margin-bottom: 1rem; }
+article.right { border-left-color: var(--right); }
+article.wrong { border-left-color: var(--wrong); }
+.verdict { color: var(--late); font-weight: 500; white-space: nowrap; margin-left: .5rem; }
+article.right .verdict { color: var(--right); }
+article.wrong .verdict { color: var(--wrong); }
+.row { display: flex; flex-wrap: wrap; gap: 1rem 1.5rem; }
+ol { list-style: none; margin: 0; padding: 0; display: flex; flex-wrap: wrap; gap: 1rem; }
+.row figure { width: 116px; font-size: .8rem; color: var(--soft); }
+.row b { display: block; font-weight: 600; margin-bottom: .25rem; }
+.row img { display: block; width: 116px; height: 116px; object-fit: contain; border-radius: 8px;
+  border: 3px solid var(--line); background: #8884; }
+.target b { color: var(--ink); }
+.target img { border: 3px dashed var(--soft); }
+.hit.right img { border-color: var(--right); }
+.hit.right b { color: var(--right); }
+.hit.wrong img { border-color: var(--wrong); }
+.hit.wrong b { color: var(--wrong); }
+figcaption { margin-top: .25rem; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
+";

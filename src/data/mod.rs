@@ -1,0 +1,16 @@
+//! Texts and pairs: captions, splits, tokenizers, batches, the procedural benchmark.
+
+mod batch;
+mod captions;
+mod filter;
+mod overlap;
+pub mod procedural;
+mod splits;
+mod tokenizer;
+
+pub use batch::{Example, QueryBatch, TargetBatch};
+pub use captions::{Caption, Captions, ItemCaption};
+pub use filter::CaptionFilter;
+pub use overlap::{OverlapAudit, audit, words};
+pub use splits::{Splits, random_indices};
+pub use tokenizer::{TextTokenizer, TokenizerConfig, TokenizerModel};

@@ -1,0 +1,146 @@
+//! The settings of the procedural benchmark.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// The most scenes that one benchmark can hold.
+pub const MAX_SCENES: usize = 1_000_000;
+
+/// What the procedural benchmark is drawn from: the same settings give the same scenes, pictures
+/// and captions.
+///
+/// # Example
+/// ```
+/// use cart_retrieval::data::procedural::ScenesConfig;
+///
+/// let config = ScenesConfig::new(1_000).with_seed(7).with_size(96).with_captions_per_scene(3);
+/// assert!(config.validate().is_ok());
+/// assert!(ScenesConfig::new(0).validate().is_err());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct ScenesConfig {
+    /// Number of scenes, 1 to [`MAX_SCENES`].
+    pub count: usize,
+    /// Everything random follows from this number.
+    #[serde(default)]
+    pub seed: u64,
+    /// Width and height of a picture in pixels, 32 to 1024.
+    #[serde(default = "default_size")]
+    pub size: usize,
+    /// Training captions of each scene, 1 to 20.
+    #[serde(default = "default_captions")]
+    pub captions_per_scene: usize,
+}
+
+fn default_size() -> usize {
+    64
+}
+
+fn default_captions() -> usize {
+    5
+}
+
+impl ScenesConfig {
+    /// `count` scenes of 64 pixels with seed 0 and five training captions each.
+    ///
+    /// # Example
+    /// ```
+    /// use cart_retrieval::data::procedural::ScenesConfig;
+    ///
+    /// assert_eq!(ScenesConfig::new(10).size, 64);
+    /// ```
+    pub fn new(count: usize) -> Self {
+        Self { count, seed: 0, size: default_size(), captions_per_scene: default_captions() }
+    }
+
+    /// Draws from another seed.
+    ///
+    /// # Example
+    /// ```
+    /// use cart_retrieval::data::procedural::ScenesConfig;
+    ///
+    /// assert_eq!(ScenesConfig::new(10).with_seed(3).seed, 3);
+    /// ```
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Width and height of a picture in pixels.
+    ///
+    /// # Example
+    /// ```
+    /// use cart_retrieval::data::procedural::ScenesConfig;
+    ///
+    /// assert_eq!(ScenesConfig::new(10).with_size(128).size, 128);
+    /// ```
+    pub fn with_size(mut self, pixels: usize) -> Self {
+        self.size = pixels;
+        self
+    }
+
+    /// Number of training captions of each scene.
+    ///
+    /// # Example
+    /// ```
+    /// use cart_retrieval::data::procedural::ScenesConfig;
+    ///
+    /// assert_eq!(ScenesConfig::new(10).with_captions_per_scene(2).captions_per_scene, 2);
+    /// ```
+    pub fn with_captions_per_scene(mut self, captions: usize) -> Self {
+        self.captions_per_scene = captions;
+        self
+    }
+
+    /// Checks every setting.
+    ///
+    /// # Errors
+    /// When a setting is outside the range that its field names.
+    ///
+    /// # Example
+    /// ```
+    /// use cart_retrieval::data::procedural::ScenesConfig;
+    ///
+    /// let error = ScenesConfig::new(10).with_size(4).validate().unwrap_err();
+    /// assert!(error.to_string().contains("size"));
+    /// ```
+    pub fn validate(&self) -> Result<()> {
+        within("count", self.count, 1, MAX_SCENES)?;
+        within("size", self.size, 32, 1024)?;
+        within("captions_per_scene", self.captions_per_scene, 1, 20)
+    }
+}
+
+fn within(name: &str, found: usize, low: usize, high: usize) -> Result<()> {
+    if (low..=high).contains(&found) {
+        return Ok(());
+    }
+    Err(Error::config(
+        name,
+        format!("{low} to {high}"),
+        found.to_string(),
+        "choose a number in that range",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_each_setting_that_is_out_of_range() {
+        let good = ScenesConfig::new(5);
+        good.validate().unwrap();
+        for (bad, name) in [
+            (ScenesConfig::new(0), "count"),
+            (ScenesConfig::new(MAX_SCENES + 1), "count"),
+            (good.clone().with_size(31), "size"),
+            (good.clone().with_captions_per_scene(0), "captions_per_scene"),
+        ] {
+            assert!(bad.validate().unwrap_err().to_string().contains(name));
+        }
+    }
+}

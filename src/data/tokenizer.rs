@@ -1,0 +1,373 @@
+//! Text to tokens, through the `tokenizers` crate: trained on captions or loaded from a file.
+
+use std::{collections::BTreeMap, path::Path};
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokenizers::{
+    AddedToken, Tokenizer,
+    models::{TrainerWrapper as Trainer, bpe::BpeTrainer},
+};
+
+use crate::{
+    error::{Error, Result},
+    storage::write_bytes,
+};
+
+/// Special tokens of a trained tokenizer, in the order of their numbers.
+const SPECIAL: [&str; 4] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"];
+
+/// How words are cut into pieces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum TokenizerModel {
+    /// WordPiece, as BERT's.
+    #[default]
+    WordPiece,
+    /// Byte-pair encoding.
+    Bpe,
+}
+
+/// Settings of a tokenizer to train.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TokenizerConfig {
+    /// How words are cut.
+    pub model: TokenizerModel,
+    /// Most tokens, special ones included.
+    pub vocabulary: usize,
+    /// Times a piece must occur to become a token.
+    pub min_frequency: u64,
+    /// Whether case and accents are dropped.
+    pub lowercase: bool,
+}
+
+impl Default for TokenizerConfig {
+    fn default() -> Self {
+        Self {
+            model: TokenizerModel::WordPiece,
+            vocabulary: 4000,
+            min_frequency: 2,
+            lowercase: true,
+        }
+    }
+}
+
+/// A text tokenizer with a length limit.
+///
+/// # Example
+/// ```
+/// use cart_retrieval::data::{TextTokenizer, TokenizerConfig};
+/// let config = TokenizerConfig { vocabulary: 100, min_frequency: 1, ..Default::default() };
+/// let tokenizer = TextTokenizer::train(["a red circle", "a blue star"], &config, 16)?;
+/// assert_eq!(tokenizer.encode("A red star")?.len(), 5); // [CLS] a red star [SEP]
+/// assert!(tokenizer.encode("  ").is_err());
+/// # Ok::<(), cart_retrieval::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct TextTokenizer {
+    inner: Tokenizer,
+    padding: u32,
+    max_tokens: usize,
+}
+
+impl std::fmt::Debug for TextTokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TextTokenizer")
+            .field("vocabulary", &self.vocabulary())
+            .field("max_tokens", &self.max_tokens)
+            .finish_non_exhaustive()
+    }
+}
+
+impl TextTokenizer {
+    /// Trains a tokenizer on texts. The same texts in the same order give the same tokenizer.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] without text, or with a vocabulary too small to hold more than the
+    /// special tokens.
+    pub fn train<'a>(
+        texts: impl IntoIterator<Item = &'a str>,
+        config: &TokenizerConfig,
+        max_tokens: usize,
+    ) -> Result<Self> {
+        let texts: Vec<String> =
+            texts.into_iter().filter(|t| !t.trim().is_empty()).map(String::from).collect();
+        if texts.is_empty() {
+            return Err(Error::tokenizer(
+                "training text",
+                "at least one caption",
+                "none",
+                "check the captions file and its filter",
+            ));
+        }
+        if config.vocabulary <= SPECIAL.len() + 1 {
+            return Err(Error::tokenizer(
+                "vocabulary",
+                format!("more than {}", SPECIAL.len() + 1),
+                config.vocabulary.to_string(),
+                "a few thousand tokens suit most caption sets",
+            ));
+        }
+        let mut inner = untrained(config)?;
+        let special = SPECIAL.map(|token| AddedToken::from(token, true)).to_vec();
+        let mut trainer: Trainer = Trainer::BpeTrainer(
+            BpeTrainer::builder()
+                .vocab_size(config.vocabulary)
+                .min_frequency(config.min_frequency)
+                .show_progress(false)
+                .special_tokens(special)
+                .build(),
+        );
+        inner.train(&mut trainer, texts.iter()).map_err(|e| refused("training", &*e))?;
+        if config.model == TokenizerModel::WordPiece {
+            let vocabulary = word_pieces(&inner, &texts, config.vocabulary)?;
+            let model = json!({
+                "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+                "max_input_chars_per_word": 100, "vocab": vocabulary
+            });
+            inner = assembled(config, model)?;
+        }
+        Self::new(inner, max_tokens)
+    }
+
+    /// Reads a `tokenizer.json` of the `tokenizers` library.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the file cannot be read, [`Error::Tokenizer`] when it is no tokenizer.
+    pub fn from_file(path: impl AsRef<Path>, max_tokens: usize) -> Result<Self> {
+        let path = path.as_ref();
+        let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
+        let inner = Tokenizer::from_bytes(&bytes).map_err(|e| {
+            Error::tokenizer(
+                path.display().to_string(),
+                "a tokenizer.json of the tokenizers library",
+                e.to_string(),
+                "save it again with that library, or train a new one",
+            )
+        })?;
+        Self::new(inner, max_tokens)
+    }
+
+    fn new(mut inner: Tokenizer, max_tokens: usize) -> Result<Self> {
+        if max_tokens < 3 {
+            return Err(Error::tokenizer(
+                "max_tokens",
+                "at least 3 (two special tokens and a word)",
+                max_tokens.to_string(),
+                "32 to 77 are usual",
+            ));
+        }
+        inner.with_padding(None);
+        inner
+            .with_truncation(Some(tokenizers::TruncationParams {
+                max_length: max_tokens,
+                ..Default::default()
+            }))
+            .map_err(|e| refused("truncation", &*e))?;
+        let padding = ["[PAD]", "<pad>", "<|endoftext|>"]
+            .iter()
+            .find_map(|token| inner.token_to_id(token))
+            .unwrap_or(0);
+        Ok(Self { inner, padding, max_tokens })
+    }
+
+    /// Writes the tokenizer as `tokenizer.json`, atomically.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the file cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        write_bytes(path, self.to_json()?.as_bytes())
+    }
+
+    /// The text of `tokenizer.json`.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] when the tokenizer cannot be written down.
+    pub fn to_json(&self) -> Result<String> {
+        self.inner.to_string(false).map_err(|e| refused("saving", &*e))
+    }
+
+    /// Tokens of one text, special tokens included, cut at the limit.
+    ///
+    /// # Errors
+    /// [`Error::Query`] when the text is blank.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        if text.trim().is_empty() {
+            return Err(Error::query("text", "some words", "none", "write what to look for"));
+        }
+        let encoding = self.inner.encode_fast(text, true).map_err(|e| refused("encoding", &*e))?;
+        let tokens = encoding.get_ids().to_vec();
+        if tokens.is_empty() {
+            return Err(Error::query(
+                format!("text {text:?}"),
+                "at least one token",
+                "none",
+                "write words that the tokenizer knows",
+            ));
+        }
+        Ok(tokens)
+    }
+
+    /// Number of tokens.
+    pub fn vocabulary(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// Number of the padding token.
+    pub fn padding(&self) -> u32 {
+        self.padding
+    }
+
+    /// Most tokens of a text.
+    pub fn max_tokens(&self) -> usize {
+        self.max_tokens
+    }
+}
+
+/// The WordPiece vocabulary of a trained BPE: its pieces as they occur at the start and inside of
+/// words, all single characters, then the most frequent.
+///
+/// The library's own WordPiece trainer numbers pieces in the order of a randomly seeded hash map, so
+/// two runs on the same text differ; its BPE trainer does not.
+fn word_pieces(bpe: &Tokenizer, texts: &[String], limit: usize) -> Result<BTreeMap<String, usize>> {
+    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+    for text in texts {
+        let encoding = bpe.encode(text.as_str(), false).map_err(|e| refused("training", &*e))?;
+        let words = encoding.get_word_ids();
+        for (at, piece) in encoding.get_tokens().iter().enumerate() {
+            if SPECIAL.contains(&piece.as_str()) {
+                continue;
+            }
+            let inside = at > 0 && words[at] == words[at - 1];
+            let name = if inside { format!("##{piece}") } else { piece.clone() };
+            *counts.entry(name).or_default() += 1;
+            for (position, character) in piece.chars().enumerate() {
+                let first = position == 0 && !inside;
+                let name = if first { character.to_string() } else { format!("##{character}") };
+                counts.entry(name).or_default();
+            }
+        }
+    }
+    let single = |name: &str| name.trim_start_matches("##").chars().count() <= 1;
+    let mut names: Vec<(&String, u64)> = counts.iter().map(|(n, c)| (n, *c)).collect();
+    names.sort_by(|a, b| {
+        let singles_first = single(b.0).cmp(&single(a.0));
+        singles_first.then(b.1.cmp(&a.1)).then(a.0.cmp(b.0))
+    });
+    let all = SPECIAL.iter().map(|s| s.to_string()).chain(names.into_iter().map(|n| n.0.clone()));
+    Ok(all.take(limit).enumerate().map(|(number, name)| (name, number)).collect())
+}
+
+/// A BPE without vocabulary.
+fn untrained(config: &TokenizerConfig) -> Result<Tokenizer> {
+    let model = json!({
+        "type": "BPE", "dropout": null, "unk_token": "[UNK]",
+        "continuing_subword_prefix": null, "end_of_word_suffix": null, "fuse_unk": true,
+        "byte_fallback": false, "vocab": {"[UNK]": 0}, "merges": []
+    });
+    assembled(config, model)
+}
+
+/// A tokenizer around a model: BERT's normaliser and word boundaries, `[CLS] text [SEP]`.
+fn assembled(config: &TokenizerConfig, model: serde_json::Value) -> Result<Tokenizer> {
+    let special: Vec<_> = SPECIAL
+        .iter()
+        .enumerate()
+        .map(|(id, token)| {
+            json!({
+                "id": id, "content": token, "single_word": false, "lstrip": false,
+                "rstrip": false, "normalized": false, "special": true
+            })
+        })
+        .collect();
+    let known = model["type"] == "WordPiece";
+    let template = json!({
+        "type": "TemplateProcessing",
+        "single": [
+            {"SpecialToken": {"id": "[CLS]", "type_id": 0}},
+            {"Sequence": {"id": "A", "type_id": 0}},
+            {"SpecialToken": {"id": "[SEP]", "type_id": 0}}
+        ],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {
+            "[CLS]": {"id": "[CLS]", "ids": [2], "tokens": ["[CLS]"]},
+            "[SEP]": {"id": "[SEP]", "ids": [3], "tokens": ["[SEP]"]}
+        }
+    });
+    let tokenizer = json!({
+        "version": "1.0", "truncation": null, "padding": null,
+        "added_tokens": if known { special } else { vec![] },
+        "normalizer": {
+            "type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
+            "strip_accents": config.lowercase, "lowercase": config.lowercase
+        },
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": template, "decoder": null, "model": model
+    });
+    Tokenizer::from_bytes(tokenizer.to_string()).map_err(|e| refused("settings", &*e))
+}
+
+fn refused(what: &str, error: &(dyn std::error::Error + Send + Sync)) -> Error {
+    Error::tokenizer(
+        what,
+        "the tokenizers library to accept it",
+        error.to_string(),
+        "check the text and the settings",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXTS: [&str; 4] =
+        ["a red circle", "two blue stars above", "a redder circle", "circles and stars"];
+
+    fn config(model: TokenizerModel) -> TokenizerConfig {
+        TokenizerConfig { model, vocabulary: 80, min_frequency: 1, lowercase: true }
+    }
+
+    #[test]
+    fn training_is_deterministic_and_saving_round_trips() {
+        for model in [TokenizerModel::WordPiece, TokenizerModel::Bpe] {
+            let a = TextTokenizer::train(TEXTS, &config(model), 16).unwrap();
+            let b = TextTokenizer::train(TEXTS, &config(model), 16).unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("tokenizer.json");
+            a.save(&path).unwrap();
+            let loaded = TextTokenizer::from_file(&path, 16).unwrap();
+            for text in TEXTS.iter().chain(&["Unseen: zebra, çircle!"]) {
+                let tokens = a.encode(text).unwrap();
+                assert_eq!(tokens, b.encode(text).unwrap());
+                assert_eq!(tokens, loaded.encode(text).unwrap());
+                assert!(tokens.iter().all(|&t| (t as usize) < a.vocabulary()));
+            }
+            assert_eq!(loaded.padding(), 0);
+            assert_eq!(loaded.vocabulary(), a.vocabulary());
+        }
+    }
+
+    #[test]
+    fn specials_frame_the_text_and_long_texts_are_cut() {
+        let tokenizer = TextTokenizer::train(TEXTS, &config(TokenizerModel::WordPiece), 6).unwrap();
+        let tokens = tokenizer.encode("a red circle and two blue stars").unwrap();
+        assert_eq!(tokens.len(), 6);
+        assert_eq!((tokens[0], tokens[5]), (2, 3));
+    }
+
+    #[test]
+    fn empty_text_and_broken_files_are_errors() {
+        let config = config(TokenizerModel::WordPiece);
+        assert!(TextTokenizer::train([" "], &config, 16).is_err());
+        let small = TokenizerConfig { vocabulary: 5, ..config.clone() };
+        assert!(TextTokenizer::train(TEXTS, &small, 16).is_err());
+        assert!(TextTokenizer::train(TEXTS, &config, 2).is_err());
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokenizer.json");
+        let missing = TextTokenizer::from_file(&path, 16).unwrap_err();
+        assert!(matches!(missing, Error::Io { .. }));
+        std::fs::write(&path, "{\"version\":").unwrap();
+        assert!(matches!(TextTokenizer::from_file(&path, 16).unwrap_err(), Error::Tokenizer(_)));
+    }
+}

@@ -1,0 +1,80 @@
+//! Scores of every candidate: the yardstick of the beam, and exact search for small collections.
+
+use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
+
+use super::{Answer, Scorer, beam::by_score_then_item};
+use crate::{
+    error::{Error, Result},
+    model::{Cart, EncodedQueries, Scope},
+    trie::Trie,
+};
+
+/// Candidates scored at once.
+const CHUNK: usize = 256;
+
+/// Log-probabilities of all candidates for one query, best first, by running the decoder over every
+/// identifier. The cost grows with the collection: use it to measure the beam, or below a few
+/// thousand candidates.
+///
+/// # Shapes
+/// - `encoded`: one query
+/// - returns: `[N]`
+///
+/// # Errors
+/// [`Error::Query`] unless there is exactly one query.
+pub fn score_all<B: Backend>(
+    model: &Cart<B>,
+    encoded: &EncodedQueries<B>,
+    trie: &Trie,
+    scope: Scope,
+) -> Result<Vec<Answer>> {
+    if encoded.len() != 1 {
+        return Err(Error::query(
+            "exhaustive scoring",
+            "one encoded query",
+            encoded.len().to_string(),
+            "encode and score queries one at a time",
+        ));
+    }
+    let identifiers = trie.identifiers();
+    let scorer = Scorer::new(trie, scope);
+    let mut scores = vec![0.0f32; trie.len()];
+    let mut children = Vec::new();
+    for start in (0..trie.len()).step_by(CHUNK) {
+        let items = start..(start + CHUNK).min(trie.len());
+        let rows = items.len();
+        let mut state = model.start();
+        let mut nodes = vec![trie.root(); rows];
+        for level in 0..trie.levels() {
+            let tokens = (level > 0).then(|| {
+                let column: Vec<i64> =
+                    items.clone().map(|i| i64::from(identifiers.row(i)[level - 1])).collect();
+                Tensor::<B, 1, Int>::from_data(TensorData::new(column, [rows]), &encoded.device())
+            });
+            if level == 1 {
+                // After the first step there is one row; every candidate continues it.
+                let zeros = Tensor::<B, 1, Int>::zeros([rows], &encoded.device());
+                state.reorder(&zeros);
+            }
+            let logits: Vec<f32> =
+                model.step(encoded, tokens, &mut state).into_data().iter::<f32>().collect();
+            let size = trie.vocabulary().size(level);
+            for (slot, item) in items.clone().enumerate() {
+                let row = if level == 0 { 0 } else { slot };
+                scorer.children(nodes[slot], &logits[row * size..(row + 1) * size], &mut children);
+                let token = identifiers.row(item)[level];
+                if let Some(&(_, log_p, node)) = children.iter().find(|child| child.0 == token) {
+                    scores[item] += log_p;
+                    nodes[slot] = node;
+                }
+            }
+        }
+    }
+    let mut answers: Vec<Answer> = scores
+        .into_iter()
+        .enumerate()
+        .map(|(item, score)| Answer { item: item as u32, score })
+        .collect();
+    answers.sort_unstable_by(by_score_then_item);
+    Ok(answers)
+}

@@ -1,0 +1,18 @@
+//! Mapping a file into memory: the only `unsafe` of this room.
+
+use std::{fs::File, io};
+
+use memmap2::Mmap;
+
+/// Maps a whole file, read-only.
+///
+/// The map stays valid after `file` is closed and after another file is renamed over its path, so
+/// atomic writes (see [`crate::storage::write_atomic`]) never disturb it.
+#[allow(unsafe_code)]
+pub(super) fn map(file: &File) -> io::Result<Mmap> {
+    // SAFETY: the map is read-only and owns its pages until it is dropped. What no code can rule
+    // out is another process that writes into or truncates the file in place while it is mapped:
+    // values would change, or the process would be stopped by a bus error. `Features::open`
+    // documents this, and `Features::in_memory` ends the exposure. Any bytes are valid `f32`s.
+    unsafe { Mmap::map(file) }
+}

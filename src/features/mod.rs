@@ -1,0 +1,36 @@
+//! Candidate embeddings: one row of `f32` per item, with the items' ids.
+//!
+//! [`Features`] opens `.npy`, `.npz` and `.safetensors` files, mapping them into memory where the
+//! bytes on disk are already what is needed, and [`Features::check`] looks for what spoils
+//! training: NaN, infinities and empty rows. [`ItemIds`] names the rows.
+//!
+//! # Example
+//! ```
+//! use cart_retrieval::features::Features;
+//!
+//! let items = Features::from_rows(vec![3.0, 4.0, 0.0, 2.0], 2)?
+//!     .with_id_list(vec!["dog.jpg".into(), "cat.jpg".into()])?;
+//! assert_eq!((items.len(), items.dim()), (2, 2));
+//! assert_eq!(items.index_of("cat.jpg"), Some(1));
+//! assert_eq!(items.check()?.norm_max, 5.0);
+//! # Ok::<(), cart_retrieval::Error>(())
+//! ```
+
+mod buffer;
+mod check;
+mod element;
+mod ids;
+mod layout;
+mod map;
+mod matrix;
+mod npy;
+mod npz;
+mod open;
+mod safetensors;
+mod screen;
+#[cfg(test)]
+mod tests;
+
+pub use check::FeatureSummary;
+pub use ids::ItemIds;
+pub use matrix::Features;

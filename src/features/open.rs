@@ -1,0 +1,89 @@
+//! Opening a file of any of the formats.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::Path,
+};
+
+use memmap2::Mmap;
+
+use super::{buffer::Buffer, layout::Layout, map::map, npy, npz, safetensors};
+use crate::error::{Error, Result};
+
+/// The formats, by the extension of the file's name.
+#[derive(Debug, Clone, Copy)]
+enum Format {
+    Npy,
+    Npz,
+    Safetensors,
+}
+
+/// Opens the matrix in a file; also returns its columns.
+pub(super) fn open(path: &Path, name: Option<&str>) -> Result<(Buffer, usize)> {
+    let subject = path.display().to_string();
+    let format = Format::of(path, &subject)?;
+    if let (Format::Npy, Some(name)) = (format, name) {
+        return Err(Error::features(
+            subject,
+            "a .npz or .safetensors file, whose arrays have names",
+            format!("a .npy file and the name \"{name}\""),
+            "open it with `Features::open(path)`",
+        ));
+    }
+    let map = map_file(path, &subject)?;
+    match format {
+        Format::Npy => read_npy(&subject, map),
+        Format::Npz => npz::read(&subject, &map, name),
+        Format::Safetensors => safetensors::read(&subject, map, name),
+    }
+}
+
+impl Format {
+    fn of(path: &Path, subject: &str) -> Result<Self> {
+        let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
+        match extension.as_deref() {
+            Some("npy") => Ok(Self::Npy),
+            Some("npz") => Ok(Self::Npz),
+            Some("safetensors") => Ok(Self::Safetensors),
+            _ => Err(Error::features(
+                subject,
+                "a file that ends in .npy, .npz or .safetensors",
+                extension.map_or("no extension".to_string(), |e| format!("the extension .{e}")),
+                "save the features in one of these formats, or rename the file",
+            )),
+        }
+    }
+}
+
+fn map_file(path: &Path, subject: &str) -> Result<Mmap> {
+    let refused = |source| Error::io("open", path, source);
+    // Asked before opening: to open a pipe would wait for its writer.
+    let metadata = fs::metadata(path).map_err(refused)?;
+    if metadata.is_dir() {
+        return Err(refused(io::ErrorKind::IsADirectory.into()));
+    }
+    if !metadata.is_file() || metadata.len() == 0 {
+        let found = if metadata.is_file() { "an empty file" } else { "a pipe or a device" };
+        let remedy = "check the path, or make the features again";
+        return Err(Error::features(subject, "a file with features", found, remedy));
+    }
+    let file = File::open(path).map_err(refused)?;
+    map(&file).map_err(|source| Error::io("map", path, source))
+}
+
+fn read_npy(subject: &str, map: Mmap) -> Result<(Buffer, usize)> {
+    let (description, start) = npy::parse(subject, &map)?;
+    let end = map.len();
+    let layout = Layout::new(subject, &description, (end - start) as u64)?;
+    let map = if layout.is_native() {
+        match Buffer::from_map(map, start, end) {
+            Ok(buffer) => return Ok((buffer, layout.dim)),
+            Err(map) => map,
+        }
+    } else {
+        map
+    };
+    let numbers = layout.read(subject, &map[start..])?;
+    Ok((Buffer::Owned(numbers), layout.dim))
+}

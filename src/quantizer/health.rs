@@ -1,0 +1,312 @@
+//! Whether a fitted quantizer is good enough to train a decoder on.
+
+use std::{collections::HashMap, fmt};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Quantizer,
+    rows::{check_codes, check_rows},
+};
+use crate::{
+    error::{Error, Result},
+    identifier::Codes,
+};
+
+/// How well one level uses its codes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LevelHealth {
+    /// Number of codes of the level.
+    pub size: usize,
+    /// Codes that at least one item has.
+    pub used: usize,
+    /// `used` relative to the most codes that could be used: the smaller of `size` and the items.
+    pub used_share: f64,
+    /// Entropy of the use of codes, in bits.
+    pub entropy: f64,
+    /// Entropy relative to that of even use of as many codes as could be used; 0 to 1.
+    pub normalised_entropy: f64,
+    /// Two to the power of the entropy: how many codes, evenly used, would be as varied.
+    pub perplexity: f64,
+    /// Gini coefficient of the use of the codes that could be used: 0 when even, towards 1 when
+    /// one code has all items.
+    pub gini: f64,
+    /// Squared error left after this level, relative to the variance of the rows around their mean.
+    pub residual_energy: f64,
+}
+
+/// Health of a quantizer on the items it is to name.
+///
+/// A collapsed quantizer (few codes used, or many items with one code) cannot be mended by
+/// training the decoder longer, so look here before training.
+///
+/// # Example
+/// ```
+/// use cart_retrieval::quantizer::{HealthReport, HealthThresholds, KMeansConfig, Quantizer};
+/// let rows = [0.0, 1.0, 10.0, 11.0];
+/// let quantizer = KMeansConfig::new(4).fit(&rows, 1)?;
+/// let report = HealthReport::new(&quantizer, &rows, &quantizer.encode(&rows)?)?;
+/// assert_eq!(report.levels[0].used, 4);
+/// report.ensure(&HealthThresholds::default())?;
+/// # Ok::<(), cart_retrieval::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HealthReport {
+    /// Number of items.
+    pub items: usize,
+    /// One entry for each level.
+    pub levels: Vec<LevelHealth>,
+    /// Share of items whose whole code no other item has.
+    pub unique_share: f64,
+    /// Share of items that have their whole code in common with another item.
+    pub shared_share: f64,
+    /// Most items with one and the same whole code.
+    pub largest_collision: usize,
+}
+
+impl HealthReport {
+    /// Measures a quantizer on rows and their codes.
+    ///
+    /// # Shapes
+    /// - `rows`: `[n, dim]`, n > 0
+    /// - `codes`: `[n, levels]`, usually `quantizer.encode(rows)`
+    ///
+    /// # Errors
+    /// [`Error::Quantizer`] when there is no row, the shapes contradict each other, a value is not
+    /// finite, or a token is outside its level.
+    pub fn new(quantizer: &dyn Quantizer, rows: &[f32], codes: &Codes) -> Result<Self> {
+        let dim = quantizer.dim();
+        let n = check_rows(rows, dim, 0)?;
+        let sizes = quantizer.level_sizes();
+        if n == 0 || codes.len() != n || codes.levels() != sizes.len() {
+            return Err(Error::quantizer(
+                "health",
+                format!("at least one item, and for each row {} tokens", sizes.len()),
+                format!("{n} rows and {} x {} tokens", codes.len(), codes.levels()),
+                "pass the rows and the codes that the quantizer gave them",
+            ));
+        }
+        check_codes(codes, sizes.len(), &sizes)?;
+        let energies = residual_energies(quantizer, rows, codes)?;
+        let levels = sizes
+            .iter()
+            .zip(energies)
+            .enumerate()
+            .map(|(level, (&size, energy))| level_health(codes, level, size, energy))
+            .collect();
+        let mut groups: HashMap<&[u16], usize> = HashMap::with_capacity(n);
+        for row in codes.rows() {
+            *groups.entry(row).or_default() += 1;
+        }
+        let unique = groups.values().filter(|&&count| count == 1).count();
+        Ok(Self {
+            items: n,
+            levels,
+            unique_share: unique as f64 / n as f64,
+            shared_share: (n - unique) as f64 / n as f64,
+            largest_collision: groups.values().copied().max().unwrap_or(0),
+        })
+    }
+
+    /// Refuses a quantizer that is less healthy than the thresholds ask for.
+    ///
+    /// # Errors
+    /// [`Error::Collapsed`] naming the first level and figure out of bounds, and what to change.
+    pub fn ensure(&self, thresholds: &HealthThresholds) -> Result<()> {
+        for (level, health) in self.levels.iter().enumerate() {
+            health.ensure(level, thresholds)?;
+        }
+        let subject = format!("whole codes of {} levels", self.levels.len());
+        if self.shared_share > thresholds.max_shared_items {
+            return Err(Error::collapsed(
+                subject,
+                format!("at most {} sharing their code", percent(thresholds.max_shared_items)),
+                format!("{} of {} items", percent(self.shared_share), self.items),
+                "add a level, use more codes at the last levels, or remove duplicated items",
+            ));
+        }
+        if self.largest_collision > thresholds.max_largest_collision {
+            return Err(Error::collapsed(
+                subject,
+                format!("at most {} items with one code", thresholds.max_largest_collision),
+                format!("{} items", self.largest_collision),
+                "add a level, use more codes, or remove duplicated items",
+            ));
+        }
+        if let Some(last) = self.levels.last()
+            && last.residual_energy > thresholds.max_residual_energy
+        {
+            return Err(Error::collapsed(
+                format!("level {}, the last", self.levels.len() - 1),
+                format!("at most {} of the variance left", percent(thresholds.max_residual_energy)),
+                percent(last.residual_energy),
+                "use more codes or levels, train longer, standardise the rows, or use another \
+                 tokenizer (RQ-KMeans cannot do worse than the mean on its own rows)",
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl LevelHealth {
+    fn ensure(&self, level: usize, thresholds: &HealthThresholds) -> Result<()> {
+        let subject = format!("level {level} ({} codes)", self.size);
+        if self.used_share < thresholds.min_used_share {
+            return Err(Error::collapsed(
+                subject,
+                format!("at least {} of the usable codes used", percent(thresholds.min_used_share)),
+                format!("{} codes, {}", self.used, percent(self.used_share)),
+                "use fewer codes at this level, more data, dead-code restart, k-means \
+                 initialisation, or another tokenizer such as RQ-KMeans",
+            ));
+        }
+        if self.normalised_entropy < thresholds.min_normalised_entropy {
+            return Err(Error::collapsed(
+                subject,
+                format!("normalised entropy of at least {}", thresholds.min_normalised_entropy),
+                format!("{:.3} (perplexity {:.1})", self.normalised_entropy, self.perplexity),
+                "a few codes have most items: use fewer codes, remove near-duplicates, centre and \
+                 normalise the rows, or use another tokenizer such as RQ-KMeans",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Bounds for [`HealthReport::ensure`].
+///
+/// # Example
+/// ```
+/// use cart_retrieval::quantizer::HealthThresholds;
+/// let strict = HealthThresholds { min_used_share: 0.9, ..HealthThresholds::default() };
+/// assert_eq!(strict.max_shared_items, 0.3);
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HealthThresholds {
+    /// Least share of usable codes in use, at each level.
+    pub min_used_share: f64,
+    /// Least normalised entropy, at each level.
+    pub min_normalised_entropy: f64,
+    /// Most items, as a share, that have their whole code in common with another.
+    pub max_shared_items: f64,
+    /// Most items with one and the same whole code.
+    pub max_largest_collision: usize,
+    /// Most variance left after the last level, as a share.
+    pub max_residual_energy: f64,
+}
+
+impl Default for HealthThresholds {
+    fn default() -> Self {
+        Self {
+            min_used_share: 0.5,
+            min_normalised_entropy: 0.5,
+            max_shared_items: 0.3,
+            max_largest_collision: 256,
+            max_residual_energy: 0.9,
+        }
+    }
+}
+
+/// Rows decoded at a time.
+const PIECE: usize = 4096;
+
+/// Squared error after each level, relative to the variance around the mean.
+fn residual_energies(quantizer: &dyn Quantizer, rows: &[f32], codes: &Codes) -> Result<Vec<f64>> {
+    let dim = quantizer.dim();
+    let n = rows.len() / dim;
+    let mut mean = vec![0.0_f64; dim];
+    for row in rows.chunks_exact(dim) {
+        mean.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(value));
+    }
+    mean.iter_mut().for_each(|sum| *sum /= n as f64);
+    let square = |(a, b): (f64, f64)| (a - b) * (a - b);
+    let mut variance = 0.0;
+    let mut errors = vec![0.0; codes.levels()];
+    for (rows, tokens) in
+        rows.chunks(PIECE * dim).zip(codes.as_flat().chunks(PIECE * codes.levels()))
+    {
+        let tokens = Codes::from_flat(codes.levels(), tokens.to_vec())?;
+        let values = || rows.iter().map(|&value| f64::from(value));
+        variance += values().zip(mean.iter().copied().cycle()).map(square).sum::<f64>();
+        for (level, error) in errors.iter_mut().enumerate() {
+            let decoded = quantizer.decode_prefix(&tokens, level + 1)?;
+            *error += values().zip(decoded.into_iter().map(f64::from)).map(square).sum::<f64>();
+        }
+    }
+    // Rows that are all alike have no variance: right is nothing left, wrong is all of it.
+    let share = |error: f64| match (variance > 0.0, error > 0.0) {
+        (true, _) => error / variance,
+        (false, wrong) => f64::from(u8::from(wrong)),
+    };
+    Ok(errors.into_iter().map(share).collect())
+}
+
+fn level_health(codes: &Codes, level: usize, size: usize, residual_energy: f64) -> LevelHealth {
+    let mut counts = vec![0_usize; size];
+    for row in codes.rows() {
+        counts[usize::from(row[level])] += 1;
+    }
+    counts.sort_unstable_by(|a, b| b.cmp(a));
+    let usable = size.min(codes.len());
+    counts.truncate(usable);
+    let used = counts.iter().filter(|&&count| count > 0).count();
+    let n = codes.len() as f64;
+    let shares = counts[..used].iter().map(|&count| count as f64 / n);
+    // `0.0 -` and not a minus sign: no negative zero in the table.
+    let entropy = (0.0 - shares.map(|share| share * share.log2()).sum::<f64>()).max(0.0);
+    // With counts in falling order: sum over ranks i = 1.. of (m + 1 - 2i) count_i / (m n).
+    let m = usable as f64;
+    let ranks = counts.iter().enumerate();
+    let gini =
+        ranks.map(|(i, &count)| (m - 1.0 - 2.0 * i as f64) * count as f64).sum::<f64>() / (m * n);
+    LevelHealth {
+        size,
+        used,
+        used_share: used as f64 / m,
+        entropy,
+        normalised_entropy: if usable > 1 { (entropy / m.log2()).min(1.0) } else { 1.0 },
+        perplexity: entropy.exp2(),
+        gini: gini.max(0.0),
+        residual_energy,
+    }
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1}%", share * 100.0)
+}
+
+impl fmt::Display for HealthReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "level   size   used  share  perplexity  entropy (of most)   gini  energy left"
+        )?;
+        for (level, health) in self.levels.iter().enumerate() {
+            writeln!(
+                f,
+                "{level:>5} {:>6} {:>6} {:>6} {:>11.1} {:>8.2} {:>9} {:>6.3} {:>12}",
+                health.size,
+                health.used,
+                percent(health.used_share),
+                health.perplexity,
+                health.entropy,
+                format!("({:.3})", health.normalised_entropy),
+                health.gini,
+                percent(health.residual_energy),
+            )?;
+        }
+        write!(
+            f,
+            "{} items: {} with a code of their own, {} sharing one, at most {} on one code",
+            self.items,
+            percent(self.unique_share),
+            percent(self.shared_share),
+            self.largest_collision
+        )
+    }
+}
+
+#[cfg(test)]
+#[path = "health_tests.rs"]
+mod tests;

@@ -1,0 +1,254 @@
+//! Settings of K-Means.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// Tokens are 16 bits wide.
+pub(crate) const MOST_CODES: usize = 1 << 16;
+
+/// How the first centres are chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Init {
+    /// Greedy k-means++: each centre is the best of several rows drawn by squared distance to the
+    /// centres so far (Arthur and Vassilvitskii 2007).
+    #[default]
+    PlusPlus,
+    /// Distinct rows drawn evenly. Faster, and usually worse.
+    Random,
+}
+
+/// Settings of K-Means, with defaults for everything but the number of clusters.
+///
+/// # Example
+/// ```
+/// use cart_retrieval::quantizer::{Init, KMeansConfig};
+/// let config = KMeansConfig::new(32).with_seed(7).with_restarts(1).with_init(Init::Random);
+/// config.validate()?;
+/// assert_eq!((config.k, config.seed), (32, 7));
+/// # Ok::<(), cart_retrieval::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KMeansConfig {
+    /// Number of clusters K, 2 to 65536.
+    pub k: usize,
+    /// Start of the random numbers; the same seed gives the same centres on any number of threads.
+    #[serde(default)]
+    pub seed: u64,
+    /// Fits from different first centres, of which the one of least inertia is kept.
+    #[serde(default = "default_restarts")]
+    pub restarts: usize,
+    /// Most updates of the centres, or passes over the rows when mini-batches are used.
+    #[serde(default = "default_max_iterations")]
+    pub max_iterations: usize,
+    /// Relative gain of inertia below which fitting stops.
+    #[serde(default = "default_tolerance")]
+    pub tolerance: f64,
+    /// How the first centres are chosen.
+    #[serde(default)]
+    pub init: Init,
+    /// Rows that k-means++ looks at, drawn evenly; `None` for 16 for each cluster, at least 8192.
+    #[serde(default)]
+    pub seeding_rows: Option<usize>,
+    /// Rows of a mini-batch.
+    #[serde(default = "default_batch_rows")]
+    pub batch_rows: usize,
+    /// Rows that mini-batch fitting takes its first centres from; `None` for 64 for each cluster,
+    /// at least 65536.
+    #[serde(default)]
+    pub sample_rows: Option<usize>,
+}
+
+fn default_restarts() -> usize {
+    3
+}
+
+fn default_max_iterations() -> usize {
+    50
+}
+
+fn default_tolerance() -> f64 {
+    1e-4
+}
+
+fn default_batch_rows() -> usize {
+    1 << 14
+}
+
+impl KMeansConfig {
+    /// Defaults for `k` clusters.
+    pub fn new(k: usize) -> Self {
+        Self {
+            k,
+            seed: 0,
+            restarts: default_restarts(),
+            max_iterations: default_max_iterations(),
+            tolerance: default_tolerance(),
+            init: Init::default(),
+            seeding_rows: None,
+            batch_rows: default_batch_rows(),
+            sample_rows: None,
+        }
+    }
+
+    /// Sets the seed.
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Sets the number of fits of which the best is kept.
+    pub fn with_restarts(mut self, restarts: usize) -> Self {
+        self.restarts = restarts;
+        self
+    }
+
+    /// Sets the most updates of the centres.
+    pub fn with_max_iterations(mut self, max_iterations: usize) -> Self {
+        self.max_iterations = max_iterations;
+        self
+    }
+
+    /// Sets the relative gain of inertia below which fitting stops; 0 to go on until nothing moves.
+    pub fn with_tolerance(mut self, tolerance: f64) -> Self {
+        self.tolerance = tolerance;
+        self
+    }
+
+    /// Sets how the first centres are chosen.
+    pub fn with_init(mut self, init: Init) -> Self {
+        self.init = init;
+        self
+    }
+
+    /// Sets how many rows k-means++ looks at.
+    pub fn with_seeding_rows(mut self, rows: usize) -> Self {
+        self.seeding_rows = Some(rows);
+        self
+    }
+
+    /// Sets the rows of a mini-batch.
+    pub fn with_batch_rows(mut self, rows: usize) -> Self {
+        self.batch_rows = rows;
+        self
+    }
+
+    /// Sets how many rows mini-batch fitting takes its first centres from.
+    pub fn with_sample_rows(mut self, rows: usize) -> Self {
+        self.sample_rows = Some(rows);
+        self
+    }
+
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the setting that is out of range.
+    pub fn validate(&self) -> Result<()> {
+        check_size("k", self.k)?;
+        check_lloyd(self.restarts, self.max_iterations, self.tolerance)?;
+        let counts = [
+            ("batch_rows", Some(self.batch_rows), 1),
+            ("seeding_rows", self.seeding_rows, self.k),
+            ("sample_rows", self.sample_rows, self.k),
+        ];
+        for (name, value, least) in counts {
+            if let Some(value) = value.filter(|&value| value < least) {
+                return Err(Error::config(
+                    name,
+                    format!("at least {least}"),
+                    value.to_string(),
+                    "raise it, or leave the default",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows that k-means++ looks at.
+    pub(crate) fn seeding_rows(&self) -> usize {
+        self.seeding_rows.unwrap_or_else(|| (16 * self.k).max(1 << 13))
+    }
+
+    /// Rows that mini-batch fitting starts from.
+    pub(crate) fn sample_rows(&self) -> usize {
+        self.sample_rows.unwrap_or_else(|| (64 * self.k).max(1 << 16))
+    }
+}
+
+/// Checks a number of codes.
+pub(crate) fn check_size(name: &str, size: usize) -> Result<()> {
+    let found = match size {
+        0 => "0".to_string(),
+        1 => "a vocabulary of size 1, which tells no two items apart".to_string(),
+        2..=MOST_CODES => return Ok(()),
+        _ => size.to_string(),
+    };
+    Err(Error::config(
+        name,
+        format!("2 to {MOST_CODES} codes (tokens are 16 bits)"),
+        found,
+        "choose a size in that range",
+    ))
+}
+
+/// Checks the settings that every K-Means in the library shares.
+pub(crate) fn check_lloyd(restarts: usize, max_iterations: usize, tolerance: f64) -> Result<()> {
+    for (name, value) in [("restarts", restarts), ("max_iterations", max_iterations)] {
+        if value == 0 {
+            return Err(Error::config(name, "at least 1", "0", "raise it, or leave the default"));
+        }
+    }
+    if !(tolerance.is_finite() && tolerance >= 0.0) {
+        return Err(Error::config(
+            "tolerance",
+            "a finite number of at least 0",
+            tolerance.to_string(),
+            "use 1e-4, or 0 to go on until nothing moves",
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bad_settings_are_named() {
+        let good = KMeansConfig::new(4);
+        good.validate().unwrap();
+        let bad = [
+            (KMeansConfig::new(0), "k:"),
+            (KMeansConfig::new(1), "vocabulary of size 1"),
+            (KMeansConfig::new(65537), "65537"),
+            (good.clone().with_restarts(0), "restarts"),
+            (good.clone().with_max_iterations(0), "max_iterations"),
+            (good.clone().with_tolerance(-1.0), "tolerance"),
+            (good.clone().with_tolerance(f64::NAN), "tolerance"),
+            (good.clone().with_batch_rows(0), "batch_rows"),
+            (good.clone().with_seeding_rows(3), "seeding_rows"),
+            (good.with_sample_rows(3), "sample_rows"),
+        ];
+        for (config, name) in bad {
+            let error = config.validate().unwrap_err();
+            assert!(matches!(error, Error::Config(_)));
+            assert!(error.to_string().contains(name), "{error}");
+        }
+        KMeansConfig::new(65536).validate().unwrap();
+    }
+
+    #[test]
+    fn files_need_only_k_and_refuse_typing_errors() {
+        let config: KMeansConfig = serde_json::from_str(r#"{"k": 8}"#).unwrap();
+        assert_eq!(config, KMeansConfig::new(8));
+        let config: KMeansConfig =
+            serde_json::from_str(r#"{"k": 8, "init": "random", "seeding_rows": 9}"#).unwrap();
+        assert_eq!(config, KMeansConfig::new(8).with_init(Init::Random).with_seeding_rows(9));
+        assert!(serde_json::from_str::<KMeansConfig>(r#"{"k": 8, "sed": 1}"#).is_err());
+        let text = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<KMeansConfig>(&text).unwrap(), config);
+    }
+}

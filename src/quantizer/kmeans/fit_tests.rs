@@ -1,0 +1,224 @@
+use proptest::prelude::*;
+use rand::RngExt;
+
+use super::*;
+use crate::quantizer::{Init, rows::squared_distance};
+
+/// Rows around `k` far corners, in turn.
+pub(crate) fn planted(n: usize, k: usize, dim: usize, seed: u64) -> Vec<f32> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let corners: Vec<f32> = (0..k * dim).map(|_| rng.random_range(-50.0..50.0)).collect();
+    (0..n * dim)
+        .map(|i| corners[i / dim % k * dim + i % dim] + rng.random_range(-0.5_f32..0.5))
+        .collect()
+}
+
+fn go_on() -> impl FnMut(KMeansEvent) -> ControlFlow<()> {
+    |_| ControlFlow::Continue(())
+}
+
+/// The slow twin: plain loops in f64 from the same first centres, without empty clusters.
+fn plain_lloyd(rows: &[f32], dim: usize, centres: &[f32], updates: usize) -> (Vec<f32>, f64) {
+    let mut centres = centres.to_vec();
+    for update in 0..=updates {
+        let mut sums = vec![0.0_f64; centres.len()];
+        let mut counts = vec![0.0_f64; centres.len() / dim];
+        let mut inertia = 0.0;
+        for row in rows.chunks_exact(dim) {
+            let mut best = (0, f32::INFINITY);
+            for (i, centre) in centres.chunks_exact(dim).enumerate() {
+                let distance = squared_distance(row, centre);
+                if distance < best.1 {
+                    best = (i, distance);
+                }
+            }
+            inertia += f64::from(best.1);
+            counts[best.0] += 1.0;
+            for (j, &value) in row.iter().enumerate() {
+                sums[best.0 * dim + j] += f64::from(value);
+            }
+        }
+        if update == updates {
+            return (centres, inertia);
+        }
+        for (i, centre) in centres.iter_mut().enumerate() {
+            if counts[i / dim] > 0.0 {
+                *centre = (sums[i] / counts[i / dim]) as f32;
+            }
+        }
+    }
+    unreachable!("the last pass returns")
+}
+
+#[test]
+fn follows_the_plain_iteration_from_the_same_start() {
+    for (n, k, dim) in [(500, 7, 3), (900, 20, 18)] {
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        let rows: Vec<f32> = (0..n * dim).map(|_| rng.random_range(-1.0..1.0)).collect();
+        for updates in [1, 4] {
+            let config = KMeansConfig::new(k).with_max_iterations(updates).with_tolerance(0.0);
+            let start = rows[..k * dim].to_vec();
+            let fast = lloyd(&config, &rows, dim, start.clone(), 0, &HostSearch, &mut go_on());
+            let fast = fast.unwrap();
+            let (centres, inertia) = plain_lloyd(&rows, dim, &start, updates);
+            assert_eq!((fast.centres, fast.inertia), (centres, inertia));
+            assert_eq!(fast.iterations, updates);
+        }
+    }
+}
+
+#[test]
+fn planted_clusters_are_recovered() {
+    let rows = planted(600, 12, 6, 1);
+    let fitted = KMeansConfig::new(12).with_seed(3).fit(&rows, 6).unwrap();
+    let tokens = fitted.predict(&rows).unwrap();
+    for (i, &token) in tokens.iter().enumerate() {
+        assert_eq!(token, tokens[i % 12], "rows of one corner share a token");
+    }
+    assert!(fitted.inertia() < 600.0 * 6.0 * 0.1);
+}
+
+#[test]
+fn a_fit_does_not_depend_on_the_number_of_threads() {
+    let rows = planted(5000, 9, 8, 2);
+    for init in [Init::PlusPlus, Init::Random] {
+        let config = KMeansConfig::new(16).with_seed(11).with_init(init).with_max_iterations(6);
+        let fit = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| config.fit(&rows, 8).unwrap())
+        };
+        assert_eq!(fit(1), fit(2));
+        assert_eq!(fit(2), fit(3));
+    }
+}
+
+#[test]
+fn seeds_and_restarts_matter() {
+    let mut rng = ChaCha8Rng::seed_from_u64(9);
+    let rows: Vec<f32> = (0..2000).map(|_| rng.random_range(-1.0..1.0)).collect();
+    let config = KMeansConfig::new(20).with_init(Init::Random).with_restarts(1);
+    let one = config.clone().fit(&rows, 4).unwrap();
+    assert_ne!(one, config.clone().with_seed(1).fit(&rows, 4).unwrap());
+    assert!(config.with_restarts(6).fit(&rows, 4).unwrap().inertia() <= one.inertia());
+}
+
+#[test]
+fn inertia_is_that_of_the_returned_centres() {
+    let rows = planted(300, 10, 3, 4);
+    for iterations in [1, 2, 50] {
+        let config = KMeansConfig::new(7).with_max_iterations(iterations).with_restarts(1);
+        let fitted = config.fit(&rows, 3).unwrap();
+        let (_, distances) = fitted.predict_with_distances(&rows).unwrap();
+        assert_eq!(fitted.inertia(), distances.iter().map(|&d| f64::from(d)).sum::<f64>());
+    }
+}
+
+#[test]
+fn empty_clusters_take_the_farthest_distinct_rows() {
+    // Two centres far away from everything lose all their rows at once.
+    let rows = [0.0, 0.0, 0.1, 5.0, 5.0, 9.0];
+    let start = vec![0.0, 1000.0, 2000.0];
+    let config = KMeansConfig::new(3).with_max_iterations(20);
+    let mut reseeded = 0;
+    let mut progress = |event| {
+        if let KMeansEvent::Iteration { reseeded: r, .. } = event {
+            reseeded += r;
+        }
+        ControlFlow::Continue(())
+    };
+    let fitted = lloyd(&config, &rows, 1, start, 0, &HostSearch, &mut progress).unwrap();
+    assert_eq!(reseeded, 2);
+    let mut centres = fitted.centres.clone();
+    centres.sort_by(f32::total_cmp);
+    assert_eq!(centres[1..], [5.0, 9.0]);
+
+    let mut index = [0, 0, 0, 0, 0, 0];
+    let distance = [0.0, 0.0, 0.01, 25.0, 25.0, 81.0];
+    assert_eq!(fill_empty(&rows, 1, 4, &mut index, &distance), 3);
+    assert_eq!(index, [0, 0, 3, 2, 0, 1]);
+}
+
+#[test]
+fn as_many_clusters_as_distinct_rows_leave_no_inertia() {
+    let rows = [1.0, 1.0, 2.0, 4.0, 4.0, 8.0, 16.0];
+    for seed in 0..10 {
+        let fitted = KMeansConfig::new(5).with_seed(seed).fit(&rows, 1).unwrap();
+        assert_eq!(fitted.inertia(), 0.0);
+    }
+}
+
+#[test]
+fn impossible_requests_are_refused() {
+    let rows = [1.0, 1.0, 2.0, 2.0, 3.0];
+    let message =
+        |k: usize, rows: &[f32], dim| KMeansConfig::new(k).fit(rows, dim).unwrap_err().to_string();
+    assert!(message(1, &rows, 1).contains("vocabulary of size 1"));
+    assert!(message(6, &rows, 1).contains("found 5 rows"));
+    assert!(message(4, &rows, 1).contains("found 3 distinct rows"));
+    assert!(message(2, &rows, 2).contains("whole number of rows"));
+    assert!(message(2, &rows, 0).contains("whole number of rows"));
+    assert!(message(2, &[], 1).contains("found 0 rows"));
+    assert!(message(2, &[0.0, 1.0, f32::NAN], 1).contains("row 2"));
+    assert!(message(2, &[0.0, f32::INFINITY], 1).contains("row 1"));
+}
+
+#[test]
+fn a_break_interrupts() {
+    let rows = planted(100, 4, 2, 0);
+    for stop in 0..3 {
+        let mut events = 0;
+        let result = KMeansConfig::new(4).fit_with_progress(&rows, 2, &mut |_| {
+            events += 1;
+            if events > stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        assert!(matches!(result, Err(Error::Interrupted(_))));
+        assert_eq!(events, stop + 1);
+    }
+}
+
+#[test]
+fn another_engine_is_used() {
+    struct Failing;
+    impl NearestCentre for Failing {
+        fn nearest(
+            &self,
+            _: &[f32],
+            _: usize,
+            _: &[f32],
+            _: &mut [u32],
+            _: &mut [f32],
+        ) -> Result<()> {
+            Err(Error::quantizer("device", "memory", "none", "use a smaller one"))
+        }
+    }
+    let rows = planted(50, 4, 2, 0);
+    let result = KMeansConfig::new(4).fit_with_engine(&rows, 2, &Failing, &mut go_on());
+    assert!(result.unwrap_err().to_string().contains("device"));
+}
+
+proptest! {
+    #[test]
+    fn inertia_never_rises_and_all_clusters_are_used(
+        values in prop::collection::vec(-4_i8..=4, 4..200),
+        dim in 1_usize..4,
+        k in 2_usize..8,
+        seed in 0_u64..50,
+    ) {
+        let rows: Vec<f32> =
+            values[..values.len() / dim * dim].iter().map(|&v| f32::from(v)).collect();
+        prop_assume!(distinct_rows(&rows, dim, k) == k);
+        let mut last = f64::INFINITY;
+        let config = KMeansConfig::new(k).with_seed(seed).with_restarts(1).with_tolerance(0.0);
+        let fitted = config.fit_with_progress(&rows, dim, &mut |event| {
+            if let KMeansEvent::Iteration { inertia, .. } = event {
+                assert!(inertia <= last * (1.0 + 1e-5) + 1e-9, "{inertia} after {last}");
+                last = inertia;
+            }
+            ControlFlow::Continue(())
+        }).unwrap();
+        let mut used = fitted.predict(&rows).unwrap();
+        used.sort_unstable();
+        used.dedup();
+        prop_assert_eq!(used.len(), k);
+    }
+}

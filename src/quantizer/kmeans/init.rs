@@ -1,0 +1,252 @@
+//! The first centres.
+
+use std::{borrow::Cow, collections::HashSet};
+
+use rand::{RngExt, seq::index};
+use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+
+use super::config::{Init, KMeansConfig};
+use crate::quantizer::{
+    matmul::{Layout, dots},
+    rows::{RowKey, distinct_rows, squared_distance, squared_norm},
+};
+
+/// Rows handled together; fixed, so that sums do not depend on the number of threads.
+const PIECE: usize = 1024;
+
+/// Chooses `config.k` distinct rows as centres, `[k, dim]`.
+///
+/// The rows must have been checked and at least k of them be distinct.
+pub(super) fn first_centres(
+    config: &KMeansConfig,
+    rows: &[f32],
+    dim: usize,
+    rng: &mut ChaCha8Rng,
+) -> Vec<f32> {
+    match config.init {
+        Init::Random => random(config.k, rows, dim, rng),
+        Init::PlusPlus => {
+            let sample = sample(rows, dim, config.seeding_rows(), rng);
+            // A sample of data with many duplicates may hold too few distinct rows.
+            let enough = distinct_rows(&sample, dim, config.k) == config.k;
+            plus_plus(config.k, if enough { &sample } else { rows }, dim, rng)
+        }
+    }
+}
+
+/// At most `most` rows drawn evenly, in their order.
+fn sample<'a>(rows: &'a [f32], dim: usize, most: usize, rng: &mut ChaCha8Rng) -> Cow<'a, [f32]> {
+    let n = rows.len() / dim;
+    if n <= most {
+        return Cow::Borrowed(rows);
+    }
+    let mut chosen = index::sample(rng, n, most).into_vec();
+    chosen.sort_unstable();
+    Cow::Owned(chosen.iter().flat_map(|&i| &rows[i * dim..][..dim]).copied().collect())
+}
+
+/// Distinct rows drawn evenly.
+fn random(k: usize, rows: &[f32], dim: usize, rng: &mut ChaCha8Rng) -> Vec<f32> {
+    let n = rows.len() / dim;
+    let mut seen = HashSet::with_capacity(k);
+    let mut centres = Vec::with_capacity(k * dim);
+    for i in index::sample(rng, n, n) {
+        let row = &rows[i * dim..][..dim];
+        if seen.insert(RowKey(row)) {
+            centres.extend_from_slice(row);
+            if seen.len() == k {
+                break;
+            }
+        }
+    }
+    centres
+}
+
+/// Greedy k-means++: of several rows drawn by squared distance to the centres so far, the one that
+/// lowers the sum of these distances most.
+fn plus_plus(k: usize, rows: &[f32], dim: usize, rng: &mut ChaCha8Rng) -> Vec<f32> {
+    let n = rows.len() / dim;
+    // The number of tries that Arthur and Vassilvitskii's own program uses.
+    let tries = 2 + (k as f64).ln() as usize;
+    let row = |i: usize| &rows[i * dim..][..dim];
+    let norms: Vec<f32> = rows.chunks_exact(dim).map(squared_norm).collect();
+
+    let first = rng.random_range(0..n);
+    let mut centres = row(first).to_vec();
+    let mut closest: Vec<f32> =
+        rows.par_chunks_exact(dim).map(|other| squared_distance(other, row(first))).collect();
+    let mut sums = vec![0.0_f64; n];
+    let mut tried = vec![0.0_f32; n * tries];
+    while centres.len() < k * dim {
+        let mut total = 0.0;
+        for (sum, &distance) in sums.iter_mut().zip(&closest) {
+            total += f64::from(distance);
+            *sum = total;
+        }
+        if total <= 0.0 {
+            // All that is left differs from the centres by less than f32 can square.
+            take_distinct(k, rows, dim, &mut centres);
+            break;
+        }
+        let drawn: Vec<usize> = (0..tries)
+            .map(|_| {
+                let mark = rng.random::<f64>() * total;
+                let at = sums.partition_point(|&sum| sum <= mark).min(n - 1);
+                // Rounding may put the mark at the very end, on a row that is a centre already.
+                if closest[at] > 0.0 { at } else { last_positive(&closest, at) }
+            })
+            .collect();
+        let best = lower(rows, dim, &norms, &closest, &drawn, &mut tried);
+        centres.extend_from_slice(row(drawn[best]));
+        for (distance, tried) in closest.iter_mut().zip(tried.chunks_exact(tries)) {
+            *distance = tried[best];
+        }
+    }
+    centres
+}
+
+/// The last row at or before `at`, else the first after it, that is away from all centres.
+fn last_positive(closest: &[f32], at: usize) -> usize {
+    let away = |distance: &f32| *distance > 0.0;
+    closest[..at].iter().rposition(away).or_else(|| closest.iter().position(away)).unwrap_or(at)
+}
+
+/// Writes, for each drawn row, what the distances would become, and returns the best draw.
+fn lower(
+    rows: &[f32],
+    dim: usize,
+    norms: &[f32],
+    closest: &[f32],
+    drawn: &[usize],
+    tried: &mut [f32],
+) -> usize {
+    let tries = drawn.len();
+    let candidates: Vec<f32> =
+        drawn.iter().flat_map(|&i| &rows[i * dim..][..dim]).copied().collect();
+    let sums: Vec<Vec<f64>> = tried
+        .par_chunks_mut(PIECE * tries)
+        .enumerate()
+        .map(|(piece, out)| {
+            let start = piece * PIECE;
+            let count = out.len() / tries;
+            let left = &rows[start * dim..][..count * dim];
+            dots((count, tries, dim), left, &candidates, Layout::Rows, out);
+            let mut sums = vec![0.0; tries];
+            for (offset, out) in out.chunks_exact_mut(tries).enumerate() {
+                let i = start + offset;
+                let row = &left[offset * dim..][..dim];
+                for (t, out) in out.iter_mut().enumerate() {
+                    let scale = norms[i] + norms[drawn[t]];
+                    let mut distance = scale - 2.0 * *out;
+                    // Too few digits left: a duplicate must be at distance 0.
+                    if distance < 1e-3 * scale {
+                        distance = squared_distance(row, &candidates[t * dim..][..dim]);
+                    }
+                    *out = distance.min(closest[i]);
+                    sums[t] += f64::from(*out);
+                }
+            }
+            sums
+        })
+        .collect();
+    let total = |of: usize| sums.iter().map(|piece| piece[of]).sum::<f64>();
+    let totals: Vec<f64> = (0..tries).map(total).collect();
+    (0..tries).min_by(|&a, &b| totals[a].total_cmp(&totals[b])).unwrap_or(0)
+}
+
+/// Fills up `centres` with rows that are not yet among them.
+fn take_distinct(k: usize, rows: &[f32], dim: usize, centres: &mut Vec<f32>) {
+    let taken = centres.clone();
+    let mut seen: HashSet<_> = taken.chunks_exact(dim).map(RowKey).collect();
+    for row in rows.chunks_exact(dim) {
+        if centres.len() == k * dim {
+            break;
+        }
+        if seen.insert(RowKey(row)) {
+            centres.extend_from_slice(row);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rand::SeedableRng;
+
+    use super::*;
+
+    fn choose(config: &KMeansConfig, rows: &[f32], dim: usize) -> Vec<f32> {
+        first_centres(config, rows, dim, &mut ChaCha8Rng::seed_from_u64(config.seed))
+    }
+
+    #[test]
+    fn far_groups_each_get_a_centre() {
+        let rows: Vec<f32> =
+            (0..400).map(|i| (i % 8) as f32 * 100.0 + (i / 8) as f32 * 0.01).collect();
+        for seed in 0..20 {
+            let centres = choose(&KMeansConfig::new(8).with_seed(seed), &rows, 1);
+            let groups: HashSet<i32> = centres.iter().map(|c| (c / 100.0) as i32).collect();
+            assert_eq!(groups.len(), 8);
+        }
+    }
+
+    #[test]
+    fn rare_distinct_rows_are_found_behind_a_small_sample() {
+        let mut rows = vec![1.0_f32; 5000];
+        rows[4000] = 2.0;
+        rows[77] = 3.0;
+        let config = KMeansConfig::new(3).with_seeding_rows(3);
+        let mut centres = choose(&config, &rows, 1);
+        centres.sort_by(f32::total_cmp);
+        assert_eq!(centres, [1.0, 2.0, 3.0]);
+    }
+
+    #[test]
+    fn differences_too_small_to_square_are_still_told_apart() {
+        let rows: Vec<f32> = (0..6).map(|i| i as f32 * 1e-30).collect();
+        assert_eq!(distinct_rows(&choose(&KMeansConfig::new(6), &rows, 1), 1, 9), 6);
+    }
+
+    #[test]
+    fn lowered_distances_agree_with_the_plain_loop() {
+        let dim = 5;
+        let rows: Vec<f32> = (0..3000 * dim).map(|i| ((i * 37) % 101) as f32 * 0.1).collect();
+        let norms: Vec<f32> = rows.chunks_exact(dim).map(squared_norm).collect();
+        let closest = vec![40.0; 3000];
+        let drawn = [3, 50, 2999];
+        let mut tried = vec![0.0; 9000];
+        let best = lower(&rows, dim, &norms, &closest, &drawn, &mut tried);
+        let mut totals = [0.0_f64; 3];
+        for i in 0..3000 {
+            for (t, &j) in drawn.iter().enumerate() {
+                let plain = squared_distance(&rows[i * dim..][..dim], &rows[j * dim..][..dim]);
+                assert!((tried[i * 3 + t] - plain.min(40.0)).abs() < 1e-3);
+                totals[t] += f64::from(plain.min(40.0));
+            }
+        }
+        assert!(totals.iter().all(|total| totals[best] <= total + 1e-2));
+    }
+
+    proptest! {
+        #[test]
+        fn centres_are_distinct_rows(
+            values in prop::collection::vec(-2_i8..=2, 2..120),
+            dim in 1_usize..4,
+            seed in 0_u64..100,
+            k in 2_usize..9,
+            random in any::<bool>(),
+        ) {
+            let whole = values.len() / dim * dim;
+            let rows: Vec<f32> = values[..whole].iter().map(|&v| f32::from(v) * 0.1).collect();
+            prop_assume!(distinct_rows(&rows, dim, k) == k);
+            let init = if random { Init::Random } else { Init::PlusPlus };
+            let centres = choose(&KMeansConfig::new(k).with_seed(seed).with_init(init), &rows, dim);
+            prop_assert_eq!(centres.len(), k * dim);
+            prop_assert_eq!(distinct_rows(&centres, dim, k), k);
+            for centre in centres.chunks_exact(dim) {
+                prop_assert!(rows.chunks_exact(dim).any(|row| row == centre));
+            }
+        }
+    }
+}

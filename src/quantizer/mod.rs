@@ -1,0 +1,22 @@
+//! From embeddings to tokens: K-Means, RQ-KMeans, RQ-VAE, hierarchical K-Means, and their
+//! coarse-to-fine composition, all behind [`Quantizer`].
+
+mod base;
+mod health;
+mod hierarchical;
+mod kmeans;
+mod matmul;
+mod rows;
+mod rq_kmeans;
+mod rqvae;
+
+pub use base::Quantizer;
+pub use health::{HealthReport, HealthThresholds, LevelHealth};
+pub use hierarchical::{Hierarchical, HierarchicalConfig};
+pub use kmeans::{HostSearch, Init, KMeans, KMeansConfig, KMeansEvent, NearestCentre};
+pub use rows::RowSource;
+pub use rq_kmeans::{RqKMeans, RqKMeansConfig, RqKMeansEvent};
+pub use rqvae::{
+    Codebooks, Mlp, Quantised, RqVae, RqVaeConfig, RqVaeEvent, RqVaeNetwork, RqVaeParts, Scaling,
+    Standardise, assign_nearest, nearest_codes,
+};

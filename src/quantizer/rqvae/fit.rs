@@ -1,0 +1,426 @@
+//! Training of the RQ-VAE.
+
+use std::ops::ControlFlow;
+
+use burn::{
+    module::AutodiffModule,
+    optim::{AdamWConfig, GradientsParams, Optimizer},
+    tensor::{Int, Tensor, TensorData, backend::AutodiffBackend, backend::Backend},
+};
+use rand::{RngExt, SeedableRng, seq::SliceRandom};
+use rand_chacha::ChaCha8Rng;
+
+use super::{Codebooks, RqVae, RqVaeConfig, RqVaeNetwork, Scaling, assign_nearest};
+use crate::{
+    error::{Error, Result},
+    quantizer::{KMeansConfig, rows::check_rows},
+};
+
+/// Progress of an epoch.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct RqVaeEvent {
+    /// Epochs done, from 1.
+    pub epoch: usize,
+    /// Epochs in all.
+    pub epochs: usize,
+    /// Mean loss of the epoch, per input dimension.
+    pub loss: f64,
+    /// Mean reconstruction error of the epoch, relative to the variance of the inputs where these
+    /// are scaled globally.
+    pub reconstruction: f64,
+    /// Codes restarted after the epoch, all levels together.
+    pub restarted: usize,
+}
+
+/// Moving averages of one level.
+struct Average<B: Backend> {
+    /// `[size]`
+    counts: Tensor<B, 1>,
+    /// `[size, latent]`
+    sums: Tensor<B, 2>,
+}
+
+impl RqVaeConfig {
+    /// Fits an RQ-VAE to embeddings.
+    ///
+    /// # Shapes
+    /// - `rows`: `[n, dim]`, row-major
+    ///
+    /// # Errors
+    /// - [`Error::Config`] as [`RqVaeConfig::validate`].
+    /// - [`Error::Features`] for rows of another width, NaN or infinite values.
+    /// - [`Error::Quantizer`] with more codes at a level than rows, or when the loss is no number.
+    pub fn fit<B: AutodiffBackend>(
+        &self,
+        rows: &[f32],
+        dim: usize,
+        device: &B::Device,
+    ) -> Result<RqVae<B::InnerBackend>> {
+        self.fit_with_progress::<B>(rows, dim, device, &mut |_| ControlFlow::Continue(()))
+    }
+
+    /// Fits an RQ-VAE, telling of every epoch; the callback may stop it.
+    ///
+    /// # Errors
+    /// As [`RqVaeConfig::fit`], and [`Error::Interrupted`] when the callback breaks.
+    pub fn fit_with_progress<B: AutodiffBackend>(
+        &self,
+        rows: &[f32],
+        dim: usize,
+        device: &B::Device,
+        on_event: &mut dyn FnMut(RqVaeEvent) -> ControlFlow<()>,
+    ) -> Result<RqVae<B::InnerBackend>> {
+        self.validate()?;
+        check_rows(rows, dim, 0)?;
+        let n = rows.len() / dim;
+        if let Some(size) = self.sizes.iter().find(|&&size| size > n) {
+            return Err(Error::quantizer(
+                "RQ-VAE codebook",
+                format!("at most as many codes as embeddings, {n}"),
+                size.to_string(),
+                "use fewer codes, or fit on more embeddings",
+            ));
+        }
+        let scaling = Scaling::fit(rows, dim, self.standardise);
+        let mut fit = Fit::<B> {
+            config: self,
+            rows,
+            dim,
+            device: device.clone(),
+            network: self.init_network::<B>(dim, device),
+            averages: Vec::new(),
+            usage: self.sizes.iter().map(|&k| Tensor::zeros([k], device)).collect(),
+            rng: ChaCha8Rng::seed_from_u64(self.seed ^ 0x5EED_C0DE),
+            scaling,
+        };
+        fit.initialise_codebooks()?;
+        fit.run(on_event)?;
+        RqVae::from_parts(self.clone(), fit.scaling, fit.network.valid(), device.clone())
+    }
+}
+
+struct Fit<'a, B: AutodiffBackend> {
+    config: &'a RqVaeConfig,
+    rows: &'a [f32],
+    dim: usize,
+    device: B::Device,
+    network: RqVaeNetwork<B>,
+    averages: Vec<Average<B::InnerBackend>>,
+    /// How often each code was chosen since the last restart, per level.
+    usage: Vec<Tensor<B::InnerBackend, 1>>,
+    rng: ChaCha8Rng,
+    scaling: Scaling,
+}
+
+impl<B: AutodiffBackend> Fit<'_, B> {
+    fn run(&mut self, on_event: &mut dyn FnMut(RqVaeEvent) -> ControlFlow<()>) -> Result<()> {
+        let config = self.config;
+        let n = self.rows.len() / self.dim;
+        let batch = config.batch.min(n);
+        let steps = config.epochs * n.div_ceil(batch);
+        let warmup = (steps / 20).max(1);
+        let mut optimizer = AdamWConfig::new()
+            .with_epsilon(1e-8)
+            .with_weight_decay(config.weight_decay as f32)
+            .init::<B, RqVaeNetwork<B>>();
+        let mut order: Vec<u32> = (0..n as u32).collect();
+        let mut step = 0;
+        for epoch in 1..=config.epochs {
+            order.shuffle(&mut self.rng);
+            let mut sums = [
+                Tensor::<B::InnerBackend, 1>::zeros([1], &self.device),
+                Tensor::zeros([1], &self.device),
+            ];
+            for indices in order.chunks(batch) {
+                let rate = config.learning_rate * schedule(step, warmup, steps);
+                let parts = self.network.loss(Tensor::from_inner(self.batch(indices)), config);
+                let grads = GradientsParams::from_grads(parts.total.backward(), &self.network);
+                self.network = optimizer.step(rate, self.network.clone(), grads);
+                let share = indices.len() as f64 / n as f64;
+                for (sum, part) in sums.iter_mut().zip([parts.total, parts.reconstruction]) {
+                    *sum = sum.clone() + part.inner().mul_scalar(share);
+                }
+                let residuals = parts.quantised.residuals.into_iter().map(Tensor::inner);
+                let codes = parts.quantised.codes.into_iter().map(Tensor::inner);
+                self.count(codes.zip(residuals).collect());
+                step += 1;
+            }
+            let [loss, reconstruction] =
+                sums.map(|sum| sum.into_data().iter::<f64>().next().unwrap_or(f64::NAN));
+            if !loss.is_finite() {
+                return Err(Error::quantizer(
+                    format!("RQ-VAE, epoch {epoch}"),
+                    "a finite loss",
+                    loss.to_string(),
+                    "lower the learning rate",
+                ));
+            }
+            let due = config.restart_every > 0 && epoch % config.restart_every == 0;
+            // The last tenth is left alone, so that restarted codes settle.
+            let restarted =
+                if due && epoch * 10 <= config.epochs * 9 { self.restart()? } else { 0 };
+            let event =
+                RqVaeEvent { epoch, epochs: config.epochs, loss, reconstruction, restarted };
+            if on_event(event).is_break() {
+                return Err(Error::interrupted(
+                    "RQ-VAE",
+                    format!("{} epochs", config.epochs),
+                    format!("a stop after {epoch}"),
+                    "start it again; nothing was written",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Codebooks from k-means of each level's residuals over a large sample.
+    fn initialise_codebooks(&mut self) -> Result<()> {
+        let latent = self.config.latent;
+        let mut residual = self.sample_latents(self.config.init_sample);
+        for (level, &size) in self.config.sizes.iter().enumerate() {
+            let host: Vec<f32> = residual.clone().into_data().iter::<f32>().collect();
+            let centres = KMeansConfig::new(size)
+                .with_seed(self.config.seed.wrapping_add(level as u64))
+                .with_restarts(1)
+                .with_max_iterations(25)
+                .fit(&host, latent)?
+                .centres()
+                .to_vec();
+            let book = Tensor::from_data(TensorData::new(centres, [size, latent]), &self.device);
+            let (codes, rest) = assign_nearest(residual, std::slice::from_ref(&book));
+            let counts = one_hot(codes[0].clone(), size).sum_dim(0).reshape([size]);
+            self.averages
+                .push(Average { sums: book.clone() * counts.clone().unsqueeze_dim(1), counts });
+            self.set_codebook(level, book);
+            residual = rest;
+        }
+        Ok(())
+    }
+
+    /// Scaled embeddings of a batch, `[batch, dim]`.
+    fn batch(&self, indices: &[u32]) -> Tensor<B::InnerBackend, 2> {
+        let mut scaled = Vec::with_capacity(indices.len() * self.dim);
+        for &index in indices {
+            let start = index as usize * self.dim;
+            self.scaling.apply(&self.rows[start..start + self.dim], &mut scaled);
+        }
+        Tensor::from_data(TensorData::new(scaled, [indices.len(), self.dim]), &self.device)
+    }
+
+    /// Latents of up to `limit` embeddings, spread evenly.
+    fn sample_latents(&self, limit: usize) -> Tensor<B::InnerBackend, 2> {
+        let n = self.rows.len() / self.dim;
+        let count = n.min(limit.max(self.config.sizes.iter().copied().max().unwrap_or(1)));
+        let indices: Vec<u32> = (0..count).map(|i| (i * n / count) as u32).collect();
+        let network = self.network.valid();
+        let parts =
+            indices.chunks(4096).map(|chunk| network.encoder.forward(self.batch(chunk))).collect();
+        Tensor::cat(parts, 0)
+    }
+
+    /// Counts the codes of a step, and moves EMA codebooks.
+    fn count(
+        &mut self,
+        levels: Vec<(Tensor<B::InnerBackend, 1, Int>, Tensor<B::InnerBackend, 2>)>,
+    ) {
+        for (level, (codes, residual)) in levels.into_iter().enumerate() {
+            let size = self.config.sizes[level];
+            let chosen = one_hot(codes, size);
+            let counts = chosen.clone().sum_dim(0).reshape([size]);
+            self.usage[level] = self.usage[level].clone() + counts.clone();
+            if let Codebooks::Ema { decay } = self.config.codebooks {
+                let average = &mut self.averages[level];
+                let fresh = 1.0 - decay;
+                average.counts =
+                    average.counts.clone().mul_scalar(decay) + counts.mul_scalar(fresh);
+                average.sums = average.sums.clone().mul_scalar(decay)
+                    + chosen.transpose().matmul(residual).mul_scalar(fresh);
+                let book =
+                    average.sums.clone() / average.counts.clone().clamp_min(1e-6).unsqueeze_dim(1);
+                self.set_codebook(level, book);
+            }
+        }
+    }
+
+    /// Gives every unused code the place of a random residual of its level, with the EMA statistics
+    /// of a code that was chosen once. Returns how many.
+    fn restart(&mut self) -> Result<usize> {
+        let mut residual = self.sample_latents(4096);
+        let mut restarted = 0;
+        for level in 0..self.config.sizes.len() {
+            let size = self.config.sizes[level];
+            let latent = self.config.latent;
+            let usage: Vec<f32> = self.usage[level].clone().into_data().iter::<f32>().collect();
+            self.usage[level] = Tensor::zeros([size], &self.device);
+            let dead: Vec<usize> = (0..size).filter(|&code| usage[code] == 0.0).collect();
+            let mut book = self.network.codebooks[level].val().inner();
+            if !dead.is_empty() {
+                let candidates: Vec<f32> = residual.clone().into_data().iter::<f32>().collect();
+                let count = candidates.len() / latent;
+                let mut host: Vec<f32> = book.clone().into_data().iter::<f32>().collect();
+                let average = &mut self.averages[level];
+                let mut counts: Vec<f32> =
+                    average.counts.clone().into_data().iter::<f32>().collect();
+                let mut sums: Vec<f32> = average.sums.clone().into_data().iter::<f32>().collect();
+                for &code in &dead {
+                    let from = self.rng.random_range(0..count) * latent;
+                    let place = &candidates[from..from + latent];
+                    let to = code * latent..(code + 1) * latent;
+                    host[to.clone()].copy_from_slice(place);
+                    sums[to].copy_from_slice(place);
+                    counts[code] = 1.0;
+                }
+                let table =
+                    |data| Tensor::from_data(TensorData::new(data, [size, latent]), &self.device);
+                book = table(host);
+                average.sums = table(sums);
+                average.counts = Tensor::from_data(TensorData::new(counts, [size]), &self.device);
+                self.set_codebook(level, book.clone());
+                restarted += dead.len();
+            }
+            residual = assign_nearest(residual, &[book]).1;
+        }
+        Ok(restarted)
+    }
+
+    fn set_codebook(&mut self, level: usize, book: Tensor<B::InnerBackend, 2>) {
+        let param = self.network.codebooks[level].clone();
+        self.network.codebooks[level] = param.map(|_| Tensor::from_inner(book).require_grad());
+    }
+}
+
+/// Indicators of codes, `[n]` to `[n, size]`.
+fn one_hot<B: Backend>(codes: Tensor<B, 1, Int>, size: usize) -> Tensor<B, 2> {
+    codes.one_hot::<2>(size).float()
+}
+
+/// Warm-up, then half a cosine down to a hundredth.
+fn schedule(step: usize, warmup: usize, steps: usize) -> f64 {
+    if step < warmup {
+        return (step + 1) as f64 / warmup as f64;
+    }
+    let progress = (step - warmup) as f64 / (steps - warmup).max(1) as f64;
+    0.01 + 0.99 * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::{Autodiff, Flex};
+
+    use super::*;
+    use crate::{identifier::Codes, quantizer::Quantizer};
+
+    type A = Autodiff<Flex>;
+
+    /// Points around 24 directions in 12 dimensions.
+    fn clusters(n: usize) -> Vec<f32> {
+        let mut rng = ChaCha8Rng::seed_from_u64(2);
+        let centres: Vec<f32> = (0..24 * 12).map(|_| rng.random::<f32>() * 4.0 - 2.0).collect();
+        (0..n)
+            .flat_map(|i| {
+                let centre = &centres[(i % 24) * 12..(i % 24) * 12 + 12];
+                centre.iter().map(|c| c + rng.random::<f32>() * 0.4 - 0.2).collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
+    fn config() -> RqVaeConfig {
+        RqVaeConfig::new(vec![8, 8])
+            .with_latent(6)
+            .with_hidden(vec![24])
+            .with_epochs(60)
+            .with_batch(64)
+            .with_learning_rate(5e-3)
+            .with_seed(1)
+    }
+
+    fn relative_error(q: &dyn Quantizer, rows: &[f32]) -> f64 {
+        let decoded = q.decode(&q.encode(rows).unwrap()).unwrap();
+        let error: f64 = rows.iter().zip(&decoded).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+        let scaling = Scaling::fit(rows, q.dim(), super::super::Standardise::Global);
+        error / (f64::from(scaling.deviation[0]).powi(2) * rows.len() as f64)
+    }
+
+    #[test]
+    fn both_kinds_of_codebook_learn_to_reconstruct_and_use_their_codes() {
+        let rows = clusters(480);
+        for codebooks in [Codebooks::Gradient, Codebooks::Ema { decay: 0.95 }] {
+            let mut losses = Vec::new();
+            let fitted = config()
+                .with_codebooks(codebooks)
+                .fit_with_progress::<A>(&rows, 12, &Default::default(), &mut |event| {
+                    losses.push(event.reconstruction);
+                    ControlFlow::Continue(())
+                })
+                .unwrap();
+            assert!(losses[59] < 0.3 * losses[0], "{codebooks:?} {losses:?}");
+            assert!(relative_error(&fitted, &rows) < 0.3, "{codebooks:?}");
+            let codes = fitted.encode(&rows).unwrap();
+            for level in 0..2 {
+                let used: std::collections::BTreeSet<u16> =
+                    codes.rows().map(|row| row[level]).collect();
+                assert!(used.len() >= 7, "{codebooks:?} level {level}: {}", used.len());
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_codes() {
+        let rows = clusters(200);
+        let codes = |seed| -> Codes {
+            let config = config().with_epochs(4).with_seed(seed);
+            config.fit::<A>(&rows, 12, &Default::default()).unwrap().encode(&rows).unwrap()
+        };
+        assert_eq!(codes(3), codes(3));
+        assert_ne!(codes(3), codes(4));
+    }
+
+    #[test]
+    fn dead_codes_come_back_with_fresh_statistics() {
+        let rows = clusters(240);
+        let config = config();
+        let device = Default::default();
+        let mut fit = Fit::<A> {
+            config: &config,
+            rows: &rows,
+            dim: 12,
+            device,
+            network: config.init_network::<A>(12, &device),
+            averages: Vec::new(),
+            usage: vec![Tensor::ones([8], &device); 2],
+            rng: ChaCha8Rng::seed_from_u64(0),
+            scaling: Scaling::fit(&rows, 12, config.standardise),
+        };
+        fit.initialise_codebooks().unwrap();
+        fit.usage[1] = Tensor::from_floats([1.0, 0.0, 3.0, 1.0, 1.0, 1.0, 1.0, 0.0], &device);
+        let before: Vec<f32> = fit.network.codebooks[1].val().into_data().to_vec().unwrap();
+        assert_eq!(fit.restart().unwrap(), 2);
+        let after: Vec<f32> = fit.network.codebooks[1].val().into_data().to_vec().unwrap();
+        let counts: Vec<f32> = fit.averages[1].counts.to_data().to_vec().unwrap();
+        let sums: Vec<f32> = fit.averages[1].sums.to_data().to_vec().unwrap();
+        for code in 0..8 {
+            let span = code * 6..code * 6 + 6;
+            let moved = before[span.clone()] != after[span.clone()];
+            assert_eq!(moved, code == 1 || code == 7, "code {code}");
+            if moved {
+                assert_eq!((counts[code], &sums[span.clone()]), (1.0, &after[span]));
+            }
+        }
+    }
+
+    #[test]
+    fn impossible_requests_are_refused() {
+        let rows = clusters(6);
+        let device = Default::default();
+        assert!(matches!(config().fit::<A>(&rows, 12, &device).unwrap_err(), Error::Quantizer(_)));
+        assert!(RqVaeConfig::new(vec![]).fit::<A>(&rows, 12, &device).is_err());
+        assert!(RqVaeConfig::new(vec![1]).fit::<A>(&rows, 12, &device).is_err());
+        let mut bad = clusters(240);
+        bad[17] = f32::NAN;
+        assert!(config().fit::<A>(&bad, 12, &device).is_err());
+        let stopped = config()
+            .fit_with_progress::<A>(&clusters(240), 12, &device, &mut |_| ControlFlow::Break(()));
+        assert!(matches!(stopped.unwrap_err(), Error::Interrupted(_)));
+    }
+}

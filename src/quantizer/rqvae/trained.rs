@@ -1,0 +1,198 @@
+//! A fitted RQ-VAE.
+
+use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
+use serde::{Deserialize, Serialize};
+
+use super::{RqVaeConfig, RqVaeNetwork, Standardise, assign_nearest};
+use crate::{
+    error::{Error, Result},
+    identifier::Codes,
+    quantizer::{
+        Quantizer,
+        rows::{check_codes, check_rows},
+    },
+};
+
+/// Embeddings encoded or decoded at once.
+const CHUNK: usize = 4096;
+
+/// Mean and scale that inputs are standardised with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Scaling {
+    /// Mean of each dimension.
+    pub mean: Vec<f32>,
+    /// What each centred dimension is divided by.
+    pub deviation: Vec<f32>,
+}
+
+impl Scaling {
+    /// Measures rows of width `dim`.
+    pub fn fit(rows: &[f32], dim: usize, kind: Standardise) -> Self {
+        let n = (rows.len() / dim) as f64;
+        let mut mean = vec![0.0f64; dim];
+        for row in rows.chunks_exact(dim) {
+            for (sum, &value) in mean.iter_mut().zip(row) {
+                *sum += f64::from(value) / n;
+            }
+        }
+        let mut variance = vec![0.0f64; dim];
+        for row in rows.chunks_exact(dim) {
+            for ((sum, &value), mean) in variance.iter_mut().zip(row).zip(&mean) {
+                *sum += (f64::from(value) - mean).powi(2) / n;
+            }
+        }
+        let overall = (variance.iter().sum::<f64>() / dim as f64).sqrt();
+        let overall = if overall > 0.0 { overall } else { 1.0 };
+        let deviation = match kind {
+            Standardise::Global => vec![overall as f32; dim],
+            // A dimension that hardly varies must not be blown up.
+            Standardise::PerDimension => {
+                variance.iter().map(|v| v.sqrt().max(0.05 * overall) as f32).collect()
+            }
+        };
+        Self { mean: mean.into_iter().map(|m| m as f32).collect(), deviation }
+    }
+
+    /// Scales one row onto `out`.
+    pub fn apply(&self, row: &[f32], out: &mut Vec<f32>) {
+        out.extend(
+            row.iter()
+                .zip(&self.mean)
+                .zip(&self.deviation)
+                .map(|((value, mean), deviation)| (value - mean) / deviation),
+        );
+    }
+
+    /// Undoes the scaling of rows in place.
+    pub fn undo(&self, rows: &mut [f32]) {
+        for row in rows.chunks_exact_mut(self.mean.len()) {
+            for ((value, mean), deviation) in row.iter_mut().zip(&self.mean).zip(&self.deviation) {
+                *value = *value * deviation + mean;
+            }
+        }
+    }
+}
+
+/// A fitted RQ-VAE: scaling, network and device.
+#[derive(Debug, Clone)]
+pub struct RqVae<B: Backend> {
+    config: RqVaeConfig,
+    scaling: Scaling,
+    network: RqVaeNetwork<B>,
+    device: B::Device,
+}
+
+impl<B: Backend> RqVae<B> {
+    /// Puts a fitted RQ-VAE together again.
+    ///
+    /// # Errors
+    /// [`Error::Quantizer`] when the parts do not fit each other.
+    pub fn from_parts(
+        config: RqVaeConfig,
+        scaling: Scaling,
+        network: RqVaeNetwork<B>,
+        device: B::Device,
+    ) -> Result<Self> {
+        config.validate()?;
+        let books: Vec<[usize; 2]> = network.codebooks.iter().map(|b| b.dims()).collect();
+        let expected: Vec<[usize; 2]> =
+            config.sizes.iter().map(|&size| [size, config.latent]).collect();
+        if books != expected || scaling.mean.len() != scaling.deviation.len() {
+            return Err(Error::quantizer(
+                "RQ-VAE",
+                format!("codebooks of shape {expected:?} and one scale per mean"),
+                format!("{books:?}"),
+                "load the configuration that was saved with these weights",
+            ));
+        }
+        Ok(Self { config, scaling, network, device })
+    }
+
+    /// Settings it was fitted with.
+    pub fn config(&self) -> &RqVaeConfig {
+        &self.config
+    }
+
+    /// Scaling of its inputs.
+    pub fn scaling(&self) -> &Scaling {
+        &self.scaling
+    }
+
+    /// Its weights.
+    pub fn network(&self) -> &RqVaeNetwork<B> {
+        &self.network
+    }
+
+    /// Codebook of a level, `[size, latent]` row-major.
+    ///
+    /// # Panics
+    /// When there is no such level.
+    pub fn codebook(&self, level: usize) -> Vec<f32> {
+        self.network.codebooks[level].val().into_data().iter::<f32>().collect()
+    }
+
+    fn latents(&self, rows: &[f32]) -> Tensor<B, 2> {
+        let dim = self.scaling.mean.len();
+        let mut scaled = Vec::with_capacity(rows.len());
+        for row in rows.chunks_exact(dim) {
+            self.scaling.apply(row, &mut scaled);
+        }
+        let shape = [rows.len() / dim, dim];
+        let inputs = Tensor::from_data(TensorData::new(scaled, shape), &self.device);
+        self.network.encoder.forward(inputs)
+    }
+}
+
+impl<B: Backend> Quantizer for RqVae<B> {
+    fn dim(&self) -> usize {
+        self.scaling.mean.len()
+    }
+
+    fn level_sizes(&self) -> Vec<usize> {
+        self.config.sizes.clone()
+    }
+
+    fn encode(&self, rows: &[f32]) -> Result<Codes> {
+        let dim = self.dim();
+        check_rows(rows, dim, 0)?;
+        let levels = self.config.sizes.len();
+        let codebooks: Vec<_> = self.network.codebooks.iter().map(|book| book.val()).collect();
+        let mut out = Codes::new(levels);
+        let mut row_codes = vec![0u16; levels];
+        for chunk in rows.chunks(CHUNK * dim) {
+            let (codes, _) = assign_nearest(self.latents(chunk), &codebooks);
+            let columns: Vec<Vec<u16>> = codes
+                .into_iter()
+                .map(|codes| codes.into_data().iter::<i64>().map(|code| code as u16).collect())
+                .collect();
+            for row in 0..chunk.len() / dim {
+                for (token, column) in row_codes.iter_mut().zip(&columns) {
+                    *token = column[row];
+                }
+                out.push(&row_codes);
+            }
+        }
+        Ok(out)
+    }
+
+    fn decode_prefix(&self, codes: &Codes, levels: usize) -> Result<Vec<f32>> {
+        check_codes(codes, levels, &self.config.sizes)?;
+        let mut out = Vec::with_capacity(codes.len() * self.dim());
+        for start in (0..codes.len()).step_by(CHUNK) {
+            let rows = start..(start + CHUNK).min(codes.len());
+            let mut sum = Tensor::<B, 2>::zeros([rows.len(), self.config.latent], &self.device);
+            for level in 0..levels {
+                let tokens: Vec<i64> =
+                    rows.clone().map(|row| i64::from(codes.row(row)[level])).collect();
+                let tokens = Tensor::<B, 1, Int>::from_data(
+                    TensorData::new(tokens, [rows.len()]),
+                    &self.device,
+                );
+                sum = sum + self.network.codebooks[level].val().select(0, tokens);
+            }
+            out.extend(self.network.decoder.forward(sum).into_data().iter::<f32>());
+        }
+        self.scaling.undo(&mut out);
+        Ok(out)
+    }
+}

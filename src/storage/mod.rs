@@ -1,0 +1,25 @@
+//! Files on disk: atomic writes, bounded reads and checksums.
+//!
+//! Every format of this library goes through here, so that a crash leaves either the old file or
+//! the new one and a damaged file is noticed. Each failure is an [`Error::Io`](crate::Error::Io).
+
+mod atomic;
+mod limited;
+mod sha256;
+
+pub use atomic::write_atomic;
+pub use limited::read_limited;
+pub use sha256::{Sha256Writer, hex, sha256_file};
+
+use std::{io::Write, path::Path};
+
+use crate::error::{Error, Result};
+
+/// Writes `bytes` as [`write_atomic`] does.
+///
+/// # Errors
+/// As [`write_atomic`].
+pub fn write_bytes(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
+    let path = path.as_ref();
+    write_atomic(path, |file| file.write_all(bytes).map_err(|e| Error::io("write", path, e)))
+}
