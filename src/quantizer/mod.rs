@@ -2,17 +2,26 @@
 //! coarse-to-fine composition, all behind [`Quantizer`].
 
 mod base;
+mod coarse_to_fine;
+mod device_search;
 mod health;
 mod hierarchical;
+mod index;
 mod kmeans;
 mod matmul;
 mod rows;
 mod rq_kmeans;
 mod rqvae;
+mod saved;
 
 pub use base::Quantizer;
+pub use coarse_to_fine::{
+    CoarseToFine, CoarseToFineConfig, FineConfig, FineQuantizer, QuantizerEvent,
+};
+pub use device_search::DeviceSearch;
 pub use health::{HealthReport, HealthThresholds, LevelHealth};
 pub use hierarchical::{Hierarchical, HierarchicalConfig};
+pub use index::CandidateIndex;
 pub use kmeans::{HostSearch, Init, KMeans, KMeansConfig, KMeansEvent, NearestCentre};
 pub use rows::RowSource;
 pub use rq_kmeans::{RqKMeans, RqKMeansConfig, RqKMeansEvent};

@@ -6,10 +6,12 @@
 mod atomic;
 mod limited;
 mod sha256;
+mod tensors;
 
 pub use atomic::write_atomic;
 pub use limited::read_limited;
 pub use sha256::{Sha256Writer, hex, sha256_file};
+pub use tensors::{NamedTensors, load_module};
 
 use std::{io::Write, path::Path};
 

@@ -1,0 +1,387 @@
+//! K-Means, then a fine quantizer on what it leaves: the tokens of the method.
+
+use std::ops::ControlFlow;
+
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    CandidateIndex, HealthReport, Hierarchical, HierarchicalConfig, KMeans, KMeansConfig,
+    KMeansEvent, Quantizer, RqKMeans, RqKMeansConfig, RqKMeansEvent, RqVae, RqVaeConfig,
+    RqVaeEvent, rows::check_codes,
+};
+use crate::{
+    error::{Error, Result},
+    features::Features,
+    identifier::{Codes, assign_unique},
+    trie::Trie,
+};
+
+/// Which quantizer makes the fine tokens.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "method", rename_all = "kebab-case")]
+pub enum FineConfig {
+    /// RQ-VAE: the method.
+    RqVae(RqVaeConfig),
+    /// Residual K-Means without an autoencoder.
+    RqKmeans(RqKMeansConfig),
+    /// Hierarchical K-Means: the paper's ablation.
+    Hierarchical(HierarchicalConfig),
+}
+
+impl FineConfig {
+    /// Number of codes of each fine level.
+    pub fn sizes(&self) -> &[usize] {
+        match self {
+            Self::RqVae(config) => &config.sizes,
+            Self::RqKmeans(config) => &config.sizes,
+            Self::Hierarchical(config) => &config.sizes,
+        }
+    }
+}
+
+/// Settings of the coarse-to-fine quantizer.
+///
+/// # Example
+/// ```
+/// use burn::backend::{Autodiff, Flex};
+/// use cart_retrieval::{features::Features, quantizer::{CoarseToFineConfig, FineConfig, RqKMeansConfig}};
+/// let rows: Vec<f32> = (0..400).map(|i| ((i * i) as f32 * 0.37).sin()).collect();
+/// let items = Features::from_rows(rows, 4)?;
+/// let config = CoarseToFineConfig::new(4, vec![8, 8])
+///     .with_fine(FineConfig::RqKmeans(RqKMeansConfig::new(vec![8, 8])));
+/// let quantizer = config.fit::<Autodiff<Flex>>(&items, &Default::default())?;
+/// let index = quantizer.assign(&items)?;
+/// println!("{}", index.health());
+/// assert_eq!(index.trie().len(), 100);
+/// # Ok::<(), cart_retrieval::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CoarseToFineConfig {
+    /// The coarse token.
+    pub coarse: KMeansConfig,
+    /// The fine tokens.
+    pub fine: FineConfig,
+}
+
+/// Progress of a fit.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum QuantizerEvent {
+    /// Of the coarse K-Means.
+    Coarse(KMeansEvent),
+    /// Of the RQ-VAE.
+    RqVae(RqVaeEvent),
+    /// Of the residual K-Means.
+    RqKMeans(RqKMeansEvent),
+}
+
+impl CoarseToFineConfig {
+    /// K coarse clusters and an RQ-VAE with these sizes.
+    pub fn new(k: usize, fine: Vec<usize>) -> Self {
+        Self { coarse: KMeansConfig::new(k), fine: FineConfig::RqVae(RqVaeConfig::new(fine)) }
+    }
+
+    /// Sets the fine quantizer.
+    pub fn with_fine(self, fine: FineConfig) -> Self {
+        Self { fine, ..self }
+    }
+
+    /// Sets the seed of all parts.
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.coarse.seed = seed;
+        match &mut self.fine {
+            FineConfig::RqVae(config) => config.seed = seed,
+            FineConfig::RqKmeans(config) => config.seed = seed,
+            FineConfig::Hierarchical(config) => config.seed = seed,
+        }
+        self
+    }
+
+    /// Checks all parts.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the setting that is out of range.
+    pub fn validate(&self) -> Result<()> {
+        self.coarse.validate()?;
+        match &self.fine {
+            FineConfig::RqVae(config) => config.validate(),
+            FineConfig::RqKmeans(config) => config.validate(),
+            FineConfig::Hierarchical(config) => config.validate(),
+        }
+    }
+
+    /// Fits both parts to candidates.
+    ///
+    /// # Errors
+    /// Those of the parts: NaN, more codes than candidates, settings out of range.
+    pub fn fit<B: AutodiffBackend>(
+        &self,
+        items: &Features,
+        device: &B::Device,
+    ) -> Result<CoarseToFine<B::InnerBackend>> {
+        self.fit_with_progress::<B>(items, device, &mut |_| ControlFlow::Continue(()))
+    }
+
+    /// Fits both parts, telling of progress; the callback may stop it.
+    ///
+    /// # Errors
+    /// As [`CoarseToFineConfig::fit`], and [`Error::Interrupted`] when the callback breaks.
+    pub fn fit_with_progress<B: AutodiffBackend>(
+        &self,
+        items: &Features,
+        device: &B::Device,
+        on_event: &mut dyn FnMut(QuantizerEvent) -> ControlFlow<()>,
+    ) -> Result<CoarseToFine<B::InnerBackend>> {
+        self.validate()?;
+        let (rows, dim) = (items.as_slice(), items.dim());
+        let coarse = self
+            .coarse
+            .fit_with_progress(rows, dim, &mut |event| on_event(QuantizerEvent::Coarse(event)))?;
+        let residuals = residuals(&coarse, rows)?.1;
+        let fine = match &self.fine {
+            FineConfig::RqVae(config) => FineQuantizer::RqVae(config.fit_with_progress::<B>(
+                &residuals,
+                dim,
+                device,
+                &mut |event| on_event(QuantizerEvent::RqVae(event)),
+            )?),
+            FineConfig::RqKmeans(config) => FineQuantizer::RqKMeans(config.fit_with_engine(
+                &residuals,
+                dim,
+                &super::HostSearch,
+                &mut |event| on_event(QuantizerEvent::RqKMeans(event)),
+            )?),
+            FineConfig::Hierarchical(config) => {
+                FineQuantizer::Hierarchical(config.fit(&residuals, dim)?)
+            }
+        };
+        Ok(CoarseToFine { coarse, fine })
+    }
+}
+
+/// A fitted fine quantizer.
+#[derive(Debug, Clone)]
+pub enum FineQuantizer<B: Backend> {
+    /// RQ-VAE.
+    RqVae(RqVae<B>),
+    /// Residual K-Means.
+    RqKMeans(RqKMeans),
+    /// Hierarchical K-Means.
+    Hierarchical(Hierarchical),
+}
+
+impl<B: Backend> FineQuantizer<B> {
+    /// The quantizer behind the trait.
+    pub fn as_quantizer(&self) -> &dyn Quantizer {
+        match self {
+            Self::RqVae(quantizer) => quantizer,
+            Self::RqKMeans(quantizer) => quantizer,
+            Self::Hierarchical(quantizer) => quantizer,
+        }
+    }
+}
+
+/// A fitted coarse-to-fine quantizer: tokens `(c, v_1, .., v_M)`.
+#[derive(Debug, Clone)]
+pub struct CoarseToFine<B: Backend> {
+    coarse: KMeans,
+    fine: FineQuantizer<B>,
+}
+
+impl<B: Backend> CoarseToFine<B> {
+    /// Puts fitted parts together.
+    ///
+    /// # Errors
+    /// [`Error::Quantizer`] when their widths differ.
+    pub fn from_parts(coarse: KMeans, fine: FineQuantizer<B>) -> Result<Self> {
+        let (a, b) = (coarse.dim(), fine.as_quantizer().dim());
+        if a != b {
+            return Err(Error::quantizer(
+                "coarse-to-fine quantizer",
+                format!("a fine quantizer of width {a}"),
+                b.to_string(),
+                "put parts of one fit together",
+            ));
+        }
+        Ok(Self { coarse, fine })
+    }
+
+    /// The coarse part.
+    pub fn coarse(&self) -> &KMeans {
+        &self.coarse
+    }
+
+    /// The fine part.
+    pub fn fine(&self) -> &FineQuantizer<B> {
+        &self.fine
+    }
+
+    /// Identifiers of candidates: tokens, unique tokens where these collide, trie and health.
+    ///
+    /// # Errors
+    /// As [`Quantizer::encode`] and [`assign_unique`].
+    pub fn assign(&self, items: &Features) -> Result<CandidateIndex> {
+        let rows = items.as_slice();
+        let codes = self.encode(rows)?;
+        let decoded = self.decode(&codes)?;
+        let distance: Vec<f32> = rows
+            .chunks_exact(items.dim())
+            .zip(decoded.chunks_exact(items.dim()))
+            .map(|(a, b)| a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum())
+            .collect();
+        let health = HealthReport::new(self, rows, &codes)?;
+        let unique = assign_unique(&codes, &self.level_sizes(), &distance)?;
+        let trie = Trie::build(&unique.identifiers, &unique.vocabulary)?;
+        CandidateIndex::new(items.ids().clone(), trie, health)
+    }
+}
+
+/// Coarse tokens, and each row less its centre.
+fn residuals(coarse: &KMeans, rows: &[f32]) -> Result<(Vec<u32>, Vec<f32>)> {
+    let dim = coarse.dim();
+    let tokens = coarse.predict(rows)?;
+    let mut residuals = rows.to_vec();
+    for (row, &token) in residuals.chunks_exact_mut(dim).zip(&tokens) {
+        let centre = &coarse.centres()[token as usize * dim..(token as usize + 1) * dim];
+        for (value, centre) in row.iter_mut().zip(centre) {
+            *value -= centre;
+        }
+    }
+    Ok((tokens, residuals))
+}
+
+impl<B: Backend> Quantizer for CoarseToFine<B> {
+    fn dim(&self) -> usize {
+        self.coarse.dim()
+    }
+
+    fn level_sizes(&self) -> Vec<usize> {
+        let mut sizes = self.coarse.level_sizes();
+        sizes.extend(self.fine.as_quantizer().level_sizes());
+        sizes
+    }
+
+    fn encode(&self, rows: &[f32]) -> Result<Codes> {
+        let (tokens, residuals) = residuals(&self.coarse, rows)?;
+        let coarse = Codes::from_flat(1, tokens.into_iter().map(|t| t as u16).collect())?;
+        Ok(coarse.join(&self.fine.as_quantizer().encode(&residuals)?))
+    }
+
+    fn decode_prefix(&self, codes: &Codes, levels: usize) -> Result<Vec<f32>> {
+        check_codes(codes, levels, &self.level_sizes())?;
+        let mut out = self.coarse.decode_prefix(&codes.prefix(1), levels.min(1))?;
+        if levels > 1 {
+            let fine: Vec<u16> = codes.rows().flat_map(|row| row[1..].iter().copied()).collect();
+            let fine = Codes::from_flat(codes.levels() - 1, fine)?;
+            let decoded = self.fine.as_quantizer().decode_prefix(&fine, levels - 1)?;
+            for (value, part) in out.iter_mut().zip(decoded) {
+                *value += part;
+            }
+        }
+        Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::{Autodiff, Flex};
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+
+    type A = Autodiff<Flex>;
+
+    fn items(n: usize) -> Features {
+        let mut rng = ChaCha8Rng::seed_from_u64(6);
+        let centres: Vec<f32> = (0..60).map(|_| rng.random::<f32>() * 6.0).collect();
+        let rows = (0..n * 10).map(|i| centres[(i / 10 % 6) * 10 + i % 10] + rng.random::<f32>());
+        Features::from_rows(rows.collect(), 10).unwrap()
+    }
+
+    fn fines() -> Vec<FineConfig> {
+        vec![
+            FineConfig::RqVae(
+                RqVaeConfig::new(vec![8, 8])
+                    .with_latent(8)
+                    .with_hidden(vec![16])
+                    .with_epochs(20)
+                    .with_batch(50),
+            ),
+            FineConfig::RqKmeans(RqKMeansConfig::new(vec![8, 8])),
+            FineConfig::Hierarchical(HierarchicalConfig::new(vec![8, 4])),
+        ]
+    }
+
+    #[test]
+    fn coarse_tokens_are_those_of_k_means_and_fine_tokens_those_of_its_residuals() {
+        let items = items(200);
+        for fine in fines() {
+            let fitted = CoarseToFineConfig::new(6, vec![])
+                .with_fine(fine)
+                .with_seed(3)
+                .fit::<A>(&items, &Default::default())
+                .unwrap();
+            let codes = fitted.encode(items.as_slice()).unwrap();
+            let coarse = fitted.coarse().encode(items.as_slice()).unwrap();
+            let centres = fitted.coarse().decode(&coarse).unwrap();
+            let rest: Vec<f32> =
+                items.as_slice().iter().zip(&centres).map(|(a, b)| a - b).collect();
+            let fine = fitted.fine().as_quantizer().encode(&rest).unwrap();
+            assert_eq!(codes, coarse.join(&fine));
+            assert_eq!(fitted.decode_prefix(&codes, 1).unwrap(), centres);
+            assert!(fitted.decode_prefix(&codes, 4).is_err());
+        }
+    }
+
+    #[test]
+    fn an_index_knows_items_identifiers_and_health() {
+        let items = items(200);
+        for fine in fines() {
+            let fitted = CoarseToFineConfig::new(6, vec![])
+                .with_fine(fine)
+                .fit::<A>(&items, &Default::default())
+                .unwrap();
+            let index = fitted.assign(&items).unwrap();
+            assert_eq!(index.trie().levels(), 4);
+            assert_eq!(index.health().levels.len(), 3);
+            let energy: Vec<f64> =
+                index.health().levels.iter().map(|level| level.residual_energy).collect();
+            assert!(energy[2] < 0.6 && energy[2] <= energy[0], "{energy:?}");
+            let identifiers = index.trie().identifiers();
+            let codes = fitted.encode(items.as_slice()).unwrap();
+            for item in 0..200 {
+                assert_eq!(&identifiers.row(item)[..3], codes.row(item));
+            }
+        }
+    }
+
+    #[test]
+    fn settings_round_trip_through_json_and_refuse_unknown_fields() {
+        for fine in fines() {
+            let config = CoarseToFineConfig::new(6, vec![]).with_fine(fine);
+            let json = serde_json::to_string(&config).unwrap();
+            assert_eq!(serde_json::from_str::<CoarseToFineConfig>(&json).unwrap(), config);
+            let typo = json.replace("\"sizes\"", "\"sices\"");
+            assert!(serde_json::from_str::<CoarseToFineConfig>(&typo).is_err());
+        }
+    }
+
+    #[test]
+    fn impossible_settings_are_refused() {
+        let items = items(20);
+        let device = Default::default();
+        for config in [
+            CoarseToFineConfig::new(21, vec![4]),
+            CoarseToFineConfig::new(0, vec![4]),
+            CoarseToFineConfig::new(1, vec![4]),
+            CoarseToFineConfig::new(4, vec![]),
+            CoarseToFineConfig::new(4, vec![1]),
+            CoarseToFineConfig::new(4, vec![21]),
+        ] {
+            assert!(config.fit::<A>(&items, &device).is_err(), "{config:?}");
+        }
+    }
+}

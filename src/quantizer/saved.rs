@@ -1,0 +1,182 @@
+//! The coarse-to-fine quantizer as one safetensors file.
+//!
+//! Tensors: `coarse.centres`; `fine.codebook.M` of residual K-Means; `fine.centres.L` and
+//! `fine.first_children.L` of hierarchical K-Means; `fine.mean`, `fine.deviation` and
+//! `fine.network.*` of the RQ-VAE. The settings are in the metadata, as JSON under `quantizer`.
+
+use burn::tensor::backend::Backend;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    CoarseToFine, FineQuantizer, Hierarchical, KMeans, Quantizer, RqKMeans, RqVae, RqVaeConfig,
+    Scaling,
+};
+use crate::{
+    error::{Error, Result},
+    storage::{NamedTensors, load_module},
+};
+
+/// Settings beside the tensors.
+#[derive(Serialize, Deserialize)]
+struct Meta {
+    dim: usize,
+    inertia: f64,
+    iterations: usize,
+    fine: FineMeta,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum FineMeta {
+    RqVae(RqVaeConfig),
+    RqKmeans { levels: usize },
+    Hierarchical { sizes: Vec<usize> },
+}
+
+impl<B: Backend> CoarseToFine<B> {
+    /// The quantizer as the bytes of a safetensors file.
+    ///
+    /// # Errors
+    /// [`Error::Quantizer`] when a tensor cannot be read back from its device.
+    pub fn to_safetensors(&self) -> Result<Vec<u8>> {
+        let mut tensors = NamedTensors::new();
+        let coarse = self.coarse();
+        let dim = coarse.dim();
+        tensors.insert_f32("coarse.centres", &[coarse.k(), dim], coarse.centres());
+        let fine = match self.fine() {
+            FineQuantizer::RqVae(rq) => {
+                tensors.insert_f32("fine.mean", &[dim], &rq.scaling().mean);
+                tensors.insert_f32("fine.deviation", &[dim], &rq.scaling().deviation);
+                tensors.insert_module::<B, _>("fine.network.", rq.network())?;
+                FineMeta::RqVae(rq.config().clone())
+            }
+            FineQuantizer::RqKMeans(rq) => {
+                for (level, book) in rq.codebooks().iter().enumerate() {
+                    let shape = [book.len() / dim, dim];
+                    tensors.insert_f32(&format!("fine.codebook.{level}"), &shape, book);
+                }
+                FineMeta::RqKmeans { levels: rq.codebooks().len() }
+            }
+            FineQuantizer::Hierarchical(tree) => {
+                for (level, centres) in tree.centres().iter().enumerate() {
+                    let shape = [centres.len() / dim, dim];
+                    tensors.insert_f32(&format!("fine.centres.{level}"), &shape, centres);
+                }
+                for (level, first) in tree.first_children().iter().enumerate() {
+                    tensors.insert_u32(&format!("fine.first_children.{level}"), first);
+                }
+                FineMeta::Hierarchical { sizes: tree.level_sizes() }
+            }
+        };
+        let (inertia, iterations) = (coarse.inertia(), coarse.iterations());
+        let meta = Meta { dim, inertia, iterations, fine };
+        let json = serde_json::to_string(&meta).map_err(|e| unreadable(&e))?;
+        tensors.to_bytes(&[("quantizer", &json)])
+    }
+
+    /// Reads what [`CoarseToFine::to_safetensors`] wrote.
+    ///
+    /// # Errors
+    /// [`Error::Index`] for bytes that are no such file, [`Error::Quantizer`] or [`Error::Model`]
+    /// for tensors that do not fit.
+    pub fn from_safetensors(bytes: &[u8], device: &B::Device) -> Result<Self> {
+        let (mut tensors, metadata) = NamedTensors::from_bytes(bytes)?;
+        let json = metadata.get("quantizer").map(String::as_str).unwrap_or_default();
+        let meta: Meta = serde_json::from_str(json).map_err(|e| {
+            Error::index(
+                "quantizer",
+                "its settings in the metadata",
+                e.to_string(),
+                "save the index again with this version of the library",
+            )
+        })?;
+        let dim = meta.dim;
+        let centres = tensors.take_f32("coarse.centres")?.1;
+        let coarse = KMeans::from_parts(centres, dim, meta.inertia, meta.iterations)?;
+        let fine = match meta.fine {
+            FineMeta::RqVae(config) => {
+                config.validate()?;
+                let scaling = Scaling {
+                    mean: tensors.take_f32("fine.mean")?.1,
+                    deviation: tensors.take_f32("fine.deviation")?.1,
+                };
+                let mut network = config.init_network::<B>(dim, device);
+                load_module::<B, _>(&mut network, &mut tensors, "fine.network.")?;
+                FineQuantizer::RqVae(RqVae::from_parts(config, scaling, network, device.clone())?)
+            }
+            FineMeta::RqKmeans { levels } => {
+                let books = (0..levels)
+                    .map(|level| Ok(tensors.take_f32(&format!("fine.codebook.{level}"))?.1))
+                    .collect::<Result<_>>()?;
+                FineQuantizer::RqKMeans(RqKMeans::from_parts(books, dim)?)
+            }
+            FineMeta::Hierarchical { sizes } => {
+                let levels = 0..sizes.len();
+                let centres = levels
+                    .clone()
+                    .map(|level| Ok(tensors.take_f32(&format!("fine.centres.{level}"))?.1))
+                    .collect::<Result<_>>()?;
+                let first = levels
+                    .map(|level| tensors.take_u32(&format!("fine.first_children.{level}")))
+                    .collect::<Result<_>>()?;
+                FineQuantizer::Hierarchical(Hierarchical::from_parts(sizes, centres, first, dim)?)
+            }
+        };
+        tensors.ensure_empty("quantizer")?;
+        Self::from_parts(coarse, fine)
+    }
+}
+
+fn unreadable(error: &dyn std::fmt::Display) -> Error {
+    Error::quantizer("quantizer", "readable tensors", error.to_string(), "fit it again")
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::{Autodiff, Flex};
+
+    use super::*;
+    use crate::{
+        features::Features,
+        quantizer::{CoarseToFineConfig, FineConfig, HierarchicalConfig, RqKMeansConfig},
+    };
+
+    fn fitted(fine: FineConfig) -> (CoarseToFine<Flex>, Features) {
+        let rows: Vec<f32> = (0..600).map(|i| ((i * i % 977) as f32 * 0.71).sin()).collect();
+        let items = Features::from_rows(rows, 6).unwrap();
+        let config = CoarseToFineConfig::new(4, vec![]).with_fine(fine);
+        (config.fit::<Autodiff<Flex>>(&items, &Default::default()).unwrap(), items)
+    }
+
+    #[test]
+    fn every_kind_loads_as_it_was_saved() {
+        for fine in [
+            FineConfig::RqVae(RqVaeConfig::new(vec![8, 4]).with_latent(4).with_epochs(2)),
+            FineConfig::RqKmeans(RqKMeansConfig::new(vec![8, 4])),
+            FineConfig::Hierarchical(HierarchicalConfig::new(vec![4, 3])),
+        ] {
+            let (quantizer, items) = fitted(fine);
+            let bytes = quantizer.to_safetensors().unwrap();
+            let loaded =
+                CoarseToFine::<Flex>::from_safetensors(&bytes, &Default::default()).unwrap();
+            let codes = quantizer.encode(items.as_slice()).unwrap();
+            assert_eq!(loaded.encode(items.as_slice()).unwrap(), codes);
+            assert_eq!(loaded.decode(&codes).unwrap(), quantizer.decode(&codes).unwrap());
+        }
+    }
+
+    #[test]
+    fn broken_files_are_refused() {
+        let (quantizer, _) =
+            fitted(FineConfig::RqVae(RqVaeConfig::new(vec![8]).with_latent(4).with_epochs(1)));
+        let bytes = quantizer.to_safetensors().unwrap();
+        let device = Default::default();
+        for cut in [0, 7, 100, bytes.len() - 1] {
+            assert!(CoarseToFine::<Flex>::from_safetensors(&bytes[..cut], &device).is_err());
+        }
+        let mut tensors = NamedTensors::new();
+        tensors.insert_f32("coarse.centres", &[2, 1], &[0.0, 1.0]);
+        let other = tensors.to_bytes(&[]).unwrap();
+        assert!(CoarseToFine::<Flex>::from_safetensors(&other, &device).is_err());
+    }
+}

@@ -1,0 +1,252 @@
+//! Named tensors in the safetensors format, and modules from them.
+
+use std::collections::{BTreeMap, HashMap};
+
+use burn::{
+    module::ParamId,
+    tensor::{TensorData, backend::Backend},
+};
+use burn_store::{ModuleSnapshot, TensorSnapshot};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+
+use crate::error::{Error, Result};
+
+/// Tensors by name, on the host.
+#[derive(Debug, Default)]
+pub struct NamedTensors {
+    tensors: BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>,
+}
+
+impl NamedTensors {
+    /// No tensors.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds 32-bit floats.
+    pub fn insert_f32(&mut self, name: &str, shape: &[usize], values: &[f32]) {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.tensors.insert(name.to_string(), (Dtype::F32, shape.to_vec(), bytes));
+    }
+
+    /// Adds a vector of 32-bit integers.
+    pub fn insert_u32(&mut self, name: &str, values: &[u32]) {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.tensors.insert(name.to_string(), (Dtype::U32, vec![values.len()], bytes));
+    }
+
+    /// All parameters of a module, their names after `prefix`.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when a tensor cannot be read back from its device.
+    pub fn insert_module<B: Backend, M: ModuleSnapshot<B>>(
+        &mut self,
+        prefix: &str,
+        module: &M,
+    ) -> Result<()> {
+        for snapshot in module.collect(None, None, false) {
+            let path = snapshot.full_path();
+            let data = snapshot.to_data().map_err(|e| {
+                Error::model(&path, "a readable tensor", e.to_string(), "check the device")
+            })?;
+            let values: Vec<f32> = data.iter::<f32>().collect();
+            self.insert_f32(&format!("{prefix}{path}"), &snapshot.shape, &values);
+        }
+        Ok(())
+    }
+
+    /// The safetensors file of these tensors.
+    ///
+    /// # Errors
+    /// [`Error::Index`] when a shape does not fit its values.
+    pub fn to_bytes(&self, metadata: &[(&str, &str)]) -> Result<Vec<u8>> {
+        let views = self
+            .tensors
+            .iter()
+            .map(|(name, (dtype, shape, bytes))| {
+                let view = TensorView::new(*dtype, shape.clone(), bytes);
+                view.map(|view| (name, view)).map_err(|e| malformed(&e))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let metadata: HashMap<String, String> =
+            metadata.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        safetensors::serialize(views, Some(metadata)).map_err(|e| malformed(&e))
+    }
+
+    /// Reads a safetensors file, with its metadata.
+    ///
+    /// # Errors
+    /// [`Error::Index`] when the bytes are no such file.
+    pub fn from_bytes(bytes: &[u8]) -> Result<(Self, HashMap<String, String>)> {
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| malformed(&e))?;
+        let file = SafeTensors::deserialize(bytes).map_err(|e| malformed(&e))?;
+        let tensors = file
+            .iter()
+            .map(|(name, view)| {
+                (name.to_string(), (view.dtype(), view.shape().to_vec(), view.data().to_vec()))
+            })
+            .collect();
+        Ok((Self { tensors }, header.metadata().clone().unwrap_or_default()))
+    }
+
+    /// Takes 32-bit floats out, with their shape.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when there is no such tensor or it has another type.
+    pub fn take_f32(&mut self, name: &str) -> Result<(Vec<usize>, Vec<f32>)> {
+        let (shape, bytes) = self.take(name, Dtype::F32)?;
+        let values =
+            bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        Ok((shape, values))
+    }
+
+    /// Takes 32-bit integers out.
+    ///
+    /// # Errors
+    /// As [`NamedTensors::take_f32`].
+    pub fn take_u32(&mut self, name: &str) -> Result<Vec<u32>> {
+        let (_, bytes) = self.take(name, Dtype::U32)?;
+        Ok(bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+    }
+
+    /// Fails when tensors are left that nobody took.
+    ///
+    /// # Errors
+    /// [`Error::Model`] naming them.
+    pub fn ensure_empty(&self, what: &str) -> Result<()> {
+        if self.tensors.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<&str> = self.tensors.keys().map(String::as_str).collect();
+        Err(Error::model(
+            what,
+            "only tensors it has a place for",
+            names.join(", "),
+            "load the configuration that was saved with these weights",
+        ))
+    }
+
+    fn take(&mut self, name: &str, wanted: Dtype) -> Result<(Vec<usize>, Vec<u8>)> {
+        match self.tensors.remove(name) {
+            Some((dtype, shape, bytes)) if dtype == wanted => Ok((shape, bytes)),
+            Some((dtype, ..)) => Err(Error::model(
+                format!("tensor {name:?}"),
+                format!("{wanted:?}"),
+                format!("{dtype:?}"),
+                "save the weights again",
+            )),
+            None => Err(Error::model(
+                format!("tensor {name:?}"),
+                "to be in the file",
+                "no tensor of that name",
+                "load weights of this model and configuration",
+            )),
+        }
+    }
+}
+
+/// Fills all parameters of a module from the tensors whose names start with `prefix`, and takes
+/// those out. The module is unchanged when that fails.
+///
+/// # Errors
+/// [`Error::Model`] naming a tensor that is missing, misshapen or of another type.
+pub fn load_module<B: Backend, M: ModuleSnapshot<B>>(
+    module: &mut M,
+    tensors: &mut NamedTensors,
+    prefix: &str,
+) -> Result<()> {
+    let mut snapshots = Vec::new();
+    for expected in module.collect(None, None, false) {
+        let path = expected.full_path();
+        let (shape, values) = tensors.take_f32(&format!("{prefix}{path}"))?;
+        if shape != expected.shape.to_vec() {
+            return Err(Error::model(
+                format!("tensor {prefix}{path}"),
+                format!("shape {:?}", expected.shape.to_vec()),
+                format!("{shape:?}"),
+                "load the configuration that was saved with these weights",
+            ));
+        }
+        snapshots.push(TensorSnapshot::from_data(
+            TensorData::new(values, shape),
+            path.split('.').map(str::to_string).collect(),
+            Vec::new(),
+            ParamId::new(),
+        ));
+    }
+    let result = module.apply(snapshots, None, None, false);
+    if !result.errors.is_empty() || !result.missing.is_empty() {
+        return Err(Error::model(
+            "weights",
+            "every parameter to be filled",
+            format!("{:?} {:?}", result.errors, result.missing),
+            "load weights of this model and configuration",
+        ));
+    }
+    Ok(())
+}
+
+fn malformed(error: &dyn std::fmt::Display) -> Error {
+    Error::index(
+        "weights",
+        "a whole safetensors file",
+        error.to_string(),
+        "save it again, or restore it from a copy",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::{backend::Flex, module::Module};
+
+    use super::*;
+    use crate::{identifier::Vocabulary, model::CartConfig};
+
+    fn config(seed: u64) -> CartConfig {
+        CartConfig::new(9, Vocabulary::new(vec![3, 2]).unwrap()).with_width(8, 8, 2).with_seed(seed)
+    }
+
+    #[test]
+    fn a_module_comes_back_as_it_was_and_nothing_is_left_over() {
+        let device = Default::default();
+        let saved = config(1).init::<Flex>(&device).unwrap();
+        let mut tensors = NamedTensors::new();
+        tensors.insert_module::<Flex, _>("model.", &saved).unwrap();
+        let bytes = tensors.to_bytes(&[("a", "b")]).unwrap();
+        let (mut tensors, metadata) = NamedTensors::from_bytes(&bytes).unwrap();
+        assert_eq!(metadata["a"], "b");
+        let mut loaded = config(2).init::<Flex>(&device).unwrap();
+        load_module::<Flex, _>(&mut loaded, &mut tensors, "model.").unwrap();
+        tensors.ensure_empty("model").unwrap();
+        assert_eq!(loaded.num_params(), saved.num_params());
+        for (a, b) in saved.collect(None, None, false).iter().zip(loaded.collect(None, None, false))
+        {
+            assert_eq!(a.to_data().unwrap(), b.to_data().unwrap(), "{}", a.full_path());
+        }
+    }
+
+    #[test]
+    fn missing_misshapen_and_surplus_tensors_are_named() {
+        let device = Default::default();
+        let saved = config(1).init::<Flex>(&device).unwrap();
+        let fill = || {
+            let mut tensors = NamedTensors::new();
+            tensors.insert_module::<Flex, _>("", &saved).unwrap();
+            tensors
+        };
+        let name = "decoder.positions";
+        let mut module = config(2).init::<Flex>(&device).unwrap();
+        let mut tensors = fill();
+        tensors.tensors.remove(name).unwrap();
+        let error = load_module::<Flex, _>(&mut module, &mut tensors, "").unwrap_err();
+        assert!(error.to_string().contains(name), "{error}");
+        let mut tensors = fill();
+        tensors.insert_f32(name, &[1], &[0.0]);
+        let error = load_module::<Flex, _>(&mut module, &mut tensors, "").unwrap_err();
+        assert!(error.to_string().contains("shape"), "{error}");
+        let mut tensors = fill();
+        tensors.insert_f32("stray", &[1], &[0.0]);
+        load_module::<Flex, _>(&mut module, &mut tensors, "").unwrap();
+        assert!(tensors.ensure_empty("model").unwrap_err().to_string().contains("stray"));
+    }
+}
