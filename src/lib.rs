@@ -9,5 +9,6 @@ pub mod model;
 pub mod nn;
 pub mod quantizer;
 pub mod storage;
+pub mod train;
 pub mod trie;
 pub use error::{Error, Result};

@@ -1,0 +1,111 @@
+//! Settings of the training.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    decode::BeamConfig,
+    error::{Error, Result},
+    model::LossConfig,
+};
+
+/// Settings of the training.
+///
+/// # Example
+/// ```
+/// use cart_retrieval::train::TrainConfig;
+/// let config = TrainConfig { epochs: 20, batch_size: 32, ..TrainConfig::default() };
+/// assert!(config.validate(4).is_ok());
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Passes over the training pairs.
+    pub epochs: usize,
+    /// Pairs per step.
+    pub batch_size: usize,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Share of the steps in which the rate rises to its peak.
+    pub warmup: f64,
+    /// Rate at the end, relative to the peak.
+    pub final_rate: f64,
+    /// Weight decay of matrices; norms and biases are never decayed.
+    pub weight_decay: f64,
+    /// Largest norm of the gradient of all parameters together; 0 turns clipping off.
+    pub clip_norm: f64,
+    /// The loss.
+    pub loss: LossConfig,
+    /// Share of a caption's tokens that are left out, anew at every step.
+    pub word_dropout: f64,
+    /// Number of validations, evenly spread.
+    pub validations: usize,
+    /// Most validation queries; the first ones are taken.
+    pub validation_queries: usize,
+    /// Beam of the validation.
+    pub validation_beam: BeamConfig,
+    /// Validations without improvement after which training stops; 0 never stops early.
+    pub patience: usize,
+    /// Seed of order, dropout and word dropout.
+    pub seed: u64,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            epochs: 30,
+            batch_size: 64,
+            learning_rate: 1e-3,
+            warmup: 0.05,
+            final_rate: 0.02,
+            weight_decay: 0.01,
+            clip_norm: 1.0,
+            loss: LossConfig::default(),
+            word_dropout: 0.0,
+            validations: 20,
+            validation_queries: 500,
+            validation_beam: BeamConfig { width: 10, ..BeamConfig::default() },
+            patience: 0,
+            seed: 0,
+        }
+    }
+}
+
+impl TrainConfig {
+    /// Checks ranges; `levels` is the length of an identifier.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the setting that is out of range.
+    pub fn validate(&self, levels: usize) -> Result<()> {
+        let problem = |name: &str, expected: &str, found: String| {
+            Err(Error::config(name, expected, found, "change it, or keep the default"))
+        };
+        for (name, value) in [
+            ("epochs", self.epochs),
+            ("batch_size", self.batch_size),
+            ("validations", self.validations),
+        ] {
+            if value == 0 {
+                return problem(name, "at least 1", "0".into());
+            }
+        }
+        if !(self.learning_rate > 0.0 && self.learning_rate <= 1.0) {
+            return problem("learning_rate", "a rate in (0, 1]", self.learning_rate.to_string());
+        }
+        for (name, value) in [
+            ("warmup", self.warmup),
+            ("final_rate", self.final_rate),
+            ("word_dropout", self.word_dropout),
+        ] {
+            if !(0.0..=1.0).contains(&value) {
+                return problem(name, "a share in [0, 1]", value.to_string());
+            }
+        }
+        for (name, value) in [("weight_decay", self.weight_decay), ("clip_norm", self.clip_norm)] {
+            if !(value >= 0.0 && value.is_finite()) {
+                return problem(name, "a number of at least 0", value.to_string());
+            }
+        }
+        self.validation_beam.validate()?;
+        self.loss.validate(levels)
+    }
+}

@@ -1,0 +1,99 @@
+//! What a training tells of itself, and how it is stopped.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use serde::{Deserialize, Serialize};
+
+/// What one validation found.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct RoundSummary {
+    /// Number of the round, from 1.
+    pub round: usize,
+    /// Steps done so far.
+    pub step: usize,
+    /// Loss on the validation pairs without dropout; absent without validation.
+    pub loss: Option<f64>,
+    /// Recall@1 on the validation queries; absent without validation.
+    pub recall_at_1: Option<f64>,
+    /// Recall@10 on the validation queries.
+    pub recall_at_10: Option<f64>,
+    /// MRR@10 on the validation queries: what the best model is chosen by.
+    pub mrr_at_10: Option<f64>,
+}
+
+/// Progress of a training.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum TrainEvent {
+    /// It starts, or goes on after `step` steps.
+    Started {
+        /// Steps done before.
+        step: usize,
+        /// Steps in all.
+        steps: usize,
+    },
+    /// A step was done. Comes from another thread, shortly after.
+    Step {
+        /// Steps done so far.
+        step: usize,
+        /// Steps in all.
+        steps: usize,
+        /// Running mean of the loss in this round.
+        loss: f64,
+    },
+    /// A validation was done.
+    Validated {
+        /// What it found.
+        summary: RoundSummary,
+        /// Whether it is the best so far.
+        best: bool,
+    },
+}
+
+/// Why a training ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StopReason {
+    /// All steps were done.
+    Finished,
+    /// Validation did not improve for as long as the patience says.
+    EarlyStop,
+    /// The [`StopFlag`] was raised; it can be resumed.
+    Interrupted,
+}
+
+/// A flag that any thread can raise to stop a training after the step at hand. What was learnt is
+/// kept, and saved where the training has a folder.
+///
+/// # Example
+/// ```
+/// use cart_retrieval::train::StopFlag;
+/// let flag = StopFlag::new();
+/// let handler = flag.clone(); // say, in a Ctrl-C handler
+/// handler.raise();
+/// assert!(flag.is_raised());
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct StopFlag {
+    raised: Arc<AtomicBool>,
+}
+
+impl StopFlag {
+    /// A flag that is not raised.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks for a stop.
+    pub fn raise(&self) {
+        self.raised.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a stop was asked for.
+    pub fn is_raised(&self) -> bool {
+        self.raised.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,27 @@
+//! Training on burn-train's learner.
+//!
+//! burn-train runs the loop, the metrics, the checkpointers and the dashboard. Replaced through its
+//! extension points, each for a reason given in its file: the optimizer ([`CartOptimizer`]: global
+//! clipping, no decay of norms and biases), the schedule ([`WarmupCosine`]), the data loader
+//! (resumable at any step), the recorder ([`AtomicRecorder`]: no half-written checkpoint), the
+//! choice of checkpoints and the stopping rule (by validation recall, read without delay).
+
+mod checkpoint;
+mod config;
+mod event;
+mod learner;
+mod loader;
+mod metric;
+mod optimizer;
+mod rounds;
+mod schedule;
+mod trainer;
+
+pub use checkpoint::AtomicRecorder;
+pub use config::TrainConfig;
+pub use event::{RoundSummary, StopFlag, StopReason, TrainEvent};
+pub use learner::{CartLearner, StepOutput, TrainBatch, ValidBatch, ValidOutput};
+pub use loader::{TrainingData, WeightedExample};
+pub use optimizer::CartOptimizer;
+pub use schedule::WarmupCosine;
+pub use trainer::{Trained, Trainer};

@@ -1,0 +1,227 @@
+//! What validations found: the history, the best model, which checkpoints to keep, when to stop.
+//!
+//! burn-train reads metrics through a store that is filled by another thread; these rules read the
+//! validation directly, so no decision comes a round late.
+
+use std::{
+    any::Any,
+    fmt,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use burn::{
+    tensor::backend::Backend,
+    train::{
+        EarlyStoppingStrategy,
+        checkpoint::{CheckpointingAction, CheckpointingStrategy},
+        metric::store::EventStoreClient,
+    },
+};
+
+use super::{
+    RoundSummary, StopFlag, StopReason, TrainEvent,
+    checkpoint::{SavedRound, TrainState},
+    loader::Position,
+    metric::Listener,
+};
+use crate::{error::Result, model::Cart};
+
+/// Sums over the validation at hand.
+#[derive(Debug, Default)]
+struct Sums {
+    queries: usize,
+    loss: f64,
+    first: usize,
+    ten: usize,
+    reciprocal: f64,
+}
+
+/// The rounds so far.
+pub(super) struct Rounds {
+    sums: Sums,
+    history: Vec<RoundSummary>,
+    best: Option<usize>,
+    best_model: Option<Box<dyn Any + Send>>,
+    at_hand: Option<Box<dyn Any + Send>>,
+    position: Position,
+    listener: Listener,
+}
+
+impl fmt::Debug for Rounds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rounds").field("history", &self.history).finish_non_exhaustive()
+    }
+}
+
+impl Rounds {
+    pub(super) fn new(position: Position, listener: Listener) -> Self {
+        Self {
+            sums: Sums::default(),
+            history: Vec::new(),
+            best: None,
+            best_model: None,
+            at_hand: None,
+            position,
+            listener,
+        }
+    }
+
+    /// Goes on from earlier rounds; `best_model` is that of the best of them.
+    pub(super) fn restore<B: Backend>(
+        &mut self,
+        history: Vec<RoundSummary>,
+        best: Option<(usize, Cart<B>)>,
+    ) {
+        self.history = history;
+        if let Some((round, model)) = best {
+            self.best = self.history.iter().position(|summary| summary.round == round);
+            self.best_model = Some(Box::new(model));
+        }
+    }
+
+    /// Takes in a validation batch: where each right item was found.
+    pub(super) fn validated<B: Backend>(
+        &mut self,
+        loss: f64,
+        ranks: &[Option<usize>],
+        model: &Cart<B>,
+    ) {
+        let sums = &mut self.sums;
+        sums.queries += ranks.len();
+        sums.loss += loss * ranks.len() as f64;
+        for rank in ranks.iter().flatten() {
+            sums.first += usize::from(*rank == 0);
+            sums.ten += usize::from(*rank < 10);
+            sums.reciprocal += if *rank < 10 { 1.0 / (rank + 1) as f64 } else { 0.0 };
+        }
+        if self.at_hand.is_none() {
+            self.at_hand = Some(Box::new(model.clone()));
+        }
+    }
+
+    /// Ends a round; a second call for the same round changes nothing.
+    fn close(&mut self, round: usize) {
+        if self.history.last().is_some_and(|last| last.round >= round) {
+            return;
+        }
+        let sums = std::mem::take(&mut self.sums);
+        let mean = |sum: f64| (sums.queries > 0).then(|| sum / sums.queries as f64);
+        let summary = RoundSummary {
+            round,
+            step: self.position.step(),
+            loss: mean(sums.loss),
+            recall_at_1: mean(sums.first as f64),
+            recall_at_10: mean(sums.ten as f64),
+            mrr_at_10: mean(sums.reciprocal),
+        };
+        let model = self.at_hand.take();
+        self.history.push(summary);
+        let key = |s: &RoundSummary| s.recall_at_1.zip(s.mrr_at_10);
+        let best = key(&summary).is_some()
+            && self.best.is_none_or(|best| key(&summary) > key(&self.history[best]));
+        if best {
+            self.best = Some(self.history.len() - 1);
+            self.best_model = model;
+        }
+        if summary.recall_at_1.is_some() {
+            (self.listener)(TrainEvent::Validated { summary, best });
+        }
+    }
+
+    /// The best model and its round.
+    pub(super) fn take_best<B: Backend>(&mut self) -> Option<(usize, Cart<B>)> {
+        let round = self.history[self.best?].round;
+        let model = self.best_model.take()?.downcast::<Cart<B>>().ok()?;
+        Some((round, *model))
+    }
+
+    pub(super) fn history(&self) -> &[RoundSummary] {
+        &self.history
+    }
+
+    fn best_round(&self) -> Option<usize> {
+        self.best.map(|best| self.history[best].round)
+    }
+
+    /// Validations since the best one.
+    fn without_improvement(&self) -> usize {
+        self.best.map_or(0, |best| self.history.len() - 1 - best)
+    }
+}
+
+/// Keeps the last two checkpoints and the best, and writes down what there is.
+pub(super) struct KeepBest {
+    pub(super) rounds: Arc<Mutex<Rounds>>,
+    pub(super) position: Position,
+    pub(super) diverged: Arc<AtomicBool>,
+    pub(super) folder: PathBuf,
+    pub(super) state: TrainState,
+    /// An error that the learner has no place for.
+    pub(super) failure: Arc<Mutex<Result<()>>>,
+}
+
+impl CheckpointingStrategy for KeepBest {
+    fn checkpointing(
+        &mut self,
+        round: usize,
+        _store: &EventStoreClient,
+    ) -> Vec<CheckpointingAction> {
+        let mut rounds = self.rounds.lock().unwrap_or_else(|e| e.into_inner());
+        rounds.close(round);
+        if self.diverged.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        let state = &mut self.state;
+        state.checkpoints.push(SavedRound { round, step: self.position.step() });
+        state.history = rounds.history().to_vec();
+        state.best_round = rounds.best_round();
+        let newest = state.checkpoints.len().saturating_sub(2);
+        let (keep, drop): (Vec<_>, Vec<_>) =
+            state.checkpoints.drain(..).enumerate().partition(|(index, saved)| {
+                *index >= newest || Some(saved.round) == rounds.best_round()
+            });
+        state.checkpoints = keep.into_iter().map(|(_, saved)| saved).collect();
+        if let Err(error) = state.write(&self.folder) {
+            *self.failure.lock().unwrap_or_else(|e| e.into_inner()) = Err(error);
+            return Vec::new();
+        }
+        let delete = drop.into_iter().map(|(_, saved)| CheckpointingAction::Delete(saved.round));
+        std::iter::once(CheckpointingAction::Save).chain(delete).collect()
+    }
+}
+
+/// Stops when asked to, when the loss is no number, or when validation no longer improves.
+#[derive(Clone)]
+pub(super) struct StopRule {
+    pub(super) rounds: Arc<Mutex<Rounds>>,
+    pub(super) stop: StopFlag,
+    pub(super) diverged: Arc<AtomicBool>,
+    pub(super) failure: Arc<Mutex<Result<()>>>,
+    pub(super) patience: usize,
+    pub(super) reason: Arc<Mutex<StopReason>>,
+}
+
+impl EarlyStoppingStrategy for StopRule {
+    fn should_stop(&mut self, round: usize, _store: &EventStoreClient) -> bool {
+        let mut rounds = self.rounds.lock().unwrap_or_else(|e| e.into_inner());
+        rounds.close(round);
+        let mut reason = self.reason.lock().unwrap_or_else(|e| e.into_inner());
+        let failed = self.failure.lock().unwrap_or_else(|e| e.into_inner()).is_err();
+        if failed || self.diverged.load(Ordering::Relaxed) {
+            return true;
+        }
+        if self.stop.is_raised() {
+            *reason = StopReason::Interrupted;
+            return true;
+        }
+        if self.patience > 0 && rounds.without_improvement() >= self.patience {
+            *reason = StopReason::EarlyStop;
+            return true;
+        }
+        false
+    }
+}
