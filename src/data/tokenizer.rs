@@ -138,9 +138,21 @@ impl TextTokenizer {
     pub fn from_file(path: impl AsRef<Path>, max_tokens: usize) -> Result<Self> {
         let path = path.as_ref();
         let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
-        let inner = Tokenizer::from_bytes(&bytes).map_err(|e| {
+        Self::parse(&bytes, &path.display().to_string(), max_tokens)
+    }
+
+    /// Reads the contents of a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] when they are no tokenizer.
+    pub fn from_bytes(bytes: &[u8], max_tokens: usize) -> Result<Self> {
+        Self::parse(bytes, "tokenizer", max_tokens)
+    }
+
+    fn parse(bytes: &[u8], subject: &str, max_tokens: usize) -> Result<Self> {
+        let inner = Tokenizer::from_bytes(bytes).map_err(|e| {
             Error::tokenizer(
-                path.display().to_string(),
+                subject,
                 "a tokenizer.json of the tokenizers library",
                 e.to_string(),
                 "save it again with that library, or train a new one",

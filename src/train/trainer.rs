@@ -7,7 +7,7 @@ use std::{
 };
 
 use burn::{
-    module::{AutodiffModule, Module},
+    module::Module,
     optim::Optimizer,
     record::{Record, Recorder},
     tensor::backend::{AutodiffBackend, Backend},

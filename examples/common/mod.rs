@@ -1,0 +1,43 @@
+//! What the examples share: the backend, progress bars, Ctrl-C, reports.
+#![allow(dead_code)] // Every example uses a part of it.
+
+pub mod backend;
+pub mod page;
+pub mod plot;
+pub mod progress;
+
+use cart_retrieval::train::StopFlag;
+
+/// A flag that Ctrl-C raises; a second Ctrl-C ends the program at once.
+pub fn stop_on_ctrl_c() -> anyhow::Result<StopFlag> {
+    let stop = StopFlag::new();
+    let raised = stop.clone();
+    ctrlc::set_handler(move || {
+        if raised.is_raised() {
+            std::process::exit(130);
+        }
+        eprintln!("\nstopping after this step; press Ctrl-C again to end at once");
+        raised.raise();
+    })?;
+    Ok(stop)
+}
+
+/// The processor's name and the number of cores, for reports.
+pub fn hardware() -> String {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let model = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
+        let line = text.lines().find(|line| line.starts_with("model name"))?;
+        Some(line.split_once(':')?.1.trim().to_string())
+    });
+    let model = model.unwrap_or_else(|| std::env::consts::ARCH.to_string());
+    format!("{model}, {cores} cores, backend {}", backend::NAME)
+}
+
+/// The command line, for reports.
+pub fn command() -> String {
+    let name = std::env::args().next().unwrap_or_default();
+    let name = std::path::Path::new(&name).file_stem().and_then(|n| n.to_str()).unwrap_or("");
+    let rest: Vec<String> = std::env::args().skip(1).collect();
+    let separator = if rest.is_empty() { "" } else { " -- " };
+    format!("cargo run --release --example {name}{separator}{}", rest.join(" "))
+}

@@ -1,0 +1,239 @@
+//! The whole method in one program: no arguments, no files, no network.
+//!
+//! Draws captioned pictures of coloured shapes, describes them by simple features, builds
+//! coarse-to-fine identifiers, trains, evaluates on captions it never saw, answers a few queries and
+//! writes a page to look at.
+
+mod common;
+
+use std::{path::PathBuf, time::Instant};
+
+use anyhow::{Context, Result};
+use cart_retrieval::{
+    data::procedural::{self, Scenes, ScenesConfig},
+    eval::{Bm25, Bm25Config, BootstrapConfig, EvalRecord, TruncatedTies, bootstrap, evaluate},
+    prelude::*,
+    quantizer::{HealthThresholds, RqVaeConfig},
+    train::TrainEvent,
+};
+use clap::Parser;
+use common::{
+    backend::{self, Inference, Training},
+    page::{HitCard, Metric, Page, QueryCard},
+    plot::{RecallPoint, training_svg},
+    progress,
+};
+
+/// Draws captioned pictures, trains a generative index over them and answers queries.
+#[derive(Parser)]
+struct Args {
+    /// Number of pictures.
+    #[arg(long, default_value_t = 2000)]
+    scenes: usize,
+    /// Passes over the training captions.
+    #[arg(long, default_value_t = 11)]
+    epochs: usize,
+    /// Seed of pictures, weights and order.
+    #[arg(long, default_value_t = 7)]
+    seed: u64,
+    /// Folder for the index and the page (replaced).
+    #[arg(long, default_value = "out/quickstart")]
+    out: PathBuf,
+    /// A run of seconds that only shows that everything works.
+    #[arg(long)]
+    short: bool,
+    /// Also writes the figures as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let started = Instant::now();
+    let (scenes, epochs) = if args.short { (300, 3) } else { (args.scenes, args.epochs) };
+    let device = backend::Device::default();
+    let stop = common::stop_on_ctrl_c()?;
+    let index_folder = args.out.join("index");
+    Retriever::<Inference>::check_folder(&index_folder)?;
+    println!("backend {}, seed {}", backend::NAME, args.seed);
+
+    // 1. A captioned collection. Queries are captions that no training caption repeats.
+    let scenes = Scenes::generate(&ScenesConfig::new(scenes).with_seed(args.seed))?;
+    let (rows, dim) = scenes.features();
+    let items = Features::from_rows(rows, dim)?.with_id_list(scenes.ids())?;
+    items.check()?;
+    let captions = scenes.captions()?;
+    let train = item_captions(&captions.training);
+    let held_out = item_captions(&captions.queries);
+    let (valid, test) = held_out.split_at(held_out.len() / 8);
+    println!(
+        "{} pictures, {dim} features each, {} training captions, {} held-out queries ({} worded \
+         by templates never trained on)",
+        scenes.len(),
+        train.len(),
+        held_out.len(),
+        captions.audit.held_out_templates
+    );
+
+    // 2. Identifiers: K-Means, then an RQ-VAE on what it leaves.
+    let codes = if args.short { 16 } else { 32 };
+    let fine = RqVaeConfig::new(vec![codes; 3]).with_epochs(if args.short { 20 } else { 60 });
+    let quantizer = CoarseToFineConfig::new(codes, vec![])
+        .with_fine(FineConfig::RqVae(fine))
+        .with_seed(args.seed)
+        .fit_with_progress::<Training>(&items, &device, &mut progress::quantizer(stop.clone()))?;
+    let index = quantizer.assign(&items)?;
+    println!("{}", index.health());
+    index.ensure_healthy(&HealthThresholds::default())?;
+
+    // 3. The network.
+    let tokenizer = TextTokenizer::train(
+        train.iter().map(|caption| caption.text.as_str()),
+        &TokenizerConfig { vocabulary: 1000, ..TokenizerConfig::default() },
+        40,
+    )?;
+    let config = CartConfig::new(tokenizer.vocabulary(), index.vocabulary().clone())
+        .with_max_tokens(tokenizer.max_tokens())
+        .with_seed(args.seed);
+    println!("{}", config.num_params());
+    let data = TrainingData::new(&tokenizer, &train, valid, &index)?;
+    let (listener, curves) = progress::training();
+    let trained = Trainer::new(TrainConfig {
+        epochs,
+        batch_size: 64,
+        learning_rate: 1.5e-3,
+        validations: 10,
+        seed: args.seed,
+        loss: LossConfig { r_drop: 0.0, ..LossConfig::default() },
+        ..TrainConfig::default()
+    })
+    .with_stop(stop)
+    .with_listener(move |event: TrainEvent| listener(event))
+    .fit(config.init::<Training>(&device)?, &data, &device)?;
+    println!("trained for {:.0} s; best round {:?}", trained.seconds, trained.best_round);
+
+    // 4. The index, saved and loaded again, as another program would.
+    Retriever::new(trained.model, config, tokenizer, quantizer, index, device)?
+        .save(&index_folder)?;
+    let retriever = Retriever::<Inference>::load(&index_folder, &device)?;
+
+    // 5. Recall on the captions it never saw, beside BM25 over the training captions.
+    let texts: Vec<&str> = test.iter().map(|caption| caption.text.as_str()).collect();
+    let relevant: Vec<[u32; 1]> = test.iter().map(|caption| [caption.item]).collect();
+    let search = Instant::now();
+    let rankings = retriever.search_all(&texts).top(50).beam(50).rankings()?;
+    let per_second = texts.len() as f64 / search.elapsed().as_secs_f64();
+    let documents: Vec<(u32, &str)> = train.iter().map(|c| (c.item, c.text.as_str())).collect();
+    let bm25 = Bm25::fit(&documents, scenes.len(), &Bm25Config::default())?;
+    let mut records = Vec::new();
+    for (method, rankings, ties) in [
+        ("CART", rankings, TruncatedTies::Listed),
+        ("BM25", bm25.search_all(&texts, 50), TruncatedTies::AllUnlisted),
+    ] {
+        let scores = evaluate(&rankings, &relevant, scenes.len(), ties)?;
+        let metrics = scores.metrics();
+        println!("{method}: {metrics}");
+        let seconds = if method == "CART" { trained.seconds } else { 0.0 };
+        records.push(
+            EvalRecord::new("procedural scenes", "held-out captions", method, &metrics)
+                .with_intervals(&bootstrap(&scores, &BootstrapConfig::default())?)
+                .with_seed(args.seed)
+                .with_seconds(seconds)
+                .with_hardware(common::hardware())
+                .with_command(common::command()),
+        );
+    }
+    println!("{per_second:.0} queries/s at beam 50");
+    if let Some(path) = &args.json {
+        cart_retrieval::eval::write_json(path, &records)?;
+    }
+
+    // 6. A page to look at.
+    let shown = &test[..12.min(test.len())];
+    let queries = shown
+        .iter()
+        .map(|caption| query_card(&retriever, &scenes, caption))
+        .collect::<Result<Vec<_>>>()?;
+    for card in &queries[..3] {
+        println!("{:?}", card.query);
+        for hit in &card.hits {
+            println!("  {} {:8.3} {}", if hit.correct { "*" } else { " " }, hit.score, hit.id);
+        }
+    }
+    let curves = curves.lock().map_err(|_| anyhow::anyhow!("the progress listener panicked"))?;
+    let recalls: Vec<RecallPoint> = curves
+        .rounds
+        .iter()
+        .filter_map(|round| {
+            Some(RecallPoint {
+                step: round.step,
+                recall_at_1: round.recall_at_1?,
+                recall_at_10: round.recall_at_10?,
+            })
+        })
+        .collect();
+    let page = Page {
+        title: "CART quickstart".to_string(),
+        summary: format!(
+            "{} pictures, trained for {:.0} s on {}. Every query is a caption the model never saw.",
+            scenes.len(),
+            trained.seconds,
+            common::hardware()
+        ),
+        metrics: records.iter().flat_map(metric_rows).collect(),
+        health: retriever.index().health().to_string(),
+        plot_svg: training_svg(&curves.losses, &recalls)?,
+        queries,
+    };
+    let path = args.out.join("index.html");
+    page.write(&path)?;
+    println!("index: {}", index_folder.display());
+    println!("page:  {}", path.display());
+    println!("{:.0} s in all", started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn item_captions(captions: &[procedural::Caption]) -> Vec<ItemCaption> {
+    captions
+        .iter()
+        .map(|c| ItemCaption { item: c.item as u32, text: c.text.clone(), weight: 1.0 })
+        .collect()
+}
+
+fn query_card(
+    retriever: &Retriever<Inference>,
+    scenes: &Scenes,
+    caption: &ItemCaption,
+) -> Result<QueryCard> {
+    let card = |item: u32, score: f32| -> Result<HitCard> {
+        let scene = scenes.scene(item as usize);
+        let picture = scene.render();
+        let mut png = std::io::Cursor::new(Vec::new());
+        let size = (picture.width as u32, picture.height as u32);
+        image::RgbImage::from_raw(size.0, size.1, picture.rgb)
+            .context("a picture of another size than it says")?
+            .write_to(&mut png, image::ImageFormat::Png)?;
+        let correct = item == caption.item;
+        Ok(HitCard { id: scene.id(), score, correct, png: png.into_inner() })
+    };
+    let hits = retriever.search(&caption.text).top(5).run()?;
+    Ok(QueryCard {
+        query: caption.text.clone(),
+        hits: hits.iter().map(|hit| card(hit.item, hit.score)).collect::<Result<_>>()?,
+        target: Some(card(caption.item, 0.0)?),
+    })
+}
+
+fn metric_rows(record: &EvalRecord) -> Vec<Metric> {
+    [
+        ("Recall@1", record.recall_at_1),
+        ("Recall@5", record.recall_at_5),
+        ("Recall@10", record.recall_at_10),
+        ("MRR@10", record.mrr_at_10),
+    ]
+    .map(|(name, value)| Metric {
+        name: format!("{} {name}", record.method),
+        value: format!("{:.1} %", 100.0 * value),
+    })
+    .into()
+}

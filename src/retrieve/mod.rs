@@ -1,0 +1,9 @@
+//! The front door: a trained index that answers text queries, in memory and on disk.
+
+mod folder;
+mod retriever;
+mod search;
+
+pub use folder::{FORMAT_VERSION, Manifest, ManifestFile};
+pub use retriever::Retriever;
+pub use search::{Hit, Search, SearchAll};

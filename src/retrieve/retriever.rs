@@ -1,0 +1,165 @@
+//! The retriever: network, tokenizer, quantizer and candidates.
+
+use burn::tensor::backend::Backend;
+
+use super::{Search, SearchAll};
+use crate::{
+    data::{QueryBatch, TextTokenizer},
+    decode::{Answer, BeamConfig, beam_search, score_all},
+    error::{Error, Result},
+    model::{Cart, CartConfig},
+    quantizer::{CandidateIndex, CoarseToFine, Quantizer},
+};
+
+/// Queries decoded at once, unless told otherwise.
+const BATCH: usize = 32;
+
+/// Answers text queries with candidates.
+///
+/// # Example
+/// ```no_run
+/// use burn::backend::Flex;
+/// use cart_retrieval::retrieve::Retriever;
+/// let retriever = Retriever::<Flex>::load("my-index", &Default::default())?;
+/// for hit in retriever.search("two dogs play in the snow").top(10).run()? {
+///     println!("{}  {:.3}  {}", hit.id, hit.score, hit.identifier);
+/// }
+/// # Ok::<(), cart_retrieval::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Retriever<B: Backend> {
+    pub(super) model: Cart<B>,
+    pub(super) config: CartConfig,
+    pub(super) tokenizer: TextTokenizer,
+    pub(super) quantizer: CoarseToFine<B>,
+    pub(super) index: CandidateIndex,
+    pub(super) beam: BeamConfig,
+    pub(super) device: B::Device,
+}
+
+impl<B: Backend> Retriever<B> {
+    /// Puts a trained index together.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when network, tokenizer, quantizer and candidates do not fit each other.
+    pub fn new(
+        model: Cart<B>,
+        config: CartConfig,
+        tokenizer: TextTokenizer,
+        quantizer: CoarseToFine<B>,
+        index: CandidateIndex,
+        device: B::Device,
+    ) -> Result<Self> {
+        let problem = |subject: &str, expected: String, found: String| {
+            Error::model(subject, expected, found, "put together parts of one training")
+        };
+        if &config.vocabulary != index.vocabulary() {
+            return Err(problem(
+                "identifier levels of the candidates",
+                format!("{:?}", config.vocabulary.sizes()),
+                format!("{:?}", index.vocabulary().sizes()),
+            ));
+        }
+        if tokenizer.vocabulary() > config.text_vocabulary
+            || tokenizer.max_tokens() > config.max_tokens
+        {
+            return Err(problem(
+                "text tokenizer",
+                format!(
+                    "at most {} tokens and texts of at most {}",
+                    config.text_vocabulary, config.max_tokens
+                ),
+                format!("{} and {}", tokenizer.vocabulary(), tokenizer.max_tokens()),
+            ));
+        }
+        let levels = index.vocabulary().levels() - 1;
+        if quantizer.level_sizes() != index.vocabulary().sizes()[..levels] {
+            return Err(problem(
+                "quantizer",
+                format!("levels {:?}", &index.vocabulary().sizes()[..levels]),
+                format!("{:?}", quantizer.level_sizes()),
+            ));
+        }
+        let beam = BeamConfig::default();
+        Ok(Self { model, config, tokenizer, quantizer, index, beam, device })
+    }
+
+    /// Sets the beam that searches use unless told otherwise. Its scope should be the training's.
+    pub fn with_beam(self, beam: BeamConfig) -> Self {
+        Self { beam, ..self }
+    }
+
+    /// The candidates.
+    pub fn index(&self) -> &CandidateIndex {
+        &self.index
+    }
+
+    /// The quantizer that made the identifiers.
+    pub fn quantizer(&self) -> &CoarseToFine<B> {
+        &self.quantizer
+    }
+
+    /// Shape of the network.
+    pub fn config(&self) -> &CartConfig {
+        &self.config
+    }
+
+    /// The network.
+    pub fn model(&self) -> &Cart<B> {
+        &self.model
+    }
+
+    /// The text tokenizer.
+    pub fn tokenizer(&self) -> &TextTokenizer {
+        &self.tokenizer
+    }
+
+    /// The beam that searches use unless told otherwise.
+    pub fn beam(&self) -> &BeamConfig {
+        &self.beam
+    }
+
+    /// Starts a search.
+    pub fn search<'a>(&'a self, query: &'a str) -> Search<'a, B> {
+        Search::new(self, query)
+    }
+
+    /// Starts a search for many queries, which are decoded in batches.
+    pub fn search_all<'a, S: AsRef<str>>(&'a self, queries: &'a [S]) -> SearchAll<'a, B, S> {
+        SearchAll::new(self, queries)
+    }
+
+    /// Log-probabilities of all candidates for a query, best first, at a cost that grows with the
+    /// collection; the yardstick for a beam.
+    ///
+    /// # Errors
+    /// [`Error::Query`] for a blank query.
+    pub fn score_all(&self, query: &str) -> Result<Vec<Answer>> {
+        let tokens = [self.tokenizer.encode(query)?];
+        let batch = QueryBatch::new(&tokens, self.tokenizer.padding(), &self.device)?;
+        let encoded = self.model.encode(batch.tokens, batch.padding);
+        score_all(&self.model, &encoded, self.index.trie(), self.beam.scope)
+    }
+
+    /// Answers of tokenised queries, in their order.
+    pub(super) fn answer(
+        &self,
+        queries: &[Vec<u32>],
+        beam: &BeamConfig,
+    ) -> Result<Vec<Vec<Answer>>> {
+        // Queries of like length share a batch, so that little of it is padding.
+        let mut order: Vec<usize> = (0..queries.len()).collect();
+        order.sort_by_key(|&query| queries[query].len());
+        let mut answers = vec![Vec::new(); queries.len()];
+        for chunk in order.chunks(BATCH) {
+            let rows: Vec<&[u32]> = chunk.iter().map(|&query| queries[query].as_slice()).collect();
+            let batch = QueryBatch::new(&rows, self.tokenizer.padding(), &self.device)?;
+            let encoded = self.model.encode(batch.tokens, batch.padding);
+            let found = beam_search(&self.model, &encoded, self.index.trie(), beam)?;
+            for (&query, found) in chunk.iter().zip(found) {
+                answers[query] = found;
+            }
+        }
+        Ok(answers)
+    }
+}

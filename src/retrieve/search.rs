@@ -1,0 +1,137 @@
+//! Searches: what to look for, how far, and what comes back.
+
+use burn::tensor::backend::Backend;
+use serde::Serialize;
+
+use super::Retriever;
+use crate::{
+    decode::{Answer, BeamConfig},
+    error::{Error, Result},
+    eval::Ranking,
+    identifier::Identifier,
+};
+
+/// A candidate that answers a query.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Hit {
+    /// Id of the candidate.
+    pub id: String,
+    /// Row of the candidate.
+    pub item: u32,
+    /// Log-probability of its identifier, at most 0.
+    pub score: f32,
+    /// Its identifier.
+    pub identifier: Identifier,
+}
+
+/// A search for one query, made by [`Retriever::search`].
+#[derive(Debug)]
+pub struct Search<'a, B: Backend> {
+    retriever: &'a Retriever<B>,
+    query: &'a str,
+    top: usize,
+    beam: BeamConfig,
+}
+
+impl<'a, B: Backend> Search<'a, B> {
+    pub(super) fn new(retriever: &'a Retriever<B>, query: &'a str) -> Self {
+        Self { retriever, query, top: 10, beam: *retriever.beam() }
+    }
+
+    /// Sets how many candidates to return (10 unless told).
+    pub fn top(self, top: usize) -> Self {
+        Self { top, ..self }
+    }
+
+    /// Sets the width of the beam; at least `top` is used.
+    pub fn beam(mut self, width: usize) -> Self {
+        self.beam.width = width;
+        self
+    }
+
+    /// Runs the search: `min(top, N)` distinct candidates, best first.
+    ///
+    /// # Errors
+    /// [`Error::Query`] for a blank query or a `top` of zero.
+    pub fn run(self) -> Result<Vec<Hit>> {
+        let queries = [self.query];
+        let all =
+            SearchAll { top: self.top, beam: self.beam, ..self.retriever.search_all(&queries) };
+        Ok(all.run()?.swap_remove(0))
+    }
+}
+
+/// A search for many queries, made by [`Retriever::search_all`].
+#[derive(Debug)]
+pub struct SearchAll<'a, B: Backend, S> {
+    retriever: &'a Retriever<B>,
+    queries: &'a [S],
+    top: usize,
+    beam: BeamConfig,
+}
+
+impl<'a, B: Backend, S: AsRef<str>> SearchAll<'a, B, S> {
+    pub(super) fn new(retriever: &'a Retriever<B>, queries: &'a [S]) -> Self {
+        Self { retriever, queries, top: 10, beam: *retriever.beam() }
+    }
+
+    /// Sets how many candidates to return per query (10 unless told).
+    pub fn top(self, top: usize) -> Self {
+        Self { top, ..self }
+    }
+
+    /// Sets the width of the beam; at least `top` is used.
+    pub fn beam(mut self, width: usize) -> Self {
+        self.beam.width = width;
+        self
+    }
+
+    /// Runs the search: per query `min(top, N)` distinct candidates, best first.
+    ///
+    /// # Errors
+    /// [`Error::Query`] for a blank query (named) or a `top` of zero.
+    pub fn run(self) -> Result<Vec<Vec<Hit>>> {
+        let retriever = self.retriever;
+        let hit = |answer: Answer| -> Result<Hit> {
+            Ok(Hit {
+                id: retriever.index().ids().get(answer.item as usize).to_string(),
+                item: answer.item,
+                score: answer.score,
+                identifier: retriever.index().trie().identifier_of(answer.item)?,
+            })
+        };
+        self.answers()?.into_iter().map(|answers| answers.into_iter().map(hit).collect()).collect()
+    }
+
+    /// Runs the search and gives rankings for [`evaluate`](crate::eval::evaluate).
+    ///
+    /// # Errors
+    /// As [`SearchAll::run`].
+    pub fn rankings(self) -> Result<Vec<Ranking>> {
+        self.answers()?
+            .into_iter()
+            .map(|answers| {
+                let items = answers.iter().map(|answer| answer.item).collect();
+                Ranking::new(items, answers.iter().map(|answer| answer.score).collect())
+            })
+            .collect()
+    }
+
+    fn answers(self) -> Result<Vec<Vec<Answer>>> {
+        if self.top == 0 {
+            return Err(Error::query("top", "at least 1", "0", "ask for one candidate or more"));
+        }
+        let tokenizer = self.retriever.tokenizer();
+        let tokens = self
+            .queries
+            .iter()
+            .map(|query| tokenizer.encode(query.as_ref()))
+            .collect::<Result<Vec<_>>>()?;
+        let beam = BeamConfig { width: self.beam.width.max(self.top), ..self.beam };
+        let mut answers = self.retriever.answer(&tokens, &beam)?;
+        for answers in &mut answers {
+            answers.truncate(self.top);
+        }
+        Ok(answers)
+    }
+}
