@@ -31,7 +31,7 @@ struct Args {
     #[arg(long, default_value_t = 2000)]
     scenes: usize,
     /// Passes over the training captions.
-    #[arg(long, default_value_t = 11)]
+    #[arg(long, default_value_t = 5)]
     epochs: usize,
     /// Seed of pictures, weights and order.
     #[arg(long, default_value_t = 7)]
@@ -58,7 +58,8 @@ fn main() -> Result<()> {
     println!("backend {}, seed {}", backend::NAME, args.seed);
 
     // 1. A captioned collection. Queries are captions that no training caption repeats.
-    let scenes = Scenes::generate(&ScenesConfig::new(scenes).with_seed(args.seed))?;
+    let scenes =
+        Scenes::generate(&ScenesConfig::new(scenes).with_max_objects(2).with_seed(args.seed))?;
     let (rows, dim) = scenes.features();
     let items = Features::from_rows(rows, dim)?.with_id_list(scenes.ids())?;
     items.check()?;
@@ -96,12 +97,19 @@ fn main() -> Result<()> {
         .with_max_tokens(tokenizer.max_tokens())
         .with_seed(args.seed);
     println!("{}", config.num_params());
+    let lengths: Vec<usize> =
+        train.iter().map(|c| tokenizer.encode(&c.text).map_or(0, |t| t.len())).collect();
+    println!(
+        "tokens: mean {:.1}, max {:?}",
+        lengths.iter().sum::<usize>() as f64 / lengths.len() as f64,
+        lengths.iter().max()
+    );
     let data = TrainingData::new(&tokenizer, &train, valid, &index)?;
     let (listener, curves) = progress::training();
     let trained = Trainer::new(TrainConfig {
         epochs,
-        batch_size: 64,
-        learning_rate: 1.5e-3,
+        batch_size: 32,
+        learning_rate: 2e-3,
         validations: 10,
         seed: args.seed,
         loss: LossConfig { r_drop: 0.0, ..LossConfig::default() },

@@ -8,6 +8,10 @@ pub mod progress;
 
 use cart_retrieval::train::StopFlag;
 
+/// Training allocates and frees large tensors all the time; this allocator keeps their pages.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A flag that Ctrl-C raises; a second Ctrl-C ends the program at once.
 pub fn stop_on_ctrl_c() -> anyhow::Result<StopFlag> {
     let stop = StopFlag::new();

@@ -1,5 +1,7 @@
 //! From tokens to tensors: padded queries, target identifiers, legal children.
 
+use std::ops::Range;
+
 use burn::tensor::{Bool, Int, Tensor, TensorData, backend::Backend};
 
 use crate::{
@@ -66,6 +68,15 @@ impl<B: Backend> QueryBatch<B> {
         })
     }
 
+    /// Some rows of the batch.
+    pub fn rows(&self, rows: Range<usize>) -> Self {
+        let (start, length) = (rows.start, rows.len());
+        Self {
+            tokens: self.tokens.clone().narrow(0, start, length),
+            padding: self.padding.clone().narrow(0, start, length),
+        }
+    }
+
     /// The batch twice, for two passes of different dropout.
     pub fn doubled(&self) -> Self {
         Self {
@@ -107,6 +118,15 @@ impl<B: Backend> TargetBatch<B> {
                     Tensor::from_data(TensorData::new(mask, shape), device)
                 })
                 .collect(),
+        }
+    }
+
+    /// Some rows of the batch.
+    pub fn rows(&self, rows: Range<usize>) -> Self {
+        let (start, length) = (rows.start, rows.len());
+        Self {
+            identifiers: self.identifiers.clone().narrow(0, start, length),
+            legal: self.legal.iter().map(|m| m.clone().narrow(0, start, length)).collect(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod bm25;
 mod bootstrap;
+mod dual_tower;
 mod metrics;
 mod ranking;
 mod report;
@@ -11,6 +12,7 @@ pub use bootstrap::{
     BootstrapConfig, Interval, Intervals, PairedDifference, bootstrap, bootstrap_mean,
     paired_bootstrap,
 };
+pub use dual_tower::{DualTower, DualTowerConfig, DualTowerNetwork};
 pub use metrics::{
     Metric, Metrics, QueryScores, TruncatedTies, evaluate, mrr_at_k, recall_at_k,
     recall_fraction_at_k,

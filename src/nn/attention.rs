@@ -9,7 +9,7 @@ use burn::{
     tensor::{Bool, Int, Tensor, activation::softmax, backend::Backend},
 };
 
-use super::{Dropout, WeightInit};
+use super::{Dropout, WeightInit, init::apply};
 
 /// What is added to the score of a key that must not be seen: far below any score, within f16.
 const HIDDEN: f64 = -3e4;
@@ -131,8 +131,8 @@ impl<B: Backend> Attention<B> {
     /// - `context`: `[batch, tokens, d_context]`
     pub fn key_value(&self, context: Tensor<B, 3>) -> KeyValue<B> {
         KeyValue {
-            key: self.split(self.key.forward(context.clone())).swap_dims(2, 3),
-            value: self.split(self.value.forward(context)),
+            key: self.split(apply(&self.key, context.clone())).swap_dims(2, 3),
+            value: self.split(apply(&self.value, context)),
         }
     }
 
@@ -168,7 +168,7 @@ impl<B: Backend> Attention<B> {
     pub(super) fn queries(&self, queries: Tensor<B, 3>) -> Tensor<B, 4> {
         let [_, _, d_model] = queries.dims();
         let scale = ((d_model / self.n_heads) as f64).sqrt().recip();
-        self.split(self.query.forward(queries).mul_scalar(scale))
+        self.split(apply(&self.query, queries).mul_scalar(scale))
     }
 
     /// Softmax attention of `[batch, heads, n, d_head]` queries.
@@ -187,7 +187,7 @@ impl<B: Backend> Attention<B> {
 
     /// The output projection, `[batch, n, d_model]` to the same.
     pub(super) fn project(&self, joined: Tensor<B, 3>) -> Tensor<B, 3> {
-        self.output.forward(joined)
+        apply(&self.output, joined)
     }
 
     /// Number of heads.
@@ -215,6 +215,17 @@ pub fn causal_bias<B: Backend>(n: usize, device: &B::Device) -> Tensor<B, 4> {
 pub fn padding_bias<B: Backend>(padding: Tensor<B, 2, Bool>) -> Tensor<B, 4> {
     let [batch, tokens] = padding.dims();
     padding.float().mul_scalar(HIDDEN).reshape([batch, 1, 1, tokens])
+}
+
+/// A bias for all heads and queries, laid out in full: adding a broadcast one costs several times as
+/// much on `flex`, once per layer.
+///
+/// # Shapes
+/// - `bias`: `[batch, 1, 1, tokens]`
+/// - returns: `[batch, heads, n, tokens]`
+pub(super) fn laid_out<B: Backend>(bias: &Tensor<B, 4>, heads: usize, n: usize) -> Tensor<B, 4> {
+    let [batch, _, _, tokens] = bias.dims();
+    bias.clone().repeat_dim(2, heads * n).reshape([batch, heads, n, tokens])
 }
 
 #[cfg(test)]

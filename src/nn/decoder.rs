@@ -9,7 +9,8 @@ use burn::{
 
 use super::{
     Attention, AttentionConfig, CoarseFusion, Dropout, EncoderOutput, FeedForward, FineFusion,
-    FusionConfig, FusionMode, GatedAttention, KeyValue, SelfCache, WeightInit, causal_bias,
+    FusionConfig, FusionMode, GatedAttention, KeyValue, SelfCache, WeightInit, attention::laid_out,
+    causal_bias,
 };
 use crate::identifier::Vocabulary;
 
@@ -79,6 +80,14 @@ struct LayerMemory<B: Backend> {
     plain: Option<KeyValue<B>>,
     coarse: Option<KeyValue<B>>,
     fine: Option<KeyValue<B>>,
+}
+
+/// The biases of a memory laid out for all heads and queries.
+struct Biases<B: Backend> {
+    /// `[batch, heads, n, tokens]`
+    memory: Tensor<B, 4>,
+    /// `[S * batch, heads, n, tokens]`
+    experts: Tensor<B, 4>,
 }
 
 /// Self-attention caches of all beams, one row a beam, beams of a query behind each other.
@@ -184,19 +193,19 @@ impl<B: Backend> DecoderLayer<B> {
     }
 
     /// From the residual sum after self-attention to the layer's output, `[batch, n, d_model]`.
-    fn fuse(&self, sum: Tensor<B, 3>, own: &LayerMemory<B>, memory: &Memory<B>) -> Tensor<B, 3> {
+    fn fuse(&self, sum: Tensor<B, 3>, own: &LayerMemory<B>, biases: &Biases<B>) -> Tensor<B, 3> {
         let y = self.self_norm.forward(sum);
         let mut fused = y.clone();
         if let Some((attention, context)) = self.plain.as_ref().zip(own.plain.as_ref()) {
-            let attended = attention.forward(y.clone(), context, Some(&memory.bias));
+            let attended = attention.forward(y.clone(), context, Some(&biases.memory));
             fused = fused + self.dropout.forward(attended);
         }
         if let Some((coarse, context)) = self.coarse.as_ref().zip(own.coarse.as_ref()) {
-            let gated = coarse.forward(y.clone(), context, &memory.bias);
+            let gated = coarse.forward(y.clone(), context, &biases.memory);
             fused = fused + self.dropout.forward(gated);
         }
         if let Some((fine, context)) = self.fine.as_ref().zip(own.fine.as_ref()) {
-            let experts = fine.forward(y, context, &memory.expert_bias);
+            let experts = fine.forward(y, context, &biases.experts);
             fused = fused + self.dropout.forward(experts);
         }
         let hidden = self.fusion_norm.forward(fused);
@@ -236,16 +245,27 @@ impl<B: Backend> Decoder<B> {
         let positions = self.positions.val().unsqueeze::<3>();
         let mut x = self.dropout.forward(Tensor::cat(inputs, 1) + positions);
         let causal = causal_bias(levels, &device);
+        let biases = self.biases(memory, levels);
         for (layer, own) in self.layers.iter().zip(&memory.layers) {
             let context = layer.self_attention.key_value(x.clone());
             let attended = layer.self_attention.forward(x.clone(), &context, Some(&causal));
-            x = layer.fuse(x + layer.dropout.forward(attended), own, memory);
+            x = layer.fuse(x + layer.dropout.forward(attended), own, &biases);
         }
         self.heads
             .iter()
             .enumerate()
             .map(|(level, head)| head.forward(x.clone().narrow(1, level, 1).reshape([batch, d])))
             .collect()
+    }
+
+    fn biases(&self, memory: &Memory<B>, n: usize) -> Biases<B> {
+        let heads = self.layers.first().map_or(1, |layer| layer.self_attention.n_heads());
+        let fine = self.layers.first().is_some_and(|layer| layer.fine.is_some());
+        let experts = match fine {
+            true => laid_out(&memory.expert_bias, heads, n),
+            false => memory.expert_bias.clone(),
+        };
+        Biases { memory: laid_out(&memory.bias, heads, n), experts }
     }
 
     /// The state before the first token.
@@ -285,10 +305,11 @@ impl<B: Backend> Decoder<B> {
         let [rows, _] = input.dims();
         let width = rows / queries;
         let mut x = (input + position).reshape([rows, 1, d]);
+        let biases = self.biases(memory, width);
         for ((layer, own), cache) in self.layers.iter().zip(&memory.layers).zip(&mut state.caches) {
             let attended = layer.self_attention.forward_cached(x.clone(), cache);
             let sum = (x + attended).reshape([queries, width, d]);
-            x = layer.fuse(sum, own, memory).reshape([rows, 1, d]);
+            x = layer.fuse(sum, own, &biases).reshape([rows, 1, d]);
         }
         state.level += 1;
         self.heads[level].forward(x.reshape([rows, d]))

@@ -1,8 +1,10 @@
 //! Dropout with one multiplication.
 
+use std::cell::Cell;
+
 use burn::{
     module::Module,
-    tensor::{Distribution, Tensor, backend::Backend},
+    tensor::{Distribution, Tensor, TensorData, backend::Backend},
 };
 
 /// Zeroes entries with probability `p` and scales the others by `1 / (1 - p)`, while training.
@@ -29,10 +31,67 @@ impl Dropout {
             return input;
         }
         let keep = 1.0 - self.p;
-        let mask =
-            Tensor::<B, D>::random(input.shape(), Distribution::Bernoulli(keep), &input.device());
+        let (shape, device) = (input.shape(), input.device());
+        if on_host::<B>(&device) {
+            let count = shape.num_elements();
+            let mask = TensorData::new(host_mask::<B>(count, keep, &device), shape);
+            return input * Tensor::from_data(mask, &device);
+        }
+        let mask = Tensor::<B, D>::random(shape, Distribution::Bernoulli(keep), &device);
         input * mask.mul_scalar(1.0 / keep)
     }
+}
+
+/// Whether tensors live in the host's memory, so that making one there costs no transfer.
+pub(crate) fn on_host<B: Backend>(device: &B::Device) -> bool {
+    let name = B::name(device);
+    name.contains("flex") || name.contains("ndarray")
+}
+
+thread_local! {
+    /// The generator of [`with_noise`], while it runs.
+    static NOISE: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+/// Runs `f` with the masks of backends in the host's memory drawn from a generator of its own: the
+/// backend's is shared by all threads, whose order is not fixed.
+pub(crate) fn with_noise<T>(seed: u64, f: impl FnOnce() -> T) -> T {
+    let before = NOISE.replace(Some(seed));
+    let result = f();
+    NOISE.set(before);
+    result
+}
+
+/// A scaled mask from a counter-based generator: burn's own draws of a distribution cost ten times
+/// as much as the product they are for.
+fn host_mask<B: Backend>(count: usize, keep: f64, device: &B::Device) -> Vec<f32> {
+    let seed = match NOISE.get() {
+        Some(state) => {
+            NOISE.set(Some(mix(state)));
+            mix(state ^ 0xA5A5)
+        }
+        None => {
+            let uniform = Distribution::Uniform(0.0, 1.0);
+            let draw = Tensor::<B, 1>::random([2], uniform, device).into_data();
+            draw.iter::<f32>().fold(0, |seed, value| seed << 32 | u64::from(value.to_bits()))
+        }
+    };
+    let limit = (keep * f64::from(1u32 << 31) * 2.0) as u64;
+    let scale = (1.0 / keep) as f32;
+    (0..count as u64)
+        .map(|index| {
+            let bits = mix(seed.wrapping_add(index.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
+            if bits >> 32 < limit { scale } else { 0.0 }
+        })
+        .collect()
+}
+
+/// The output function of SplitMix64.
+fn mix(state: u64) -> u64 {
+    let mut bits = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    bits ^ (bits >> 31)
 }
 
 #[cfg(test)]
@@ -50,6 +109,16 @@ mod tests {
         let kept = values.iter().filter(|&&v| v > 0.0).count();
         assert!(values.iter().all(|&v| v == 0.0 || (v - 4.0 / 3.0).abs() < 1e-6));
         assert!((7200..7800).contains(&kept), "{kept}");
+        let seeded = |seed| {
+            let input = Tensor::<Autodiff<Flex>, 2>::ones([10, 100], &device);
+            with_noise(seed, || {
+                let first = Dropout::new(0.5).forward(input.clone()).into_data();
+                (first, Dropout::new(0.5).forward(input).into_data())
+            })
+        };
+        assert_eq!(seeded(1), seeded(1));
+        assert_ne!(seeded(1), seeded(2));
+        assert_ne!(seeded(1).0, seeded(1).1);
         let input = Tensor::<Flex, 1>::ones([8], &device);
         assert_eq!(Dropout::new(0.9).forward(input.clone()).to_data(), input.to_data());
     }

@@ -7,7 +7,9 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Attention, AttentionConfig, Dropout, FeedForward, WeightInit, padding_bias};
+use super::{
+    Attention, AttentionConfig, Dropout, FeedForward, WeightInit, attention::laid_out, padding_bias,
+};
 use crate::error::{Error, Result};
 
 /// Shape of the text encoder.
@@ -132,7 +134,7 @@ impl<B: Backend> EncoderLayer<B> {
     ///
     /// # Shapes
     /// - `x`, output: `[batch, tokens, d_model]`
-    /// - `bias`: `[batch, 1, 1, tokens]`
+    /// - `bias`: `[batch, heads or 1, tokens or 1, tokens]`
     pub fn forward(&self, x: Tensor<B, 3>, bias: &Tensor<B, 4>) -> Tensor<B, 3> {
         let normed = self.attention_norm.forward(x.clone());
         let context = self.attention.key_value(normed.clone());
@@ -164,8 +166,10 @@ impl<B: Backend> TextEncoder<B> {
         let positions = self.positions.weight.val().narrow(0, 0, length).unsqueeze::<3>();
         let mut x = self.dropout.forward(self.tokens.forward(tokens) + positions);
         let mut layers = Vec::with_capacity(self.layers.len());
+        let heads = self.layers.first().map_or(1, |layer| layer.attention.n_heads());
+        let all = laid_out(&bias, heads, length);
         for (layer, norm) in self.layers.iter().zip(&self.norms) {
-            x = layer.forward(x, &bias);
+            x = layer.forward(x, &all);
             layers.push(norm.forward(x.clone()));
         }
         EncoderOutput { layers, bias }

@@ -3,12 +3,12 @@
 use burn::{
     module::Module,
     nn::Linear,
-    tensor::{Tensor, activation::gelu, backend::Backend},
+    tensor::{Tensor, activation::relu, backend::Backend},
 };
 
-use super::{Dropout, WeightInit};
+use super::{Dropout, WeightInit, init::apply};
 
-/// Two linear layers with a GELU between them.
+/// Two linear layers with a ReLU between them.
 #[derive(Module, Debug)]
 pub struct FeedForward<B: Backend> {
     inner: Linear<B>,
@@ -37,6 +37,6 @@ impl<B: Backend> FeedForward<B> {
     /// # Shapes
     /// - input and output: `[batch, n, d_model]`
     pub fn forward(&self, input: Tensor<B, 3>) -> Tensor<B, 3> {
-        self.outer.forward(self.dropout.forward(gelu(self.inner.forward(input))))
+        apply(&self.outer, self.dropout.forward(relu(apply(&self.inner, input))))
     }
 }

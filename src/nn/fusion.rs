@@ -11,7 +11,7 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Attention, AttentionConfig, EncoderOutput, KeyValue, WeightInit};
+use super::{Attention, AttentionConfig, EncoderOutput, KeyValue, WeightInit, init::apply};
 
 /// Which fusions a decoder layer has: the switches of the paper's ablation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -137,7 +137,7 @@ impl<B: Backend> CoarseFusion<B> {
     /// # Shapes
     /// - returns: `[batch, tokens, d_model]`
     pub fn forward(&self, encoded: &EncoderOutput<B>) -> Tensor<B, 3> {
-        self.projection.forward(Tensor::cat(encoded.layers.clone(), 2))
+        apply(&self.projection, Tensor::cat(encoded.layers.clone(), 2))
     }
 }
 
@@ -159,7 +159,7 @@ impl<B: Backend> GatedAttention<B> {
         bias: &Tensor<B, 4>,
     ) -> Tensor<B, 3> {
         let attended = self.attention.forward(y, memory, Some(bias));
-        sigmoid(self.gate.forward(attended.clone())) * attended
+        sigmoid(apply(&self.gate, attended.clone())) * attended
     }
 }
 
@@ -190,7 +190,7 @@ impl<B: Backend> FineFusion<B> {
             .swap_dims(1, 2)
             .reshape([s * batch, n, d]);
         let context = self.attention.project(attended).reshape([s, batch * n, d]);
-        let from_query = self.gate_query.forward(y).reshape([batch * n, s, d]).swap_dims(0, 1);
+        let from_query = apply(&self.gate_query, y).reshape([batch * n, s, d]).swap_dims(0, 1);
         let from_context = context.clone().matmul(self.gate_context.val());
         let alpha = sigmoid(from_query + from_context);
         (alpha * context).sum_dim(0).div_scalar((s as f64).sqrt()).reshape([batch, n, d])

@@ -95,6 +95,21 @@ impl WeightInit {
     }
 }
 
+/// Applies a linear layer to the last dimension of a 3-d tensor as one matrix product.
+///
+/// burn's own forward takes the batch as a batch of products; its weight gradient then is one
+/// `[d_input, d_output]` matrix per batch element, summed afterwards.
+///
+/// # Shapes
+/// - `input`: `[batch, n, d_input]`
+/// - returns: `[batch, n, d_output]`
+pub(super) fn apply<B: Backend>(linear: &Linear<B>, input: Tensor<B, 3>) -> Tensor<B, 3> {
+    let [batch, n, d_input] = input.dims();
+    let output = linear.forward(input.reshape([batch * n, d_input]));
+    let [_, d_output] = output.dims();
+    output.reshape([batch, n, d_output])
+}
+
 #[cfg(test)]
 mod tests {
     use burn::backend::Flex;

@@ -1,12 +1,17 @@
 //! The network as burn-train's learner sees it: one step of training, one of validation.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    marker::PhantomData,
+    ops::Range,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use burn::{
-    module::{AutodiffModule, Module},
+    module::{AutodiffModule, Module, ModuleVisitor, Param},
+    optim::GradientsParams,
     tensor::{
         Tensor,
         backend::{AutodiffBackend, Backend},
@@ -22,6 +27,7 @@ use crate::{
     data::{QueryBatch, TargetBatch},
     decode::{BeamConfig, beam_search},
     model::{Cart, LossConfig},
+    nn::{on_host, with_noise},
     trie::Trie,
 };
 
@@ -32,6 +38,8 @@ pub struct TrainBatch<B: Backend> {
     pub queries: QueryBatch<B>,
     /// Identifiers of the items they describe.
     pub targets: TargetBatch<B>,
+    /// Seed of the dropout.
+    pub seed: u64,
 }
 
 /// Validation queries with the items they should find.
@@ -68,23 +76,107 @@ impl<B: AutodiffBackend> TrainStep for CartLearner<B> {
     type Output = StepOutput<B::InnerBackend>;
 
     fn step(&self, batch: TrainBatch<B>) -> TrainOutput<Self::Output> {
+        let device = batch.queries.tokens.device();
+        let [pairs, _] = batch.queries.tokens.dims();
+        // Backends in the host's memory leave a core idle outside of large products: there, every
+        // core takes a part of the batch through a copy of the network with a graph of its own.
+        let cores = if on_host::<B>(&device) { rayon::current_num_threads() } else { 1 };
+        let parts = split(pairs, cores);
+        let (loss, grads) = match parts.as_slice() {
+            [_] => self.part(batch.queries, batch.targets, batch.seed),
+            _ => self.parts(&batch, &parts, &device),
+        };
+        let diverged = self.context.diverged.clone();
+        TrainOutput { grads, item: StepOutput { loss, pairs, diverged } }
+    }
+}
+
+/// Ranges of rows for up to `cores` threads, none of fewer than 8 rows.
+fn split(rows: usize, cores: usize) -> Vec<Range<usize>> {
+    let parts = cores.min(rows / 8).max(1);
+    (0..parts).map(|part| rows * part / parts..rows * (part + 1) / parts).collect()
+}
+
+/// Loss (`[1]`) and gradients of a part of a batch.
+type Part<B> = (Tensor<<B as AutodiffBackend>::InnerBackend, 1>, GradientsParams);
+
+impl<B: AutodiffBackend> CartLearner<B> {
+    /// Forward and backward.
+    fn part(&self, queries: QueryBatch<B>, targets: TargetBatch<B>, seed: u64) -> Part<B> {
         let config = &self.context.loss;
-        let [pairs, _] = batch.targets.identifiers.dims();
         // Both passes of R-Drop are one batch: every query twice, with dropouts of their own.
         let passes = if config.r_drop > 0.0 { 2 } else { 1 };
         let (queries, targets) = match passes {
-            2 => (batch.queries.doubled(), batch.targets.doubled()),
-            _ => (batch.queries, batch.targets),
+            2 => (queries.doubled(), targets.doubled()),
+            _ => (queries, targets),
         };
-        let logits =
-            self.cart.forward(queries.tokens, queries.padding, targets.identifiers.clone());
-        let loss = config.forward(logits, targets.identifiers, &targets.legal, passes);
-        let output = StepOutput {
-            loss: loss.total.clone().inner(),
-            pairs,
-            diverged: self.context.diverged.clone(),
+        let loss = with_noise(seed, || {
+            let logits =
+                self.cart.forward(queries.tokens, queries.padding, targets.identifiers.clone());
+            config.forward(logits, targets.identifiers, &targets.legal, passes)
+        });
+        let grads = GradientsParams::from_grads(loss.total.backward(), self);
+        (loss.total.inner(), grads)
+    }
+
+    /// The same, a thread for each part of the batch; gradients and losses are summed in order.
+    fn parts(&self, batch: &TrainBatch<B>, parts: &[Range<usize>], device: &B::Device) -> Part<B> {
+        let rows = parts.last().map_or(0, |part| part.end) as f64;
+        let results: Vec<Part<B>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = parts
+                .iter()
+                .enumerate()
+                .map(|(number, part)| {
+                    let learner = self.clone().fork(device);
+                    let (queries, targets) =
+                        (batch.queries.rows(part.clone()), batch.targets.rows(part.clone()));
+                    let seed = batch.seed.wrapping_add(number as u64);
+                    scope.spawn(move || learner.part(queries, targets, seed))
+                })
+                .collect();
+            let join = |thread: std::thread::ScopedJoinHandle<'_, Part<B>>| {
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            threads.into_iter().map(join).collect()
+        });
+        let shares = parts.iter().map(|part| part.len() as f64 / rows);
+        let mut sum = WeightedSum::<B> {
+            backend: PhantomData,
+            parts: Vec::new(),
+            out: GradientsParams::new(),
         };
-        TrainOutput::new(self, loss.total.backward(), output)
+        let mut total = Tensor::zeros([1], device);
+        for ((loss, grads), share) in results.into_iter().zip(shares) {
+            total = total + loss.mul_scalar(share);
+            sum.parts.push((grads, share));
+        }
+        self.visit(&mut sum);
+        (total, sum.out)
+    }
+}
+
+/// Adds up the gradients of the parts of a batch, each with its share of the rows.
+struct WeightedSum<B> {
+    backend: PhantomData<B>,
+    parts: Vec<(GradientsParams, f64)>,
+    out: GradientsParams,
+}
+
+impl<B: AutodiffBackend> ModuleVisitor<B> for WeightedSum<B> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        let mut sum: Option<Tensor<B::InnerBackend, D>> = None;
+        for (grads, share) in &mut self.parts {
+            if let Some(grad) = grads.remove::<B::InnerBackend, D>(param.id) {
+                let grad = grad.mul_scalar(*share);
+                sum = Some(match sum {
+                    Some(sum) => sum + grad,
+                    None => grad,
+                });
+            }
+        }
+        if let Some(sum) = sum {
+            self.out.register::<B::InnerBackend, D>(param.id, sum);
+        }
     }
 }
 

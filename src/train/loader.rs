@@ -6,7 +6,7 @@
 //! never stopped.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex,
     atomic::{AtomicUsize, Ordering},
 };
 
@@ -26,6 +26,8 @@ use crate::{
     trie::Trie,
 };
 
+/// Batches among which pairs are sorted by length.
+const WINDOW: usize = 16;
 /// Queries validated at once.
 const VALID_BATCH: usize = 32;
 
@@ -154,23 +156,57 @@ pub(super) struct TrainLoader<B: Backend> {
     pub(super) position: Position,
     pub(super) stop: StopFlag,
     pub(super) device: B::Device,
+    /// The order of the pass at hand, and which pass that is.
+    pub(super) order: Mutex<Option<(usize, Arc<Vec<u32>>)>>,
 }
 
 impl<B: Backend> TrainLoader<B> {
+    pub(super) fn new(
+        data: TrainingData,
+        config: Arc<TrainConfig>,
+        position: Position,
+        stop: StopFlag,
+        device: B::Device,
+    ) -> Self {
+        Self { data, config, position, stop, device, order: Mutex::new(None) }
+    }
+
+    /// The order of the pairs in a pass: shuffled; then pairs of like length put into one batch
+    /// within windows of some batches, so that little of a batch is padding; batches shuffled.
+    fn order(&self, pass: usize) -> Arc<Vec<u32>> {
+        let mut kept = self.order.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some((of, order)) = kept.as_ref()
+            && *of == pass
+        {
+            return order.clone();
+        }
+        let train = &self.data.train;
+        let mut rng = ChaCha8Rng::seed_from_u64(self.config.seed);
+        rng.set_stream(pass as u64);
+        let uniform = train.iter().all(|pair| pair.weight == train[0].weight);
+        let mut order: Vec<u32> = (0..train.len() as u32).collect();
+        match uniform {
+            true => order.shuffle(&mut rng),
+            false => order = weighted_draws(train, &mut rng),
+        }
+        let batch = self.config.batch_size;
+        for window in order.chunks_mut(WINDOW * batch) {
+            window.sort_by_key(|&index| train[index as usize].example.tokens.len());
+        }
+        // The last batch may be short, and stays last.
+        let mut batches: Vec<&[u32]> = order.chunks_exact(batch).collect();
+        batches.shuffle(&mut rng);
+        let rest = order.chunks_exact(batch).remainder();
+        let order = Arc::new([batches.concat(), rest.to_vec()].concat());
+        *kept = Some((pass, order.clone()));
+        order
+    }
+
     /// The pairs of a step.
     fn pairs(&self, step: usize) -> Vec<&WeightedExample> {
         let train = &self.data.train;
         let per_epoch = self.data.steps_per_epoch(&self.config);
-        let mut rng = ChaCha8Rng::seed_from_u64(self.config.seed);
-        rng.set_stream((step / per_epoch) as u64);
-        let uniform = train.iter().all(|pair| pair.weight == train[0].weight);
-        let order: Vec<u32> = if uniform {
-            let mut order: Vec<u32> = (0..train.len() as u32).collect();
-            order.shuffle(&mut rng);
-            order
-        } else {
-            weighted_draws(train, &mut rng)
-        };
+        let order = self.order(step / per_epoch);
         let batch = self.config.batch_size;
         let start = step % per_epoch * batch;
         order[start..(start + batch).min(train.len())]
@@ -182,7 +218,8 @@ impl<B: Backend> TrainLoader<B> {
     fn batch(&self, step: usize) -> TrainBatch<B> {
         let mut rng = ChaCha8Rng::seed_from_u64(self.config.seed ^ 0xD0_0D);
         rng.set_stream(step as u64);
-        B::seed(&self.device, rng.random());
+        let seed = rng.random();
+        B::seed(&self.device, seed);
         let pairs = self.pairs(step);
         let rows: Vec<Vec<u32>> = pairs
             .iter()
@@ -193,7 +230,7 @@ impl<B: Backend> TrainLoader<B> {
             TargetBatch::new(&items, &self.data.identifiers, &self.data.trie, &self.device);
         let queries = QueryBatch::new(&rows, self.data.padding, &self.device)
             .expect("captions were tokenised to at least one token");
-        TrainBatch { queries, targets }
+        TrainBatch { queries, targets, seed }
     }
 }
 
@@ -214,7 +251,7 @@ fn weighted_draws(train: &[WeightedExample], rng: &mut ChaCha8Rng) -> Vec<u32> {
 }
 
 /// Leaves out tokens between the first and the last with probability `share`, but not all of them.
-fn drop_words(tokens: &[u32], share: f64, rng: &mut ChaCha8Rng) -> Vec<u32> {
+pub(crate) fn drop_words(tokens: &[u32], share: f64, rng: &mut ChaCha8Rng) -> Vec<u32> {
     if share == 0.0 || tokens.len() <= 3 {
         return tokens.to_vec();
     }
@@ -238,13 +275,13 @@ impl<B: Backend> DataLoader<B, TrainBatch<B>> for TrainLoader<B> {
     }
 
     fn to_device(&self, device: &B::Device) -> Arc<dyn DataLoader<B, TrainBatch<B>>> {
-        Arc::new(Self {
-            data: self.data.clone(),
-            config: self.config.clone(),
-            position: self.position.clone(),
-            stop: self.stop.clone(),
-            device: device.clone(),
-        })
+        Arc::new(Self::new(
+            self.data.clone(),
+            self.config.clone(),
+            self.position.clone(),
+            self.stop.clone(),
+            device.clone(),
+        ))
     }
 
     fn slice(&self, _start: usize, _end: usize) -> Arc<dyn DataLoader<B, TrainBatch<B>>> {

@@ -21,6 +21,7 @@ pub use checkpoint::AtomicRecorder;
 pub use config::TrainConfig;
 pub use event::{RoundSummary, StopFlag, StopReason, TrainEvent};
 pub use learner::{CartLearner, StepOutput, TrainBatch, ValidBatch, ValidOutput};
+pub(crate) use loader::drop_words;
 pub use loader::{TrainingData, WeightedExample};
 pub use optimizer::CartOptimizer;
 pub use schedule::WarmupCosine;

@@ -165,13 +165,13 @@ impl Trainer {
         (self.listener)(TrainEvent::Started { step, steps });
         let warmup = (config.warmup * steps as f64).ceil() as usize;
         let schedule = WarmupCosine::new(config.learning_rate, warmup, steps, config.final_rate);
-        let train = TrainLoader::<B> {
-            data: data.clone(),
-            config: config.clone(),
-            position: position.clone(),
-            stop: self.stop.clone(),
-            device: device.clone(),
-        };
+        let train = TrainLoader::<B>::new(
+            data.clone(),
+            config.clone(),
+            position.clone(),
+            self.stop.clone(),
+            device.clone(),
+        );
         let valid = ValidLoader::<B::InnerBackend> {
             data: data.clone(),
             limit: config.validation_queries,

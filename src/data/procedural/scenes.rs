@@ -70,6 +70,7 @@ impl Scenes {
                 }
                 lot -= share;
             }
+            let len = len.min(config.max_objects);
             let layout = Layout::draw(len, &mut rng);
             if seen.insert(layout.key(Facts::ALL)) {
                 layouts.push(layout);
