@@ -31,7 +31,7 @@ struct Args {
     #[arg(long, default_value_t = 2000)]
     scenes: usize,
     /// Passes over the training captions.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 10)]
     epochs: usize,
     /// Seed of pictures, weights and order.
     #[arg(long, default_value_t = 7)]
@@ -59,7 +59,7 @@ fn main() -> Result<()> {
 
     // 1. A captioned collection. Queries are captions that no training caption repeats.
     let scenes =
-        Scenes::generate(&ScenesConfig::new(scenes).with_max_objects(2).with_seed(args.seed))?;
+        Scenes::generate(&ScenesConfig::new(scenes).with_max_objects(1).with_seed(args.seed))?;
     let (rows, dim) = scenes.features();
     let items = Features::from_rows(rows, dim)?.with_id_list(scenes.ids())?;
     items.check()?;
@@ -78,7 +78,7 @@ fn main() -> Result<()> {
 
     // 2. Identifiers: K-Means, then an RQ-VAE on what it leaves.
     let codes = if args.short { 16 } else { 32 };
-    let fine = RqVaeConfig::new(vec![codes; 3]).with_epochs(if args.short { 20 } else { 60 });
+    let fine = RqVaeConfig::new(vec![codes; 4]).with_epochs(if args.short { 20 } else { 40 });
     let quantizer = CoarseToFineConfig::new(codes, vec![])
         .with_fine(FineConfig::RqVae(fine))
         .with_seed(args.seed)

@@ -5,6 +5,7 @@ pub mod backend;
 pub mod page;
 pub mod plot;
 pub mod progress;
+pub mod recipe;
 
 use cart_retrieval::train::StopFlag;
 

@@ -3,6 +3,7 @@
 mod batch;
 mod captions;
 mod filter;
+mod folder;
 mod overlap;
 pub mod procedural;
 mod splits;
@@ -11,6 +12,7 @@ mod tokenizer;
 pub use batch::{Example, QueryBatch, TargetBatch};
 pub use captions::{Caption, Captions, ItemCaption};
 pub use filter::CaptionFilter;
+pub use folder::DataFolder;
 pub use overlap::{OverlapAudit, audit, words};
 pub use splits::{Splits, random_indices};
 pub use tokenizer::{TextTokenizer, TokenizerConfig, TokenizerModel};

@@ -1,0 +1,151 @@
+//! Measures an index, and honest baselines on the same text.
+
+mod common;
+
+use std::{collections::BTreeMap, path::PathBuf, time::Instant};
+
+use anyhow::{Result, ensure};
+use cart_retrieval::{
+    data::DataFolder,
+    eval::{
+        Bm25, Bm25Config, BootstrapConfig, DualTowerConfig, EvalRecord, Ranking, TruncatedTies,
+        bootstrap, evaluate, markdown_table, write_json,
+    },
+    prelude::*,
+};
+use clap::Parser;
+use common::{
+    backend::{self, Inference, Training},
+    recipe::Recipe,
+};
+
+/// Recall and MRR of an index, with confidence intervals, beside BM25 and a dual tower.
+#[derive(Parser)]
+struct Args {
+    /// Folder with features, ids.txt and captions.jsonl.
+    #[arg(long)]
+    data: PathBuf,
+    /// The recipe the index was trained with: it says which captions query.
+    #[arg(long)]
+    recipe: PathBuf,
+    /// The index; without it only baselines are measured.
+    #[arg(long)]
+    index: Option<PathBuf>,
+    /// Name of the index in the report.
+    #[arg(long, default_value = "CART")]
+    method: String,
+    /// Width of the beam, if not the index's.
+    #[arg(long)]
+    beam: Option<usize>,
+    /// Also measures BM25 over the training text of each candidate.
+    #[arg(long)]
+    bm25: bool,
+    /// Also trains and measures a dual tower with the recipe's text encoder, for this many epochs.
+    #[arg(long)]
+    dual_tower: Option<usize>,
+    /// Seed of the dual tower, if not the recipe's.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Seconds the index was trained for, for the report.
+    #[arg(long, default_value_t = 0.0)]
+    seconds: f64,
+    /// Writes the figures as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let some = args.index.is_some() || args.bm25 || args.dual_tower.is_some();
+    ensure!(some, "nothing to measure: give --index, --bm25 or --dual-tower EPOCHS");
+    let recipe = Recipe::read(&args.recipe)?;
+    let seed = args.seed.unwrap_or(recipe.seed);
+    let device = backend::Device::default();
+    let stop = common::stop_on_ctrl_c()?;
+    let data = DataFolder::open(&args.data)?;
+    let (train, _) = recipe.captions(&data)?;
+    let queries = data.select(&recipe.queries)?;
+    // A text that describes several candidates has found its own when it finds any of them.
+    let mut same_text: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+    for query in &queries {
+        same_text.entry(query.text.to_lowercase()).or_default().push(query.item);
+    }
+    let texts: Vec<&str> = queries.iter().map(|query| query.text.as_str()).collect();
+    let relevant: Vec<&[u32]> =
+        queries.iter().map(|query| same_text[&query.text.to_lowercase()].as_slice()).collect();
+
+    let mut records = Vec::new();
+    let mut measure =
+        |method: &str, rankings: Vec<Ranking>, ties: TruncatedTies, seconds: f64| -> Result<()> {
+            let scores = evaluate(&rankings, &relevant, data.items.len(), ties)?;
+            let metrics = scores.metrics();
+            println!("{method}: {metrics}");
+            let intervals = bootstrap(&scores, &BootstrapConfig::default())?;
+            records.push(
+                EvalRecord::new(&recipe.dataset, &recipe.protocol, method, &metrics)
+                    .with_intervals(&intervals)
+                    .with_seed(seed)
+                    .with_seconds(seconds)
+                    .with_hardware(common::hardware())
+                    .with_command(common::command()),
+            );
+            Ok(())
+        };
+    if let Some(folder) = &args.index {
+        let retriever = Retriever::<Inference>::load(folder, &device)?;
+        ensure!(
+            retriever.index().ids().iter().eq(data.items.ids().iter()),
+            "the index holds other candidates than {}: evaluate it on the data it was trained on",
+            args.data.display()
+        );
+        let beam = args.beam.unwrap_or(retriever.beam().width);
+        let started = Instant::now();
+        let rankings = retriever.search_all(&texts).top(beam.min(50)).beam(beam).rankings()?;
+        let per_second = texts.len() as f64 / started.elapsed().as_secs_f64();
+        measure(&args.method, rankings, TruncatedTies::Listed, args.seconds)?;
+        println!("{per_second:.0} queries/s at beam {beam}");
+    }
+    if args.bm25 {
+        let documents: Vec<(u32, &str)> =
+            train.iter().map(|caption| (caption.item, caption.text.as_str())).collect();
+        let started = Instant::now();
+        let bm25 = Bm25::fit(&documents, data.items.len(), &Bm25Config::default())?;
+        let rankings = bm25.search_all(&texts, data.items.len());
+        let seconds = started.elapsed().as_secs_f64();
+        measure("BM25 over training text", rankings, TruncatedTies::Listed, seconds)?;
+    }
+    if let Some(epochs) = args.dual_tower {
+        let tokenizer = recipe.tokenizer(&train)?;
+        let training = &recipe.training;
+        let encoder = CartConfig::new(tokenizer.vocabulary(), one_level()?)
+            .with_width(recipe.model.d_model, recipe.model.d_ff, recipe.model.n_heads)
+            .with_layers(recipe.model.encoder_layers, 1)
+            .with_max_tokens(recipe.model.max_tokens)
+            .with_dropout(recipe.model.dropout)
+            .encoder();
+        let config = DualTowerConfig {
+            epochs,
+            batch_size: training.batch_size,
+            learning_rate: training.learning_rate,
+            weight_decay: training.weight_decay,
+            word_dropout: training.word_dropout,
+            seed,
+            ..DualTowerConfig::new(encoder)
+        };
+        let started = Instant::now();
+        let tower = config.fit::<Training>(&tokenizer, &train, &data.items, &stop, &device)?;
+        let seconds = started.elapsed().as_secs_f64();
+        let rankings = tower.search_all(&texts, 50)?;
+        measure("dual tower", rankings, TruncatedTies::Listed, seconds)?;
+    }
+    println!("\n{}", markdown_table(&records));
+    if let Some(path) = &args.json {
+        write_json(path, &records)?;
+    }
+    Ok(())
+}
+
+/// A vocabulary for a configuration of which only the encoder is used.
+fn one_level() -> Result<cart_retrieval::identifier::Vocabulary> {
+    Ok(cart_retrieval::identifier::Vocabulary::new(vec![1])?)
+}

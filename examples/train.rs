@@ -1,0 +1,138 @@
+//! Trains an index: a folder in the data contract and a recipe in, an index folder out.
+//!
+//! Ctrl-C stops after the step at hand and keeps a checkpoint; `--resume` goes on from it.
+
+mod common;
+
+use std::{path::PathBuf, time::Instant};
+
+use anyhow::{Result, bail};
+use cart_retrieval::{
+    data::{DataFolder, audit},
+    prelude::*,
+    train::{StopReason, TrainEvent},
+};
+use clap::{Parser, ValueEnum};
+use common::{
+    backend::{self, Inference, Training},
+    progress,
+    recipe::Recipe,
+};
+
+/// Trains a generative index over a folder of candidates and captions.
+#[derive(Parser)]
+struct Args {
+    /// Folder with features, ids.txt and captions.jsonl.
+    #[arg(long)]
+    data: PathBuf,
+    /// Recipe; those of the real data sets are in examples/recipes.
+    #[arg(long)]
+    recipe: PathBuf,
+    /// Folder for the index.
+    #[arg(long)]
+    out: PathBuf,
+    /// Folder for checkpoints (the index's with "-training" behind it unless told).
+    #[arg(long)]
+    run: Option<PathBuf>,
+    /// Goes on with the training in that folder.
+    #[arg(long)]
+    resume: bool,
+    /// Another seed than the recipe's.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Other passes than the recipe's.
+    #[arg(long)]
+    epochs: Option<usize>,
+    /// Another fusion than the recipe's (an ablation).
+    #[arg(long)]
+    fusion: Option<Fusion>,
+    /// Residual K-Means in place of the recipe's fine quantizer (an ablation).
+    #[arg(long)]
+    rq_kmeans: bool,
+    /// Shows burn-train's terminal dashboard (build with --features tui).
+    #[arg(long)]
+    dashboard: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Fusion {
+    None,
+    Coarse,
+    Fine,
+    Both,
+}
+
+impl From<Fusion> for FusionMode {
+    fn from(fusion: Fusion) -> Self {
+        match fusion {
+            Fusion::None => Self::None,
+            Fusion::Coarse => Self::Coarse,
+            Fusion::Fine => Self::Fine,
+            Fusion::Both => Self::Both,
+        }
+    }
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let started = Instant::now();
+    let mut recipe = Recipe::read(&args.recipe)?;
+    if let Some(seed) = args.seed {
+        recipe = recipe.with_seed(seed);
+    }
+    if args.rq_kmeans {
+        recipe = recipe.with_rq_kmeans();
+    }
+    recipe.training.epochs = args.epochs.unwrap_or(recipe.training.epochs);
+    recipe.model.fusion = args.fusion.map_or(recipe.model.fusion, FusionMode::from);
+    let device = backend::Device::default();
+    let stop = common::stop_on_ctrl_c()?;
+    Retriever::<Inference>::check_folder(&args.out)?;
+    println!("backend {}, seed {}", backend::NAME, recipe.seed);
+
+    let data = DataFolder::open(&args.data)?;
+    let (train, valid) = recipe.captions(&data)?;
+    println!("{} candidates, {} training captions", data.items.len(), train.len());
+    println!("{}", data.items.check()?);
+    println!("{}", audit(&train, &data.select(&recipe.queries)?));
+
+    let quantizer = recipe.quantizer().fit_with_progress::<Training>(
+        &data.items,
+        &device,
+        &mut progress::quantizer(stop.clone()),
+    )?;
+    let index = quantizer.assign(&data.items)?;
+    println!("{}", index.health());
+    index.ensure_healthy(&recipe.health)?;
+
+    let tokenizer = recipe.tokenizer(&train)?;
+    let config = recipe.model(&tokenizer, &index);
+    println!("{}", config.num_params());
+    let pairs = TrainingData::new(&tokenizer, &train, &valid, &index)?;
+    let run = args.run.unwrap_or_else(|| {
+        let mut name = args.out.clone().into_os_string();
+        name.push("-training");
+        name.into()
+    });
+    let (listener, _) = progress::training();
+    let trained = Trainer::new(recipe.training())
+        .with_folder(&run)
+        .with_resume(args.resume)
+        .with_stop(stop)
+        .with_dashboard(args.dashboard)
+        .with_listener(move |event: TrainEvent| listener(event))
+        .fit(config.init::<Training>(&device)?, &pairs, &device)?;
+    if trained.reason == StopReason::Interrupted {
+        bail!("stopped; the checkpoint is in {}: add --resume to go on", run.display());
+    }
+    Retriever::new(trained.model, config, tokenizer, quantizer, index, device)?
+        .with_beam(recipe.beam)
+        .save(&args.out)?;
+    println!(
+        "index in {}; trained for {:.0} s, {:.0} s in all",
+        args.out.display(),
+        trained.seconds,
+        started.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
