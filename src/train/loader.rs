@@ -190,13 +190,13 @@ impl<B: Backend> TrainLoader<B> {
             false => order = weighted_draws(train, &mut rng),
         }
         let batch = self.config.batch_size;
-        for window in order.chunks_mut(WINDOW * batch) {
+        // The last batch may be short: cut off before sorting, it holds captions of any length.
+        let (whole, rest) = order.split_at_mut(train.len() / batch * batch);
+        for window in whole.chunks_mut(WINDOW * batch) {
             window.sort_by_key(|&index| train[index as usize].example.tokens.len());
         }
-        // The last batch may be short, and stays last.
-        let mut batches: Vec<&[u32]> = order.chunks_exact(batch).collect();
+        let mut batches: Vec<&[u32]> = whole.chunks_exact(batch).collect();
         batches.shuffle(&mut rng);
-        let rest = order.chunks_exact(batch).remainder();
         let order = Arc::new([batches.concat(), rest.to_vec()].concat());
         *kept = Some((pass, order.clone()));
         order

@@ -116,7 +116,8 @@ pub(super) struct EventRenderer {
     loss_id: Option<MetricId>,
     loss: f64,
     count: f64,
-    round: usize,
+    /// Whether a round has just ended.
+    fresh: bool,
 }
 
 impl EventRenderer {
@@ -131,6 +132,10 @@ impl MetricsRendererTraining for EventRenderer {
         if let MetricState::Numeric(entry, value) = state
             && Some(&entry.metric_id) == self.loss_id.as_ref()
         {
+            // Comes before the round's number is known: a new round starts with the next value.
+            if std::mem::take(&mut self.fresh) {
+                (self.loss, self.count) = (0.0, 0.0);
+            }
             self.loss += value.current();
             self.count += 1.0;
         }
@@ -140,11 +145,8 @@ impl MetricsRendererTraining for EventRenderer {
 
     fn render_train(&mut self, item: TrainingProgress, _indicators: Vec<ProgressType>) {
         self.done += 1;
-        let round = item.global_progress.items_processed;
         let loss = self.loss / self.count.max(1.0);
-        if round != self.round {
-            (self.round, self.loss, self.count) = (round, 0.0, 0.0);
-        }
+        self.fresh = item.progress.is_some_and(|p| p.items_processed >= p.items_total);
         let step = self.first + self.done;
         (self.listener)(TrainEvent::Step { step, steps: self.position.steps(), loss });
     }
