@@ -123,7 +123,16 @@ pub(super) struct EventRenderer {
 impl EventRenderer {
     pub(super) fn new(listener: Listener, position: Position) -> Self {
         let first = position.step();
-        Self { listener, position, first, done: 0, loss_id: None, loss: 0.0, count: 0.0, round: 0 }
+        Self {
+            listener,
+            position,
+            first,
+            done: 0,
+            loss_id: None,
+            loss: 0.0,
+            count: 0.0,
+            fresh: false,
+        }
     }
 }
 
