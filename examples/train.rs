@@ -49,6 +49,9 @@ struct Args {
     /// Residual K-Means in place of the recipe's fine quantizer (an ablation).
     #[arg(long)]
     rq_kmeans: bool,
+    /// Another limit on the share of items with a code in common than the recipe's.
+    #[arg(long)]
+    max_shared_items: Option<f64>,
     /// Shows burn-train's terminal dashboard (build with --features tui).
     #[arg(long)]
     dashboard: bool,
@@ -85,6 +88,8 @@ fn main() -> Result<()> {
     }
     recipe.training.epochs = args.epochs.unwrap_or(recipe.training.epochs);
     recipe.model.fusion = args.fusion.map_or(recipe.model.fusion, FusionMode::from);
+    let health = &mut recipe.health;
+    health.max_shared_items = args.max_shared_items.unwrap_or(health.max_shared_items);
     let device = backend::Device::default();
     let stop = common::stop_on_ctrl_c()?;
     Retriever::<Inference>::check_folder(&args.out)?;

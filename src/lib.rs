@@ -1,4 +1,65 @@
-//! CART.
+//! Generative cross-modal retrieval with coarse-to-fine semantic identifiers (CART, Fang et al.,
+//! arXiv 2406.17507, ACL 2025), on [burn].
+//!
+//! A text query comes in; an image, a sound or a video comes out. Every candidate gets an
+//! *identifier*, a short sequence of tokens: a coarse token (K-Means over a frozen encoder's
+//! embedding), fine tokens (RQ-VAE over the residual) and a unique token. A text encoder whose layers
+//! are all fused into an autoregressive decoder *generates* the identifier, constrained by a trie of
+//! the identifiers that exist.
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | [`features`] | candidate embeddings: `.npy`, `.npz`, `.safetensors`, memory-mapped and checked |
+//! | [`quantizer`] | K-Means, RQ-VAE, RQ-KMeans, hierarchical K-Means, coarse-to-fine, health report |
+//! | [`identifier`], [`trie`] | identifiers, unique tokens, the flat trie |
+//! | [`data`] | captions, splits, tokenizers, batches, the procedural benchmark |
+//! | [`nn`], [`model`] | attention, encoder, fusion, decoder; the network and its loss |
+//! | [`train`] | training on burn-train's learner, checkpoints, resumption |
+//! | [`decode`] | beam search over the trie, exhaustive scoring |
+//! | [`retrieve`] | [`Retriever`](retrieve::Retriever), the front door; the index folder |
+//! | [`eval`] | Recall@K, MRR, confidence intervals; BM25 and dual-tower baselines |
+//! | [`storage`] | atomic writes, checksums, named tensors |
+//!
+//! Neural modules are generic over a burn `Backend`; the library itself depends on none. Choose one
+//! by a cargo feature (`flex`, `ndarray`, `tch`, `wgpu`, `vulkan`, `metal`, `cuda`).
+//!
+//! # Example
+//! From a folder with `features.npy`, `ids.txt` and `captions.jsonl` to answers:
+//! ```no_run
+//! use burn::backend::{Autodiff, Flex};
+//! use cart_retrieval::{data::DataFolder, prelude::*, quantizer::HealthThresholds};
+//!
+//! # fn main() -> cart_retrieval::Result<()> {
+//! type Training = Autodiff<Flex>;
+//! let device = Default::default();
+//! let data = DataFolder::open("my-data")?;
+//! let captions = data.select(&CaptionFilter::default())?;
+//!
+//! let quantizer = CoarseToFineConfig::new(32, vec![64; 3]).fit::<Training>(&data.items, &device)?;
+//! let index = quantizer.assign(&data.items)?;
+//! println!("{}", index.health());
+//! index.ensure_healthy(&HealthThresholds::default())?;
+//!
+//! let texts = captions.iter().map(|caption| caption.text.as_str());
+//! let tokenizer = TextTokenizer::train(texts, &TokenizerConfig::default(), 40)?;
+//! let config = CartConfig::new(tokenizer.vocabulary(), index.vocabulary().clone())
+//!     .with_max_tokens(tokenizer.max_tokens());
+//! let pairs = TrainingData::new(&tokenizer, &captions, &[], &index)?;
+//! let trained = Trainer::new(TrainConfig::default())
+//!     .fit(config.init::<Training>(&device)?, &pairs, &device)?;
+//!
+//! let retriever =
+//!     Retriever::new(trained.model, config, tokenizer, quantizer, index, device)?;
+//! for hit in retriever.search("two dogs play in the snow").top(10).run()? {
+//!     println!("{}  {:.3}", hit.id, hit.score);
+//! }
+//! retriever.save("my-index")?;
+//! # Ok(())
+//! # }
+//! ```
+
+#![warn(missing_docs)]
+
 pub mod data;
 pub mod decode;
 pub mod error;
@@ -13,4 +74,5 @@ pub mod retrieve;
 pub mod storage;
 pub mod train;
 pub mod trie;
+
 pub use error::{Error, Result};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use cart_retrieval::{
     data::DataFolder,
     prelude::*,
@@ -63,7 +63,15 @@ impl Recipe {
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read the recipe {}", path.display()))?;
-        toml::from_str(&text).with_context(|| format!("the recipe {}", path.display()))
+        let recipe: Self =
+            toml::from_str(&text).with_context(|| format!("the recipe {}", path.display()))?;
+        ensure!(
+            recipe.beam.scope == recipe.training.loss.scope,
+            "the recipe {}: [beam] and [training.loss] name different scopes; a beam scores well \
+             only what the loss trained",
+            path.display()
+        );
+        Ok(recipe)
     }
 
     /// Sets the seed of all parts.

@@ -36,7 +36,7 @@ pub struct TokenizerConfig {
     pub model: TokenizerModel,
     /// Most tokens, special ones included.
     pub vocabulary: usize,
-    /// Times a piece must occur to become a token.
+    /// Times a piece of several characters must occur to become a token.
     pub min_frequency: u64,
     /// Whether case and accents are dropped.
     pub lowercase: bool,

@@ -91,17 +91,6 @@ pub struct IdentifierLoss<B: Backend> {
     pub consistency: Tensor<B, 1>,
 }
 
-/// The loss of a batch as numbers.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct LossParts {
-    /// What is minimised.
-    pub total: f64,
-    /// Cross-entropy alone, nats per level.
-    pub cross_entropy: f64,
-    /// Symmetric KL between the two passes.
-    pub consistency: f64,
-}
-
 impl LossConfig {
     /// The loss of teacher-forced logits.
     ///
@@ -184,7 +173,10 @@ mod tests {
 
     type B = Flex;
 
-    fn fixture() -> (Vec<Tensor<B, 2>>, Vec<[u16; 2]>, Vec<Vec<bool>>) {
+    /// Logits per level, identifiers, legal tokens per level.
+    type Fixture = (Vec<Tensor<B, 2>>, Vec<[u16; 2]>, Vec<Vec<bool>>);
+
+    fn fixture() -> Fixture {
         let device = Default::default();
         let mut init = WeightInit::new(8);
         let logits = vec![

@@ -6,4 +6,4 @@ mod loss;
 
 pub use cart::{Cart, EncodedQueries};
 pub use config::{CartConfig, ParameterCount, Preset};
-pub use loss::{IdentifierLoss, LossConfig, LossParts, Scope};
+pub use loss::{IdentifierLoss, LossConfig, Scope};

@@ -140,7 +140,7 @@ impl<B: Backend> Attention<B> {
     ///
     /// # Shapes
     /// - `queries`: `[batch, n, d_model]`
-    /// - `bias`, added to the scores: `[batch or 1, 1, n or 1, tokens]`
+    /// - `bias`, added to the scores: `[batch or 1, heads or 1, n or 1, tokens]`
     /// - returns: `[batch, n, d_model]`
     pub fn forward(
         &self,

@@ -245,7 +245,7 @@ mod tests {
         }
         padded
             .mean_pooled()
-            .slice([0..1])
+            .narrow(0, 0, 1)
             .into_data()
             .assert_approx_eq::<f32>(&alone.mean_pooled().into_data(), Tolerance::absolute(1e-5));
     }

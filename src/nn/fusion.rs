@@ -151,7 +151,7 @@ impl<B: Backend> GatedAttention<B> {
     ///
     /// # Shapes
     /// - `y`, output: `[batch, n, d_model]`
-    /// - `bias`: `[batch, 1, 1, tokens]`
+    /// - `bias`: `[batch, heads or 1, n or 1, tokens]`
     pub fn forward(
         &self,
         y: Tensor<B, 3>,
@@ -173,7 +173,7 @@ impl<B: Backend> FineFusion<B> {
     ///
     /// # Shapes
     /// - `y`, output: `[batch, n, d_model]`
-    /// - `bias`: `[S * batch, 1, 1, tokens]`
+    /// - `bias`: `[S * batch, heads or 1, n or 1, tokens]`
     pub fn forward(
         &self,
         y: Tensor<B, 3>,

@@ -12,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 ///
 /// burn's initialisers draw lazily from the backend's global generator: a clone made before first
 /// use gets other weights, and so does any run with another random operation in between. Weights
-/// made here exist at once and depend on the seed and the order of calls only.
+/// drawn here exist at once and depend on the seed and the order of calls only.
 ///
 /// # Example
 /// ```

@@ -37,7 +37,7 @@ impl<B: Backend> CoarseToFine<B> {
     /// The quantizer as the bytes of a safetensors file.
     ///
     /// # Errors
-    /// [`Error::Quantizer`] when a tensor cannot be read back from its device.
+    /// [`Error::Model`] when a tensor cannot be read back from its device.
     pub fn to_safetensors(&self) -> Result<Vec<u8>> {
         let mut tensors = NamedTensors::new();
         let coarse = self.coarse();
@@ -102,6 +102,14 @@ impl<B: Backend> CoarseToFine<B> {
                 };
                 let mut network = config.init_network::<B>(dim, device);
                 load_module::<B, _>(&mut network, &mut tensors, "fine.network.")?;
+                if scaling.mean.len() != dim {
+                    return Err(Error::quantizer(
+                        "fine.mean",
+                        format!("{dim} values"),
+                        scaling.mean.len().to_string(),
+                        "save the index again",
+                    ));
+                }
                 FineQuantizer::RqVae(RqVae::from_parts(config, scaling, network, device.clone())?)
             }
             FineMeta::RqKmeans { levels } => {

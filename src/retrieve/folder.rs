@@ -104,10 +104,11 @@ impl Manifest {
     /// Recomputes the checksum of every file.
     ///
     /// # Errors
-    /// [`Error::Index`] naming the first file that is missing, cut or changed.
+    /// [`Error::Index`] naming the first file that was cut or changed, [`Error::Io`] naming one that
+    /// is missing.
     pub fn verify(&self, folder: impl AsRef<Path>) -> Result<()> {
         for file in self.files.values() {
-            let path = folder.as_ref().join(&file.name);
+            let path = plain_path(folder.as_ref(), file)?;
             let found = hex(&sha256_file(&path)?);
             if found != file.sha256 {
                 return Err(changed(&path, &file.sha256, &found));
@@ -126,16 +127,7 @@ impl Manifest {
                 "save the index again",
             )
         })?;
-        // A name with a folder in it is not one that we wrote.
-        if Path::new(&file.name).file_name() != Some(file.name.as_ref()) {
-            return Err(Error::index(
-                folder.join(MANIFEST).display().to_string(),
-                "plain file names",
-                format!("{:?}", file.name),
-                "save the index again",
-            ));
-        }
-        let path = folder.join(&file.name);
+        let path = plain_path(folder, file)?;
         let length = std::fs::metadata(&path).map_err(|e| Error::io("read", &path, e))?.len();
         if length != file.bytes {
             return Err(Error::index(
@@ -152,6 +144,19 @@ impl Manifest {
         }
         Ok(bytes)
     }
+}
+
+/// The path of a file, whose name must not lead out of the folder.
+fn plain_path(folder: &Path, file: &ManifestFile) -> Result<PathBuf> {
+    if Path::new(&file.name).file_name() != Some(file.name.as_ref()) {
+        return Err(Error::index(
+            folder.join(MANIFEST).display().to_string(),
+            "plain file names",
+            format!("{:?}", file.name),
+            "save the index again",
+        ));
+    }
+    Ok(folder.join(&file.name))
 }
 
 fn changed(path: &Path, expected: &str, found: &str) -> Error {
@@ -176,12 +181,13 @@ impl<B: Backend> Retriever<B> {
             Err(e) => Err(Error::io("read", folder, e)),
             Ok(mut entries) => match entries.next() {
                 None => Ok(()),
-                Some(_) if Manifest::read(folder).is_ok() => Ok(()),
+                // An index that cannot be read is not replaced either: its error says why.
+                Some(_) if folder.join(MANIFEST).exists() => Manifest::read(folder).map(|_| ()),
                 Some(entry) => Err(Error::index(
                     folder.display().to_string(),
                     "a new or empty folder, or an index of this library",
                     match entry {
-                        Ok(entry) => format!("{:?} and no manifest of ours", entry.file_name()),
+                        Ok(entry) => format!("{:?} and no {MANIFEST}", entry.file_name()),
                         Err(error) => error.to_string(),
                     },
                     "choose another folder; nothing was touched",

@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    decode::BeamConfig,
     error::{Error, Result},
     model::LossConfig,
 };
@@ -37,12 +36,12 @@ pub struct TrainConfig {
     pub loss: LossConfig,
     /// Share of a caption's tokens that are left out, anew at every step.
     pub word_dropout: f64,
-    /// Number of validations, evenly spread.
+    /// Number of stretches between validations; one more or less where the steps do not divide.
     pub validations: usize,
     /// Most validation queries; the first ones are taken.
     pub validation_queries: usize,
-    /// Beam of the validation.
-    pub validation_beam: BeamConfig,
+    /// Width of the beam of the validation; its scope is the loss's.
+    pub validation_beam: usize,
     /// Validations without improvement after which training stops; 0 never stops early.
     pub patience: usize,
     /// Seed of order, dropout and word dropout.
@@ -63,7 +62,7 @@ impl Default for TrainConfig {
             word_dropout: 0.0,
             validations: 20,
             validation_queries: 500,
-            validation_beam: BeamConfig { width: 10, ..BeamConfig::default() },
+            validation_beam: 10,
             patience: 0,
             seed: 0,
         }
@@ -83,6 +82,7 @@ impl TrainConfig {
             ("epochs", self.epochs),
             ("batch_size", self.batch_size),
             ("validations", self.validations),
+            ("validation_beam", self.validation_beam),
         ] {
             if value == 0 {
                 return problem(name, "at least 1", "0".into());
@@ -105,7 +105,6 @@ impl TrainConfig {
                 return problem(name, "a number of at least 0", value.to_string());
             }
         }
-        self.validation_beam.validate()?;
         self.loss.validate(levels)
     }
 }

@@ -20,7 +20,7 @@ pub struct RoundSummary {
     pub recall_at_1: Option<f64>,
     /// Recall@10 on the validation queries.
     pub recall_at_10: Option<f64>,
-    /// MRR@10 on the validation queries: what the best model is chosen by.
+    /// MRR@10 on the validation queries; breaks ties of Recall@1 in the choice of the best model.
     pub mrr_at_10: Option<f64>,
 }
 

@@ -57,7 +57,7 @@ pub struct ValidBatch<B: Backend> {
 #[derive(Debug)]
 pub(super) struct Context {
     pub(super) loss: LossConfig,
-    pub(super) beam: BeamConfig,
+    pub(super) beam: usize,
     pub(super) trie: Arc<Trie>,
     pub(super) rounds: Arc<Mutex<Rounds>>,
     pub(super) diverged: Arc<AtomicBool>,
@@ -87,6 +87,10 @@ impl<B: AutodiffBackend> TrainStep for CartLearner<B> {
             _ => self.parts(&batch, &parts, &device),
         };
         let diverged = self.context.diverged.clone();
+        if on_host::<B>(&device) && !loss.clone().into_data().iter::<f32>().all(f32::is_finite) {
+            // Where reading costs no wait, no step is built on a loss that is no number.
+            diverged.store(true, Ordering::Relaxed);
+        }
         TrainOutput { grads, item: StepOutput { loss, pairs, diverged } }
     }
 }
@@ -195,8 +199,8 @@ impl<B: Backend> InferenceStep for CartLearner<B> {
         let loss = config.forward(logits, batch.targets.identifiers, &batch.targets.legal, 1);
         let loss = loss.total.into_data().iter::<f64>().next().unwrap_or(f64::NAN);
         let encoded = self.cart.encode(queries.tokens, queries.padding);
-        let Ok(answers) = beam_search(&self.cart, &encoded, &self.context.trie, &self.context.beam)
-        else {
+        let beam = BeamConfig { width: self.context.beam, scope: self.context.loss.scope };
+        let Ok(answers) = beam_search(&self.cart, &encoded, &self.context.trie, &beam) else {
             self.context.diverged.store(true, Ordering::Relaxed);
             return ValidOutput { loss, recall_at_1: 0.0, queries: batch.items.len() };
         };

@@ -7,7 +7,7 @@
 
 use std::sync::{
     Arc, Mutex,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use burn::{
@@ -16,6 +16,7 @@ use burn::{
 };
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
+use sha2::{Digest, Sha256};
 
 use super::{StopFlag, TrainBatch, TrainConfig, ValidBatch};
 use crate::{
@@ -23,6 +24,7 @@ use crate::{
     error::{Error, Result},
     identifier::Codes,
     quantizer::CandidateIndex,
+    storage::hex,
     trie::Trie,
 };
 
@@ -103,6 +105,21 @@ impl TrainingData {
         self.valid.len()
     }
 
+    /// SHA-256 of pairs and identifiers, in hexadecimal: what a resumed training must share.
+    pub(super) fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        let mut pair = |example: &Example, weight: f32| {
+            hash.update(example.item.to_le_bytes());
+            hash.update(weight.to_le_bytes());
+            hash.update((example.tokens.len() as u64).to_le_bytes());
+            example.tokens.iter().for_each(|token| hash.update(token.to_le_bytes()));
+        };
+        self.train.iter().for_each(|weighted| pair(&weighted.example, weighted.weight));
+        self.valid.iter().for_each(|example| pair(example, 0.0));
+        self.identifiers.as_flat().iter().for_each(|token| hash.update(token.to_le_bytes()));
+        hex(&hash.finalize())
+    }
+
     /// The trie of the candidates.
     pub fn trie(&self) -> &Arc<Trie> {
         &self.trie
@@ -133,6 +150,11 @@ impl Position {
         self.step.load(Ordering::Relaxed)
     }
 
+    /// Whether all steps are done.
+    pub(super) fn is_finished(&self) -> bool {
+        self.step() >= self.steps
+    }
+
     /// Steps in all.
     pub(super) fn steps(&self) -> usize {
         self.steps
@@ -145,6 +167,9 @@ impl Position {
 
     /// Rounds still to run.
     pub(super) fn rounds_left(&self) -> usize {
+        if self.is_finished() {
+            return 0;
+        }
         self.steps.div_ceil(self.per_round) - self.step() / self.per_round
     }
 }
@@ -156,6 +181,8 @@ pub(super) struct TrainLoader<B: Backend> {
     pub(super) position: Position,
     pub(super) stop: StopFlag,
     pub(super) device: B::Device,
+    /// Raised when the loss was no number.
+    pub(super) diverged: Arc<AtomicBool>,
     /// The order of the pass at hand, and which pass that is.
     pub(super) order: Mutex<Option<(usize, Arc<Vec<u32>>)>>,
 }
@@ -166,9 +193,10 @@ impl<B: Backend> TrainLoader<B> {
         config: Arc<TrainConfig>,
         position: Position,
         stop: StopFlag,
+        diverged: Arc<AtomicBool>,
         device: B::Device,
     ) -> Self {
-        Self { data, config, position, stop, device, order: Mutex::new(None) }
+        Self { data, config, position, stop, device, diverged, order: Mutex::new(None) }
     }
 
     /// The order of the pairs in a pass: shuffled; then pairs of like length put into one batch
@@ -280,6 +308,7 @@ impl<B: Backend> DataLoader<B, TrainBatch<B>> for TrainLoader<B> {
             self.config.clone(),
             self.position.clone(),
             self.stop.clone(),
+            self.diverged.clone(),
             device.clone(),
         ))
     }
@@ -300,7 +329,8 @@ impl<B: Backend> Iterator for TrainRound<'_, B> {
     fn next(&mut self) -> Option<Self::Item> {
         let position = &self.loader.position;
         let step = position.step();
-        if step >= self.end || self.loader.stop.is_raised() {
+        let diverged = self.loader.diverged.load(Ordering::Relaxed);
+        if step >= self.end || diverged || self.loader.stop.is_raised() {
             return None;
         }
         let batch = self.loader.batch(step);

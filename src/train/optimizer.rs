@@ -1,4 +1,5 @@
-//! AdamW as papers mean it: the gradient clipped by its global norm, matrices decayed only.
+//! AdamW as papers mean it: the gradient clipped by its global norm; tensors of one dimension (norms
+//! and biases) are not decayed.
 //!
 //! burn's own clips each tensor by itself, decays norms and biases, and has larger epsilons.
 
@@ -231,15 +232,16 @@ mod tests {
     type A = Autodiff<Flex>;
 
     fn grads(linear: &Linear<A>, scale: f32) -> GradientsParams {
-        let input = Tensor::<A, 2>::ones([1, 3], &Default::default()).mul_scalar(scale);
-        GradientsParams::from_grads(linear.forward(input).sum().backward(), linear)
+        let input = Tensor::<A, 2>::ones([1, 3], &Default::default());
+        let loss = linear.forward(input).sum().mul_scalar(scale);
+        GradientsParams::from_grads(loss.backward(), linear)
     }
 
     #[test]
     fn the_norm_over_all_tensors_is_clipped_and_small_gradients_stay() {
         let linear = WeightInit::new(1).linear::<A>(3, 2, &Default::default());
         let optimizer = CartOptimizer::<Linear<A>, A>::new(0.0, 1.0);
-        for (scale, expected) in [(10.0, 1.0), (1e-3, f64::NAN)] {
+        for scale in [10.0, 1e-3] {
             let before = grads(&linear, scale);
             let weight = before.get::<Flex, 2>(linear.weight.id).unwrap();
             let bias = before.get::<Flex, 1>(linear.bias.as_ref().unwrap().id).unwrap();
@@ -252,8 +254,8 @@ mod tests {
                 clipped.get(linear.weight.id).unwrap(),
                 clipped.get(linear.bias.as_ref().unwrap().id).unwrap(),
             );
-            let expected = if full > 1.0 { expected } else { full };
-            approx::assert_relative_eq!(after, expected, max_relative = 1e-5);
+            assert_eq!(full > 1.0, scale > 1.0);
+            approx::assert_relative_eq!(after, full.min(1.0), max_relative = 1e-5);
         }
     }
 

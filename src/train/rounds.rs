@@ -49,6 +49,8 @@ pub(super) struct Rounds {
     at_hand: Option<Box<dyn Any + Send>>,
     position: Position,
     listener: Listener,
+    /// Queries of a whole validation.
+    expected: usize,
 }
 
 impl fmt::Debug for Rounds {
@@ -58,7 +60,7 @@ impl fmt::Debug for Rounds {
 }
 
 impl Rounds {
-    pub(super) fn new(position: Position, listener: Listener) -> Self {
+    pub(super) fn new(position: Position, listener: Listener, expected: usize) -> Self {
         Self {
             sums: Sums::default(),
             history: Vec::new(),
@@ -67,6 +69,7 @@ impl Rounds {
             at_hand: None,
             position,
             listener,
+            expected,
         }
     }
 
@@ -109,7 +112,9 @@ impl Rounds {
             return;
         }
         let sums = std::mem::take(&mut self.sums);
-        let mean = |sum: f64| (sums.queries > 0).then(|| sum / sums.queries as f64);
+        // A validation that was cut short by a stop says nothing that compares with the others.
+        let whole = sums.queries > 0 && sums.queries == self.expected;
+        let mean = |sum: f64| whole.then(|| sum / sums.queries as f64);
         let summary = RoundSummary {
             round,
             step: self.position.step(),
@@ -149,7 +154,8 @@ impl Rounds {
 
     /// Validations since the best one.
     fn without_improvement(&self) -> usize {
-        self.best.map_or(0, |best| self.history.len() - 1 - best)
+        let since = self.best.map_or(0, |best| best + 1);
+        self.history[since..].iter().filter(|round| round.recall_at_1.is_some()).count()
     }
 }
 
@@ -214,7 +220,7 @@ impl EarlyStoppingStrategy for StopRule {
         if failed || self.diverged.load(Ordering::Relaxed) {
             return true;
         }
-        if self.stop.is_raised() {
+        if self.stop.is_raised() && !rounds.position.is_finished() {
             *reason = StopReason::Interrupted;
             return true;
         }

@@ -16,6 +16,7 @@ use burn::{
     },
 };
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use super::{
     AtomicRecorder, CartLearner, CartOptimizer, RoundSummary, StopFlag, StopReason, TrainConfig,
@@ -29,6 +30,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     model::Cart,
+    storage::{NamedTensors, hex},
 };
 
 /// Trains a network.
@@ -110,8 +112,8 @@ impl Trainer {
 
     /// Trains.
     ///
-    /// The same model, data, settings and backend give the same result, provided no other thread
-    /// draws from the backend's generator meanwhile.
+    /// The same model, data, settings, backend and number of threads give the same result, provided
+    /// no other thread draws from the backend's generator meanwhile.
     ///
     /// # Errors
     /// - [`Error::Config`] for settings out of range.
@@ -131,7 +133,8 @@ impl Trainer {
         let run = json!({
             "config": &*config, "pairs": data.pairs(), "validation": data.valid_pairs(),
             "candidates": data.trie().len(), "vocabulary": data.trie().vocabulary(),
-            "parameters": model.num_params(),
+            "parameters": model.num_params(), "data": data.digest(),
+            "initial weights": digest::<B>(&model)?,
         });
         let state = self.prepare_folder(run)?;
         let resumed = match (&self.folder, &state) {
@@ -140,7 +143,9 @@ impl Trainer {
         };
         let (round, step) = resumed.as_ref().map_or((0, 0), |(saved, _)| (saved.round, saved.step));
         let position = Position::new(step, steps, config.validations);
-        let rounds = Arc::new(Mutex::new(Rounds::new(position.clone(), self.listener.clone())));
+        let expected = data.valid_pairs().min(config.validation_queries);
+        let rounds = Rounds::new(position.clone(), self.listener.clone(), expected);
+        let rounds = Arc::new(Mutex::new(rounds));
         let diverged = Arc::new(AtomicBool::new(false));
         let context = Arc::new(Context {
             loss: config.loss.clone(),
@@ -155,11 +160,21 @@ impl Trainer {
         if let (Some(folder), Some((saved, history))) = (&self.folder, resumed) {
             let best = state.as_ref().and_then(|state| state.best_round);
             check_readable::<B>(folder, saved.round, device)?;
-            let best = best.filter(|&best| best <= saved.round).and_then(|best| {
-                let record =
-                    AtomicRecorder::default().load(file(folder, "model", best), device).ok()?;
-                Some((best, learner.clone().load_record(record).into_cart()))
-            });
+            let best = match best.filter(|&best| best <= saved.round) {
+                Some(best) => {
+                    let path = file(folder, "model", best);
+                    let record = AtomicRecorder::default().load(path, device).map_err(|e| {
+                        Error::checkpoint(
+                            format!("round {best}, the best so far"),
+                            "a whole checkpoint",
+                            e.to_string(),
+                            "restore its files, or train again in another folder",
+                        )
+                    })?;
+                    Some((best, learner.clone().load_record(record).into_cart()))
+                }
+                None => None,
+            };
             rounds.lock().unwrap_or_else(|e| e.into_inner()).restore(history, best);
         }
         (self.listener)(TrainEvent::Started { step, steps });
@@ -170,6 +185,7 @@ impl Trainer {
             config.clone(),
             position.clone(),
             self.stop.clone(),
+            diverged.clone(),
             device.clone(),
         );
         let valid = ValidLoader::<B::InnerBackend> {
@@ -233,13 +249,19 @@ impl Trainer {
         };
 
         std::mem::replace(&mut *failure.lock().unwrap_or_else(|e| e.into_inner()), Ok(()))?;
-        if let Some(message) = interrupter.should_stop().then(|| interrupter.get_message()) {
-            return Err(Error::checkpoint(
-                "saving a checkpoint",
-                "room and rights to write it",
-                message.unwrap_or_else(|| "a stop from the dashboard".into()),
-                "make room, then resume: the last whole checkpoint is kept",
-            ));
+        if interrupter.should_stop() {
+            // burn-train has one flag for a failed checkpoint and for the dashboard's quit key.
+            let message = interrupter.get_message().unwrap_or_default();
+            if ["I/O Error", "Recorder error", "Unknown error"].iter().any(|e| message.contains(e))
+            {
+                return Err(Error::checkpoint(
+                    "saving a checkpoint",
+                    "room and rights to write it",
+                    message,
+                    "make room, then resume: the last whole checkpoint is kept",
+                ));
+            }
+            *reason.lock().unwrap_or_else(|e| e.into_inner()) = StopReason::Interrupted;
         }
         if diverged.load(Ordering::Relaxed) {
             return Err(Error::training(
@@ -312,6 +334,13 @@ impl Trainer {
         }
         Ok(Some(state))
     }
+}
+
+/// SHA-256 of all weights, in hexadecimal.
+fn digest<B: Backend>(model: &Cart<B>) -> Result<String> {
+    let mut tensors = NamedTensors::new();
+    tensors.insert_module::<B, _>("", model)?;
+    Ok(hex(&Sha256::digest(tensors.to_bytes(&[])?)))
 }
 
 /// Reads what the learner is about to read, which would panic where this is an error.

@@ -2,7 +2,7 @@
 
 /// A prefix of identifiers: the rows `[lo, hi)` of the sorted table that start with it.
 ///
-/// Sixteen bytes, `Copy`, and meaningless for any other trie than the one it came from.
+/// Twelve bytes, `Copy`, and meaningless for any other trie than the one it came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Node {
     pub(super) lo: u32,

@@ -50,7 +50,7 @@ impl Trie {
     /// Sorts identifiers, one row per item, into a trie.
     ///
     /// # Errors
-    /// [`Error::Identifier`] without items, with more than 2^32 - 1, with a token outside its
+    /// [`Error::Identifier`] without items, with more than 2^32 - 2, with a token outside its
     /// level, or with two items of the same identifier (both named).
     pub fn build(identifiers: &Codes, vocabulary: &Vocabulary) -> Result<Self> {
         let n = identifiers.len();

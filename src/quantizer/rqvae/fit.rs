@@ -49,8 +49,7 @@ impl RqVaeConfig {
     ///
     /// # Errors
     /// - [`Error::Config`] as [`RqVaeConfig::validate`].
-    /// - [`Error::Features`] for rows of another width, NaN or infinite values.
-    /// - [`Error::Quantizer`] with more codes at a level than rows, or when the loss is no number.
+    /// - [`Error::Quantizer`] for rows of another width, NaN or infinite values, with more codes at a level than rows, or when the loss is no number.
     pub fn fit<B: AutodiffBackend>(
         &self,
         rows: &[f32],
@@ -143,7 +142,7 @@ impl<B: AutodiffBackend> Fit<'_, B> {
                 }
                 let residuals = parts.quantised.residuals.into_iter().map(Tensor::inner);
                 let codes = parts.quantised.codes.into_iter().map(Tensor::inner);
-                self.count(codes.zip(residuals).collect());
+                self.count(codes.zip(residuals));
                 step += 1;
             }
             let [loss, reconstruction] =
@@ -222,9 +221,9 @@ impl<B: AutodiffBackend> Fit<'_, B> {
     /// Counts the codes of a step, and moves EMA codebooks.
     fn count(
         &mut self,
-        levels: Vec<(Tensor<B::InnerBackend, 1, Int>, Tensor<B::InnerBackend, 2>)>,
+        levels: impl Iterator<Item = (Tensor<B::InnerBackend, 1, Int>, Tensor<B::InnerBackend, 2>)>,
     ) {
-        for (level, (codes, residual)) in levels.into_iter().enumerate() {
+        for (level, (codes, residual)) in levels.enumerate() {
             let size = self.config.sizes[level];
             let chosen = one_hot(codes, size);
             let counts = chosen.clone().sum_dim(0).reshape([size]);
@@ -399,12 +398,12 @@ mod tests {
         let after: Vec<f32> = fit.network.codebooks[1].val().into_data().to_vec().unwrap();
         let counts: Vec<f32> = fit.averages[1].counts.to_data().to_vec().unwrap();
         let sums: Vec<f32> = fit.averages[1].sums.to_data().to_vec().unwrap();
-        for code in 0..8 {
+        for (code, &count) in counts.iter().enumerate() {
             let span = code * 6..code * 6 + 6;
             let moved = before[span.clone()] != after[span.clone()];
             assert_eq!(moved, code == 1 || code == 7, "code {code}");
             if moved {
-                assert_eq!((counts[code], &sums[span.clone()]), (1.0, &after[span]));
+                assert_eq!((count, &sums[span.clone()]), (1.0, &after[span]));
             }
         }
     }
