@@ -1,7 +1,7 @@
 //! Files on disk: atomic writes, bounded reads and checksums.
 //!
 //! Every format of this library goes through here, so that a crash leaves either the old file or
-//! the new one and a damaged file is noticed. Each failure is an [`Error::Io`](crate::Error::Io).
+//! the new one and a damaged file is noticed. Each failure is an [`Error::Io`].
 
 mod atomic;
 mod limited;
