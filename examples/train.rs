@@ -49,9 +49,9 @@ struct Args {
     /// Residual K-Means in place of the recipe's fine quantizer (an ablation).
     #[arg(long)]
     rq_kmeans: bool,
-    /// Another limit on the share of items with a code in common than the recipe's.
+    /// Trains even on identifiers that the health check refuses (an ablation).
     #[arg(long)]
-    max_shared_items: Option<f64>,
+    ignore_health: bool,
     /// Shows burn-train's terminal dashboard (build with --features tui).
     #[arg(long)]
     dashboard: bool,
@@ -88,8 +88,6 @@ fn main() -> Result<()> {
     }
     recipe.training.epochs = args.epochs.unwrap_or(recipe.training.epochs);
     recipe.model.fusion = args.fusion.map_or(recipe.model.fusion, FusionMode::from);
-    let health = &mut recipe.health;
-    health.max_shared_items = args.max_shared_items.unwrap_or(health.max_shared_items);
     let device = backend::Device::default();
     let stop = common::stop_on_ctrl_c()?;
     Retriever::<Inference>::check_folder(&args.out)?;
@@ -108,7 +106,10 @@ fn main() -> Result<()> {
     )?;
     let index = quantizer.assign(&data.items)?;
     println!("{}", index.health());
-    index.ensure_healthy(&recipe.health)?;
+    match index.ensure_healthy(&recipe.health) {
+        Err(error) if args.ignore_health => eprintln!("going on all the same: {error}"),
+        result => result?,
+    }
 
     let tokenizer = recipe.tokenizer(&train)?;
     let config = recipe.model(&tokenizer, &index);
