@@ -30,6 +30,9 @@ struct Args {
     /// Number of pictures.
     #[arg(long, default_value_t = 2000)]
     scenes: usize,
+    /// Most objects in a picture; more make longer captions and a harder task.
+    #[arg(long, default_value_t = 1)]
+    max_objects: usize,
     /// Passes over the training captions.
     #[arg(long, default_value_t = 10)]
     epochs: usize,
@@ -58,8 +61,9 @@ fn main() -> Result<()> {
     println!("backend {}, seed {}", backend::NAME, args.seed);
 
     // 1. A captioned collection. Queries are captions that no training caption repeats.
-    let scenes =
-        Scenes::generate(&ScenesConfig::new(scenes).with_max_objects(1).with_seed(args.seed))?;
+    let scenes = Scenes::generate(
+        &ScenesConfig::new(scenes).with_max_objects(args.max_objects).with_seed(args.seed),
+    )?;
     let (rows, dim) = scenes.features();
     let items = Features::from_rows(rows, dim)?.with_id_list(scenes.ids())?;
     items.check()?;
@@ -97,13 +101,6 @@ fn main() -> Result<()> {
         .with_max_tokens(tokenizer.max_tokens())
         .with_seed(args.seed);
     println!("{}", config.num_params());
-    let lengths: Vec<usize> =
-        train.iter().map(|c| tokenizer.encode(&c.text).map_or(0, |t| t.len())).collect();
-    println!(
-        "tokens: mean {:.1}, max {:?}",
-        lengths.iter().sum::<usize>() as f64 / lengths.len() as f64,
-        lengths.iter().max()
-    );
     let data = TrainingData::new(&tokenizer, &train, valid, &index)?;
     let (listener, curves) = progress::training();
     let trained = Trainer::new(TrainConfig {
