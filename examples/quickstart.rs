@@ -34,7 +34,7 @@ struct Args {
     #[arg(long, default_value_t = 1)]
     max_objects: usize,
     /// Passes over the training captions.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 8)]
     epochs: usize,
     /// Seed of pictures, weights and order.
     #[arg(long, default_value_t = 7)]
