@@ -8,7 +8,6 @@ use memmap2::Mmap;
 ///
 /// The map stays valid after `file` is closed and after another file is renamed over its path, so
 /// atomic writes (see [`crate::storage::write_atomic`]) never disturb it.
-#[allow(unsafe_code)]
 pub(super) fn map(file: &File) -> io::Result<Mmap> {
     // SAFETY: the map is read-only and owns its pages until it is dropped. What no code can rule
     // out is another process that writes into or truncates the file in place while it is mapped:
