@@ -99,6 +99,9 @@ pub enum Error {
     /// A query cannot be answered.
     #[error("query: {0}")]
     Query(Problem),
+    /// A backend or a device is missing or does not work.
+    #[error("device: {0}")]
+    Device(Problem),
     /// The caller asked to stop; what was finished is kept.
     #[error("interrupted: {0}")]
     Interrupted(Problem),
@@ -156,6 +159,8 @@ constructors! {
     training => Training,
     /// A [`Error::Query`].
     query => Query,
+    /// A [`Error::Device`].
+    device => Device,
     /// A [`Error::Interrupted`].
     interrupted => Interrupted,
 }

@@ -18,6 +18,7 @@
 //! | [`decode`] | beam search over the trie, exhaustive scoring |
 //! | [`retrieve`] | [`Retriever`](retrieve::Retriever), the front door; the index folder |
 //! | [`eval`] | Recall@K, MRR, confidence intervals; BM25 and dual-tower baselines |
+//! | [`backend`] | choosing a backend and a device at run time |
 //! | [`storage`] | atomic writes, checksums, named tensors |
 //!
 //! Neural modules are generic over a burn `Backend`; the library itself depends on none. Choose one
@@ -60,6 +61,7 @@
 
 #![warn(missing_docs)]
 
+pub mod backend;
 pub mod data;
 pub mod decode;
 pub mod error;

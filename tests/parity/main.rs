@@ -1,0 +1,117 @@
+//! One network, every backend: forward passes, gradients, quantizers, training, beam search and
+//! saved indexes of each backend in the build, against `flex`, from the same weights and inputs.
+//!
+//! `cargo test --release --features ndarray,tch,wgpu --test parity` compares all of these.
+//! `CART_DEVICE` chooses the device (`cpu`, `gpu:1`, ...) where a backend has several.
+#![recursion_limit = "256"]
+
+mod cases;
+mod outcome;
+mod portable;
+
+use std::sync::{Mutex, MutexGuard};
+
+use burn::backend::Flex;
+use cart_retrieval::backend::{DeviceChoice, LocalBackend};
+
+/// One case at a time: a GPU (or a CPU that stands in for one) has one queue, and generators of
+/// random numbers belong to the process.
+static TURN: Mutex<()> = Mutex::new(());
+
+fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+fn device<B: LocalBackend>() -> B::Device {
+    let choice = std::env::var("CART_DEVICE").unwrap_or_else(|_| "default".into());
+    let choice: DeviceChoice = choice.parse().unwrap_or_else(|error| panic!("{error}"));
+    B::device(&choice).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// A test for each case, on one backend.
+macro_rules! compare {
+    ($backend:ty: $($case:ident),+ $(,)?) => {
+        #[test]
+        fn device() {
+            println!("{}", <$backend as LocalBackend>::describe(&crate::device::<$backend>()));
+        }
+
+        $(
+            #[test]
+            fn $case() {
+                let _turn = turn();
+                let expected = cases::$case::<Autodiff<Flex>>(&Default::default());
+                let found = cases::$case::<Autodiff<$backend>>(&crate::device::<$backend>());
+                found.assert_near(&expected);
+            }
+        )+
+
+        #[test]
+        fn an_index_trained_here_answers_the_same_on_flex_and_back() {
+            let _turn = turn();
+            portable::there_and_back::<$backend, Flex>(
+                &crate::device::<$backend>(),
+                &Default::default(),
+            );
+        }
+
+        #[test]
+        fn dropout_keeps_the_mean() {
+            let _turn = turn();
+            cases::dropout_keeps_the_mean::<Autodiff<$backend>>(&crate::device::<$backend>());
+        }
+    };
+}
+
+macro_rules! backends {
+    ($($(#[$on:meta])* $name:ident: $backend:ty),+ $(,)?) => {
+        $(
+            $(#[$on])*
+            mod $name {
+                use burn::backend::Autodiff;
+
+                use super::*;
+
+                compare!($backend:
+                    attention,
+                    attention_to_a_narrower_context,
+                    cached_attention,
+                    text_encoder,
+                    coarse_fusion,
+                    gated_attention,
+                    fine_fusion,
+                    network_without_fusion,
+                    network_with_coarse_fusion,
+                    network_with_fine_fusion,
+                    network_with_both_fusions,
+                    loss_over_all_tokens,
+                    loss_over_legal_tokens_with_r_drop,
+                    optimizer_steps,
+                    rq_vae_loss,
+                    rq_vae_with_gradient_codebooks,
+                    rq_vae_fit,
+                    nearest_codes,
+                    kmeans,
+                    dual_tower,
+                    training,
+                    beam_search_over_legal_tokens,
+                    beam_search_over_all_tokens,
+                    scores_of_all_candidates,
+                );
+            }
+        )+
+    };
+}
+
+backends! {
+    #[cfg(feature = "flex")]
+    flex: Flex,
+    #[cfg(feature = "ndarray")]
+    ndarray: burn::backend::NdArray,
+    #[cfg(feature = "tch")]
+    tch: burn::backend::LibTorch,
+    #[cfg(feature = "wgpu")]
+    wgpu: burn::backend::Wgpu,
+    #[cfg(feature = "cuda")]
+    cuda: burn::backend::Cuda,
+}
