@@ -14,7 +14,7 @@ use crate::{
 /// Reads a query and generates the identifier of the candidate it means.
 #[derive(Module, Debug)]
 pub struct Cart<B: Backend> {
-    encoder: TextEncoder<B>,
+    pub(super) encoder: TextEncoder<B>,
     decoder: Decoder<B>,
 }
 

@@ -146,6 +146,11 @@ impl<B: Backend> EncoderLayer<B> {
 }
 
 impl<B: Backend> TextEncoder<B> {
+    /// Number of attention heads.
+    pub fn n_heads(&self) -> usize {
+        self.layers.first().map_or(1, |layer| layer.attention.n_heads())
+    }
+
     /// Encodes queries.
     ///
     /// # Shapes
@@ -166,8 +171,7 @@ impl<B: Backend> TextEncoder<B> {
         let positions = self.positions.weight.val().narrow(0, 0, length).unsqueeze::<3>();
         let mut x = self.dropout.forward(self.tokens.forward(tokens) + positions);
         let mut layers = Vec::with_capacity(self.layers.len());
-        let heads = self.layers.first().map_or(1, |layer| layer.attention.n_heads());
-        let all = laid_out(&bias, heads, length);
+        let all = laid_out(&bias, self.n_heads(), length);
         for (layer, norm) in self.layers.iter().zip(&self.norms) {
             x = layer.forward(x, &all);
             layers.push(norm.forward(x.clone()));

@@ -22,6 +22,10 @@ pub struct TrainConfig {
     pub epochs: usize,
     /// Pairs per step.
     pub batch_size: usize,
+    /// Most pairs of a step that are computed at once on a device, to save memory; 0 is all of
+    /// them. Gradients are added up, weighted by rows, so that a step stays a step of `batch_size`
+    /// pairs: only rounding and the draws of the dropout depend on this setting.
+    pub micro_batch: usize,
     /// Peak learning rate.
     pub learning_rate: f64,
     /// Share of the steps in which the rate rises to its peak.
@@ -44,6 +48,9 @@ pub struct TrainConfig {
     pub validation_beam: usize,
     /// Validations without improvement after which training stops; 0 never stops early.
     pub patience: usize,
+    /// Steps in a row whose loss or gradients are not finite after which training ends with an
+    /// error. Such steps change neither weights nor moments. At least 1.
+    pub max_bad_steps: usize,
     /// Seed of order, dropout and word dropout.
     pub seed: u64,
 }
@@ -53,6 +60,7 @@ impl Default for TrainConfig {
         Self {
             epochs: 30,
             batch_size: 64,
+            micro_batch: 0,
             learning_rate: 1e-3,
             warmup: 0.05,
             final_rate: 0.02,
@@ -64,6 +72,7 @@ impl Default for TrainConfig {
             validation_queries: 500,
             validation_beam: 10,
             patience: 0,
+            max_bad_steps: 3,
             seed: 0,
         }
     }
@@ -83,6 +92,7 @@ impl TrainConfig {
             ("batch_size", self.batch_size),
             ("validations", self.validations),
             ("validation_beam", self.validation_beam),
+            ("max_bad_steps", self.max_bad_steps),
         ] {
             if value == 0 {
                 return problem(name, "at least 1", "0".into());

@@ -8,21 +8,28 @@
 
 mod checkpoint;
 mod config;
+mod data;
+mod devices;
 mod event;
+mod guard;
 mod learner;
 mod loader;
 mod metric;
 mod optimizer;
+mod position;
+mod resume;
 mod rounds;
 mod schedule;
+mod step;
 mod trainer;
 
 pub use checkpoint::AtomicRecorder;
 pub use config::TrainConfig;
+pub use data::{TrainingData, WeightedExample};
+pub use devices::Placement;
 pub use event::{RoundSummary, StopFlag, StopReason, TrainEvent};
 pub use learner::{CartLearner, StepOutput, TrainBatch, ValidBatch, ValidOutput};
 pub(crate) use loader::drop_words;
-pub use loader::{TrainingData, WeightedExample};
 pub use optimizer::CartOptimizer;
 pub use schedule::WarmupCosine;
 pub use trainer::{Trained, Trainer};
