@@ -107,4 +107,9 @@ impl TrainConfig {
         }
         self.loss.validate(levels)
     }
+
+    /// Steps in which the rate rises, of `steps` in all.
+    pub(super) fn warmup_steps(&self, steps: usize) -> usize {
+        (self.warmup * steps as f64).ceil() as usize
+    }
 }

@@ -240,6 +240,13 @@ pub struct StepLoss {
     pairs: usize,
 }
 
+impl<B: Backend> StepOutput<B> {
+    /// The loss, `[1]`.
+    pub fn loss(&self) -> Tensor<B, 1> {
+        self.loss.clone()
+    }
+}
+
 impl<B: Backend> ItemLazy for StepOutput<B> {
     type ItemSync = StepLoss;
 
@@ -281,6 +288,11 @@ impl Adaptor<RecallValue> for ValidOutput {
 impl<B: AutodiffBackend> CartLearner<B> {
     pub(super) fn new(cart: Cart<B>, context: Arc<Context>) -> Self {
         Self { cart, context }
+    }
+
+    /// The network.
+    pub fn cart(&self) -> &Cart<B> {
+        &self.cart
     }
 
     /// The network without autodiff.

@@ -15,6 +15,7 @@ mod metric;
 mod optimizer;
 mod rounds;
 mod schedule;
+mod stepper;
 mod trainer;
 
 pub use checkpoint::AtomicRecorder;
@@ -25,4 +26,5 @@ pub(crate) use loader::drop_words;
 pub use loader::{TrainingData, WeightedExample};
 pub use optimizer::CartOptimizer;
 pub use schedule::WarmupCosine;
+pub use stepper::Stepper;
 pub use trainer::{Trained, Trainer};

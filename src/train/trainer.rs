@@ -178,7 +178,7 @@ impl Trainer {
             rounds.lock().unwrap_or_else(|e| e.into_inner()).restore(history, best);
         }
         (self.listener)(TrainEvent::Started { step, steps });
-        let warmup = (config.warmup * steps as f64).ceil() as usize;
+        let warmup = config.warmup_steps(steps);
         let schedule = WarmupCosine::new(config.learning_rate, warmup, steps, config.final_rate);
         let train = TrainLoader::<B>::new(
             data.clone(),
