@@ -18,7 +18,9 @@ use burn::tensor::backend::AutodiffBackend;
 use clap::{Args, Parser, Subcommand};
 use serde_json::Value;
 
-use common::backend::{Device, NAME, Training};
+use burn::backend::Autodiff;
+use cart_retrieval::backend::{BackendTask, LocalBackend};
+use common::backend::Hardware;
 
 /// Measures training, quantizers and search, and prints a JSON line.
 #[derive(Parser)]
@@ -27,6 +29,8 @@ struct Cli {
     common: Common,
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    hardware: Hardware,
 }
 
 /// What all measurements share.
@@ -60,10 +64,17 @@ fn main() -> Result<()> {
     if cli.common.threads > 0 {
         rayon::ThreadPoolBuilder::new().num_threads(cli.common.threads).build_global()?;
     }
-    let device = Device::default();
-    let measured = run::<Training>(&cli.command, &cli.common, &device)?;
-    report::emit(NAME, &format!("{device:?}"), &cli.common, measured);
-    Ok(())
+    cli.hardware.run(cli)
+}
+
+impl BackendTask for Cli {
+    type Output = Result<()>;
+
+    fn run<B: LocalBackend>(self, device: B::Device) -> Result<()> {
+        let measured = run::<Autodiff<B>>(&self.command, &self.common, &device)?;
+        report::emit(B::KIND.name(), &B::describe(&device), &self.common, measured);
+        Ok(())
+    }
 }
 
 fn run<B: AutodiffBackend>(

@@ -6,7 +6,7 @@ use anyhow::Result;
 use burn::tensor::backend::Backend;
 use serde_json::{Map, Value, json};
 
-use crate::{Common, common::hardware};
+use crate::{Common, common::processor};
 
 /// Runs `work` for warm-up, then timed; every repetition ends when the device is done.
 ///
@@ -76,7 +76,7 @@ pub fn emit(backend: &str, device: &str, common: &Common, measured: Value) {
         "device": device,
         "threads": rayon::current_num_threads(),
         "seed": common.seed,
-        "hardware": hardware(),
+        "hardware": processor(),
         "peak_rss_mib": peak_resident(),
     });
     if let (Some(line), Value::Object(measured)) = (line.as_object_mut(), measured) {

@@ -6,6 +6,7 @@ mod decoder;
 mod dropout;
 mod encoder;
 mod feed_forward;
+mod folded;
 mod fusion;
 mod init;
 
