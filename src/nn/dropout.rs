@@ -7,6 +7,8 @@ use burn::{
     tensor::{Distribution, Tensor, TensorData, backend::Backend},
 };
 
+use super::init::as_dtype;
+
 /// Zeroes entries with probability `p` and scales the others by `1 / (1 - p)`, while training.
 ///
 /// Active on autodiff backends only, as burn's own; `valid()` of a module is its inference form.
@@ -22,12 +24,17 @@ impl Dropout {
         Self { p }
     }
 
+    /// Whether it drops anything on this backend.
+    pub(super) fn is_active<B: Backend>(&self, device: &B::Device) -> bool {
+        self.p > 0.0 && B::ad_enabled(device)
+    }
+
     /// Applies dropout.
     ///
     /// # Shapes
     /// - input and output: any
     pub fn forward<B: Backend, const D: usize>(&self, input: Tensor<B, D>) -> Tensor<B, D> {
-        if self.p == 0.0 || !B::ad_enabled(&input.device()) {
+        if !self.is_active::<B>(&input.device()) {
             return input;
         }
         let keep = 1.0 - self.p;
@@ -35,9 +42,11 @@ impl Dropout {
         if on_host::<B>(&device) {
             let count = shape.num_elements();
             let mask = TensorData::new(host_mask::<B>(count, keep, &device), shape);
-            return input * Tensor::from_data(mask, &device);
+            let mask = as_dtype(Tensor::from_data(mask, &device), input.dtype());
+            return input * mask;
         }
         let mask = Tensor::<B, D>::random(shape, Distribution::Bernoulli(keep), &device);
+        let mask = as_dtype(mask, input.dtype());
         input * mask.mul_scalar(1.0 / keep)
     }
 }

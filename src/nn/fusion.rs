@@ -11,7 +11,11 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Attention, AttentionConfig, EncoderOutput, KeyValue, WeightInit, init::apply};
+use super::{
+    Attention, AttentionConfig, EncoderOutput, KeyValue, WeightInit,
+    folded::Folded,
+    init::{apply, as_dtype},
+};
 
 /// Which fusions a decoder layer has: the switches of the paper's ablation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -158,8 +162,17 @@ impl<B: Backend> GatedAttention<B> {
         memory: &KeyValue<B>,
         bias: &Tensor<B, 4>,
     ) -> Tensor<B, 3> {
-        let attended = self.attention.forward(y, memory, Some(bias));
-        sigmoid(apply(&self.gate, attended.clone())) * attended
+        self.gated(self.attention.forward(y, memory, Some(bias)))
+    }
+
+    /// The same without keys and values, to the coarse memory laid out as one expert.
+    pub(super) fn forward_folded(&self, y: Tensor<B, 3>, memory: &Folded<B>) -> Tensor<B, 3> {
+        self.gated(self.attention.forward_folded(y, memory))
+    }
+
+    fn gated(&self, attended: Tensor<B, 3>) -> Tensor<B, 3> {
+        let gate = sigmoid(apply(&self.gate, attended.clone()));
+        as_dtype(gate, attended.dtype()) * attended
     }
 }
 
@@ -189,11 +202,27 @@ impl<B: Backend> FineFusion<B> {
             .attend(queries, experts, Some(bias))
             .swap_dims(1, 2)
             .reshape([s * batch, n, d]);
-        let context = self.attention.project(attended).reshape([s, batch * n, d]);
+        self.weighed(y, self.attention.project(attended))
+    }
+
+    /// The same without keys and values.
+    pub(super) fn forward_folded(&self, y: Tensor<B, 3>, experts: &Folded<B>) -> Tensor<B, 3> {
+        let contexts = self.attention.forward_folded(y.clone(), experts);
+        self.weighed(y, contexts)
+    }
+
+    /// From every expert's context `[S * batch, n, d_model]` to F.
+    fn weighed(&self, y: Tensor<B, 3>, contexts: Tensor<B, 3>) -> Tensor<B, 3> {
+        let [batch, n, d] = y.dims();
+        let [s, _, _] = self.gate_context.dims();
+        let dtype = y.dtype();
+        let gates = self.gate_context.val();
+        let context = as_dtype(contexts.reshape([s, batch * n, d]), gates.dtype());
         let from_query = apply(&self.gate_query, y).reshape([batch * n, s, d]).swap_dims(0, 1);
-        let from_context = context.clone().matmul(self.gate_context.val());
+        let from_context = context.clone().matmul(gates);
         let alpha = sigmoid(from_query + from_context);
-        (alpha * context).sum_dim(0).div_scalar((s as f64).sqrt()).reshape([batch, n, d])
+        let sum = as_dtype(alpha * context, dtype).sum_dim(0);
+        sum.div_scalar((s as f64).sqrt()).reshape([batch, n, d])
     }
 }
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{Freeze, FrozenCache, Precision};
 use crate::{
     error::{Error, Result},
     model::LossConfig,
@@ -26,6 +27,13 @@ pub struct TrainConfig {
     /// them. Gradients are added up, weighted by rows, so that a step stays a step of `batch_size`
     /// pairs: only rounding and the draws of the dropout depend on this setting.
     pub micro_batch: usize,
+    /// Precision of matrix products.
+    pub precision: Precision,
+    /// Part of the text encoder that keeps its weights.
+    pub freeze: Freeze,
+    /// Memory for the outputs of frozen layers. Needs `word_dropout` 0, since a caption must read
+    /// the same at every step.
+    pub frozen_cache: FrozenCache,
     /// Peak learning rate.
     pub learning_rate: f64,
     /// Share of the steps in which the rate rises to its peak.
@@ -61,6 +69,9 @@ impl Default for TrainConfig {
             epochs: 30,
             batch_size: 64,
             micro_batch: 0,
+            precision: Precision::F32,
+            freeze: Freeze::Nothing,
+            frozen_cache: FrozenCache::default(),
             learning_rate: 1e-3,
             warmup: 0.05,
             final_rate: 0.02,
@@ -115,6 +126,28 @@ impl TrainConfig {
                 return problem(name, "a number of at least 0", value.to_string());
             }
         }
+        let frozen = matches!(self.freeze, Freeze::Layers(_) | Freeze::Encoder);
+        if self.frozen_cache.mebibytes > 0 && !frozen {
+            return Err(Error::config(
+                "frozen_cache",
+                "frozen layers, whose outputs could be kept",
+                format!("freeze = {:?}", self.freeze),
+                "freeze layers or the encoder, or set frozen_cache.mebibytes to 0",
+            ));
+        }
+        if self.frozen_cache.mebibytes > 0 && self.word_dropout > 0.0 {
+            return Err(Error::config(
+                "frozen_cache",
+                "captions that read the same at every step",
+                format!("word_dropout = {}", self.word_dropout),
+                "set word_dropout to 0, or frozen_cache.mebibytes to 0",
+            ));
+        }
         self.loss.validate(levels)
+    }
+
+    /// Steps in which the rate rises, of `steps` in all.
+    pub(super) fn warmup_steps(&self, steps: usize) -> usize {
+        (self.warmup * steps as f64).ceil() as usize
     }
 }

@@ -35,6 +35,13 @@ pub(super) struct Together {
     pub(super) distributed: bool,
 }
 
+impl Together {
+    /// One device.
+    pub(super) fn alone() -> Self {
+        Self { devices: 1, placement: Placement::Main, distributed: false }
+    }
+}
+
 impl Trainer {
     /// Says where the optimizer works when [`Trainer::fit_devices`] trains on several devices.
     pub fn with_placement(mut self, placement: Placement) -> Self {
@@ -118,6 +125,14 @@ impl Trainer {
                 "0 in a distributed training",
                 self.config.micro_batch.to_string(),
                 "make batch_size smaller, or use fit_devices",
+            ));
+        }
+        if self.config.precision.scales_loss() {
+            return Err(Error::config(
+                "precision",
+                "f32 or bf16 in a distributed training",
+                "f16",
+                "use bf16, or fit_devices",
             ));
         }
         // Losses are weighted by rows before the backward pass, so gradients are to be summed.

@@ -35,6 +35,13 @@ pub enum TrainEvent {
         /// Steps in all.
         steps: usize,
     },
+    /// Outputs of frozen layers will be kept for some of the training pairs.
+    Cached {
+        /// Pairs they are kept for.
+        pairs: usize,
+        /// Training pairs.
+        of: usize,
+    },
     /// A step was done. Comes from another thread, shortly after.
     Step {
         /// Steps done so far.

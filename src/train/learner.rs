@@ -2,10 +2,7 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, atomic::Ordering},
 };
 
 use burn::{
@@ -19,8 +16,9 @@ use burn::{
 };
 
 use super::{
-    Placement,
+    Placement, Precision, TrainConfig,
     devices::Together,
+    freeze::Frozen,
     guard::Guard,
     metric::{LossValue, RecallValue, Reporter},
     rounds::Rounds,
@@ -42,7 +40,7 @@ pub struct TrainBatch<B: Backend> {
     pub targets: TargetBatch<B>,
     /// Seed of the dropout.
     pub seed: u64,
-    /// Numbers of the training pairs, one a row.
+    /// Numbers of the training pairs, one a row; `u32::MAX` where there is none.
     pub pairs: Vec<u32>,
     /// Rows of the step on all devices together.
     pub of: usize,
@@ -67,15 +65,43 @@ pub struct ValidBatch<B: Backend> {
 pub(super) struct Context {
     pub(super) loss: LossConfig,
     pub(super) micro_batch: usize,
+    pub(super) precision: Precision,
+    /// Absent where no layer is frozen.
+    pub(super) frozen: Option<Frozen>,
     pub(super) beam: usize,
     pub(super) trie: Arc<Trie>,
     pub(super) rounds: Arc<Mutex<Rounds>>,
-    pub(super) diverged: Arc<AtomicBool>,
     pub(super) guard: Arc<Guard>,
     pub(super) reporter: Arc<Reporter>,
     pub(super) together: Together,
     /// Gradients of the step at hand, by number of the device.
     pub(super) shares: Mutex<Vec<(usize, GradientsParams)>>,
+}
+
+impl Context {
+    pub(super) fn new(
+        config: &TrainConfig,
+        trie: Arc<Trie>,
+        rounds: Arc<Mutex<Rounds>>,
+        guard: Arc<Guard>,
+        reporter: Reporter,
+        frozen: Option<Frozen>,
+        together: Together,
+    ) -> Self {
+        Self {
+            loss: config.loss.clone(),
+            micro_batch: config.micro_batch,
+            precision: config.precision,
+            frozen,
+            beam: config.validation_beam,
+            trie,
+            rounds,
+            guard,
+            reporter: Arc::new(reporter),
+            together,
+            shares: Mutex::default(),
+        }
+    }
 }
 
 impl fmt::Debug for Context {
@@ -90,6 +116,14 @@ pub struct CartLearner<B: Backend> {
     pub(super) cart: Cart<B>,
     #[module(skip)]
     pub(super) context: Arc<Context>,
+}
+
+impl<B: Backend> TrainBatch<B> {
+    /// A whole step of one device.
+    pub fn new(queries: QueryBatch<B>, targets: TargetBatch<B>, seed: u64) -> Self {
+        let [of, _] = queries.tokens.dims();
+        Self { queries, targets, seed, pairs: vec![u32::MAX; of], of, step: 0, rank: 0 }
+    }
 }
 
 impl<B: AutodiffBackend> TrainStep for CartLearner<B> {
@@ -158,7 +192,7 @@ impl<B: Backend> InferenceStep for CartLearner<B> {
         let encoded = self.cart.encode(queries.tokens, queries.padding);
         let beam = BeamConfig { width: self.context.beam, scope: self.context.loss.scope };
         let Ok(answers) = beam_search(&self.cart, &encoded, &self.context.trie, &beam) else {
-            self.context.diverged.store(true, Ordering::Relaxed);
+            self.context.guard.diverged().store(true, Ordering::Relaxed);
             return ValidOutput { loss, recall_at_1: 0.0, queries: batch.items.len() };
         };
         let ranks: Vec<Option<usize>> = answers
@@ -197,6 +231,13 @@ pub struct ValidOutput {
 pub struct StepLoss {
     loss: f64,
     rows: usize,
+}
+
+impl<B: Backend> StepOutput<B> {
+    /// The loss, `[1]`.
+    pub fn loss(&self) -> Tensor<B, 1> {
+        self.loss.clone()
+    }
 }
 
 impl<B: Backend> ItemLazy for StepOutput<B> {
@@ -238,6 +279,11 @@ impl Adaptor<RecallValue> for ValidOutput {
 impl<B: AutodiffBackend> CartLearner<B> {
     pub(super) fn new(cart: Cart<B>, context: Arc<Context>) -> Self {
         Self { cart, context }
+    }
+
+    /// The network.
+    pub fn cart(&self) -> &Cart<B> {
+        &self.cart
     }
 
     /// The network without autodiff.

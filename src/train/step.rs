@@ -11,10 +11,10 @@ use burn::{
     tensor::{Tensor, backend::AutodiffBackend},
 };
 
-use super::{CartLearner, TrainBatch};
+use super::{CartLearner, TrainBatch, learner::Context};
 use crate::{
     data::{QueryBatch, TargetBatch},
-    nn::{on_host, with_noise},
+    nn::{EncoderPrefix, on_host, widened, with_noise},
 };
 
 /// Fewest rows of a thread.
@@ -28,6 +28,7 @@ pub(super) type Part<B> = (Tensor<<B as AutodiffBackend>::InnerBackend, 1>, Grad
 struct Piece<B: AutodiffBackend> {
     queries: QueryBatch<B>,
     targets: TargetBatch<B>,
+    pairs: Vec<u32>,
     seed: u64,
     /// Share of the rows of the step.
     weight: f64,
@@ -68,7 +69,8 @@ impl<B: AutodiffBackend> CartLearner<B> {
                         weight: rows.len() as f64 / batch.of as f64,
                         seed: batch.seed.wrapping_add(number - 1),
                         queries: batch.queries.rows(rows.clone()),
-                        targets: batch.targets.rows(rows),
+                        targets: batch.targets.rows(rows.clone()),
+                        pairs: batch.pairs[rows].to_vec(),
                     }
                 })
                 .collect();
@@ -106,21 +108,28 @@ impl<B: AutodiffBackend> CartLearner<B> {
 
     /// Forward and backward.
     fn piece(&self, piece: Piece<B>) -> Part<B> {
-        let Piece { queries, targets, seed, weight } = piece;
-        let config = &self.context.loss;
+        let Piece { queries, targets, pairs, seed, weight } = piece;
+        let Context { loss: config, precision, frozen, guard, .. } = &*self.context;
+        let prefix = frozen.as_ref().map(|frozen| frozen.prefix(&self.cart, &queries, &pairs));
+        let cart = precision.apply(self.cart.clone());
         // Both passes of R-Drop are one batch: every query twice, with dropouts of their own.
         let passes = if config.r_drop > 0.0 { 2 } else { 1 };
-        let (queries, targets) = match passes {
-            2 => (queries.doubled(), targets.doubled()),
-            _ => (queries, targets),
+        let (queries, targets, prefix) = match passes {
+            2 => (queries.doubled(), targets.doubled(), prefix.map(EncoderPrefix::doubled)),
+            _ => (queries, targets, prefix),
         };
         let loss = with_noise(seed, || {
-            let logits =
-                self.cart.forward(queries.tokens, queries.padding, targets.identifiers.clone());
+            let QueryBatch { tokens, padding } = queries;
+            let identifiers = targets.identifiers.clone();
+            let logits = match prefix {
+                Some(prefix) => cart.forward_prefix(prefix, padding, identifiers),
+                None => cart.forward(tokens, padding, identifiers),
+            };
+            let logits = logits.into_iter().map(widened).collect();
             config.forward(logits, targets.identifiers, &targets.legal, passes)
         });
         let loss = loss.total.mul_scalar(weight);
-        let scaled = loss.clone().mul_scalar(self.context.guard.scale());
+        let scaled = loss.clone().mul_scalar(guard.scale());
         let grads = GradientsParams::from_grads(scaled.backward(), self);
         (loss.inner(), grads)
     }

@@ -20,8 +20,10 @@ use burn::{
 use super::{
     AtomicRecorder, CartLearner, CartOptimizer, Placement, RoundSummary, StopFlag, StopReason,
     TrainConfig, TrainEvent, TrainingData, WarmupCosine,
+    cache::LayerCache,
     checkpoint::TrainState,
     devices::Together,
+    freeze::Frozen,
     guard::Guard,
     learner::Context,
     loader::{At, TrainLoader, ValidLoader},
@@ -146,8 +148,10 @@ impl Trainer {
         let started = Instant::now();
         let config = Arc::new(self.config.clone());
         config.validate(data.trie().levels())?;
+        config.precision.check::<B>(main)?;
         let steps = config.epochs * data.steps_per_epoch(&config);
         let run = identity::<B>(&config, &model, data, together.devices)?;
+        let model = config.freeze.apply(model)?;
         let state = match &self.folder {
             Some(folder) => Some(prepare(folder, run, self.resume)?),
             None => None,
@@ -162,26 +166,33 @@ impl Trainer {
         let rounds = Rounds::new(position.clone(), self.listener.clone(), expected);
         let rounds = Arc::new(Mutex::new(rounds));
         let diverged = Arc::new(AtomicBool::new(false));
+        let scale = resumed.as_ref().and_then(|(saved, _)| saved.scale);
+        let scale = config.precision.scales_loss().then(|| scale.unwrap_or_default());
         let guard = Arc::new(Guard::new(
             config.max_bad_steps,
-            None,
+            scale,
             diverged.clone(),
             position.clone(),
             self.listener.clone(),
         ));
         let listener = (!self.dashboard).then(|| self.listener.clone());
-        let context = Arc::new(Context {
-            loss: config.loss.clone(),
-            micro_batch: config.micro_batch,
-            beam: config.validation_beam,
-            trie: data.trie().clone(),
-            rounds: rounds.clone(),
-            diverged: diverged.clone(),
-            guard: guard.clone(),
-            reporter: Arc::new(Reporter::new(listener, position.clone())),
+        let encoder = model.encoder();
+        let cache = |layers| {
+            let train = data.train.clone();
+            LayerCache::new(config.frozen_cache, train, data.padding, encoder, layers)
+        };
+        let frozen = Frozen::new(config.freeze, config.precision, &model, cache)?;
+        let kept = frozen.as_ref().map_or(0, Frozen::kept);
+        let reporter = Reporter::new(listener, position.clone());
+        let context = Arc::new(Context::new(
+            &config,
+            data.trie().clone(),
+            rounds.clone(),
+            guard.clone(),
+            reporter,
+            frozen,
             together,
-            shares: Mutex::default(),
-        });
+        ));
         let learner = CartLearner::new(model, context);
         let optimizer =
             CartOptimizer::<CartLearner<B>, B>::new(config.weight_decay, config.clip_norm)
@@ -199,7 +210,10 @@ impl Trainer {
             rounds.lock().unwrap_or_else(|e| e.into_inner()).restore(history, best);
         }
         (self.listener)(TrainEvent::Started { step, steps });
-        let warmup = (config.warmup * steps as f64).ceil() as usize;
+        if config.frozen_cache.mebibytes > 0 {
+            (self.listener)(TrainEvent::Cached { pairs: kept, of: data.pairs() });
+        }
+        let warmup = config.warmup_steps(steps);
         let schedule = WarmupCosine::new(config.learning_rate, warmup, steps, config.final_rate)
             .with_calls(if together.distributed { together.devices } else { 1 });
         let interrupter = Interrupter::new();

@@ -17,6 +17,12 @@ use burn::{
 /// division in between. 1e-4 leaves room for those and none for a wrong term.
 const TOLERANCE: f64 = 1e-4;
 
+/// A tensor smaller than this share of the largest one of its kind (gradients, parameters, results)
+/// is measured against that share. Some gradients are zero but for rounding: an attention's keys
+/// may all be moved by one vector without a change of its probabilities, so the gradient of the
+/// bias of its keys is what is left of a sum of large terms that cancel.
+const SMALL: f64 = 1e-2;
+
 /// What a case computed.
 #[derive(Default)]
 pub struct Outcome {
@@ -60,7 +66,7 @@ impl Outcome {
 
     /// Values of all parameters of a module.
     pub fn parameters<B: Backend, M: Module<B>>(&mut self, module: &M) {
-        module.visit(&mut Parameters { outcome: self, count: 0 });
+        module.visit(&mut Parameters { outcome: self, count: 0, path: Vec::new() });
     }
 
     pub fn assert_near(&self, expected: &Self) {
@@ -70,27 +76,39 @@ impl Outcome {
             assert_eq!(found, expected, "{name}");
         }
         assert_eq!(self.values.len(), expected.values.len(), "as many tensors");
-        let mut worst = (0.0, "");
+        let kind = |name: &str| name.split(' ').next().unwrap_or_default().to_string();
+        let of_kind = |name: &str| {
+            let same = expected.values.iter().filter(|(other, ..)| kind(other) == kind(name));
+            same.map(|(.., values)| largest(values)).fold(0.0, f64::max)
+        };
+        let mut worst = (0.0, "", 0, 0.0, 0.0, 0.0);
         for ((name, shape, found), (other, expected_shape, expected)) in
             self.values.iter().zip(&expected.values)
         {
             assert_eq!(name, other);
             assert_eq!(shape, expected_shape, "shape of {name}");
-            let size = expected.iter().fold(0.0f64, |most, v| most.max(v.abs()));
+            let size = largest(expected).max(SMALL * of_kind(name));
             for (at, (a, b)) in found.iter().zip(expected).enumerate() {
-                assert!(a.is_finite() && b.is_finite(), "{name}[{at}]: {a} here, {b} on flex");
                 let gap = (a - b).abs() / size.max(1e-6);
-                assert!(
-                    gap <= tolerance,
-                    "{name}[{at}]: {a} here, {b} on flex; {gap:.1e} of the largest, {size:.3e}"
-                );
-                if gap > worst.0 {
-                    worst = (gap, name);
+                if gap.is_nan() || gap > worst.0 {
+                    worst = (gap, name, at, *a, *b, size);
                 }
             }
+            if worst.0.is_nan() || worst.0 > tolerance {
+                break;
+            }
         }
-        println!("largest difference {:.1e} ({})", worst.0, worst.1);
+        let (gap, name, at, a, b, size) = worst;
+        assert!(
+            gap <= tolerance,
+            "{name}[{at}]: {a} here, {b} on flex; {gap:.1e} of the largest, {size:.3e}"
+        );
+        println!("largest difference {:.1e} ({})", gap, name);
     }
+}
+
+fn largest(values: &[f64]) -> f64 {
+    values.iter().fold(0.0, |most, value| most.max(value.abs()))
 }
 
 struct Gradients<'a> {
@@ -111,10 +129,24 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for Gradients<'_> {
 struct Parameters<'a> {
     outcome: &'a mut Outcome,
     count: usize,
+    path: Vec<String>,
 }
 
 impl<B: Backend> ModuleVisitor<B> for Parameters<'_> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.into());
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        // The gradient of a key's bias is rounding alone (see `SMALL`), and Adam makes steps of
+        // full size of it: where it goes is chance, and of no effect.
+        if D == 1 && self.path.iter().any(|name| name == "key") {
+            return;
+        }
         self.outcome.tensor(&format!("parameter {}", self.count), param.val());
         self.count += 1;
     }

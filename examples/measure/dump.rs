@@ -1,0 +1,168 @@
+//! What a counterpart needs to check that it is the same network.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use burn::{
+    module::{Module, ModuleVisitor, Param},
+    optim::GradientsParams,
+    tensor::{
+        Int, Tensor,
+        backend::{AutodiffBackend, Backend},
+    },
+};
+use cart_retrieval::{
+    model::LossConfig,
+    nn::WeightInit,
+    storage::{NamedTensors, write_bytes},
+    train::{Stepper, TrainBatch},
+};
+use clap::Args;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use serde_json::{Map, Value, json};
+
+use crate::{Common, inputs::train_batch, train::TrainStepArgs};
+
+/// Where to write, and for which network.
+#[derive(Args, Clone)]
+pub struct DumpArgs {
+    #[command(flatten)]
+    step: TrainStepArgs,
+    /// Folder to write to; made where it does not exist.
+    #[arg(long)]
+    to: PathBuf,
+    /// Training steps whose losses are written, all on the one batch.
+    #[arg(long, default_value_t = 4)]
+    trained: usize,
+}
+
+/// Writes `weights.safetensors` (initial weights by parameter path), `batch.safetensors` (the
+/// batch, and logits of two passes to try the loss on) and `reference.json` (settings, loss and
+/// gradient norms without dropout, and the losses of the first training steps).
+pub fn dump<B: AutodiffBackend>(
+    args: &DumpArgs,
+    common: &Common,
+    device: &B::Device,
+) -> Result<Value> {
+    let network = &args.step.network;
+    let (candidates, config) = network.config(common.seed)?;
+    let cart = config.clone().with_dropout(0.0).init::<B>(device)?;
+    std::fs::create_dir_all(&args.to)?;
+
+    let mut weights = NamedTensors::new();
+    weights.insert_module::<B, _>("", &cart)?;
+    write_bytes(args.to.join("weights.safetensors"), &weights.to_bytes(&[])?)?;
+
+    let mut rng = ChaCha8Rng::seed_from_u64(common.seed);
+    let batch = train_batch::<B>(&network.rows(&mut rng), &candidates, &mut rng, device)?;
+    let train = args.step.train_config();
+    let mut tensors = NamedTensors::new();
+    insert_batch(&mut tensors, &batch);
+    let example = loss_example(&mut tensors, &batch, &train.loss, device);
+    write_bytes(args.to.join("batch.safetensors"), &tensors.to_bytes(&[])?)?;
+
+    let mut stepper = Stepper::new(cart, candidates.trie.clone(), &train, args.trained)?;
+    let first = stepper.gradients(batch.clone());
+    let mut norms = Norms::<B>::new(first.grads);
+    stepper.learner().cart().visit(&mut norms);
+    let losses: Vec<Option<f64>> =
+        (0..args.trained).map(|_| scalar(stepper.step(batch.clone()).loss())).collect();
+    let [rows, width] = batch.queries.tokens.dims();
+    let reference = json!({
+        "config": config,
+        "training": train,
+        "batch": rows,
+        "tokens": width,
+        "loss": scalar(first.item.loss()),
+        "gradient_norm": norms.total.sqrt(),
+        "gradient_norms": norms.by_name,
+        "losses": losses,
+        "loss_example": example,
+    });
+    write_bytes(args.to.join("reference.json"), &serde_json::to_vec_pretty(&reference)?)?;
+    Ok(json!({
+        "measure": "dump", "folder": args.to, "loss": reference["loss"],
+        "gradient_norm": reference["gradient_norm"], "losses": reference["losses"],
+    }))
+}
+
+fn scalar<B: Backend>(tensor: Tensor<B, 1>) -> Option<f64> {
+    tensor.into_data().iter::<f64>().next()
+}
+
+/// Flat vectors; the shapes follow from the sizes in `reference.json`.
+fn insert_batch<B: Backend>(tensors: &mut NamedTensors, batch: &TrainBatch<B>) {
+    let ints = |tensor: Tensor<B, 2, Int>| -> Vec<u32> { tensor.into_data().iter().collect() };
+    tensors.insert_u32("tokens", &ints(batch.queries.tokens.clone()));
+    tensors.insert_u32("padding", &ints(batch.queries.padding.clone().int()));
+    tensors.insert_u32("identifiers", &ints(batch.targets.identifiers.clone()));
+    for (level, legal) in batch.targets.legal.iter().enumerate() {
+        tensors.insert_u32(&format!("legal.{level}"), &ints(legal.clone().int()));
+    }
+}
+
+/// Random logits of two passes, with what the loss makes of them: without dropout, the consistency
+/// term of the batch itself is zero and shows nothing.
+fn loss_example<B: Backend>(
+    tensors: &mut NamedTensors,
+    batch: &TrainBatch<B>,
+    config: &LossConfig,
+    device: &B::Device,
+) -> Value {
+    let targets = batch.targets.doubled();
+    let mut init = WeightInit::new(5);
+    let mut logits = Vec::new();
+    for (level, legal) in targets.legal.iter().enumerate() {
+        let table = init.normal::<B, 2>(legal.dims(), 1.0, device).val();
+        let values: Vec<f32> = table.to_data().iter().collect();
+        tensors.insert_f32(&format!("logits.{level}"), &legal.dims(), &values);
+        logits.push(table);
+    }
+    let loss = config.forward(logits, targets.identifiers, &targets.legal, 2);
+    json!({
+        "cross_entropy": scalar(loss.cross_entropy),
+        "consistency": scalar(loss.consistency),
+    })
+}
+
+/// Norms of the gradients by parameter path.
+struct Norms<B: AutodiffBackend> {
+    grads: GradientsParams,
+    path: Vec<String>,
+    by_name: Map<String, Value>,
+    /// Sum of all squares.
+    total: f64,
+    backend: std::marker::PhantomData<B>,
+}
+
+impl<B: AutodiffBackend> Norms<B> {
+    fn new(grads: GradientsParams) -> Self {
+        Self {
+            grads,
+            path: Vec::new(),
+            by_name: Map::new(),
+            total: 0.0,
+            backend: std::marker::PhantomData,
+        }
+    }
+}
+
+impl<B: AutodiffBackend> ModuleVisitor<B> for Norms<B> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        if let Some(grad) = self.grads.get::<B::InnerBackend, D>(param.id) {
+            let squares: f64 =
+                grad.into_data().iter::<f32>().map(|value| f64::from(value).powi(2)).sum();
+            self.by_name.insert(self.path.join("."), json!(squares.sqrt()));
+            self.total += squares;
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Inputs drawn from a seed.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use burn::tensor::backend::Backend;
+use cart_retrieval::{
+    data::{QueryBatch, TargetBatch},
+    identifier::{Codes, UniqueTokens, assign_unique},
+    train::TrainBatch,
+    trie::Trie,
+};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// Random identifiers with their trie.
+pub struct Candidates {
+    pub unique: UniqueTokens,
+    pub trie: Arc<Trie>,
+}
+
+/// `n` candidates with even random tokens over levels of these sizes, made unique.
+pub fn candidates(n: usize, sizes: &[usize], seed: u64) -> Result<Candidates> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x1DE5);
+    let mut codes = Codes::new(sizes.len());
+    let mut row = vec![0; sizes.len()];
+    for _ in 0..n {
+        for (token, &size) in row.iter_mut().zip(sizes) {
+            *token = rng.random_range(0..size) as u16;
+        }
+        codes.push(&row);
+    }
+    let unique = assign_unique(&codes, sizes, &vec![0.0; n])?;
+    let trie = Arc::new(Trie::build(&unique.identifiers, &unique.vocabulary)?);
+    Ok(Candidates { unique, trie })
+}
+
+/// Rows of random tokens, `shortest..=longest` of them each; the first row is the longest.
+pub fn token_rows(
+    batch: usize,
+    shortest: usize,
+    longest: usize,
+    vocabulary: usize,
+    rng: &mut ChaCha8Rng,
+) -> Vec<Vec<u32>> {
+    (0..batch)
+        .map(|row| {
+            let length = if row == 0 { longest } else { rng.random_range(shortest..=longest) };
+            (0..length).map(|_| rng.random_range(1..vocabulary as u32)).collect()
+        })
+        .collect()
+}
+
+/// A training batch of random queries and targets.
+pub fn train_batch<B: Backend>(
+    rows: &[Vec<u32>],
+    candidates: &Candidates,
+    rng: &mut ChaCha8Rng,
+    device: &B::Device,
+) -> Result<TrainBatch<B>> {
+    let n = candidates.trie.len() as u32;
+    let items: Vec<u32> = rows.iter().map(|_| rng.random_range(0..n)).collect();
+    let identifiers = &candidates.unique.identifiers;
+    let queries = QueryBatch::new(rows, 0, device)?;
+    let targets = TargetBatch::new(&items, identifiers, &candidates.trie, device);
+    Ok(TrainBatch::new(queries, targets, rng.random()))
+}
