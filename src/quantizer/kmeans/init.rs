@@ -7,9 +7,15 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::config::{Init, KMeansConfig};
-use crate::quantizer::{
-    matmul::{Layout, dots},
-    rows::{RowKey, distinct_rows, squared_distance, squared_norm},
+use crate::{
+    error::Result,
+    quantizer::{
+        matmul::{Layout, dots},
+        rows::{
+            RowKey, RowSource, distinct_rows, draw_rows, find_distinct, read_checked, row_bits,
+            squared_distance, squared_norm,
+        },
+    },
 };
 
 /// Rows handled together; fixed, so that sums do not depend on the number of threads.
@@ -17,50 +23,42 @@ const PIECE: usize = 1024;
 
 /// Chooses `config.k` distinct rows as centres, `[k, dim]`.
 ///
-/// The rows must have been checked and at least k of them be distinct.
+/// At least k of the rows must be distinct.
 pub(super) fn first_centres(
     config: &KMeansConfig,
-    rows: &[f32],
-    dim: usize,
+    source: &dyn RowSource,
     rng: &mut ChaCha8Rng,
-) -> Vec<f32> {
+) -> Result<Vec<f32>> {
     match config.init {
-        Init::Random => random(config.k, rows, dim, rng),
+        Init::Random => random(config.k, source, rng),
         Init::PlusPlus => {
-            let sample = sample(rows, dim, config.seeding_rows(), rng);
-            // A sample of data with many duplicates may hold too few distinct rows.
-            let enough = distinct_rows(&sample, dim, config.k) == config.k;
-            plus_plus(config.k, if enough { &sample } else { rows }, dim, rng)
+            let dim = source.dim();
+            let mut sample = draw_rows(source, config.seeding_rows(), rng)?;
+            if distinct_rows(&sample, dim, config.k) < config.k {
+                // A sample of data with many duplicates may hold too few distinct rows.
+                sample = Cow::Owned(find_distinct(source, sample.into_owned(), config.k)?);
+            }
+            Ok(plus_plus(config.k, &sample, dim, rng))
         }
     }
 }
 
-/// At most `most` rows drawn evenly, in their order.
-fn sample<'a>(rows: &'a [f32], dim: usize, most: usize, rng: &mut ChaCha8Rng) -> Cow<'a, [f32]> {
-    let n = rows.len() / dim;
-    if n <= most {
-        return Cow::Borrowed(rows);
-    }
-    let mut chosen = index::sample(rng, n, most).into_vec();
-    chosen.sort_unstable();
-    Cow::Owned(chosen.iter().flat_map(|&i| &rows[i * dim..][..dim]).copied().collect())
-}
-
 /// Distinct rows drawn evenly.
-fn random(k: usize, rows: &[f32], dim: usize, rng: &mut ChaCha8Rng) -> Vec<f32> {
-    let n = rows.len() / dim;
+fn random(k: usize, source: &dyn RowSource, rng: &mut ChaCha8Rng) -> Result<Vec<f32>> {
+    let (n, dim) = (source.len(), source.dim());
     let mut seen = HashSet::with_capacity(k);
     let mut centres = Vec::with_capacity(k * dim);
+    let mut row = Vec::new();
     for i in index::sample(rng, n, n) {
-        let row = &rows[i * dim..][..dim];
-        if seen.insert(RowKey(row)) {
-            centres.extend_from_slice(row);
+        read_checked(source, i..i + 1, &mut row)?;
+        if seen.insert(row_bits(&row)) {
+            centres.extend_from_slice(&row);
             if seen.len() == k {
                 break;
             }
         }
     }
-    centres
+    Ok(centres)
 }
 
 /// Greedy k-means++: of several rows drawn by squared distance to the centres so far, the one that
@@ -177,7 +175,7 @@ mod tests {
     use super::*;
 
     fn choose(config: &KMeansConfig, rows: &[f32], dim: usize) -> Vec<f32> {
-        first_centres(config, rows, dim, &mut ChaCha8Rng::seed_from_u64(config.seed))
+        first_centres(config, &(rows, dim), &mut ChaCha8Rng::seed_from_u64(config.seed)).unwrap()
     }
 
     #[test]
