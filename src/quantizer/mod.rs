@@ -14,6 +14,8 @@ mod rows;
 mod rq_kmeans;
 mod rqvae;
 mod saved;
+#[cfg(target_arch = "x86_64")]
+mod screen;
 
 pub use base::Quantizer;
 pub use coarse_to_fine::{

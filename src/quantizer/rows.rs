@@ -275,6 +275,7 @@ pub(crate) fn bad_token(item: usize, level: usize, token: u16, expected: &str) -
 ///
 /// Sixteen running sums in a fixed order: the compiler can vectorise them, and the result depends
 /// on nothing but the two rows.
+#[inline]
 pub(crate) fn squared_distance(left: &[f32], right: &[f32]) -> f32 {
     const LANES: usize = 16;
     let mut sums = [0.0_f32; LANES];
@@ -291,6 +292,7 @@ pub(crate) fn squared_distance(left: &[f32], right: &[f32]) -> f32 {
 }
 
 /// Squared Euclidean norm of a row, summed as [`squared_distance`] does.
+#[inline]
 pub(crate) fn squared_norm(row: &[f32]) -> f32 {
     const LANES: usize = 16;
     let mut sums = [0.0_f32; LANES];

@@ -1,0 +1,374 @@
+//! Bounds on distances from 8-bit products, for processors that multiply these four times as fast.
+//!
+//! Rows and centres are rounded to 8 bits after a common shift. The error of a product of rounded
+//! vectors is at most `|x - x'| |c| + |x'| |c - c'|` (Cauchy-Schwarz), and both differences are
+//! measured, not estimated. So the bounds hold, and the few centres that may be the nearest one
+//! are then compared exactly: the answer is that of the plain double loop.
+//!
+//! The instruction is `VPDPBUSD` of AVX-512 VNNI (Intel since Ice Lake, AMD since Zen 4).
+
+use std::arch::x86_64::*;
+
+use crate::quantizer::rows::{squared_distance, squared_norm};
+
+/// Rows of a tile: with [`GROUPS`], 24 running sums in registers.
+const ROWS: usize = 6;
+/// Registers of centres of a tile.
+const GROUPS: usize = 4;
+/// Numbers in a register.
+const LANES: usize = 16;
+/// Centres of a panel.
+const PANEL: usize = GROUPS * LANES;
+/// Values multiplied by one instruction in each lane.
+const STEP: usize = 4;
+/// Added to the 8-bit values of centres, which the instruction takes without a sign.
+const OFFSET: i32 = 128;
+/// Bounds held at once by a thread: 256 KiB, beside the centres in the second-level cache.
+const BOUNDS: usize = 1 << 16;
+/// Widest rows whose products surely fit 32 bits: 2^31 / (255 * 127), rounded down.
+const WIDEST: usize = 1 << 16;
+/// Below this many centres or dimensions rounding costs more than it saves.
+const LEAST: usize = 32;
+
+/// Centres made ready for bounds.
+pub(crate) struct Screen {
+    dim: usize,
+    k: usize,
+    /// Common shift of rows and centres: the mean of the centres, `[dim]`.
+    shift: Vec<f32>,
+    /// For each panel and each step of four dimensions, four values of each of its centres.
+    packed: Vec<[u8; PANEL * STEP]>,
+    /// For each group of centres, what its lanes need.
+    groups: Vec<Group>,
+    largest_norm: f32,
+}
+
+/// Figures of 16 centres, shifted.
+#[derive(Clone)]
+struct Group {
+    /// Half the squared norm; infinite where there is no centre.
+    half: [f32; LANES],
+    /// What a unit of the rounded values stands for.
+    unit: [f32; LANES],
+    /// Norm.
+    norm: [f32; LANES],
+    /// Norm of what rounding changed.
+    error: [f32; LANES],
+}
+
+/// Buffers of one thread.
+#[derive(Default)]
+pub(crate) struct ScreenScratch {
+    /// Rounded rows, four values in each number: `[rows, steps]`.
+    rounded: Vec<i32>,
+    figures: Vec<Row>,
+    /// Lower bounds of the scores: `[rows, centres, padded to panels]`.
+    lower: Vec<f32>,
+    /// Upper bound of the lowest score of each row, by lane.
+    upper: Vec<[f32; LANES]>,
+    near: Vec<u32>,
+    /// Where the centres of each row start in `near`.
+    starts: Vec<usize>,
+}
+
+/// Figures of a shifted row.
+#[derive(Clone, Copy, Default)]
+struct Row {
+    unit: f32,
+    /// Norm of the rounded row.
+    norm: f32,
+    error: f32,
+    /// [`OFFSET`] times the sum of the rounded values.
+    offset: i32,
+    slack: f32,
+}
+
+impl Screen {
+    /// Prepares centres `[k, dim]`, where the processor can and it pays.
+    pub(crate) fn new(centres: &[f32], dim: usize) -> Option<Self> {
+        let k = centres.len() / dim;
+        let able = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vnni");
+        if !able || k < LEAST || !(LEAST..=WIDEST).contains(&dim) {
+            return None;
+        }
+        let mut sums = vec![0.0_f64; dim];
+        for centre in centres.chunks_exact(dim) {
+            sums.iter_mut().zip(centre).for_each(|(sum, &value)| *sum += f64::from(value));
+        }
+        let shift: Vec<f32> = sums.iter().map(|sum| (sum / k as f64) as f32).collect();
+
+        let (panels, steps) = (k.div_ceil(PANEL), dim.div_ceil(STEP));
+        let empty = Group {
+            half: [f32::INFINITY; LANES],
+            unit: [0.0; LANES],
+            norm: [0.0; LANES],
+            error: [0.0; LANES],
+        };
+        let mut groups = vec![empty; panels * GROUPS];
+        let mut packed = vec![[OFFSET as u8; PANEL * STEP]; panels * steps];
+        let mut largest_norm = 0.0_f32;
+        let mut shifted = vec![0.0; dim];
+        for (j, centre) in centres.chunks_exact(dim).enumerate() {
+            for ((shifted, value), shift) in shifted.iter_mut().zip(centre).zip(&shift) {
+                *shifted = value - shift;
+            }
+            let largest = shifted.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
+            let (unit, inverse) = unit_of(largest);
+            let mut error = 0.0_f32;
+            for (p, &value) in shifted.iter().enumerate() {
+                // At most 127 by the choice of the unit.
+                let rounded = (value * inverse).round_ties_even();
+                let gap = value - rounded * unit;
+                error += gap * gap;
+                packed[j / PANEL * steps + p / STEP][j % PANEL * STEP + p % STEP] =
+                    (rounded as i32 + OFFSET) as u8;
+            }
+            let norm = squared_norm(&shifted);
+            let (group, lane) = (&mut groups[j / LANES], j % LANES);
+            group.half[lane] = 0.5 * norm;
+            group.unit[lane] = unit;
+            group.norm[lane] = norm.sqrt() * safety(dim);
+            group.error[lane] = error.sqrt() * safety(dim);
+            largest_norm = largest_norm.max(norm);
+        }
+        Some(Self { dim, k, shift, packed, groups, largest_norm })
+    }
+
+    /// Rows to pass to [`Screen::nearest`] at a time.
+    pub(crate) fn piece(&self) -> usize {
+        let rows = BOUNDS / (self.groups.len() * LANES);
+        rows.clamp(4 * ROWS, 16 * ROWS) / ROWS * ROWS
+    }
+
+    /// Writes the nearest centre of each row; `false`, with nothing written, when so many centres
+    /// are near that the plain product is faster.
+    ///
+    /// # Panics
+    /// When `rows` is not `[out.len(), dim]`, or `centres` are not those of `new`.
+    pub(crate) fn nearest(
+        &self,
+        rows: &[f32],
+        centres: &[f32],
+        scratch: &mut ScreenScratch,
+        out: &mut [u32],
+    ) -> bool {
+        assert_eq!(rows.len(), out.len() * self.dim, "rows are [n, dim]");
+        assert_eq!(centres.len(), self.k * self.dim, "centres are [k, dim]");
+        // SAFETY: `new` has asked the processor for these instructions.
+        unsafe { self.nearest_avx512(rows, centres, scratch, out) }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    fn nearest_avx512(
+        &self,
+        rows: &[f32],
+        centres: &[f32],
+        scratch: &mut ScreenScratch,
+        out: &mut [u32],
+    ) -> bool {
+        let (n, steps) = (out.len(), self.dim.div_ceil(STEP));
+        let (padded, width) = (n.next_multiple_of(ROWS), self.groups.len() * LANES);
+        scratch.rounded.resize(padded * steps, 0);
+        scratch.figures.resize(padded, Row::default());
+        scratch.lower.resize(padded * width, 0.0);
+        scratch.upper.clear();
+        scratch.upper.resize(padded, [f32::INFINITY; LANES]);
+        for ((row, rounded), figures) in rows
+            .chunks_exact(self.dim)
+            .zip(scratch.rounded.chunks_exact_mut(steps))
+            .zip(&mut scratch.figures)
+        {
+            *figures = self.round(row, rounded);
+        }
+        // A panel of centres stays in the nearest cache while all rows pass.
+        for (panel, (packed, groups)) in
+            self.packed.chunks_exact(steps).zip(self.groups.chunks_exact(GROUPS)).enumerate()
+        {
+            for (tile, ((rounded, figures), upper)) in scratch
+                .rounded
+                .chunks_exact(ROWS * steps)
+                .zip(scratch.figures.chunks_exact(ROWS))
+                .zip(scratch.upper.chunks_exact_mut(ROWS))
+                .enumerate()
+            {
+                let sums = products(rounded, packed);
+                let lower = &mut scratch.lower[tile * ROWS * width + panel * PANEL..];
+                bounds(&sums, figures, groups, lower, width, upper);
+            }
+        }
+        scratch.near.clear();
+        scratch.starts.clear();
+        for ((lower, upper), figures) in
+            scratch.lower.chunks_exact(width).zip(&scratch.upper).zip(&scratch.figures).take(n)
+        {
+            scratch.starts.push(scratch.near.len());
+            let limit = _mm512_reduce_min_ps(load(upper)) + figures.slack;
+            let limit = _mm512_set1_ps(limit);
+            for (group, lower) in lower.as_chunks::<LANES>().0.iter().enumerate() {
+                let mut mask = _mm512_cmp_ps_mask::<_CMP_LE_OQ>(load(lower), limit);
+                while mask != 0 {
+                    scratch.near.push((group * LANES) as u32 + mask.trailing_zeros());
+                    mask &= mask - 1;
+                }
+            }
+        }
+        scratch.starts.push(scratch.near.len());
+        // An exact distance costs about as much as four of the plain product.
+        if scratch.near.len() > n * self.k.div_ceil(8) {
+            return false;
+        }
+        for ((row, ends), out) in
+            rows.chunks_exact(self.dim).zip(scratch.starts.windows(2)).zip(out)
+        {
+            let near = &scratch.near[ends[0]..ends[1]];
+            let mut best = (f32::INFINITY, near.first().copied().unwrap_or(0));
+            if near.len() > 1 {
+                for &index in near {
+                    let centre = &centres[index as usize * self.dim..][..self.dim];
+                    let distance = squared_distance(row, centre);
+                    if distance < best.0 {
+                        best = (distance, index);
+                    }
+                }
+            }
+            *out = best.1;
+        }
+        true
+    }
+
+    /// Shifts a row and rounds it to 8 bits.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    fn round(&self, row: &[f32], rounded: &mut [i32]) -> Row {
+        let (body, tail) = row.as_chunks::<LANES>();
+        let (shifts, shifts_tail) = self.shift.as_chunks::<LANES>();
+        // The rest of the row, with zeros behind it.
+        let mut last = [0.0; LANES];
+        for ((last, value), shift) in last.iter_mut().zip(tail).zip(shifts_tail) {
+            *last = value - shift;
+        }
+        let last = load(&last);
+        let mut largest = _mm512_abs_ps(last);
+        for (values, shift) in body.iter().zip(shifts) {
+            let shifted = _mm512_sub_ps(load(values), load(shift));
+            largest = _mm512_max_ps(largest, _mm512_abs_ps(shifted));
+        }
+        let (unit, inverse) = unit_of(_mm512_reduce_max_ps(largest));
+        let (units, inverses) = (_mm512_set1_ps(unit), _mm512_set1_ps(inverse));
+        let (mut squares, mut errors) = (_mm512_setzero_ps(), _mm512_setzero_ps());
+        let mut sum = _mm512_setzero_si512();
+        let mut turn = |shifted: __m512| -> [i32; STEP] {
+            let whole = _mm512_cvtps_epi32(_mm512_mul_ps(shifted, inverses));
+            let gap = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(whole), units, shifted);
+            squares = _mm512_fmadd_ps(shifted, shifted, squares);
+            errors = _mm512_fmadd_ps(gap, gap, errors);
+            sum = _mm512_add_epi32(sum, whole);
+            let bytes = _mm512_cvtsepi32_epi8(whole);
+            let mut words = [0; STEP];
+            // SAFETY: `words` has the 16 bytes that are written.
+            unsafe { _mm_storeu_si128(words.as_mut_ptr().cast(), bytes) };
+            words
+        };
+        let (words, words_tail) = rounded.as_chunks_mut::<STEP>();
+        let mut words = words.iter_mut();
+        for ((values, shift), words) in body.iter().zip(shifts).zip(words.by_ref()) {
+            *words = turn(_mm512_sub_ps(load(values), load(shift)));
+        }
+        if !tail.is_empty() {
+            let found = turn(last);
+            match words.next() {
+                Some(words) => *words = found,
+                None => words_tail.copy_from_slice(&found[..words_tail.len()]),
+            }
+        }
+        let square = _mm512_reduce_add_ps(squares);
+        let error = _mm512_reduce_add_ps(errors).sqrt() * safety(self.dim);
+        Row {
+            unit,
+            norm: square.sqrt() * safety(self.dim) + error,
+            error,
+            offset: _mm512_reduce_add_epi32(sum).wrapping_mul(OFFSET),
+            // What the sums in 32 bits may be off, as in the plain search; and so much that squares
+            // which are too small for 32 bits are all compared.
+            slack: f32::EPSILON * (16.0 + (self.dim as f32).sqrt()) * (square + self.largest_norm)
+                + 1e-30,
+        }
+    }
+}
+
+/// What a unit stands for so that `largest` becomes 127, and its inverse.
+fn unit_of(largest: f32) -> (f32, f32) {
+    // So small that the inverse is infinite: all values become 0, and the error is all there is.
+    let inverse = 127.0 / largest;
+    if inverse.is_finite() && largest > f32::MIN_POSITIVE {
+        (largest / 127.0, inverse)
+    } else {
+        (0.0, 0.0)
+    }
+}
+
+/// A factor for norms of `dim` values that were summed in 32 bits.
+fn safety(dim: usize) -> f32 {
+    1.0 + (dim as f32 + 8.0) * f32::EPSILON
+}
+
+#[target_feature(enable = "avx512f")]
+fn load(values: &[f32; LANES]) -> __m512 {
+    // SAFETY: the array has the 64 bytes that are read.
+    unsafe { _mm512_loadu_ps(values.as_ptr()) }
+}
+
+/// Products of six rows with the 64 centres of a panel.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn products(rounded: &[i32], packed: &[[u8; PANEL * STEP]]) -> [[__m512i; GROUPS]; ROWS] {
+    let steps = packed.len();
+    let rows: [&[i32]; ROWS] = std::array::from_fn(|row| &rounded[row * steps..][..steps]);
+    let mut sums = [[_mm512_setzero_si512(); GROUPS]; ROWS];
+    for (step, packed) in packed.iter().enumerate() {
+        let packed = packed.as_chunks::<{ LANES * STEP }>().0;
+        let mut centres = [_mm512_setzero_si512(); GROUPS];
+        for group in 0..GROUPS {
+            // SAFETY: the chunk has the 64 bytes that are read.
+            centres[group] = unsafe { _mm512_loadu_si512(packed[group].as_ptr().cast()) };
+        }
+        for row in 0..ROWS {
+            let values = _mm512_set1_epi32(rows[row][step]);
+            for group in 0..GROUPS {
+                sums[row][group] = _mm512_dpbusd_epi32(sums[row][group], centres[group], values);
+            }
+        }
+    }
+    sums
+}
+
+/// Turns products into bounds of the scores `|c|^2 / 2 - x.c`, which order centres as distances do.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn bounds(
+    sums: &[[__m512i; GROUPS]; ROWS],
+    figures: &[Row],
+    groups: &[Group],
+    lower: &mut [f32],
+    width: usize,
+    upper: &mut [[f32; LANES]],
+) {
+    for (row, ((sums, figures), upper)) in sums.iter().zip(figures).zip(upper).enumerate() {
+        let lower = lower[row * width..][..PANEL].as_chunks_mut::<LANES>().0;
+        let mut least = load(upper);
+        for ((sum, group), lower) in sums.iter().zip(groups).zip(lower) {
+            let sum = _mm512_sub_epi32(*sum, _mm512_set1_epi32(figures.offset));
+            let unit = _mm512_mul_ps(_mm512_set1_ps(figures.unit), load(&group.unit));
+            let score = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(sum), unit, load(&group.half));
+            let error = _mm512_fmadd_ps(
+                _mm512_set1_ps(figures.error),
+                load(&group.norm),
+                _mm512_mul_ps(_mm512_set1_ps(figures.norm), load(&group.error)),
+            );
+            least = _mm512_min_ps(least, _mm512_add_ps(score, error));
+            // SAFETY: the array has the 64 bytes that are written.
+            unsafe { _mm512_storeu_ps(lower.as_mut_ptr(), _mm512_sub_ps(score, error)) };
+        }
+        // SAFETY: the array has the 64 bytes that are written.
+        unsafe { _mm512_storeu_ps(upper.as_mut_ptr(), least) };
+    }
+}
