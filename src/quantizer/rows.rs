@@ -274,8 +274,8 @@ pub(crate) fn bad_token(item: usize, level: usize, token: u16, expected: &str) -
 /// Squared Euclidean distance of two rows of equal width.
 ///
 /// Sixteen running sums in a fixed order: the compiler can vectorise them, and the result depends
-/// on nothing but the two rows.
-#[inline]
+/// on nothing but the two rows. Always inline, to become wider where the caller may use more.
+#[inline(always)]
 pub(crate) fn squared_distance(left: &[f32], right: &[f32]) -> f32 {
     const LANES: usize = 16;
     let mut sums = [0.0_f32; LANES];
@@ -292,7 +292,7 @@ pub(crate) fn squared_distance(left: &[f32], right: &[f32]) -> f32 {
 }
 
 /// Squared Euclidean norm of a row, summed as [`squared_distance`] does.
-#[inline]
+#[inline(always)]
 pub(crate) fn squared_norm(row: &[f32]) -> f32 {
     const LANES: usize = 16;
     let mut sums = [0.0_f32; LANES];
@@ -303,6 +303,37 @@ pub(crate) fn squared_norm(row: &[f32]) -> f32 {
         }
     }
     sums.iter().sum::<f32>() + tail.iter().map(|a| a * a).sum::<f32>()
+}
+
+/// Adds some of `rows` to `sums`, in the order given; the result does not depend on the processor.
+///
+/// # Shapes
+/// - `sums`: `[dim]`
+/// - `rows`: `[n, dim]`
+pub(crate) fn add_rows(sums: &mut [f64], rows: &[f32], members: &[u32]) {
+    #[inline(always)]
+    fn add(sums: &mut [f64], rows: &[f32], members: &[u32]) {
+        let dim = sums.len();
+        for &row in members {
+            for (sum, &value) in sums.iter_mut().zip(&rows[row as usize * dim..][..dim]) {
+                *sum += f64::from(value);
+            }
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx512f")]
+        fn add_avx512(sums: &mut [f64], rows: &[f32], members: &[u32]) {
+            add(sums, rows, members);
+        }
+
+        if is_x86_feature_detected!("avx512f") {
+            // SAFETY: the processor has just been asked.
+            return unsafe { add_avx512(sums, rows, members) };
+        }
+    }
+    add(sums, rows, members);
 }
 
 /// A row as a key: equal when all values are, with -0 equal to 0.

@@ -13,12 +13,14 @@ use crate::quantizer::rows::{squared_distance, squared_norm};
 
 /// Rows of a tile: with [`GROUPS`], 24 running sums in registers.
 const ROWS: usize = 6;
+/// Rows of a tile of a few queries.
+const FEW: usize = 4;
 /// Registers of centres of a tile.
 const GROUPS: usize = 4;
 /// Numbers in a register.
 const LANES: usize = 16;
 /// Centres of a panel.
-const PANEL: usize = GROUPS * LANES;
+pub(crate) const PANEL: usize = GROUPS * LANES;
 /// Values multiplied by one instruction in each lane.
 const STEP: usize = 4;
 /// Added to the 8-bit values of centres, which the instruction takes without a sign.
@@ -71,9 +73,18 @@ pub(crate) struct ScreenScratch {
     starts: Vec<usize>,
 }
 
+/// A few vectors, rounded; made by [`Screen::queries`].
+pub(crate) struct Queries {
+    n: usize,
+    rounded: Vec<i32>,
+    figures: Vec<Row>,
+}
+
 /// Figures of a shifted row.
 #[derive(Clone, Copy, Default)]
 struct Row {
+    /// Squared norm.
+    square: f32,
     unit: f32,
     /// Norm of the rounded row.
     norm: f32,
@@ -93,6 +104,13 @@ impl Screen {
         if !able || k < LEAST || !(LEAST..=WIDEST).contains(&dim) {
             return None;
         }
+        // SAFETY: the processor has just been asked.
+        Some(unsafe { Self::new_avx512(centres, dim) })
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    fn new_avx512(centres: &[f32], dim: usize) -> Self {
+        let k = centres.len() / dim;
         let mut sums = vec![0.0_f64; dim];
         for centre in centres.chunks_exact(dim) {
             sums.iter_mut().zip(centre).for_each(|(sum, &value)| *sum += f64::from(value));
@@ -133,7 +151,23 @@ impl Screen {
             group.error[lane] = error.sqrt() * safety(dim);
             largest_norm = largest_norm.max(norm);
         }
-        Some(Self { dim, k, shift, packed, groups, largest_norm })
+        Self { dim, k, shift, packed, groups, largest_norm }
+    }
+
+    /// Squared distance of each row to the centre that `index` names.
+    ///
+    /// # Panics
+    /// When the shapes contradict each other, or an index is no centre.
+    pub(crate) fn distances(&self, rows: &[f32], centres: &[f32], index: &[u32], out: &mut [f32]) {
+        // SAFETY: `new` has asked the processor for these instructions.
+        unsafe { self.distances_avx512(rows, centres, index, out) }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    fn distances_avx512(&self, rows: &[f32], centres: &[f32], index: &[u32], out: &mut [f32]) {
+        for ((row, &index), out) in rows.chunks_exact(self.dim).zip(index).zip(out) {
+            *out = squared_distance(row, &centres[index as usize * self.dim..][..self.dim]);
+        }
     }
 
     /// Rows to pass to [`Screen::nearest`] at a time.
@@ -193,7 +227,7 @@ impl Screen {
                 .zip(scratch.upper.chunks_exact_mut(ROWS))
                 .enumerate()
             {
-                let sums = products(rounded, packed);
+                let sums = products::<ROWS>(rounded, packed);
                 let lower = &mut scratch.lower[tile * ROWS * width + panel * PANEL..];
                 bounds(&sums, figures, groups, lower, width, upper);
             }
@@ -236,6 +270,89 @@ impl Screen {
             *out = best.1;
         }
         true
+    }
+
+    /// Rounds a few vectors to be compared with all centres, `[n, dim]`.
+    pub(crate) fn queries(&self, vectors: &[f32]) -> Queries {
+        // SAFETY: `new` has asked the processor for these instructions.
+        unsafe { self.queries_avx512(vectors) }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    fn queries_avx512(&self, vectors: &[f32]) -> Queries {
+        let (n, steps) = (vectors.len() / self.dim, self.dim.div_ceil(STEP));
+        let padded = n.next_multiple_of(FEW);
+        let mut rounded = vec![0; padded * steps];
+        let mut figures = vec![Row::default(); padded];
+        for ((vector, rounded), figures) in
+            vectors.chunks_exact(self.dim).zip(rounded.chunks_exact_mut(steps)).zip(&mut figures)
+        {
+            *figures = self.round(vector, rounded);
+        }
+        Queries { n, rounded, figures }
+    }
+
+    /// Finds all centres from `first` on that may be nearer to a query than `limits` say; calls
+    /// `found` with the number of the query and that of the centre, which ascends for each query.
+    ///
+    /// # Shapes
+    /// - `first`: a multiple of [`PANEL`]
+    /// - `limits`: squared distances, one for each centre from `first` on that is looked at, a
+    ///   multiple of [`PANEL`] of them; 0 behind the last centre
+    pub(crate) fn nearer(
+        &self,
+        queries: &Queries,
+        first: usize,
+        limits: &[f32],
+        found: impl FnMut(usize, usize),
+    ) {
+        // SAFETY: `new` has asked the processor for these instructions.
+        unsafe { self.nearer_avx512(queries, first, limits, found) }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    fn nearer_avx512(
+        &self,
+        queries: &Queries,
+        first: usize,
+        limits: &[f32],
+        mut found: impl FnMut(usize, usize),
+    ) {
+        let steps = self.dim.div_ceil(STEP);
+        let panels = self.packed.chunks_exact(steps).zip(self.groups.chunks_exact(GROUPS));
+        let limits = limits.as_chunks::<PANEL>().0;
+        for (panel, ((packed, groups), limits)) in
+            panels.skip(first / PANEL).zip(limits).enumerate()
+        {
+            let tiles = queries.rounded.chunks_exact(FEW * steps);
+            for (tile, (rounded, figures)) in
+                tiles.zip(queries.figures.chunks_exact(FEW)).enumerate()
+            {
+                let sums = products::<FEW>(rounded, packed);
+                for (row, (sums, figures)) in sums.iter().zip(figures).enumerate() {
+                    let query = tile * FEW + row;
+                    if query >= queries.n {
+                        break;
+                    }
+                    // |x - c|^2 is twice the score, and |x|^2.
+                    let square = _mm512_set1_ps(figures.square - 2.0 * figures.slack);
+                    let limits = limits.as_chunks::<LANES>().0;
+                    for (group, ((sum, figures_of), limits)) in
+                        sums.iter().zip(groups).zip(limits).enumerate()
+                    {
+                        let (score, error) = score(*sum, figures, figures_of);
+                        let low = _mm512_sub_ps(score, error);
+                        let low = _mm512_fmadd_ps(_mm512_set1_ps(2.0), low, square);
+                        let mut mask = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(low, load(limits));
+                        while mask != 0 {
+                            let lane = mask.trailing_zeros() as usize;
+                            found(query, first + panel * PANEL + group * LANES + lane);
+                            mask &= mask - 1;
+                        }
+                    }
+                }
+            }
+        }
     }
 
     /// Shifts a row and rounds it to 8 bits.
@@ -285,11 +402,12 @@ impl Screen {
         let square = _mm512_reduce_add_ps(squares);
         let error = _mm512_reduce_add_ps(errors).sqrt() * safety(self.dim);
         Row {
+            square,
             unit,
             norm: square.sqrt() * safety(self.dim) + error,
             error,
             offset: _mm512_reduce_add_epi32(sum).wrapping_mul(OFFSET),
-            // What the sums in 32 bits may be off, as in the plain search; and so much that squares
+            // What sums in 32 bits may be off, as in the plain search; and so much that squares
             // which are too small for 32 bits are all compared.
             slack: f32::EPSILON * (16.0 + (self.dim as f32).sqrt()) * (square + self.largest_norm)
                 + 1e-30,
@@ -319,12 +437,15 @@ fn load(values: &[f32; LANES]) -> __m512 {
     unsafe { _mm512_loadu_ps(values.as_ptr()) }
 }
 
-/// Products of six rows with the 64 centres of a panel.
+/// Products of some rows with the 64 centres of a panel.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn products(rounded: &[i32], packed: &[[u8; PANEL * STEP]]) -> [[__m512i; GROUPS]; ROWS] {
+fn products<const R: usize>(
+    rounded: &[i32],
+    packed: &[[u8; PANEL * STEP]],
+) -> [[__m512i; GROUPS]; R] {
     let steps = packed.len();
-    let rows: [&[i32]; ROWS] = std::array::from_fn(|row| &rounded[row * steps..][..steps]);
-    let mut sums = [[_mm512_setzero_si512(); GROUPS]; ROWS];
+    let rows: [&[i32]; R] = std::array::from_fn(|row| &rounded[row * steps..][..steps]);
+    let mut sums = [[_mm512_setzero_si512(); GROUPS]; R];
     for (step, packed) in packed.iter().enumerate() {
         let packed = packed.as_chunks::<{ LANES * STEP }>().0;
         let mut centres = [_mm512_setzero_si512(); GROUPS];
@@ -332,7 +453,7 @@ fn products(rounded: &[i32], packed: &[[u8; PANEL * STEP]]) -> [[__m512i; GROUPS
             // SAFETY: the chunk has the 64 bytes that are read.
             centres[group] = unsafe { _mm512_loadu_si512(packed[group].as_ptr().cast()) };
         }
-        for row in 0..ROWS {
+        for row in 0..R {
             let values = _mm512_set1_epi32(rows[row][step]);
             for group in 0..GROUPS {
                 sums[row][group] = _mm512_dpbusd_epi32(sums[row][group], centres[group], values);
@@ -340,6 +461,21 @@ fn products(rounded: &[i32], packed: &[[u8; PANEL * STEP]]) -> [[__m512i; GROUPS
         }
     }
     sums
+}
+
+/// Scores of a row with 16 centres, and how far they may be off.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn score(sum: __m512i, figures: &Row, group: &Group) -> (__m512, __m512) {
+    let sum = _mm512_sub_epi32(sum, _mm512_set1_epi32(figures.offset));
+    let unit = _mm512_mul_ps(_mm512_set1_ps(figures.unit), load(&group.unit));
+    let score = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(sum), unit, load(&group.half));
+    let error = _mm512_fmadd_ps(
+        _mm512_set1_ps(figures.error),
+        load(&group.norm),
+        _mm512_mul_ps(_mm512_set1_ps(figures.norm), load(&group.error)),
+    );
+    (score, error)
 }
 
 /// Turns products into bounds of the scores `|c|^2 / 2 - x.c`, which order centres as distances do.
@@ -356,19 +492,161 @@ fn bounds(
         let lower = lower[row * width..][..PANEL].as_chunks_mut::<LANES>().0;
         let mut least = load(upper);
         for ((sum, group), lower) in sums.iter().zip(groups).zip(lower) {
-            let sum = _mm512_sub_epi32(*sum, _mm512_set1_epi32(figures.offset));
-            let unit = _mm512_mul_ps(_mm512_set1_ps(figures.unit), load(&group.unit));
-            let score = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(sum), unit, load(&group.half));
-            let error = _mm512_fmadd_ps(
-                _mm512_set1_ps(figures.error),
-                load(&group.norm),
-                _mm512_mul_ps(_mm512_set1_ps(figures.norm), load(&group.error)),
-            );
+            let (score, error) = score(*sum, figures, group);
             least = _mm512_min_ps(least, _mm512_add_ps(score, error));
             // SAFETY: the array has the 64 bytes that are written.
             unsafe { _mm512_storeu_ps(lower.as_mut_ptr(), _mm512_sub_ps(score, error)) };
         }
         // SAFETY: the array has the 64 bytes that are written.
         unsafe { _mm512_storeu_ps(upper.as_mut_ptr(), least) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+
+    /// The slow twin: every distance, the first smallest one.
+    fn plain(rows: &[f32], dim: usize, centres: &[f32]) -> Vec<u32> {
+        rows.chunks_exact(dim)
+            .map(|row| {
+                let mut best = (0, f32::INFINITY);
+                for (index, centre) in centres.chunks_exact(dim).enumerate() {
+                    let distance = squared_distance(row, centre);
+                    if distance < best.1 {
+                        best = (index as u32, distance);
+                    }
+                }
+                best.0
+            })
+            .collect()
+    }
+
+    fn normal(rng: &mut ChaCha8Rng) -> f32 {
+        (0..12).map(|_| rng.random::<f32>()).sum::<f32>() - 6.0
+    }
+
+    /// Nearest centres by the screen; `None` where it gives back or the processor cannot.
+    fn screened(rows: &[f32], dim: usize, centres: &[f32]) -> Option<Vec<u32>> {
+        let screen = Screen::new(centres, dim)?;
+        let mut scratch = ScreenScratch::default();
+        let mut out = vec![u32::MAX; rows.len() / dim];
+        let mut all = true;
+        for (rows, out) in rows.chunks(screen.piece() * dim).zip(out.chunks_mut(screen.piece())) {
+            all &= screen.nearest(rows, centres, &mut scratch, out);
+        }
+        all.then_some(out)
+    }
+
+    fn able() -> bool {
+        Screen::new(&vec![0.0; LEAST * LEAST], LEAST).is_some()
+    }
+
+    #[test]
+    fn the_answer_is_that_of_the_plain_loop() {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        for (n, k, dim) in
+            [(1, 32, 32), (100, 33, 33), (211, 200, 47), (97, 1000, 128), (7, 65, 515)]
+        {
+            for offset in [0.0, 5.0, 1e4] {
+                let mut draw =
+                    |n: usize| (0..n).map(|_| normal(&mut rng) + offset).collect::<Vec<f32>>();
+                let (rows, centres) = (draw(n * dim), draw(k * dim));
+                let found = screened(&rows, dim, &centres);
+                assert!(found.is_some() || !able(), "{n} {k} {dim} {offset}");
+                if let Some(found) = found {
+                    assert_eq!(found, plain(&rows, dim, &centres), "{n} {k} {dim} {offset}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn equal_centres_and_rows_on_centres_go_to_the_first() {
+        let mut rng = ChaCha8Rng::seed_from_u64(2);
+        let dim = 40;
+        let half: Vec<f32> = (0..100 * dim).map(|_| normal(&mut rng)).collect();
+        let centres = half.repeat(2);
+        if let Some(found) = screened(&half, dim, &centres) {
+            assert_eq!(found, (0..100).collect::<Vec<u32>>());
+        }
+        // Nothing to tell apart: it is given back, or right.
+        for value in [0.0, 1e-25, 3.0, 1e14] {
+            let (rows, centres) = (vec![value; 20 * dim], vec![value; 64 * dim]);
+            assert_eq!(screened(&rows, dim, &centres), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_scale_and_any_mixture_agrees_with_the_plain_loop(
+            seed in 0_u64..1000,
+            dim in 32_usize..100,
+            k in 32_usize..150,
+            exponent in -30_i32..14,
+            spread in 0_i32..6,
+            outlier in any::<bool>(),
+        ) {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let scale = 10.0_f32.powi(exponent);
+            // Clusters of clusters, so that rows and their centres lie close together.
+            let coarse: Vec<f32> = (0..4 * dim).map(|_| normal(&mut rng)).collect();
+            let near = 10.0_f32.powi(-spread);
+            let mut draw = |n: usize| -> Vec<f32> {
+                (0..n * dim)
+                    .map(|i| {
+                        let mut value =
+                            coarse[i / dim % 4 * dim + i % dim] + near * normal(&mut rng);
+                        if outlier && i % dim == 3 {
+                            value = value * 40.0 + 100.0;
+                        }
+                        value * scale
+                    })
+                    .collect()
+            };
+            let (rows, centres) = (draw(60), draw(k));
+            if let Some(found) = screened(&rows, dim, &centres) {
+                prop_assert_eq!(found, plain(&rows, dim, &centres));
+            }
+        }
+
+        #[test]
+        fn every_nearer_centre_is_found(
+            seed in 0_u64..1000,
+            dim in 32_usize..90,
+            k in 32_usize..200,
+            queries in 1_usize..10,
+            share in 0.0_f32..1.5,
+        ) {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let mut draw = |n: usize| -> Vec<f32> {
+                (0..n * dim).map(|_| normal(&mut rng) + 3.0).collect()
+            };
+            let (vectors, centres) = (draw(queries), draw(k));
+            let Some(screen) = Screen::new(&centres, dim) else { return Ok(()) };
+            let mut limits = vec![share * 2.0 * dim as f32; k];
+            limits.resize(k.next_multiple_of(PANEL), 0.0);
+            let mut found = vec![Vec::new(); queries];
+            // In two parts, as threads do it.
+            let rounded = screen.queries(&vectors);
+            for (first, limits) in [(0, &limits[..PANEL]), (PANEL, &limits[PANEL..])] {
+                screen.nearer(&rounded, first, limits, |query, centre| found[query].push(centre));
+            }
+            for (vector, found) in vectors.chunks_exact(dim).zip(found) {
+                prop_assert!(found.is_sorted() && found.iter().all(|&centre| centre < k));
+                let mut count = 0;
+                for (j, centre) in centres.chunks_exact(dim).enumerate() {
+                    if squared_distance(vector, centre) < limits[j] {
+                        count += 1;
+                        prop_assert!(found.contains(&j));
+                    }
+                }
+                prop_assert!(count > 0 || found.len() <= k);
+            }
+        }
     }
 }

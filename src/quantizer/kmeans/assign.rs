@@ -98,9 +98,7 @@ impl NearestCentre for HostSearch {
             .zip(out_distance.par_chunks_mut(size))
             .for_each_init(Scratch::default, |scratch, ((rows, index), distance)| {
                 search.piece_nearest(rows, scratch, index);
-                for ((row, &i), d) in rows.chunks_exact(dim).zip(&*index).zip(distance) {
-                    *d = squared_distance(row, search.centre(i));
-                }
+                search.distances(rows, index, distance);
             });
         Ok(())
     }
@@ -192,6 +190,17 @@ impl<'a> Search<'a> {
     /// One centre.
     pub(crate) fn centre(&self, index: u32) -> &'a [f32] {
         &self.centres[index as usize * self.dim..][..self.dim]
+    }
+
+    /// Squared distance of each row to the centre that `index` names, on the calling thread.
+    fn distances(&self, rows: &[f32], index: &[u32], out: &mut [f32]) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(screen) = &self.screen {
+            return screen.distances(rows, self.centres, index, out);
+        }
+        for ((row, &index), out) in rows.chunks_exact(self.dim).zip(index).zip(out) {
+            *out = squared_distance(row, self.centre(index));
+        }
     }
 
     /// Nearest centres of all rows.
@@ -326,13 +335,25 @@ mod tests {
     #[test]
     fn wide_rows_and_many_centres_agree_with_the_plain_loop() {
         let value = |i: usize| ((i * 7919 + 13) % 1009) as f32 / 1009.0 - 0.5;
-        for (n, k, dim) in [(700, 300, 20), (50, 5000, 3), (70, 33, 300)] {
+        for (n, k, dim) in [(700, 300, 20), (50, 5000, 3), (70, 33, 300), (500, 700, 64)] {
             let rows: Vec<f32> = (0..n * dim).map(value).collect();
             let centres: Vec<f32> = (0..k * dim).map(|i| value(i + 31)).collect();
             assert_eq!(host(&rows, dim, &centres), plain(&rows, dim, &centres));
             assert_eq!(Search::new(&centres, dim).indices(&rows), plain(&rows, dim, &centres).0);
             assert_eq!(Search::plain(&centres, dim).indices(&rows), plain(&rows, dim, &centres).0);
         }
+    }
+
+    #[test]
+    fn centres_that_bounds_cannot_tell_apart_are_told_apart() {
+        // Pairs of far groups; within a group, differences far below what 8 bits see.
+        let value = |i: usize| ((i * 7919 + 13) % 1009) as f32 / 1009.0 - 0.5;
+        let dim = 40;
+        let make = |n: usize, shift: usize| -> Vec<f32> {
+            (0..n * dim).map(|i| 1000.0 * (i / dim % 2) as f32 + value(i + shift)).collect()
+        };
+        let (rows, centres) = (make(2000, 5), make(300, 77));
+        assert_eq!(host(&rows, dim, &centres), plain(&rows, dim, &centres));
     }
 
     #[test]

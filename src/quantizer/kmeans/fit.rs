@@ -9,7 +9,9 @@ use rayon::prelude::*;
 use super::{HostSearch, KMeans, KMeansConfig, NearestCentre, init::first_centres};
 use crate::{
     error::{Error, Result},
-    quantizer::rows::{RowSource, check_rows, find_distinct, for_blocks, read_checked, row_bits},
+    quantizer::rows::{
+        RowSource, add_rows, check_rows, find_distinct, for_blocks, read_checked, row_bits,
+    },
 };
 
 /// News from a running fit.
@@ -327,11 +329,7 @@ impl Sums {
             |(cluster, (sums, count))| {
                 let members = &order[starts[cluster]..starts[cluster + 1]];
                 *count += members.len();
-                for &row in members {
-                    for (sum, &value) in sums.iter_mut().zip(&rows[row as usize * dim..][..dim]) {
-                        *sum += f64::from(value);
-                    }
-                }
+                add_rows(sums, rows, members);
             },
         );
     }

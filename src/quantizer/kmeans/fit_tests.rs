@@ -55,7 +55,7 @@ fn plain_lloyd(rows: &[f32], dim: usize, centres: &[f32], updates: usize) -> (Ve
 
 #[test]
 fn follows_the_plain_iteration_from_the_same_start() {
-    for (n, k, dim) in [(500, 7, 3), (900, 20, 18)] {
+    for (n, k, dim) in [(500, 7, 3), (900, 20, 18), (1500, 40, 50)] {
         let mut rng = ChaCha8Rng::seed_from_u64(5);
         let rows: Vec<f32> = (0..n * dim).map(|_| rng.random_range(-1.0..1.0)).collect();
         for updates in [1, 4] {
@@ -90,15 +90,17 @@ fn planted_clusters_are_recovered() {
 
 #[test]
 fn a_fit_does_not_depend_on_the_number_of_threads() {
-    let rows = planted(5000, 9, 8, 2);
-    for init in [Init::PlusPlus, Init::Random] {
-        let config = KMeansConfig::new(16).with_seed(11).with_init(init).with_max_iterations(6);
-        let fit = |threads| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| config.fit(&rows, 8).unwrap())
-        };
-        assert_eq!(fit(1), fit(2));
-        assert_eq!(fit(2), fit(3));
+    for (k, dim) in [(16, 8), (50, 40)] {
+        let rows = planted(5000, 9, dim, 2);
+        for init in [Init::PlusPlus, Init::Random] {
+            let config = KMeansConfig::new(k).with_seed(11).with_init(init).with_max_iterations(6);
+            let fit = |threads| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                pool.install(|| config.fit(&rows, dim).unwrap())
+            };
+            assert_eq!(fit(1), fit(2));
+            assert_eq!(fit(2), fit(3));
+        }
     }
 }
 
@@ -205,6 +207,22 @@ fn as_many_clusters_as_distinct_rows_leave_no_inertia() {
     for seed in 0..10 {
         let fitted = KMeansConfig::new(5).with_seed(seed).fit(&rows, 1).unwrap();
         assert_eq!(fitted.inertia(), 0.0);
+    }
+}
+
+#[test]
+fn wide_rows_with_nearly_as_many_clusters_or_with_duplicates() {
+    let distinct = planted(70, 70, 40, 3);
+    let rows = distinct.repeat(3);
+    for k in [65, 70] {
+        let fitted = KMeansConfig::new(k).with_restarts(1).fit(&rows, 40).unwrap();
+        let (index, distance) = fitted.predict_with_distances(&rows).unwrap();
+        assert_eq!(index[..70], index[70..140]);
+        assert_eq!(distance.iter().filter(|&&d| d == 0.0).count() == 210, k == 70);
+        let mut used = index;
+        used.sort_unstable();
+        used.dedup();
+        assert_eq!(used.len(), k);
     }
 }
 

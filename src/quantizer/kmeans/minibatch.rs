@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     error::Result,
-    quantizer::rows::{RowSource, draw_rows, read_checked},
+    quantizer::rows::{RowSource, add_rows, draw_rows, read_checked},
 };
 
 impl KMeansConfig {
@@ -156,11 +156,7 @@ impl MiniBatch<'_> {
                 continue;
             }
             sums.fill(0.0);
-            for &row in members {
-                for (sum, &value) in sums.iter_mut().zip(&rows[row as usize * dim..][..dim]) {
-                    *sum += f64::from(value);
-                }
-            }
+            add_rows(&mut sums, rows, members);
             self.counts[cluster] += members.len() as u64;
             let (new, all) = (members.len() as f64, self.counts[cluster] as f64);
             for (centre, sum) in centre.iter_mut().zip(&sums) {
