@@ -566,6 +566,34 @@ mod tests {
     }
 
     #[test]
+    fn bounds_hold_where_all_rounding_errors_point_one_way() {
+        let dim = 64;
+        let askew = |i: usize| if i == 0 { 127.0 } else { 10.49 };
+        // A unit is 1 for the one and exact for the other: Cauchy-Schwarz is nearly an equality.
+        for (vector, centre) in [
+            ((0..dim).map(askew).collect::<Vec<f32>>(), vec![1.0; dim]),
+            (vec![127.0; dim], (0..dim).map(askew).collect()),
+        ] {
+            // Pairs around 0, so that the shift is 0.
+            let centres: Vec<f32> = (0..32)
+                .flat_map(|j| {
+                    let sign = if j % 2 == 0 { 1.0 } else { -1.0 };
+                    centre.iter().map(move |value| value * sign * (1 + j / 2) as f32)
+                })
+                .collect();
+            let limits: Vec<f32> = centres
+                .chunks_exact(dim)
+                .map(|centre| squared_distance(&vector, centre) * (1.0 + 1e-5))
+                .chain([0.0; 32])
+                .collect();
+            let Some(screen) = Screen::new(&centres, dim) else { return };
+            let mut found = Vec::new();
+            screen.nearer(&screen.queries(&vector), 0, &limits, |_, centre| found.push(centre));
+            assert_eq!(found, (0..32).collect::<Vec<usize>>());
+        }
+    }
+
+    #[test]
     fn equal_centres_and_rows_on_centres_go_to_the_first() {
         let mut rng = ChaCha8Rng::seed_from_u64(2);
         let dim = 40;
