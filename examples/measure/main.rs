@@ -5,20 +5,25 @@
 //! ```text
 //! cargo run --release --example measure -- train-step --r-drop 1
 //! ```
+#![recursion_limit = "256"]
 
-#[path = "../common/mod.rs"]
-mod common;
 mod dump;
 mod inputs;
+mod memory;
+mod quantizers;
+mod queries;
 mod report;
 mod train;
 
 use anyhow::Result;
-use burn::tensor::backend::AutodiffBackend;
+use burn::backend::Autodiff;
+use cart_retrieval::backend::{BackendKind, BackendTask, DeviceChoice, LocalBackend, run_on};
 use clap::{Args, Parser, Subcommand};
 use serde_json::Value;
 
-use common::backend::{Device, NAME, Training};
+/// Training allocates and frees large tensors all the time; this allocator keeps their pages.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Measures training, quantizers and search, and prints a JSON line.
 #[derive(Parser)]
@@ -32,9 +37,15 @@ struct Cli {
 /// What all measurements share.
 #[derive(Args, Clone)]
 pub struct Common {
+    /// Backend, one that this build contains; the preferred one without it.
+    #[arg(long, global = true)]
+    backend: Option<BackendKind>,
+    /// Device: default, cpu, gpu, gpu:1, ..
+    #[arg(long, global = true, default_value = "default")]
+    device: DeviceChoice,
     /// Threads; 0 leaves the choice to rayon.
     #[arg(long, global = true, default_value_t = 0)]
-    pub threads: usize,
+    threads: usize,
     /// Repetitions that are not counted.
     #[arg(long, global = true, default_value_t = 2)]
     pub warmup: usize,
@@ -50,29 +61,58 @@ pub struct Common {
 enum Command {
     /// A training step: forward, backward, clipping and update.
     TrainStep(train::TrainStepArgs),
-    /// Weights, a batch, its loss and its gradients, for a counterpart to check itself against.
+    /// Weights, a batch, its loss, gradients and answers, for a counterpart to check itself against.
     Dump(dump::DumpArgs),
+    /// A step of the RQ-VAE's training.
+    RqvaeStep(quantizers::RqVaeStepArgs),
+    /// Weights, a batch, loss and gradients of an RQ-VAE.
+    DumpRqvae(dump::DumpRqVaeArgs),
+    /// K-Means over rows in memory.
+    Kmeans(quantizers::KMeansArgs),
+    /// Residual quantization with given codebooks.
+    RqEncode(quantizers::RqEncodeArgs),
+    /// Queries through encoder and constrained beam search.
+    Queries(queries::QueriesArgs),
+    /// Resident memory over a long training of a small network.
+    Memory(memory::MemoryArgs),
 }
 
-/// The one place that knows the backend: everything below is generic.
 fn main() -> Result<()> {
     let cli = Cli::parse();
     if cli.common.threads > 0 {
         rayon::ThreadPoolBuilder::new().num_threads(cli.common.threads).build_global()?;
     }
-    let device = Device::default();
-    let measured = run::<Training>(&cli.command, &cli.common, &device)?;
-    report::emit(NAME, &format!("{device:?}"), &cli.common, measured);
-    Ok(())
+    let kind = match cli.common.backend {
+        Some(kind) => kind,
+        None => BackendKind::preferred()?,
+    };
+    let (device, common) = (cli.common.device, cli.common);
+    run_on(kind, &device, Measurement { command: cli.command, common })?
 }
 
-fn run<B: AutodiffBackend>(
-    command: &Command,
-    common: &Common,
-    device: &B::Device,
-) -> Result<Value> {
-    match command {
-        Command::TrainStep(args) => train::train_step::<B>(args, common, device),
-        Command::Dump(args) => dump::dump::<B>(args, common, device),
+struct Measurement {
+    command: Command,
+    common: Common,
+}
+
+impl BackendTask for Measurement {
+    type Output = Result<()>;
+
+    fn run<B: LocalBackend>(self, device: B::Device) -> Result<()> {
+        let common = &self.common;
+        let measured: Value = match &self.command {
+            Command::TrainStep(args) => train::train_step::<Autodiff<B>>(args, common, &device)?,
+            Command::Dump(args) => dump::dump::<Autodiff<B>>(args, common, &device)?,
+            Command::RqvaeStep(args) => {
+                quantizers::rqvae_step::<Autodiff<B>>(args, common, &device)?
+            }
+            Command::DumpRqvae(args) => dump::dump_rqvae::<Autodiff<B>>(args, common, &device)?,
+            Command::Kmeans(args) => quantizers::kmeans::<B>(args, common, &device)?,
+            Command::RqEncode(args) => quantizers::rq_encode(args, common)?,
+            Command::Queries(args) => queries::queries::<B>(args, common, &device)?,
+            Command::Memory(args) => memory::memory::<Autodiff<B>>(args, common, &device)?,
+        };
+        report::emit(B::KIND.name(), &B::describe(&device), common, measured);
+        Ok(())
     }
 }

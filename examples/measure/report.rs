@@ -6,7 +6,7 @@ use anyhow::Result;
 use burn::tensor::backend::Backend;
 use serde_json::{Map, Value, json};
 
-use crate::{Common, common::hardware};
+use crate::Common;
 
 /// Runs `work` for warm-up, then timed; every repetition ends when the device is done.
 ///
@@ -67,6 +67,13 @@ pub fn times(seconds: &[f64], units: f64) -> Map<String, Value> {
     map
 }
 
+/// The processor's name.
+fn processor() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    line.map_or_else(|| std::env::consts::ARCH.to_string(), |(_, name)| name.trim().to_string())
+}
+
 /// Prints the line, with what is known of the machine.
 pub fn emit(backend: &str, device: &str, common: &Common, measured: Value) {
     let mut line = json!({
@@ -76,7 +83,7 @@ pub fn emit(backend: &str, device: &str, common: &Common, measured: Value) {
         "device": device,
         "threads": rayon::current_num_threads(),
         "seed": common.seed,
-        "hardware": hardware(),
+        "hardware": processor(),
         "peak_rss_mib": peak_resident(),
     });
     if let (Some(line), Value::Object(measured)) = (line.as_object_mut(), measured) {
