@@ -47,6 +47,14 @@ def status(name):
     return None
 
 
+IMPORTED = {}
+
+
+def imported():
+    """Notes what the process holds before it has done anything: the libraries."""
+    IMPORTED["mib"] = status("VmRSS")
+
+
 def repeat(work, warmup, steps, synchronise=lambda: None):
     """Seconds of every timed repetition; `work` is given the number of the repetition."""
     seconds = []
@@ -81,6 +89,7 @@ def emit(side, measured):
     """Prints the line."""
     line = {
         "side": side,
+        "rss_imported_mib": IMPORTED.get("mib"),
         "python": platform.python_version(),
         "hardware": hardware(),
         "peak_rss_mib": status("VmHWM"),
