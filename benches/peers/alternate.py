@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
-DISTURBED = 0.1  # Share of the processors taken by others from which on a ratio is marked.
+DISTURBED = 0.05  # Share of its time that a side waited for a processor, from which a ratio is marked.
 
 
 def binary(given=None):
@@ -48,7 +48,7 @@ def check_python(python, modules):
 
 
 class Machine:
-    """How busy the machine is with what is not ours."""
+    """How busy the machine is."""
 
     def __init__(self):
         self.ticks = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
@@ -95,13 +95,11 @@ class GpuMemory(threading.Thread):
 
 
 def call(command, threads, gpu=False):
-    """Runs one side; its JSON line, with the share of the processors that others took."""
+    """Runs one side; its JSON line, with the share of its time that it waited for a processor."""
     env = dict(os.environ)
     if threads > 0:
         env |= {name: str(threads) for name in (
             "OMP_NUM_THREADS", "RAYON_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    machine = Machine()
-    before, started = machine.busy(), time.monotonic()
     process = subprocess.Popen(
         [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True, env=env, cwd=ROOT,
@@ -117,16 +115,14 @@ def call(command, threads, gpu=False):
     _, code, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(code)
     memory.stopped.set()
-    elapsed, after = time.monotonic() - started, machine.busy()
     lines = [line for line in out.splitlines() if line.startswith("{")]
     if process.returncode != 0 or not lines:
         tail = "\n".join(errors[0].splitlines()[-25:])
         raise RuntimeError(f"{' '.join(map(str, command))}\nended with {process.returncode}:\n{tail}")
     result = json.loads(lines[-1])
-    if before is not None:
-        own = usage.ru_utime + usage.ru_stime
-        others = max(after - before - own, 0.0) / (elapsed * os.cpu_count())
-        result["others_share"] = round(others, 3)
+    if result.get("waited_seconds") is not None:
+        waited = result["waited_seconds"]
+        result["waited_share"] = round(waited / (usage.ru_utime + usage.ru_stime + waited), 3)
     if gpu:
         result["gpu_mib"] = memory.most
     return result
@@ -165,7 +161,7 @@ class Table:
                 results[side].append(result)
                 print(
                     f"{name}, round {turn + 1}, {side}: {result['seconds']:.4g} s"
-                    f", others took {result.get('others_share', 0):.0%} of the processors",
+                    f", waited for a processor {result.get('waited_share', 0):.0%} of the time",
                     file=sys.stderr, flush=True,
                 )
         if not results["ours"]:
@@ -189,7 +185,7 @@ class Table:
                 "compiled", "attention", "optimizer", "parameters", "agreement", "answers")
         summary = {key: results[0][key] for key in keep if key in results[0]}
         for key in ("seconds", "per_second", "peak_rss_mib", "rss_imported_mib", "gpu_mib",
-                    "peak_device_mib", "others_share", quality):
+                    "peak_device_mib", "waited_share", quality):
             if key is not None:
                 summary[key] = median([result.get(key) for result in results])
         summary["rounds"] = [result["seconds"] for result in results]
@@ -199,7 +195,7 @@ class Table:
         """The rows as a table."""
         lines = [
             "| work | against | ours | theirs | ratio (speed) | peak memory, MiB, ours / theirs "
-            "(imports alone) | others |",
+            "(imports alone) | waited, ours / theirs |",
             "|---|---|---|---|---|---|---|",
         ]
         for row in self.rows:
@@ -215,12 +211,12 @@ class Table:
             spread = f"{row['ratio']:.2f} x"
             if len(row["ratios"]) > 1:
                 spread += f" ({min(row['ratios']):.2f} to {max(row['ratios']):.2f})"
-            others = max(ours.get("others_share") or 0, theirs.get("others_share") or 0)
-            if others > DISTURBED:
+            waited = [side.get("waited_share") or 0 for side in (ours, theirs)]
+            if max(waited) > DISTURBED:
                 spread += ", disturbed"
             lines.append(
                 f"| {row['name']} | {row['against']} | {shown(ours, unit)} | {shown(theirs, unit)} "
-                f"| {spread} | {memory} | {others:.0%} |"
+                f"| {spread} | {memory} | {waited[0]:.0%} / {waited[1]:.0%} |"
             )
         return "\n".join(lines)
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import sys
@@ -73,6 +74,18 @@ def times(seconds, units):
     return {"seconds": middle, "all_seconds": seconds, "per_second": units / middle}
 
 
+def waited():
+    """Seconds that the threads of this process were ready but had no processor; None if not told."""
+    total = 0
+    try:
+        for task in os.listdir("/proc/self/task"):
+            with open(f"/proc/self/task/{task}/schedstat") as file:
+                total += int(file.read().split()[1])
+    except (OSError, IndexError, ValueError):
+        return None
+    return total / 1e9
+
+
 def hardware():
     """The processor's name."""
     try:
@@ -93,6 +106,7 @@ def emit(side, measured):
         "python": platform.python_version(),
         "hardware": hardware(),
         "peak_rss_mib": status("VmHWM"),
+        "waited_seconds": waited(),
     }
     line.update(measured)
     print(json.dumps(line), flush=True)
