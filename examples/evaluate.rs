@@ -5,7 +5,9 @@ mod common;
 use std::{collections::BTreeMap, path::PathBuf, time::Instant};
 
 use anyhow::{Result, ensure};
+use burn::backend::Autodiff;
 use cart_retrieval::{
+    backend::{BackendTask, LocalBackend},
     data::DataFolder,
     eval::{
         Bm25, Bm25Config, BootstrapConfig, DualTowerConfig, EvalRecord, Ranking, TruncatedTies,
@@ -14,10 +16,7 @@ use cart_retrieval::{
     prelude::*,
 };
 use clap::Parser;
-use common::{
-    backend::{self, Inference, Training},
-    recipe::Recipe,
-};
+use common::{backend::Hardware, recipe::Recipe};
 
 /// Recall and MRR of an index, with confidence intervals, beside BM25 and a dual tower.
 #[derive(Parser)]
@@ -52,15 +51,30 @@ struct Args {
     /// Writes the figures as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
+    #[command(flatten)]
+    hardware: Hardware,
 }
 
 fn main() -> Result<()> {
     let args = Args::parse();
+    args.hardware.run(Main(args))
+}
+
+struct Main(Args);
+
+impl BackendTask for Main {
+    type Output = Result<()>;
+
+    fn run<B: LocalBackend>(self, device: B::Device) -> Result<()> {
+        measure::<B>(&self.0, &device)
+    }
+}
+
+fn measure<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     let some = args.index.is_some() || args.bm25 || args.dual_tower.is_some();
     ensure!(some, "nothing to measure: give --index, --bm25 or --dual-tower EPOCHS");
     let recipe = Recipe::read(&args.recipe)?;
     let seed = args.seed.unwrap_or(recipe.seed);
-    let device = backend::Device::default();
     let stop = common::stop_on_ctrl_c()?;
     let data = DataFolder::open(&args.data)?;
     let (train, _) = recipe.captions(&data)?;
@@ -75,7 +89,7 @@ fn main() -> Result<()> {
         queries.iter().map(|query| same_text[&query.text.to_lowercase()].as_slice()).collect();
 
     let mut records = Vec::new();
-    let mut measure =
+    let mut add =
         |method: &str, rankings: Vec<Ranking>, ties: TruncatedTies, seconds: f64| -> Result<()> {
             let scores = evaluate(&rankings, &relevant, data.items.len(), ties)?;
             let metrics = scores.metrics();
@@ -86,13 +100,13 @@ fn main() -> Result<()> {
                     .with_intervals(&intervals)
                     .with_seed(seed)
                     .with_seconds(seconds)
-                    .with_hardware(common::hardware())
+                    .with_hardware(common::hardware::<B>(device))
                     .with_command(common::command()),
             );
             Ok(())
         };
     if let Some(folder) = &args.index {
-        let retriever = Retriever::<Inference>::load(folder, &device)?;
+        let retriever = Retriever::<B>::load(folder, device)?;
         ensure!(
             retriever.index().ids().iter().eq(data.items.ids().iter()),
             "the index holds other candidates than {}: evaluate it on the data it was trained on",
@@ -102,7 +116,7 @@ fn main() -> Result<()> {
         let started = Instant::now();
         let rankings = retriever.search_all(&texts).top(beam.min(50)).beam(beam).rankings()?;
         let per_second = texts.len() as f64 / started.elapsed().as_secs_f64();
-        measure(&args.method, rankings, TruncatedTies::Listed, args.seconds)?;
+        add(&args.method, rankings, TruncatedTies::Listed, args.seconds)?;
         println!("{per_second:.0} queries/s at beam {beam}");
     }
     if args.bm25 {
@@ -112,7 +126,7 @@ fn main() -> Result<()> {
         let bm25 = Bm25::fit(&documents, data.items.len(), &Bm25Config::default())?;
         let rankings = bm25.search_all(&texts, data.items.len());
         let seconds = started.elapsed().as_secs_f64();
-        measure("BM25 over training text", rankings, TruncatedTies::Listed, seconds)?;
+        add("BM25 over training text", rankings, TruncatedTies::Listed, seconds)?;
     }
     if let Some(epochs) = args.dual_tower {
         let tokenizer = recipe.tokenizer(&train)?;
@@ -133,10 +147,10 @@ fn main() -> Result<()> {
             ..DualTowerConfig::new(encoder)
         };
         let started = Instant::now();
-        let tower = config.fit::<Training>(&tokenizer, &train, &data.items, &stop, &device)?;
+        let tower = config.fit::<Autodiff<B>>(&tokenizer, &train, &data.items, &stop, device)?;
         let seconds = started.elapsed().as_secs_f64();
         let rankings = tower.search_all(&texts, 50)?;
-        measure("dual tower", rankings, TruncatedTies::Listed, seconds)?;
+        add("dual tower", rankings, TruncatedTies::Listed, seconds)?;
     }
     println!("\n{}", markdown_table(&records));
     if let Some(path) = &args.json {

@@ -9,7 +9,9 @@ mod common;
 use std::{path::PathBuf, time::Instant};
 
 use anyhow::{Context, Result};
+use burn::backend::Autodiff;
 use cart_retrieval::{
+    backend::{BackendTask, LocalBackend},
     data::procedural::{self, Scenes, ScenesConfig},
     eval::{Bm25, Bm25Config, BootstrapConfig, EvalRecord, TruncatedTies, bootstrap, evaluate},
     prelude::*,
@@ -18,7 +20,7 @@ use cart_retrieval::{
 };
 use clap::Parser;
 use common::{
-    backend::{self, Inference, Training},
+    backend::Hardware,
     page::{HitCard, Metric, Page, QueryCard},
     plot::{RecallPoint, training_svg},
     progress,
@@ -48,17 +50,32 @@ struct Args {
     /// Also writes the figures as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
+    #[command(flatten)]
+    hardware: Hardware,
 }
 
 fn main() -> Result<()> {
     let args = Args::parse();
+    args.hardware.run(Main(args))
+}
+
+struct Main(Args);
+
+impl BackendTask for Main {
+    type Output = Result<()>;
+
+    fn run<B: LocalBackend>(self, device: B::Device) -> Result<()> {
+        quickstart::<B>(&self.0, &device)
+    }
+}
+
+fn quickstart<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     let started = Instant::now();
     let (scenes, epochs) = if args.short { (300, 3) } else { (args.scenes, args.epochs) };
-    let device = backend::Device::default();
     let stop = common::stop_on_ctrl_c()?;
     let index_folder = args.out.join("index");
-    Retriever::<Inference>::check_folder(&index_folder)?;
-    println!("backend {}, seed {}", backend::NAME, args.seed);
+    Retriever::<B>::check_folder(&index_folder)?;
+    println!("{}, seed {}", B::describe(device), args.seed);
 
     // 1. A captioned collection. Queries are captions that no training caption repeats.
     let scenes = Scenes::generate(
@@ -86,7 +103,7 @@ fn main() -> Result<()> {
     let quantizer = CoarseToFineConfig::new(codes, vec![])
         .with_fine(FineConfig::RqVae(fine))
         .with_seed(args.seed)
-        .fit_with_progress::<Training>(&items, &device, &mut progress::quantizer(stop.clone()))?;
+        .fit_with_progress::<Autodiff<B>>(&items, device, &mut progress::quantizer(stop.clone()))?;
     let index = quantizer.assign(&items)?;
     println!("{}", index.health());
     index.ensure_healthy(&HealthThresholds::default())?;
@@ -114,13 +131,13 @@ fn main() -> Result<()> {
     })
     .with_stop(stop)
     .with_listener(move |event: TrainEvent| listener(event))
-    .fit(config.init::<Training>(&device)?, &data, &device)?;
+    .fit(config.init::<Autodiff<B>>(device)?, &data, device)?;
     println!("trained for {:.0} s; best round {:?}", trained.seconds, trained.best_round);
 
     // 4. The index, saved and loaded again, as another program would.
-    Retriever::new(trained.model, config, tokenizer, quantizer, index, device)?
+    Retriever::new(trained.model, config, tokenizer, quantizer, index, device.clone())?
         .save(&index_folder)?;
-    let retriever = Retriever::<Inference>::load(&index_folder, &device)?;
+    let retriever = Retriever::<B>::load(&index_folder, device)?;
 
     // 5. Recall on the captions it never saw, beside BM25 over the training captions.
     let texts: Vec<&str> = test.iter().map(|caption| caption.text.as_str()).collect();
@@ -144,7 +161,7 @@ fn main() -> Result<()> {
                 .with_intervals(&bootstrap(&scores, &BootstrapConfig::default())?)
                 .with_seed(args.seed)
                 .with_seconds(seconds)
-                .with_hardware(common::hardware())
+                .with_hardware(common::hardware::<B>(device))
                 .with_command(common::command()),
         );
     }
@@ -183,7 +200,7 @@ fn main() -> Result<()> {
             "{} pictures, trained for {:.0} s on {}. Every query is a caption the model never saw.",
             scenes.len(),
             trained.seconds,
-            common::hardware()
+            common::hardware::<B>(device)
         ),
         metrics: records.iter().flat_map(metric_rows).collect(),
         health: retriever.index().health().to_string(),
@@ -205,8 +222,8 @@ fn item_captions(captions: &[procedural::Caption]) -> Vec<ItemCaption> {
         .collect()
 }
 
-fn query_card(
-    retriever: &Retriever<Inference>,
+fn query_card<B: LocalBackend>(
+    retriever: &Retriever<B>,
     scenes: &Scenes,
     caption: &ItemCaption,
 ) -> Result<QueryCard> {

@@ -8,9 +8,12 @@ use std::{
 };
 
 use anyhow::Result;
-use cart_retrieval::prelude::*;
+use cart_retrieval::{
+    backend::{BackendTask, LocalBackend},
+    prelude::*,
+};
 use clap::Parser;
-use common::backend::{self, Inference};
+use common::backend::Hardware;
 
 /// Searches an index with text.
 #[derive(Parser)]
@@ -27,16 +30,31 @@ struct Args {
     /// Prints one JSON object per query.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    hardware: Hardware,
     /// Queries; without any, lines of the standard input.
     queries: Vec<String>,
 }
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let device = backend::Device::default();
-    let retriever = Retriever::<Inference>::load(&args.index, &device)?;
+    args.hardware.run(Main(args))
+}
+
+struct Main(Args);
+
+impl BackendTask for Main {
+    type Output = Result<()>;
+
+    fn run<B: LocalBackend>(self, device: B::Device) -> Result<()> {
+        serve::<B>(&self.0, &device)
+    }
+}
+
+fn serve<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
+    let retriever = Retriever::<B>::load(&args.index, device)?;
     if !args.queries.is_empty() {
-        return args.queries.iter().try_for_each(|query| answer(&retriever, query, &args));
+        return args.queries.iter().try_for_each(|query| answer(&retriever, query, args));
     }
     let stdin = std::io::stdin();
     let prompt = stdin.is_terminal();
@@ -52,7 +70,7 @@ fn main() -> Result<()> {
         if stdin.lock().read_line(&mut line)? == 0 || line.trim().is_empty() {
             return Ok(());
         }
-        match answer(&retriever, line.trim(), &args) {
+        match answer(&retriever, line.trim(), args) {
             // A query that cannot be answered does not end the conversation.
             Err(error) if prompt => eprintln!("{error:#}"),
             result => result?,
@@ -60,7 +78,7 @@ fn main() -> Result<()> {
     }
 }
 
-fn answer(retriever: &Retriever<Inference>, query: &str, args: &Args) -> Result<()> {
+fn answer<B: LocalBackend>(retriever: &Retriever<B>, query: &str, args: &Args) -> Result<()> {
     let beam = args.beam.unwrap_or(retriever.beam().width);
     let hits = retriever.search(query).top(args.top).beam(beam).run()?;
     if args.json {

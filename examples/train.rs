@@ -7,17 +7,15 @@ mod common;
 use std::{path::PathBuf, time::Instant};
 
 use anyhow::{Result, bail};
+use burn::backend::Autodiff;
 use cart_retrieval::{
+    backend::{BackendTask, LocalBackend},
     data::{DataFolder, audit},
     prelude::*,
     train::{StopReason, TrainEvent},
 };
 use clap::{Parser, ValueEnum};
-use common::{
-    backend::{self, Inference, Training},
-    progress,
-    recipe::Recipe,
-};
+use common::{backend::Hardware, progress, recipe::Recipe};
 
 /// Trains a generative index over a folder of candidates and captions.
 #[derive(Parser)]
@@ -55,6 +53,8 @@ struct Args {
     /// Shows burn-train's terminal dashboard (build with --features tui).
     #[arg(long)]
     dashboard: bool,
+    #[command(flatten)]
+    hardware: Hardware,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -78,6 +78,20 @@ impl From<Fusion> for FusionMode {
 
 fn main() -> Result<()> {
     let args = Args::parse();
+    args.hardware.run(Main(args))
+}
+
+struct Main(Args);
+
+impl BackendTask for Main {
+    type Output = Result<()>;
+
+    fn run<B: LocalBackend>(self, device: B::Device) -> Result<()> {
+        train::<B>(&self.0, &device)
+    }
+}
+
+fn train<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     let started = Instant::now();
     let mut recipe = Recipe::read(&args.recipe)?;
     if let Some(seed) = args.seed {
@@ -88,10 +102,9 @@ fn main() -> Result<()> {
     }
     recipe.training.epochs = args.epochs.unwrap_or(recipe.training.epochs);
     recipe.model.fusion = args.fusion.map_or(recipe.model.fusion, FusionMode::from);
-    let device = backend::Device::default();
     let stop = common::stop_on_ctrl_c()?;
-    Retriever::<Inference>::check_folder(&args.out)?;
-    println!("backend {}, seed {}", backend::NAME, recipe.seed);
+    Retriever::<B>::check_folder(&args.out)?;
+    println!("{}, seed {}", B::describe(device), recipe.seed);
 
     let data = DataFolder::open(&args.data)?;
     let (train, valid) = recipe.captions(&data)?;
@@ -99,9 +112,9 @@ fn main() -> Result<()> {
     println!("{}", data.items.check()?);
     println!("{}", audit(&train, &data.select(&recipe.queries)?));
 
-    let quantizer = recipe.quantizer().fit_with_progress::<Training>(
+    let quantizer = recipe.quantizer().fit_with_progress::<Autodiff<B>>(
         &data.items,
-        &device,
+        device,
         &mut progress::quantizer(stop.clone()),
     )?;
     let index = quantizer.assign(&data.items)?;
@@ -115,7 +128,7 @@ fn main() -> Result<()> {
     let config = recipe.model(&tokenizer, &index);
     println!("{}", config.num_params());
     let pairs = TrainingData::new(&tokenizer, &train, &valid, &index)?;
-    let run = args.run.unwrap_or_else(|| {
+    let run = args.run.clone().unwrap_or_else(|| {
         let mut name = args.out.clone().into_os_string();
         name.push("-training");
         name.into()
@@ -127,11 +140,11 @@ fn main() -> Result<()> {
         .with_stop(stop)
         .with_dashboard(args.dashboard)
         .with_listener(move |event: TrainEvent| listener(event))
-        .fit(config.init::<Training>(&device)?, &pairs, &device)?;
+        .fit(config.init::<Autodiff<B>>(device)?, &pairs, device)?;
     if trained.reason == StopReason::Interrupted {
         bail!("stopped; the checkpoint is in {}: add --resume to go on", run.display());
     }
-    Retriever::new(trained.model, config, tokenizer, quantizer, index, device)?
+    Retriever::new(trained.model, config, tokenizer, quantizer, index, device.clone())?
         .with_beam(recipe.beam)
         .save(&args.out)?;
     println!(

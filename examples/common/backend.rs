@@ -1,62 +1,26 @@
-//! The one place where cargo features become a backend type.
-//!
-//! Without a backend feature the examples run on `flex`, burn's pure-Rust CPU backend.
+//! The backend and device of an example, chosen on its command line.
 
-use burn::backend::Autodiff;
+use anyhow::Result;
+use cart_retrieval::backend::{BackendKind, BackendTask, DeviceChoice, run_on};
+use clap::Args;
 
-#[cfg(feature = "cuda")]
-mod chosen {
-    pub type Inference = burn::backend::Cuda;
-    pub const NAME: &str = "cuda";
+/// Options that choose where to compute.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct Hardware {
+    /// Backend, of those built in: cuda, tch, wgpu, ndarray, flex; by default the first of these
+    /// that the build has.
+    #[arg(long, global = true)]
+    pub backend: Option<BackendKind>,
+    /// Device: default, cpu, gpu, gpu:N or N.
+    #[arg(long, global = true, default_value_t = DeviceChoice::Default)]
+    pub device: DeviceChoice,
 }
 
-#[cfg(all(feature = "tch", not(feature = "cuda")))]
-mod chosen {
-    pub type Inference = burn::backend::LibTorch;
-    pub const NAME: &str = "tch";
+impl Hardware {
+    /// Runs a task there.
+    pub fn run<T, R: BackendTask<Output = Result<T>>>(self, task: R) -> Result<T> {
+        super::keep_freed_memory();
+        let kind = self.backend.map_or_else(BackendKind::preferred, Ok)?;
+        run_on(kind, &self.device, task)?
+    }
 }
-
-#[cfg(all(
-    any(feature = "wgpu", feature = "vulkan", feature = "metal"),
-    not(any(feature = "cuda", feature = "tch"))
-))]
-mod chosen {
-    pub type Inference = burn::backend::Wgpu;
-    pub const NAME: &str = "wgpu";
-}
-
-#[cfg(all(
-    feature = "ndarray",
-    not(any(
-        feature = "cuda",
-        feature = "tch",
-        feature = "wgpu",
-        feature = "vulkan",
-        feature = "metal"
-    ))
-))]
-mod chosen {
-    pub type Inference = burn::backend::NdArray;
-    pub const NAME: &str = "ndarray";
-}
-
-#[cfg(not(any(
-    feature = "cuda",
-    feature = "tch",
-    feature = "wgpu",
-    feature = "vulkan",
-    feature = "metal",
-    feature = "ndarray"
-)))]
-mod chosen {
-    pub type Inference = burn::backend::Flex;
-    pub const NAME: &str = "flex";
-}
-
-pub use chosen::{Inference, NAME};
-
-/// The backend that trains.
-pub type Training = Autodiff<Inference>;
-
-/// The device of that backend.
-pub type Device = <Inference as burn::tensor::backend::BackendTypes>::Device;

@@ -7,11 +7,19 @@ pub mod plot;
 pub mod progress;
 pub mod recipe;
 
-use cart_retrieval::train::StopFlag;
+use cart_retrieval::{backend::LocalBackend, train::StopFlag};
 
 /// Training allocates and frees large tensors all the time; this allocator keeps their pages.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Keeps freed memory for the next step instead of giving it back to the system: a training step of
+/// a MiniLM-sized network would get and clear some 140,000 pages anew.
+fn keep_freed_memory() {
+    const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15; // mi_option_purge_delay, not exported.
+    // SAFETY: sets an integer option of the allocator in use; -1 is a documented value of it.
+    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, -1) }
+}
 
 /// A flag that Ctrl-C raises; a second Ctrl-C ends the program at once.
 pub fn stop_on_ctrl_c() -> anyhow::Result<StopFlag> {
@@ -27,15 +35,20 @@ pub fn stop_on_ctrl_c() -> anyhow::Result<StopFlag> {
     Ok(stop)
 }
 
-/// The processor's name and the number of cores, for reports.
-pub fn hardware() -> String {
+/// The processor's name, the number of cores, backend and device, for reports.
+pub fn hardware<B: LocalBackend>(device: &B::Device) -> String {
+    format!("{}; {}", processor(), B::describe(device))
+}
+
+/// The processor's name and the number of cores.
+pub fn processor() -> String {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let model = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
         let line = text.lines().find(|line| line.starts_with("model name"))?;
         Some(line.split_once(':')?.1.trim().to_string())
     });
     let model = model.unwrap_or_else(|| std::env::consts::ARCH.to_string());
-    format!("{model}, {cores} cores, backend {}", backend::NAME)
+    format!("{model}, {cores} cores")
 }
 
 /// The command line, for reports.

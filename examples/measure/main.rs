@@ -7,6 +7,8 @@
 //! ```
 #![recursion_limit = "256"]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod dump;
 mod inputs;
 mod memory;
@@ -17,13 +19,10 @@ mod train;
 
 use anyhow::Result;
 use burn::backend::Autodiff;
-use cart_retrieval::backend::{BackendKind, BackendTask, DeviceChoice, LocalBackend, run_on};
+use cart_retrieval::backend::{BackendTask, LocalBackend};
 use clap::{Args, Parser, Subcommand};
+use common::backend::Hardware;
 use serde_json::Value;
-
-/// Training allocates and frees large tensors all the time; this allocator keeps their pages.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Measures training, quantizers and search, and prints a JSON line.
 #[derive(Parser)]
@@ -32,20 +31,16 @@ struct Cli {
     common: Common,
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    hardware: Hardware,
 }
 
 /// What all measurements share.
 #[derive(Args, Clone)]
 pub struct Common {
-    /// Backend, one that this build contains; the preferred one without it.
-    #[arg(long, global = true)]
-    backend: Option<BackendKind>,
-    /// Device: default, cpu, gpu, gpu:1, ..
-    #[arg(long, global = true, default_value = "default")]
-    device: DeviceChoice,
     /// Threads; 0 leaves the choice to rayon.
     #[arg(long, global = true, default_value_t = 0)]
-    threads: usize,
+    pub threads: usize,
     /// Repetitions that are not counted.
     #[arg(long, global = true, default_value_t = 2)]
     pub warmup: usize,
@@ -82,37 +77,28 @@ fn main() -> Result<()> {
     if cli.common.threads > 0 {
         rayon::ThreadPoolBuilder::new().num_threads(cli.common.threads).build_global()?;
     }
-    let kind = match cli.common.backend {
-        Some(kind) => kind,
-        None => BackendKind::preferred()?,
-    };
-    let (device, common) = (cli.common.device, cli.common);
-    run_on(kind, &device, Measurement { command: cli.command, common })?
+    cli.hardware.run(cli)
 }
 
-struct Measurement {
-    command: Command,
-    common: Common,
-}
-
-impl BackendTask for Measurement {
+impl BackendTask for Cli {
     type Output = Result<()>;
 
     fn run<B: LocalBackend>(self, device: B::Device) -> Result<()> {
-        let common = &self.common;
-        let measured: Value = match &self.command {
-            Command::TrainStep(args) => train::train_step::<Autodiff<B>>(args, common, &device)?,
-            Command::Dump(args) => dump::dump::<Autodiff<B>>(args, common, &device)?,
-            Command::RqvaeStep(args) => {
-                quantizers::rqvae_step::<Autodiff<B>>(args, common, &device)?
-            }
-            Command::DumpRqvae(args) => dump::dump_rqvae::<Autodiff<B>>(args, common, &device)?,
-            Command::Kmeans(args) => quantizers::kmeans::<B>(args, common, &device)?,
-            Command::RqEncode(args) => quantizers::rq_encode(args, common)?,
-            Command::Queries(args) => queries::queries::<B>(args, common, &device)?,
-            Command::Memory(args) => memory::memory::<Autodiff<B>>(args, common, &device)?,
-        };
-        report::emit(B::KIND.name(), &B::describe(&device), common, measured);
+        let measured = run::<B>(&self.command, &self.common, &device)?;
+        report::emit(B::KIND.name(), &B::describe(&device), &self.common, measured);
         Ok(())
+    }
+}
+
+fn run<B: LocalBackend>(command: &Command, common: &Common, device: &B::Device) -> Result<Value> {
+    match command {
+        Command::TrainStep(args) => train::train_step::<Autodiff<B>>(args, common, device),
+        Command::Dump(args) => dump::dump::<Autodiff<B>>(args, common, device),
+        Command::RqvaeStep(args) => quantizers::rqvae_step::<Autodiff<B>>(args, common, device),
+        Command::DumpRqvae(args) => dump::dump_rqvae::<Autodiff<B>>(args, common, device),
+        Command::Kmeans(args) => quantizers::kmeans::<B>(args, common, device),
+        Command::RqEncode(args) => quantizers::rq_encode(args, common),
+        Command::Queries(args) => queries::queries::<B>(args, common, device),
+        Command::Memory(args) => memory::memory::<Autodiff<B>>(args, common, device),
     }
 }

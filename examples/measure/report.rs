@@ -6,7 +6,7 @@ use anyhow::Result;
 use burn::tensor::backend::Backend;
 use serde_json::{Map, Value, json};
 
-use crate::Common;
+use crate::{Common, common::processor};
 
 /// Runs `work` for warm-up, then timed; every repetition ends when the device is done.
 ///
@@ -75,13 +75,6 @@ pub fn times(seconds: &[f64], units: f64) -> Map<String, Value> {
     map.insert("all_seconds".into(), json!(seconds));
     map.insert("per_second".into(), json!(units / middle));
     map
-}
-
-/// The processor's name.
-fn processor() -> String {
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
-    line.map_or_else(|| std::env::consts::ARCH.to_string(), |(_, name)| name.trim().to_string())
 }
 
 /// Prints the line, with what is known of the machine.

@@ -74,7 +74,7 @@ impl<B: Backend> Cart<B> {
         identifiers: Tensor<B, 2, Int>,
     ) -> Vec<Tensor<B, 2>> {
         let encoded = self.encoder.forward(tokens, padding);
-        self.decoder.forward(identifiers, &self.decoder.memory(&encoded))
+        self.decoder.forward(identifiers, &encoded)
     }
 
     /// Every layer's output for queries.

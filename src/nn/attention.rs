@@ -88,12 +88,12 @@ impl<B: Backend> SelfCache<B> {
 /// Multi-head attention (Vaswani et al. 2017), probabilities dropped after the softmax.
 #[derive(Module, Debug)]
 pub struct Attention<B: Backend> {
-    query: Linear<B>,
-    key: Linear<B>,
-    value: Linear<B>,
-    output: Linear<B>,
-    dropout: Dropout,
-    n_heads: usize,
+    pub(super) query: Linear<B>,
+    pub(super) key: Linear<B>,
+    pub(super) value: Linear<B>,
+    pub(super) output: Linear<B>,
+    pub(super) dropout: Dropout,
+    pub(super) n_heads: usize,
 }
 
 impl AttentionConfig {

@@ -9,8 +9,10 @@ use burn::{
 
 use super::{
     Attention, AttentionConfig, CoarseFusion, Dropout, EncoderOutput, FeedForward, FineFusion,
-    FusionConfig, FusionMode, GatedAttention, KeyValue, SelfCache, WeightInit, attention::laid_out,
+    FusionConfig, FusionMode, GatedAttention, KeyValue, SelfCache, WeightInit,
+    attention::laid_out,
     causal_bias,
+    folded::{self, Folded},
 };
 use crate::identifier::Vocabulary;
 
@@ -80,6 +82,13 @@ struct LayerMemory<B: Backend> {
     plain: Option<KeyValue<B>>,
     coarse: Option<KeyValue<B>>,
     fine: Option<KeyValue<B>>,
+}
+
+/// What the fusions of all layers attend to, where keys and values do not pay.
+struct FoldedMemory<B: Backend> {
+    plain: Option<Folded<B>>,
+    coarse: Option<Folded<B>>,
+    fine: Option<Folded<B>>,
 }
 
 /// The biases of a memory laid out for all heads and queries.
@@ -192,6 +201,26 @@ impl<B: Backend> DecoderLayer<B> {
         }
     }
 
+    /// From the residual sum after self-attention to the layer's output, `[batch, n, d_model]`, with
+    /// contexts whose keys and values are not made.
+    fn fuse_folded(&self, sum: Tensor<B, 3>, memory: &FoldedMemory<B>) -> Tensor<B, 3> {
+        let y = self.self_norm.forward(sum);
+        let mut fused = y.clone();
+        if let Some((attention, context)) = self.plain.as_ref().zip(memory.plain.as_ref()) {
+            let attended = attention.forward_folded(y.clone(), context);
+            fused = fused + self.dropout.forward(attended);
+        }
+        if let Some((coarse, context)) = self.coarse.as_ref().zip(memory.coarse.as_ref()) {
+            let gated = coarse.forward_folded(y.clone(), context);
+            fused = fused + self.dropout.forward(gated);
+        }
+        if let Some((fine, context)) = self.fine.as_ref().zip(memory.fine.as_ref()) {
+            let experts = fine.forward_folded(y, context);
+            fused = fused + self.dropout.forward(experts);
+        }
+        self.finish(fused)
+    }
+
     /// From the residual sum after self-attention to the layer's output, `[batch, n, d_model]`.
     fn fuse(&self, sum: Tensor<B, 3>, own: &LayerMemory<B>, biases: &Biases<B>) -> Tensor<B, 3> {
         let y = self.self_norm.forward(sum);
@@ -208,6 +237,11 @@ impl<B: Backend> DecoderLayer<B> {
             let experts = fine.forward(y, context, &biases.experts);
             fused = fused + self.dropout.forward(experts);
         }
+        self.finish(fused)
+    }
+
+    /// Norm, feed-forward block and its norm.
+    fn finish(&self, fused: Tensor<B, 3>) -> Tensor<B, 3> {
         let hidden = self.fusion_norm.forward(fused);
         let out = self.dropout.forward(self.feed_forward.forward(hidden.clone()));
         self.feed_forward_norm.forward(hidden + out)
@@ -229,12 +263,55 @@ impl<B: Backend> Decoder<B> {
         }
     }
 
+    /// Contexts for `n` positions per query, without keys and values.
+    fn folded_memory(&self, encoded: &EncoderOutput<B>, n: usize) -> FoldedMemory<B> {
+        let heads = self.n_heads();
+        let fold = |layers| Folded::new(layers, &encoded.bias, heads, n);
+        let some = |has: fn(&DecoderLayer<B>) -> bool| self.layers.first().is_some_and(has);
+        let last = encoded.layers.last().expect("an encoder has layers");
+        FoldedMemory {
+            plain: some(|layer| layer.plain.is_some()).then(|| fold(vec![last.clone()])),
+            coarse: self.coarse_memory.as_ref().map(|coarse| fold(vec![coarse.forward(encoded)])),
+            fine: some(|layer| layer.fine.is_some()).then(|| fold(encoded.layers.clone())),
+        }
+    }
+
+    fn n_heads(&self) -> usize {
+        self.layers.first().map_or(1, |layer| layer.self_attention.n_heads())
+    }
+
     /// Logits of every level, teacher forced.
     ///
     /// # Shapes
     /// - `identifiers`: `[batch, levels]`
     /// - returns: one `[batch, size of the level]` per level
-    pub fn forward(&self, identifiers: Tensor<B, 2, Int>, memory: &Memory<B>) -> Vec<Tensor<B, 2>> {
+    pub fn forward(
+        &self,
+        identifiers: Tensor<B, 2, Int>,
+        encoded: &EncoderOutput<B>,
+    ) -> Vec<Tensor<B, 2>> {
+        let [_, levels] = identifiers.dims();
+        let [_, _, _, tokens] = encoded.bias.dims();
+        let [_, _, d_context] = encoded.layers[0].dims();
+        let d = self.positions.dims()[1];
+        if folded::is_cheaper(levels, tokens, d, d_context, self.n_heads()) {
+            let memory = self.folded_memory(encoded, levels);
+            self.forward_with(identifiers, |layer, _, sum| layer.fuse_folded(sum, &memory))
+        } else {
+            let memory = self.memory(encoded);
+            let biases = self.biases(&memory, levels);
+            self.forward_with(identifiers, |layer, at, sum| {
+                layer.fuse(sum, &memory.layers[at], &biases)
+            })
+        }
+    }
+
+    /// The decoder around a way to fuse, given the layer, its number and the residual sum.
+    fn forward_with(
+        &self,
+        identifiers: Tensor<B, 2, Int>,
+        fuse: impl Fn(&DecoderLayer<B>, usize, Tensor<B, 3>) -> Tensor<B, 3>,
+    ) -> Vec<Tensor<B, 2>> {
         let [batch, levels] = identifiers.dims();
         let device = identifiers.device();
         let d = self.positions.dims()[1];
@@ -245,11 +322,10 @@ impl<B: Backend> Decoder<B> {
         let positions = self.positions.val().unsqueeze::<3>();
         let mut x = self.dropout.forward(Tensor::cat(inputs, 1) + positions);
         let causal = causal_bias(levels, &device);
-        let biases = self.biases(memory, levels);
-        for (layer, own) in self.layers.iter().zip(&memory.layers) {
+        for (at, layer) in self.layers.iter().enumerate() {
             let context = layer.self_attention.key_value(x.clone());
             let attended = layer.self_attention.forward(x.clone(), &context, Some(&causal));
-            x = layer.fuse(x + layer.dropout.forward(attended), own, &biases);
+            x = fuse(layer, at, x + layer.dropout.forward(attended));
         }
         self.heads
             .iter()
@@ -259,7 +335,7 @@ impl<B: Backend> Decoder<B> {
     }
 
     fn biases(&self, memory: &Memory<B>, n: usize) -> Biases<B> {
-        let heads = self.layers.first().map_or(1, |layer| layer.self_attention.n_heads());
+        let heads = self.n_heads();
         let fine = self.layers.first().is_some_and(|layer| layer.fine.is_some());
         let experts = match fine {
             true => laid_out(&memory.expert_bias, heads, n),
@@ -357,22 +433,26 @@ mod tests {
         }
     }
 
-    fn encoded(queries: usize) -> EncoderOutput<B> {
+    fn encoded(queries: usize, tokens: usize) -> EncoderOutput<B> {
         let device = Default::default();
         EncoderOutput {
             layers: (0..3)
-                .map(|layer| WeightInit::new(layer).normal([queries, 4, 6], 1.0, &device).val())
+                .map(|layer| {
+                    WeightInit::new(layer).normal([queries, tokens, 6], 1.0, &device).val()
+                })
                 .collect(),
-            bias: Tensor::zeros([queries, 1, 1, 4], &device),
+            bias: Tensor::zeros([queries, 1, 1, tokens], &device),
         }
     }
 
     #[test]
     fn stepping_with_reordered_caches_gives_what_the_whole_forward_gives() {
         let device = Default::default();
-        for fusion in [FusionMode::None, FusionMode::Coarse, FusionMode::Fine, FusionMode::Both] {
+        let modes = [FusionMode::None, FusionMode::Coarse, FusionMode::Fine, FusionMode::Both];
+        // With few tokens the forward makes keys and values, with many it does not.
+        for (fusion, tokens) in modes.into_iter().flat_map(|mode| [(mode, 2), (mode, 20)]) {
             let decoder: Decoder<B> = config(fusion).init(&mut WeightInit::new(1), &device);
-            let encoded = encoded(2);
+            let encoded = encoded(2, tokens);
             let memory = decoder.memory(&encoded);
             // Two queries with two beams each, which swap parents on the way.
             let ids = [[1, 4, 0], [3, 4, 2], [0, 2, 1], [0, 3, 2]];
@@ -395,10 +475,9 @@ mod tests {
                     .iter()
                     .map(|l| l.clone().select(0, Tensor::from_ints([0, 0, 1, 1], &device)))
                     .collect(),
-                bias: Tensor::zeros([4, 1, 1, 4], &device),
+                bias: Tensor::zeros([4, 1, 1, tokens], &device),
             };
-            let whole =
-                decoder.forward(Tensor::from_ints(ids, &device), &decoder.memory(&two_each));
+            let whole = decoder.forward(Tensor::from_ints(ids, &device), &two_each);
             let first = whole[0].clone().select(0, Tensor::from_ints([0, 2], &device));
             let close = |a: Tensor<B, 2>, b: Tensor<B, 2>| {
                 a.into_data().assert_approx_eq::<f32>(&b.into_data(), Tolerance::absolute(2e-5));
@@ -425,7 +504,7 @@ mod tests {
         for fusion in [FusionMode::None, FusionMode::Coarse, FusionMode::Fine, FusionMode::Both] {
             let decoder: Decoder<B> = config(fusion).init(&mut WeightInit::new(1), &device);
             let ids = Tensor::<B, 2, Int>::from_ints([[1, 1, 1], [1, 1, 1]], &device);
-            let logits = decoder.forward(ids, &decoder.memory(&encoded(2)));
+            let logits = decoder.forward(ids, &encoded(2, 4));
             let rows: Vec<f32> = logits[2].to_data().to_vec().unwrap();
             assert!((rows[0] - rows[3]).abs() > 1e-6, "{fusion:?}");
         }

@@ -22,12 +22,17 @@ impl Dropout {
         Self { p }
     }
 
+    /// Whether it drops anything on this backend.
+    pub(super) fn is_active<B: Backend>(&self, device: &B::Device) -> bool {
+        self.p > 0.0 && B::ad_enabled(device)
+    }
+
     /// Applies dropout.
     ///
     /// # Shapes
     /// - input and output: any
     pub fn forward<B: Backend, const D: usize>(&self, input: Tensor<B, D>) -> Tensor<B, D> {
-        if self.p == 0.0 || !B::ad_enabled(&input.device()) {
+        if !self.is_active::<B>(&input.device()) {
             return input;
         }
         let keep = 1.0 - self.p;

@@ -11,7 +11,9 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Attention, AttentionConfig, EncoderOutput, KeyValue, WeightInit, init::apply};
+use super::{
+    Attention, AttentionConfig, EncoderOutput, KeyValue, WeightInit, folded::Folded, init::apply,
+};
 
 /// Which fusions a decoder layer has: the switches of the paper's ablation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -158,7 +160,15 @@ impl<B: Backend> GatedAttention<B> {
         memory: &KeyValue<B>,
         bias: &Tensor<B, 4>,
     ) -> Tensor<B, 3> {
-        let attended = self.attention.forward(y, memory, Some(bias));
+        self.gated(self.attention.forward(y, memory, Some(bias)))
+    }
+
+    /// The same without keys and values, to the coarse memory laid out as one expert.
+    pub(super) fn forward_folded(&self, y: Tensor<B, 3>, memory: &Folded<B>) -> Tensor<B, 3> {
+        self.gated(self.attention.forward_folded(y, memory))
+    }
+
+    fn gated(&self, attended: Tensor<B, 3>) -> Tensor<B, 3> {
         sigmoid(apply(&self.gate, attended.clone())) * attended
     }
 }
@@ -189,7 +199,20 @@ impl<B: Backend> FineFusion<B> {
             .attend(queries, experts, Some(bias))
             .swap_dims(1, 2)
             .reshape([s * batch, n, d]);
-        let context = self.attention.project(attended).reshape([s, batch * n, d]);
+        self.weighed(y, self.attention.project(attended))
+    }
+
+    /// The same without keys and values.
+    pub(super) fn forward_folded(&self, y: Tensor<B, 3>, experts: &Folded<B>) -> Tensor<B, 3> {
+        let contexts = self.attention.forward_folded(y.clone(), experts);
+        self.weighed(y, contexts)
+    }
+
+    /// From every expert's context `[S * batch, n, d_model]` to F.
+    fn weighed(&self, y: Tensor<B, 3>, contexts: Tensor<B, 3>) -> Tensor<B, 3> {
+        let [batch, n, d] = y.dims();
+        let [s, _, _] = self.gate_context.dims();
+        let context = contexts.reshape([s, batch * n, d]);
         let from_query = apply(&self.gate_query, y).reshape([batch * n, s, d]).swap_dims(0, 1);
         let from_context = context.clone().matmul(self.gate_context.val());
         let alpha = sigmoid(from_query + from_context);

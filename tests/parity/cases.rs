@@ -5,9 +5,10 @@ use std::ops::ControlFlow;
 
 use burn::{
     module::AutodiffModule,
+    nn::LayerNormConfig,
     optim::{GradientsParams, Optimizer},
     tensor::{
-        Bool, Int, Tensor, TensorData,
+        Bool, Int, Tensor, TensorData, activation,
         backend::{AutodiffBackend, Backend},
     },
 };
@@ -22,7 +23,7 @@ use cart_retrieval::{
     model::Cart,
     nn::{
         Attention, AttentionConfig, Dropout, EncoderOutput, FusionConfig, SelfCache,
-        TextEncoderConfig, WeightInit, causal_bias, padding_bias,
+        TextEncoderConfig, WeightInit, causal_bias, gelu, padding_bias,
     },
     prelude::*,
     quantizer::{Codebooks, DeviceSearch, KMeansConfig, RqVaeConfig, RqVaeEvent},
@@ -66,6 +67,55 @@ fn padding<B: Backend>(device: &B::Device) -> Tensor<B, 2, Bool> {
 fn tokens<B: Backend>(device: &B::Device, vocabulary: usize) -> Tensor<B, 2, Int> {
     let ids: Vec<i64> = (0..21).map(|i| ((i * 37 + 5) % vocabulary) as i64).collect();
     Tensor::from_data(TensorData::new(ids, [3, 7]), device)
+}
+
+/// What the modules are made of, one by one: where a module differs, this tells why.
+pub fn operations<B: AutodiffBackend>(device: &B::Device) -> Outcome {
+    let mut out = Outcome::default();
+    type Operation<B> = fn(Tensor<B, 3>) -> Tensor<B, 3>;
+    let operations: [(&str, Operation<B>); 22] = [
+        ("exp", |x| x.exp()),
+        ("log", |x| x.abs().add_scalar(0.1).log()),
+        ("sqrt", |x| x.abs().add_scalar(0.1).sqrt()),
+        ("square", |x| x.square()),
+        ("recip", |x| x.abs().add_scalar(0.1).recip()),
+        ("sigmoid", activation::sigmoid),
+        ("tanh", |x| x.tanh()),
+        ("erf", |x| x.erf()),
+        ("relu", activation::relu),
+        ("gelu", gelu),
+        ("softmax", |x| activation::softmax(x, 2)),
+        ("log_softmax", |x| activation::log_softmax(x, 2)),
+        ("sum", |x| x.sum_dim(2)),
+        ("sum of a middle dimension", |x| x.sum_dim(1)),
+        ("mean", |x| x.mean_dim(2)),
+        ("matmul", |x| x.clone().matmul(x.swap_dims(1, 2))),
+        ("matmul with one matrix", |x| {
+            let [_, _, d] = x.dims();
+            let y = random::<B, 2>([d, 17], 98, &x.device());
+            x.matmul(y.unsqueeze())
+        }),
+        ("broadcast", |x| {
+            let y = x.clone().narrow(0, 0, 1).narrow(1, 0, 1);
+            x * y
+        }),
+        ("cat", |x| Tensor::cat(vec![x.clone(), x.clone().neg(), x], 1)),
+        ("select", |x| x.clone().select(1, Tensor::from_ints([2, 0, 2], &x.device()))),
+        ("slice", |x| x.narrow(1, 1, 3).permute([2, 0, 1])),
+        ("layer norm", |x| {
+            let [_, _, d] = x.dims();
+            LayerNormConfig::new(d).init(&x.device()).forward(x)
+        }),
+    ];
+    for (name, operation) in operations {
+        let x = random::<B, 3>([3, 7, 48], 1, device).mul_scalar(2.5).require_grad();
+        let y = operation(x.clone());
+        out.tensor(name, y.clone());
+        let grads = weighed(y).backward();
+        out.tensor(&format!("gradient_of_{name}"), x.grad(&grads).unwrap());
+    }
+    // One operation each: five roundings of the largest sum.
+    out.with_tolerance(2e-6)
 }
 
 pub fn attention<B: AutodiffBackend>(device: &B::Device) -> Outcome {

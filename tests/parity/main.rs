@@ -73,6 +73,7 @@ macro_rules! backends {
                 use super::*;
 
                 compare!($backend:
+                    operations,
                     attention,
                     attention_to_a_narrower_context,
                     cached_attention,

@@ -66,7 +66,7 @@ impl Outcome {
 
     /// Values of all parameters of a module.
     pub fn parameters<B: Backend, M: Module<B>>(&mut self, module: &M) {
-        module.visit(&mut Parameters { outcome: self, count: 0 });
+        module.visit(&mut Parameters { outcome: self, count: 0, path: Vec::new() });
     }
 
     pub fn assert_near(&self, expected: &Self) {
@@ -81,7 +81,7 @@ impl Outcome {
             let same = expected.values.iter().filter(|(other, ..)| kind(other) == kind(name));
             same.map(|(.., values)| largest(values)).fold(0.0, f64::max)
         };
-        let mut worst = (0.0, "");
+        let mut worst = (0.0, "", 0, 0.0, 0.0, 0.0);
         for ((name, shape, found), (other, expected_shape, expected)) in
             self.values.iter().zip(&expected.values)
         {
@@ -89,18 +89,21 @@ impl Outcome {
             assert_eq!(shape, expected_shape, "shape of {name}");
             let size = largest(expected).max(SMALL * of_kind(name));
             for (at, (a, b)) in found.iter().zip(expected).enumerate() {
-                assert!(a.is_finite() && b.is_finite(), "{name}[{at}]: {a} here, {b} on flex");
                 let gap = (a - b).abs() / size.max(1e-6);
-                assert!(
-                    gap <= tolerance,
-                    "{name}[{at}]: {a} here, {b} on flex; {gap:.1e} of the largest, {size:.3e}"
-                );
-                if gap > worst.0 {
-                    worst = (gap, name);
+                if gap.is_nan() || gap > worst.0 {
+                    worst = (gap, name, at, *a, *b, size);
                 }
             }
+            if worst.0.is_nan() || worst.0 > tolerance {
+                break;
+            }
         }
-        println!("largest difference {:.1e} ({})", worst.0, worst.1);
+        let (gap, name, at, a, b, size) = worst;
+        assert!(
+            gap <= tolerance,
+            "{name}[{at}]: {a} here, {b} on flex; {gap:.1e} of the largest, {size:.3e}"
+        );
+        println!("largest difference {:.1e} ({})", gap, name);
     }
 }
 
@@ -126,10 +129,24 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for Gradients<'_> {
 struct Parameters<'a> {
     outcome: &'a mut Outcome,
     count: usize,
+    path: Vec<String>,
 }
 
 impl<B: Backend> ModuleVisitor<B> for Parameters<'_> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.into());
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        // The gradient of a key's bias is rounding alone (see `SMALL`), and Adam makes steps of
+        // full size of it: where it goes is chance, and of no effect.
+        if D == 1 && self.path.iter().any(|name| name == "key") {
+            return;
+        }
         self.outcome.tensor(&format!("parameter {}", self.count), param.val());
         self.count += 1;
     }

@@ -3,11 +3,11 @@
 use burn::{
     module::{Module, Param},
     nn::Linear,
-    tensor::{Int, Tensor, activation::gelu, backend::Backend},
+    tensor::{Int, Tensor, backend::Backend},
 };
 
 use super::{Codebooks, RqVaeConfig, nearest_codes};
-use crate::nn::WeightInit;
+use crate::nn::{WeightInit, gelu};
 
 /// Linear layers with a GELU between them.
 #[derive(Module, Debug)]
