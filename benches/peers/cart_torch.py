@@ -12,7 +12,7 @@ import math
 import os
 import sys
 
-from common import emit, need, parser, repeat, status, times, torch_with_threads
+from common import emit, imported, need, parser, repeat, status, times, torch_with_threads
 
 HIDDEN = -3e4  # What is added to the score of a key that must not be seen.
 ILLEGAL = -3e4  # The logit of a token that is no child of the prefix.
@@ -263,7 +263,7 @@ class Cart(nn.Module):
 
 def load_weights(model, path):
     """Fills the model from the library's names; every tensor must have its place."""
-    tensors = need("safetensors.torch", "safetensors") and safetensors_file(path)
+    tensors = safetensors_file(path)
     renamed = {}
     for name, tensor in tensors.items():
         parts = name.split(".")
@@ -279,6 +279,7 @@ def load_weights(model, path):
 
 
 def safetensors_file(path):
+    need("safetensors")
     from safetensors.torch import load_file
 
     return load_file(path)
@@ -486,6 +487,7 @@ def main():
     arguments.add_argument("--batches", type=int, default=4)
     args = arguments.parse_args()
     torch_with_threads(args.threads)
+    imported()
     try:
         device = torch.device(args.device)
         torch.zeros(1, device=device)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import sys
@@ -47,6 +48,14 @@ def status(name):
     return None
 
 
+IMPORTED = {}
+
+
+def imported():
+    """Notes what the process holds before it has done anything: the libraries."""
+    IMPORTED["mib"] = status("VmRSS")
+
+
 def repeat(work, warmup, steps, synchronise=lambda: None):
     """Seconds of every timed repetition; `work` is given the number of the repetition."""
     seconds = []
@@ -65,6 +74,18 @@ def times(seconds, units):
     return {"seconds": middle, "all_seconds": seconds, "per_second": units / middle}
 
 
+def waited():
+    """Seconds that the threads of this process were ready but had no processor; None if not told."""
+    total = 0
+    try:
+        for task in os.listdir("/proc/self/task"):
+            with open(f"/proc/self/task/{task}/schedstat") as file:
+                total += int(file.read().split()[1])
+    except (OSError, IndexError, ValueError):
+        return None
+    return total / 1e9
+
+
 def hardware():
     """The processor's name."""
     try:
@@ -81,9 +102,11 @@ def emit(side, measured):
     """Prints the line."""
     line = {
         "side": side,
+        "rss_imported_mib": IMPORTED.get("mib"),
         "python": platform.python_version(),
         "hardware": hardware(),
         "peak_rss_mib": status("VmHWM"),
+        "waited_seconds": waited(),
     }
     line.update(measured)
     print(json.dumps(line), flush=True)

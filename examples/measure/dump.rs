@@ -4,15 +4,16 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use burn::{
-    module::{Module, ModuleVisitor, Param},
+    module::{AutodiffModule, Module, ModuleVisitor, Param},
     optim::GradientsParams,
     tensor::{
-        Int, Tensor,
+        Int, Tensor, TensorData,
         backend::{AutodiffBackend, Backend},
     },
 };
 use cart_retrieval::{
-    model::LossConfig,
+    decode::{BeamConfig, beam_search},
+    model::{Cart, LossConfig},
     nn::WeightInit,
     storage::{NamedTensors, write_bytes},
     train::{Stepper, TrainBatch},
@@ -22,7 +23,12 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value, json};
 
-use crate::{Common, inputs::train_batch, train::TrainStepArgs};
+use crate::{
+    Common,
+    inputs::{Candidates, rows, train_batch},
+    quantizers::RqVaeArgs,
+    train::TrainStepArgs,
+};
 
 /// Where to write, and for which network.
 #[derive(Args, Clone)]
@@ -35,11 +41,15 @@ pub struct DumpArgs {
     /// Training steps whose losses are written, all on the one batch.
     #[arg(long, default_value_t = 4)]
     trained: usize,
+    /// Width of the beam whose answers are written.
+    #[arg(long, default_value_t = 20)]
+    beam: usize,
 }
 
 /// Writes `weights.safetensors` (initial weights by parameter path), `batch.safetensors` (the
-/// batch, and logits of two passes to try the loss on) and `reference.json` (settings, loss and
-/// gradient norms without dropout, and the losses of the first training steps).
+/// batch, and logits of two passes to try the loss on), `search.safetensors` (all identifiers, and
+/// the answers of a beam search) and `reference.json` (settings, loss and gradient norms without
+/// dropout, and the losses of the first training steps).
 pub fn dump<B: AutodiffBackend>(
     args: &DumpArgs,
     common: &Common,
@@ -62,6 +72,11 @@ pub fn dump<B: AutodiffBackend>(
     let example = loss_example(&mut tensors, &batch, &train.loss, device);
     write_bytes(args.to.join("batch.safetensors"), &tensors.to_bytes(&[])?)?;
 
+    let scope = train.loss.scope;
+    let beam = BeamConfig { width: args.beam, scope };
+    let search = search::<B::InnerBackend>(&cart.valid(), &candidates, &batch, &beam)?;
+    write_bytes(args.to.join("search.safetensors"), &search.to_bytes(&[])?)?;
+
     let mut stepper = Stepper::new(cart, candidates.trie.clone(), &train, args.trained)?;
     let first = stepper.gradients(batch.clone());
     let mut norms = Norms::<B>::new(first.grads);
@@ -74,6 +89,8 @@ pub fn dump<B: AutodiffBackend>(
         "training": train,
         "batch": rows,
         "tokens": width,
+        "beam": args.beam,
+        "candidates": candidates.trie.len(),
         "loss": scalar(first.item.loss()),
         "gradient_norm": norms.total.sqrt(),
         "gradient_norms": norms.by_name,
@@ -85,6 +102,28 @@ pub fn dump<B: AutodiffBackend>(
         "measure": "dump", "folder": args.to, "loss": reference["loss"],
         "gradient_norm": reference["gradient_norm"], "losses": reference["losses"],
     }))
+}
+
+/// Identifiers, and the answers of a search for the batch's queries.
+fn search<B: Backend>(
+    cart: &Cart<B>,
+    candidates: &Candidates,
+    batch: &TrainBatch<impl AutodiffBackend<InnerBackend = B>>,
+    beam: &BeamConfig,
+) -> Result<NamedTensors> {
+    let tokens = batch.queries.tokens.clone().inner();
+    let padding = batch.queries.padding.clone().inner();
+    let encoded = cart.encode(tokens, padding);
+    let answers = beam_search(cart, &encoded, &candidates.trie, beam)?;
+    let found = answers.iter().map(Vec::len).min().unwrap_or(0);
+    let items: Vec<u32> = answers.iter().flatten().map(|answer| answer.item).collect();
+    let scores: Vec<f32> = answers.iter().flatten().map(|answer| answer.score).collect();
+    let codes = candidates.unique.identifiers.as_flat();
+    let mut tensors = NamedTensors::new();
+    tensors.insert_u32("identifiers", &codes.iter().map(|&c| c.into()).collect::<Vec<_>>());
+    tensors.insert_u32("items", &items);
+    tensors.insert_f32("scores", &[answers.len(), found], &scores);
+    Ok(tensors)
 }
 
 fn scalar<B: Backend>(tensor: Tensor<B, 1>) -> Option<f64> {
@@ -124,6 +163,57 @@ fn loss_example<B: Backend>(
         "cross_entropy": scalar(loss.cross_entropy),
         "consistency": scalar(loss.consistency),
     })
+}
+
+/// Where to write, and for which RQ-VAE.
+#[derive(Args, Clone)]
+pub struct DumpRqVaeArgs {
+    #[command(flatten)]
+    rqvae: RqVaeArgs,
+    /// Folder to write to; made where it does not exist.
+    #[arg(long)]
+    to: PathBuf,
+}
+
+/// Writes `weights.safetensors`, `batch.safetensors` (scaled rows and their codes) and
+/// `reference.json` (settings, loss terms and gradient norms) of an RQ-VAE.
+pub fn dump_rqvae<B: AutodiffBackend>(
+    args: &DumpRqVaeArgs,
+    common: &Common,
+    device: &B::Device,
+) -> Result<Value> {
+    let rqvae = &args.rqvae;
+    let config = rqvae.config(common.seed);
+    let network = config.init_network::<B>(rqvae.d, device);
+    std::fs::create_dir_all(&args.to)?;
+    let mut weights = NamedTensors::new();
+    weights.insert_module::<B, _>("", &network)?;
+    write_bytes(args.to.join("weights.safetensors"), &weights.to_bytes(&[])?)?;
+
+    let batch = rows(None, rqvae.batch, rqvae.d, 64, common.seed)?;
+    let shape = [rqvae.batch, rqvae.d];
+    let data = TensorData::new(batch.as_slice().to_vec(), shape);
+    let parts = network.loss(Tensor::from_data(data, device), &config);
+    let codes = Tensor::<B, 1, Int>::cat(parts.quantised.codes.clone(), 0);
+    let mut tensors = NamedTensors::new();
+    tensors.insert_f32("rows", &shape, batch.as_slice());
+    tensors.insert_u32("codes", &codes.into_data().iter::<u32>().collect::<Vec<_>>());
+    write_bytes(args.to.join("batch.safetensors"), &tensors.to_bytes(&[])?)?;
+
+    let grads = GradientsParams::from_grads(parts.total.backward(), &network);
+    let mut norms = Norms::<B>::new(grads);
+    network.visit(&mut norms);
+    let reference = json!({
+        "config": config,
+        "rows": rqvae.batch,
+        "d": rqvae.d,
+        "loss": scalar(parts.total),
+        "reconstruction": scalar(parts.reconstruction),
+        "commitment": scalar(parts.quantised.commitment_loss),
+        "gradient_norms": norms.by_name,
+    });
+    write_bytes(args.to.join("reference.json"), &serde_json::to_vec_pretty(&reference)?)?;
+    Ok(json!({"measure": "dump-rqvae", "folder": args.to, "loss": reference["loss"]}))
 }
 
 /// Norms of the gradients by parameter path.

@@ -1,11 +1,12 @@
-//! Inputs drawn from a seed.
+//! Inputs, drawn from a seed or read.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use burn::tensor::backend::Backend;
 use cart_retrieval::{
     data::{QueryBatch, TargetBatch},
+    features::Features,
     identifier::{Codes, UniqueTokens, assign_unique},
     train::TrainBatch,
     trie::Trie,
@@ -64,4 +65,35 @@ pub fn train_batch<B: Backend>(
     let queries = QueryBatch::new(rows, 0, device)?;
     let targets = TargetBatch::new(&items, identifiers, &candidates.trie, device);
     Ok(TrainBatch::new(queries, targets, rng.random()))
+}
+
+/// Rows of a file, or drawn: around `4 * spread` centres, or without any structure when `spread` is
+/// 0. What is drawn has unit variance.
+pub fn rows(
+    file: Option<&Path>,
+    n: usize,
+    dim: usize,
+    spread: usize,
+    seed: u64,
+) -> Result<Features> {
+    if let Some(file) = file {
+        let rows = Features::open(file)?;
+        ensure!(rows.len() >= n, "{} has {} rows, fewer than {n}", file.display(), rows.len());
+        return Ok(rows);
+    }
+    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0xDA7A);
+    let mut normal = || {
+        // Twelve even draws, close enough to normal here.
+        (0..12).map(|_| rng.random::<f32>()).sum::<f32>() - 6.0
+    };
+    let centres: Vec<f32> = (0..4 * spread * dim).map(|_| normal()).collect();
+    let mut data = Vec::with_capacity(n * dim);
+    for row in 0..n {
+        let centre = (spread > 0).then(|| &centres[row * 7919 % (4 * spread) * dim..][..dim]);
+        for at in 0..dim {
+            let noise = normal();
+            data.push(centre.map_or(noise, |centre| 0.8 * centre[at] + 0.6 * noise));
+        }
+    }
+    Ok(Features::from_rows(data, dim)?)
 }

@@ -5,22 +5,24 @@
 //! ```text
 //! cargo run --release --example measure -- train-step --r-drop 1
 //! ```
+#![recursion_limit = "256"]
 
 #[path = "../common/mod.rs"]
 mod common;
 mod dump;
 mod inputs;
+mod memory;
+mod quantizers;
+mod queries;
 mod report;
 mod train;
 
 use anyhow::Result;
-use burn::tensor::backend::AutodiffBackend;
-use clap::{Args, Parser, Subcommand};
-use serde_json::Value;
-
 use burn::backend::Autodiff;
 use cart_retrieval::backend::{BackendTask, LocalBackend};
+use clap::{Args, Parser, Subcommand};
 use common::backend::Hardware;
+use serde_json::Value;
 
 /// Measures training, quantizers and search, and prints a JSON line.
 #[derive(Parser)]
@@ -54,11 +56,22 @@ pub struct Common {
 enum Command {
     /// A training step: forward, backward, clipping and update.
     TrainStep(train::TrainStepArgs),
-    /// Weights, a batch, its loss and its gradients, for a counterpart to check itself against.
+    /// Weights, a batch, its loss, gradients and answers, for a counterpart to check itself against.
     Dump(dump::DumpArgs),
+    /// A step of the RQ-VAE's training.
+    RqvaeStep(quantizers::RqVaeStepArgs),
+    /// Weights, a batch, loss and gradients of an RQ-VAE.
+    DumpRqvae(dump::DumpRqVaeArgs),
+    /// K-Means over rows in memory.
+    Kmeans(quantizers::KMeansArgs),
+    /// Residual quantization with given codebooks.
+    RqEncode(quantizers::RqEncodeArgs),
+    /// Queries through encoder and constrained beam search.
+    Queries(queries::QueriesArgs),
+    /// Resident memory over a long training of a small network.
+    Memory(memory::MemoryArgs),
 }
 
-/// The one place that knows the backend: everything below is generic.
 fn main() -> Result<()> {
     let cli = Cli::parse();
     if cli.common.threads > 0 {
@@ -71,19 +84,21 @@ impl BackendTask for Cli {
     type Output = Result<()>;
 
     fn run<B: LocalBackend>(self, device: B::Device) -> Result<()> {
-        let measured = run::<Autodiff<B>>(&self.command, &self.common, &device)?;
+        let measured = run::<B>(&self.command, &self.common, &device)?;
         report::emit(B::KIND.name(), &B::describe(&device), &self.common, measured);
         Ok(())
     }
 }
 
-fn run<B: AutodiffBackend>(
-    command: &Command,
-    common: &Common,
-    device: &B::Device,
-) -> Result<Value> {
+fn run<B: LocalBackend>(command: &Command, common: &Common, device: &B::Device) -> Result<Value> {
     match command {
-        Command::TrainStep(args) => train::train_step::<B>(args, common, device),
-        Command::Dump(args) => dump::dump::<B>(args, common, device),
+        Command::TrainStep(args) => train::train_step::<Autodiff<B>>(args, common, device),
+        Command::Dump(args) => dump::dump::<Autodiff<B>>(args, common, device),
+        Command::RqvaeStep(args) => quantizers::rqvae_step::<Autodiff<B>>(args, common, device),
+        Command::DumpRqvae(args) => dump::dump_rqvae::<Autodiff<B>>(args, common, device),
+        Command::Kmeans(args) => quantizers::kmeans::<B>(args, common, device),
+        Command::RqEncode(args) => quantizers::rq_encode(args, common),
+        Command::Queries(args) => queries::queries::<B>(args, common, device),
+        Command::Memory(args) => memory::memory::<Autodiff<B>>(args, common, device),
     }
 }

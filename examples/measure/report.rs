@@ -57,6 +57,16 @@ pub fn peak_resident() -> Option<f64> {
     memory("VmHWM")
 }
 
+/// Seconds that the threads of this process were ready but had no processor.
+fn waited() -> Option<f64> {
+    let mut nanoseconds = 0.0;
+    for task in std::fs::read_dir("/proc/self/task").ok()? {
+        let text = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+        nanoseconds += text.split_whitespace().nth(1)?.parse::<f64>().ok()?;
+    }
+    Some(nanoseconds / 1e9)
+}
+
 /// Times as they go into the JSON line; `units` are done in each repetition.
 pub fn times(seconds: &[f64], units: f64) -> Map<String, Value> {
     let middle = median(seconds);
@@ -78,6 +88,7 @@ pub fn emit(backend: &str, device: &str, common: &Common, measured: Value) {
         "seed": common.seed,
         "hardware": processor(),
         "peak_rss_mib": peak_resident(),
+        "waited_seconds": waited(),
     });
     if let (Some(line), Value::Object(measured)) = (line.as_object_mut(), measured) {
         line.extend(measured);

@@ -1,0 +1,248 @@
+//! K-Means, residual encoding and the RQ-VAE.
+
+use std::{ops::ControlFlow, path::PathBuf, time::Instant};
+
+use anyhow::{Result, ensure};
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use cart_retrieval::{
+    quantizer::{
+        Codebooks, DeviceSearch, HostSearch, Init, KMeansConfig, NearestCentre, Quantizer,
+        RqKMeans, RqVaeConfig,
+    },
+    storage::{NamedTensors, write_bytes},
+};
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+use crate::{
+    Common,
+    inputs::rows,
+    report::{median, times},
+};
+
+/// K-Means.
+#[derive(Args, Clone)]
+pub struct KMeansArgs {
+    /// Rows; as many are drawn when there is no file.
+    #[arg(long, default_value_t = 100_000)]
+    n: usize,
+    /// Width of drawn rows.
+    #[arg(long, default_value_t = 512)]
+    d: usize,
+    /// Clusters.
+    #[arg(long, default_value_t = 1024)]
+    k: usize,
+    /// Updates of the centres.
+    #[arg(long, default_value_t = 10)]
+    iterations: usize,
+    /// File of rows, `.npy`; the first n are used.
+    #[arg(long)]
+    rows: Option<PathBuf>,
+    /// Drawn rows lie around so many times four centres; 0 draws them without structure.
+    #[arg(long, default_value_t = 1024)]
+    spread: usize,
+    /// First centres.
+    #[arg(long, value_enum, default_value_t = Seeding::PlusPlus)]
+    seeding: Seeding,
+    /// Assigns on the backend's device instead of the host.
+    #[arg(long)]
+    on_device: bool,
+    /// Writes the centres, safetensors.
+    #[arg(long)]
+    centres: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Seeding {
+    PlusPlus,
+    Random,
+}
+
+/// Times whole fits, seeding included: `--steps` of them after `--warmup`.
+pub fn kmeans<B: Backend>(args: &KMeansArgs, common: &Common, device: &B::Device) -> Result<Value> {
+    let spread = if args.rows.is_some() { 0 } else { args.spread };
+    let features = rows(args.rows.as_deref(), args.n, args.d, spread, common.seed)?;
+    let (data, dim) = (&features.as_slice()[..args.n * features.dim()], features.dim());
+    let config = KMeansConfig::new(args.k)
+        .with_seed(common.seed)
+        .with_restarts(1)
+        .with_max_iterations(args.iterations)
+        .with_tolerance(0.0)
+        .with_init(match args.seeding {
+            Seeding::PlusPlus => Init::PlusPlus,
+            Seeding::Random => Init::Random,
+        });
+    let device_search = DeviceSearch::<B>::new(device.clone());
+    let engine: &dyn NearestCentre = if args.on_device { &device_search } else { &HostSearch };
+    let mut seconds = Vec::new();
+    let mut last = None;
+    for repetition in 0..common.warmup + common.steps {
+        let started = Instant::now();
+        let go_on = &mut |_| ControlFlow::Continue(());
+        last = Some(config.fit_with_engine(data, dim, engine, go_on)?);
+        if repetition >= common.warmup {
+            seconds.push(started.elapsed().as_secs_f64());
+        }
+    }
+    let Some(fitted) = last else { anyhow::bail!("at least one repetition is needed") };
+    if let Some(path) = &args.centres {
+        let mut tensors = NamedTensors::new();
+        tensors.insert_f32("centres", &[args.k, dim], fitted.centres());
+        write_bytes(path, &tensors.to_bytes(&[])?)?;
+    }
+    let mut line = times(&seconds, args.n as f64);
+    line.insert("measure".into(), json!("kmeans"));
+    line.insert("inertia".into(), json!(fitted.inertia()));
+    line.insert("iterations".into(), json!(fitted.iterations()));
+    line.insert(
+        "settings".into(),
+        json!({"n": args.n, "d": dim, "k": args.k, "iterations": args.iterations}),
+    );
+    Ok(Value::Object(line))
+}
+
+/// Residual encoding.
+#[derive(Args, Clone)]
+pub struct RqEncodeArgs {
+    /// Rows; as many are drawn when there is no file.
+    #[arg(long, default_value_t = 1_000_000)]
+    n: usize,
+    /// Width of drawn rows.
+    #[arg(long, default_value_t = 128)]
+    d: usize,
+    /// Codes of each level.
+    #[arg(long, value_delimiter = ',', default_value = "256,256,256,256")]
+    sizes: Vec<usize>,
+    /// File of rows, `.npy`; the first n are used.
+    #[arg(long)]
+    rows: Option<PathBuf>,
+    /// File of codebooks, one below the other, `.npy`; drawn without it.
+    #[arg(long)]
+    codebooks: Option<PathBuf>,
+    /// Writes the codes, safetensors.
+    #[arg(long)]
+    codes: Option<PathBuf>,
+}
+
+/// Times the encoding of all rows.
+pub fn rq_encode(args: &RqEncodeArgs, common: &Common) -> Result<Value> {
+    let features = rows(args.rows.as_deref(), args.n, args.d, 0, common.seed)?;
+    let (data, dim) = (&features.as_slice()[..args.n * features.dim()], features.dim());
+    let total: usize = args.sizes.iter().sum();
+    let books = rows(args.codebooks.as_deref(), total, dim, 0, common.seed + 1)?;
+    ensure!(books.dim() == dim, "codebooks of width {} for rows of {dim}", books.dim());
+    let mut start = 0;
+    let codebooks = args
+        .sizes
+        .iter()
+        .map(|size| {
+            start += size * dim;
+            books.as_slice()[start - size * dim..start].to_vec()
+        })
+        .collect();
+    let quantizer = RqKMeans::from_parts(codebooks, dim)?;
+    let mut seconds = Vec::new();
+    let mut last = None;
+    for repetition in 0..common.warmup + common.steps {
+        let started = Instant::now();
+        last = Some(quantizer.encode(data)?);
+        if repetition >= common.warmup {
+            seconds.push(started.elapsed().as_secs_f64());
+        }
+    }
+    if let (Some(path), Some(codes)) = (&args.codes, &last) {
+        let flat: Vec<u32> = codes.as_flat().iter().map(|&code| u32::from(code)).collect();
+        let mut tensors = NamedTensors::new();
+        tensors.insert_u32("codes", &flat);
+        write_bytes(path, &tensors.to_bytes(&[])?)?;
+    }
+    let mut line = times(&seconds, args.n as f64);
+    line.insert("measure".into(), json!("rq-encode"));
+    line.insert("settings".into(), json!({"n": args.n, "d": dim, "sizes": args.sizes}));
+    Ok(Value::Object(line))
+}
+
+/// The RQ-VAE.
+#[derive(Args, Clone)]
+pub struct RqVaeArgs {
+    /// Rows of a batch.
+    #[arg(long, default_value_t = 1024)]
+    pub batch: usize,
+    /// Width of the rows.
+    #[arg(long, default_value_t = 512)]
+    pub d: usize,
+    /// Widths of the hidden layers.
+    #[arg(long, value_delimiter = ',', default_value = "256")]
+    pub hidden: Vec<usize>,
+    /// Width of the latent space.
+    #[arg(long, default_value_t = 128)]
+    pub latent: usize,
+    /// Codes of each level.
+    #[arg(long, value_delimiter = ',', default_value = "256,256,256")]
+    pub sizes: Vec<usize>,
+    /// Codebooks learn by gradient instead of moving averages.
+    #[arg(long)]
+    pub gradient: bool,
+}
+
+impl RqVaeArgs {
+    /// Settings of the RQ-VAE.
+    pub fn config(&self, seed: u64) -> RqVaeConfig {
+        let codebooks =
+            if self.gradient { Codebooks::Gradient } else { Codebooks::Ema { decay: 0.99 } };
+        RqVaeConfig::new(self.sizes.clone())
+            .with_hidden(self.hidden.clone())
+            .with_latent(self.latent)
+            .with_batch(self.batch)
+            .with_codebooks(codebooks)
+            .with_restart_every(0)
+            .with_seed(seed)
+    }
+}
+
+/// A step of the RQ-VAE's training.
+#[derive(Args, Clone)]
+pub struct RqVaeStepArgs {
+    #[command(flatten)]
+    rqvae: RqVaeArgs,
+    /// Steps in an epoch; an epoch is what is timed.
+    #[arg(long, default_value_t = 16)]
+    epoch: usize,
+}
+
+/// Times epochs of a fit, and divides by their steps.
+pub fn rqvae_step<B: AutodiffBackend>(
+    args: &RqVaeStepArgs,
+    common: &Common,
+    device: &B::Device,
+) -> Result<Value> {
+    ensure!(args.epoch > 0 && common.warmup > 0, "an epoch and a warm-up of at least 1 are needed");
+    let rqvae = &args.rqvae;
+    let data = rows(None, rqvae.batch * args.epoch, rqvae.d, 64, common.seed)?;
+    let epochs = common.warmup + common.steps;
+    let mut config = rqvae.config(common.seed).with_epochs(epochs);
+    config.init_sample = 4096;
+    let mut ends = Vec::with_capacity(epochs);
+    let mut loss = f64::NAN;
+    config.fit_with_progress::<B>(data.as_slice(), rqvae.d, device, &mut |event| {
+        ends.push(Instant::now());
+        loss = event.loss;
+        ControlFlow::Continue(())
+    })?;
+    let seconds: Vec<f64> = ends[common.warmup - 1..]
+        .windows(2)
+        .map(|pair| (pair[1] - pair[0]).as_secs_f64() / args.epoch as f64)
+        .collect();
+    let mut line = times(&seconds, rqvae.batch as f64);
+    line.insert("measure".into(), json!("rqvae-step"));
+    line.insert("milliseconds".into(), json!(median(&seconds) * 1e3));
+    line.insert("loss".into(), json!(loss));
+    line.insert(
+        "settings".into(),
+        json!({
+            "batch": rqvae.batch, "d": rqvae.d, "hidden": rqvae.hidden, "latent": rqvae.latent,
+            "sizes": rqvae.sizes, "codebooks": if rqvae.gradient { "gradient" } else { "ema" },
+        }),
+    );
+    Ok(Value::Object(line))
+}

@@ -1,0 +1,76 @@
+//! Queries through the text encoder and the constrained beam search.
+
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use burn::tensor::backend::Backend;
+use cart_retrieval::{
+    data::QueryBatch,
+    decode::{BeamConfig, beam_search},
+    model::Scope,
+};
+use clap::Args;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use serde_json::{Value, json};
+
+use crate::{
+    Common,
+    inputs::token_rows,
+    report::{repeat, times},
+    train::NetworkArgs,
+};
+
+/// Queries.
+#[derive(Args, Clone)]
+pub struct QueriesArgs {
+    #[command(flatten)]
+    network: NetworkArgs,
+    /// Prefixes kept per query and level.
+    #[arg(long, default_value_t = 20)]
+    beam: usize,
+}
+
+/// Times batches of queries from tokens to answers.
+pub fn queries<B: Backend>(
+    args: &QueriesArgs,
+    common: &Common,
+    device: &B::Device,
+) -> Result<Value> {
+    let network = &args.network;
+    ensure!(network.batch > 0, "at least one query is needed");
+    let started = Instant::now();
+    let (candidates, config) = network.config(common.seed)?;
+    let identifiers_seconds = started.elapsed().as_secs_f64();
+    let cart = config.init::<B>(device)?;
+    let beam = BeamConfig { width: args.beam, scope: Scope::Legal };
+    let mut rng = ChaCha8Rng::seed_from_u64(common.seed);
+    let shortest = network.shortest.unwrap_or(network.tokens);
+    let mut found = 0;
+    let repetitions = common.warmup + common.steps;
+    let texts: Vec<Vec<Vec<u32>>> = (0..repetitions)
+        .map(|_| token_rows(network.batch, shortest, network.tokens, network.vocabulary, &mut rng))
+        .collect();
+    let seconds = repeat::<B>(common, device, |repetition| {
+        let batch = QueryBatch::<B>::new(&texts[repetition], 0, device)?;
+        let encoded = cart.encode(batch.tokens, batch.padding);
+        let answers = beam_search(&cart, &encoded, &candidates.trie, &beam)?;
+        found = answers.iter().map(Vec::len).sum();
+        Ok(())
+    })?;
+    let mut line = times(&seconds, network.batch as f64);
+    line.insert("measure".into(), json!("queries"));
+    line.insert("answers".into(), json!(found));
+    line.insert("identifiers_seconds".into(), json!(identifiers_seconds));
+    line.insert("trie_mib".into(), json!(candidates.trie.memory() as f64 / 1048576.0));
+    line.insert(
+        "settings".into(),
+        json!({
+            "candidates": network.candidates, "beam": args.beam, "batch": network.batch,
+            "tokens": network.tokens, "width": network.width,
+            "encoder_layers": network.encoder_layers, "decoder_layers": network.decoder_layers,
+            "fusion": network.fusion, "levels": candidates.unique.vocabulary.sizes(),
+        }),
+    );
+    Ok(Value::Object(line))
+}
