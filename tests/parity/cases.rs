@@ -474,17 +474,18 @@ pub fn training_on_two_devices_in_micro_batches<B: AutodiffBackend>(device: &B::
 /// Whether losses in half precision stay near those in single precision, where there is any.
 pub fn half_precision_stays_near<B: AutodiffBackend>(device: &B::Device) {
     let single = training::<B>(device);
-    for precision in [Precision::Bf16, Precision::F16] {
+    // bf16 keeps 8 bits: the losses of eight steps move by some of the last of them. f16 keeps 11, but
+    // leaves out its first steps until the scale of the loss has come down, and is that far behind.
+    for (precision, tolerance) in [(Precision::Bf16, 5e-2), (Precision::F16, 2e-1)] {
         let config = TrainConfig { precision, ..TrainConfig::default() };
         if let Err(error) = precision.check::<B>(device) {
             println!("{error}");
             continue;
         }
-        // bf16 keeps 8 bits, f16 keeps 11: the losses of eight steps move by some of the last.
+        println!("{precision:?}");
         trained::<B>(std::slice::from_ref(device), config)
             .only("losses")
-            .with_tolerance(5e-2)
-            .assert_near(&single.only("losses").with_tolerance(5e-2));
+            .assert_near(&single.only("losses").with_tolerance(tolerance));
     }
 }
 
