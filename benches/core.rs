@@ -1,5 +1,8 @@
 //! Benches of the parts that decide the speed: `cargo bench --bench core`.
 
+#[path = "../examples/common/memory.rs"]
+mod memory;
+
 use std::hint::black_box;
 
 use burn::{
@@ -41,6 +44,7 @@ fn identifiers(n: usize) -> (Codes, Vocabulary) {
 }
 
 fn trie(c: &mut Criterion) {
+    memory::keep_freed_memory();
     let mut group = c.benchmark_group("trie");
     group.sample_size(10);
     for n in [1_000, 100_000, 1_000_000] {
