@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
-DISTURBED = 0.05  # Share of its time that a side waited for a processor, from which a ratio is marked.
+DISTURBED = 0.05  # Share of disturbance from which a ratio is marked.
 
 
 def binary(given=None):
@@ -95,11 +95,18 @@ class GpuMemory(threading.Thread):
 
 
 def call(command, threads, gpu=False):
-    """Runs one side; its JSON line, with the share of its time that it waited for a processor."""
+    """Runs one side; its JSON line, with how far other programs disturbed it.
+
+    That is the smaller of two shares: of the processors that others took, and of its time that it
+    was ready and had none. Others may run in gaps that we leave, and threads of one program may
+    wait for each other; neither alone is a disturbance.
+    """
     env = dict(os.environ)
     if threads > 0:
         env |= {name: str(threads) for name in (
             "OMP_NUM_THREADS", "RAYON_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    machine = Machine()
+    before, started = machine.busy(), time.monotonic()
     process = subprocess.Popen(
         [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True, env=env, cwd=ROOT,
@@ -120,9 +127,12 @@ def call(command, threads, gpu=False):
         tail = "\n".join(errors[0].splitlines()[-25:])
         raise RuntimeError(f"{' '.join(map(str, command))}\nended with {process.returncode}:\n{tail}")
     result = json.loads(lines[-1])
-    if result.get("waited_seconds") is not None:
-        waited = result["waited_seconds"]
-        result["waited_share"] = round(waited / (usage.ru_utime + usage.ru_stime + waited), 3)
+    elapsed, after = time.monotonic() - started, machine.busy()
+    waited = result.get("waited_seconds")
+    if waited is not None and before is not None:
+        own = usage.ru_utime + usage.ru_stime
+        others = max(after - before - own, 0.0) / (elapsed * os.cpu_count())
+        result["disturbed"] = round(min(waited / (own + waited), others), 3)
     if gpu:
         result["gpu_mib"] = memory.most
     return result
@@ -161,7 +171,7 @@ class Table:
                 results[side].append(result)
                 print(
                     f"{name}, round {turn + 1}, {side}: {result['seconds']:.4g} s"
-                    f", waited for a processor {result.get('waited_share', 0):.0%} of the time",
+                    f", disturbed {result.get('disturbed', 0):.0%}",
                     file=sys.stderr, flush=True,
                 )
         if not results["ours"]:
@@ -185,7 +195,7 @@ class Table:
                 "compiled", "attention", "optimizer", "parameters", "agreement", "answers")
         summary = {key: results[0][key] for key in keep if key in results[0]}
         for key in ("seconds", "per_second", "peak_rss_mib", "rss_imported_mib", "gpu_mib",
-                    "peak_device_mib", "waited_share", quality):
+                    "peak_device_mib", "disturbed", quality):
             if key is not None:
                 summary[key] = median([result.get(key) for result in results])
         summary["rounds"] = [result["seconds"] for result in results]
@@ -195,7 +205,7 @@ class Table:
         """The rows as a table."""
         lines = [
             "| work | against | ours | theirs | ratio (speed) | peak memory, MiB, ours / theirs "
-            "(imports alone) | waited, ours / theirs |",
+            "(imports alone) | disturbed, ours / theirs |",
             "|---|---|---|---|---|---|---|",
         ]
         for row in self.rows:
@@ -211,12 +221,12 @@ class Table:
             spread = f"{row['ratio']:.2f} x"
             if len(row["ratios"]) > 1:
                 spread += f" ({min(row['ratios']):.2f} to {max(row['ratios']):.2f})"
-            waited = [side.get("waited_share") or 0 for side in (ours, theirs)]
-            if max(waited) > DISTURBED:
+            disturbed = [side.get("disturbed") or 0 for side in (ours, theirs)]
+            if max(disturbed) > DISTURBED:
                 spread += ", disturbed"
             lines.append(
                 f"| {row['name']} | {row['against']} | {shown(ours, unit)} | {shown(theirs, unit)} "
-                f"| {spread} | {memory} | {waited[0]:.0%} / {waited[1]:.0%} |"
+                f"| {spread} | {memory} | {disturbed[0]:.0%} / {disturbed[1]:.0%} |"
             )
         return "\n".join(lines)
 

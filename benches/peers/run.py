@@ -6,8 +6,8 @@ prints a table of ratios.
 
 A ratio is our speed by theirs: above 1, ours is faster. Each side says what it is measuring; the
 PyTorch networks are checked against dumped weights and gradients before they are timed. The last
-column is the share of its time that a side was ready but had no processor, because other programs
-ran: where it is not near zero, the figures are not to be trusted.
+column says how far other programs disturbed a side: where it is not near zero, the figures are not to
+be trusted.
 """
 
 import argparse
