@@ -33,7 +33,10 @@ def arguments():
     parser.add_argument("--device", default="gpu:0", help="gpu:0, gpu:1, .. or cpu")
     parser.add_argument("--backends", help="of ours, with commas; tch,cuda on a GPU, flex on the CPU")
     parser.add_argument("--parts", default=",".join(PARTS), help="some of: " + ", ".join(PARTS))
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each side")
+    parser.add_argument("--rounds", type=int, default=2, help="turns of each side")
+    parser.add_argument("--candidates", default="1000,100000,1000000", help="for the queries")
+    parser.add_argument("--beams", default="10,20", help="for the queries")
+    parser.add_argument("--batches", default="32,128", help="for the queries")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--python", default=sys.executable, help="Python of the counterparts")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
@@ -140,6 +143,10 @@ class Sides:
         return [self.program, *command, "--backend", backend, "--device", args.device,
                 "--threads", args.threads]
 
+    def each(self, *command):
+        """The command on every backend."""
+        return {backend: self.ours(backend, *command) for backend in self.args.backends}
+
     def theirs(self, script, *command):
         args = self.args
         return [args.python, PEERS / script, *command, "--device", args.torch_device,
@@ -168,10 +175,9 @@ def training(args, table, sides):
     for r_drop in ("0", "1"):
         peers = sides.variants(
             sides.theirs("cart_torch.py", folder, "--unchecked", "--r-drop", r_drop, *steps))
-        for backend in args.backends:
-            mine = sides.ours(backend, "train-step", "--r-drop", r_drop, *size, *steps)
-            name = f"training step{', R-Drop' if r_drop == '1' else ''}, {backend}"
-            table.alternate(name, "samples/s", mine, peers)
+        mine = sides.each("train-step", "--r-drop", r_drop, *size, *steps)
+        name = f"training step{', R-Drop' if r_drop == '1' else ''}"
+        table.alternate(name, "samples/s", mine, peers)
 
 
 def kmeans(args, table, sides):
@@ -181,29 +187,29 @@ def kmeans(args, table, sides):
         rows = make_rows(args.work / f"rows-{n}-{d}.npy", n, d, 4096, 3)
         common = ["--n", n, "--k", k, "--iterations", 10, "--warmup", 1, "--steps", 1]
         peer = sides.theirs("kmeans_torch.py", rows, *common)
-        for backend in args.backends:
-            mine = sides.ours(backend, "kmeans", "--rows", rows, "--on-device", *common)
-            name = f"K-Means {n} x {d}, K = {k}, 10 iterations, {backend}"
-            table.alternate(name, "s", mine, {"PyTorch": peer}, "inertia")
+        mine = sides.each("kmeans", "--rows", rows, "--on-device", *common)
+        host = sides.ours(args.backends[0], "kmeans", "--rows", rows, *common)
+        name = f"K-Means {n} x {d}, K = {k}, 10 iterations"
+        table.alternate(name, "s", mine | {"host": host}, {"PyTorch": peer}, "inertia")
 
 
 def queries(args, table, sides):
     """Queries a second, text encoder included."""
     size = SMALL[:-2] if args.quick else []
-    counts = [1000, 5000] if args.quick else [1000, 100_000, 1_000_000]
+    numbers = lambda text: [int(number) for number in text.split(",")]  # noqa: E731
+    counts = [1000, 5000] if args.quick else numbers(args.candidates)
     steps = ["--warmup", "1", "--steps", "2"] if args.quick else ["--warmup", "5", "--steps", "20"]
     for candidates in counts:
         folder = args.work / f"queries-{candidates}"
         dump = ["dump", "--to", folder, "--candidates", candidates, "--batch", "8", "--tokens", "16"]
         call(sides.ours(args.backends[0], *dump, *size), args.threads)
-        for beam in (10, 20):
-            for batch in ((4, 8) if args.quick else (32, 128)):
+        for beam in numbers(args.beams):
+            for batch in ([4] if args.quick else numbers(args.batches)):
                 work = ["--tokens", "16", "--batch", batch, "--beam", beam, *steps]
                 peers = sides.variants(sides.theirs("search_torch.py", folder, *work))
-                for backend in args.backends:
-                    mine = sides.ours(backend, "queries", "--candidates", candidates, *work, *size)
-                    name = f"queries, {candidates} candidates, beam {beam}, batch {batch}, {backend}"
-                    table.alternate(name, "queries/s", mine, peers)
+                mine = sides.each("queries", "--candidates", candidates, *work, *size)
+                name = f"queries, {candidates} candidates, beam {beam}, batch {batch}"
+                table.alternate(name, "queries/s", mine, peers)
 
 
 def main():

@@ -151,43 +151,47 @@ class Table:
         self.rows, self.machine = [], Machine()
 
     def alternate(self, name, unit, ours, theirs, quality=None):
-        """Runs our command and theirs (by label) in turns; adds a row for each of theirs.
+        """Runs our commands and theirs (each by label) in turns; adds a row for each pair.
 
         `quality` names a number in the JSON lines to show beside the times.
         """
-        sides = {"ours": ours, **theirs}
+        sides = {("ours", label): command for label, command in ours.items()}
+        sides |= {("theirs", label): command for label, command in theirs.items()}
         results = {side: [] for side in sides}
         for turn in range(self.rounds):
             for side, command in sides.items():
-                if side in results and results[side] is None:
+                if results[side] is None:
                     continue
                 self.machine.wait_until_quiet(self.quiet)
+                label = f"{name}, round {turn + 1}, {side[1]}"
                 try:
                     result = call(command, self.threads, self.gpu)
                 except RuntimeError as error:
-                    print(f"{name}, {side}: {error}", file=sys.stderr, flush=True)
+                    print(f"{label}: {error}", file=sys.stderr, flush=True)
                     results[side] = None
                     continue
                 results[side].append(result)
                 print(
-                    f"{name}, round {turn + 1}, {side}: {result['seconds']:.4g} s"
-                    f", disturbed {result.get('disturbed', 0):.0%}",
+                    f"{label}: {result['seconds']:.4g} s, disturbed {result.get('disturbed', 0):.0%}",
                     file=sys.stderr, flush=True,
                 )
-        if not results["ours"]:
-            self.rows.append({"name": name, "unit": unit, "failed": "ours"})
-            return
-        own = self.summary(results["ours"], quality)
-        for side in theirs:
-            row = {"name": name, "unit": unit, "against": side, "ours": own}
-            if results[side]:
-                row["theirs"] = self.summary(results[side], quality)
-                # Speed of one by the speed of the other, round by round.
-                ratios = [b["seconds"] / a["seconds"] for a, b in zip(results["ours"], results[side])]
-                row |= {"ratio": median(ratios), "ratios": ratios}
-            else:
-                row["failed"] = side
-            self.rows.append(row)
+        for mine in ours:
+            for peer in theirs:
+                one, other = results["ours", mine], results["theirs", peer]
+                row = {"name": name, "unit": unit, "side": mine, "against": peer}
+                if one:
+                    row["ours"] = self.summary(one, quality)
+                if other:
+                    row["theirs"] = self.summary(other, quality)
+                if one and other:
+                    # Speed of one by the speed of the other, round by round.
+                    ratios = [b["seconds"] / a["seconds"] for a, b in zip(one, other)]
+                    row |= {"ratio": median(ratios), "ratios": ratios}
+                else:
+                    row["failed"] = " and ".join(
+                        label for label, result in ((mine, one), (peer, other)) if not result
+                    )
+                self.rows.append(row)
 
     @staticmethod
     def summary(results, quality):
@@ -201,16 +205,19 @@ class Table:
         summary["rounds"] = [result["seconds"] for result in results]
         return summary
 
-    def markdown(self, quality_name=""):
+    def markdown(self):
         """The rows as a table."""
         lines = [
-            "| work | against | ours | theirs | ratio (speed) | peak memory, MiB, ours / theirs "
+            "| work | ours | against | speed | theirs | ratio | peak memory, MiB, ours / theirs "
             "(imports alone) | disturbed, ours / theirs |",
-            "|---|---|---|---|---|---|---|",
+            "|---|---|---|---|---|---|---|---|",
         ]
         for row in self.rows:
             if "failed" in row:
-                lines.append(f"| {row['name']} | {row.get('against', '')} | | | {row['failed']} failed | | |")
+                lines.append(
+                    f"| {row['name']} | {row['side']} | {row['against']} | | | {row['failed']} failed "
+                    "| | |"
+                )
                 continue
             ours, theirs, unit = row["ours"], row["theirs"], row["unit"]
             memory = f"{whole(ours['peak_rss_mib'])} / {whole(theirs['peak_rss_mib'])}"
@@ -225,8 +232,8 @@ class Table:
             if max(disturbed) > DISTURBED:
                 spread += ", disturbed"
             lines.append(
-                f"| {row['name']} | {row['against']} | {shown(ours, unit)} | {shown(theirs, unit)} "
-                f"| {spread} | {memory} | {disturbed[0]:.0%} / {disturbed[1]:.0%} |"
+                f"| {row['name']} | {row['side']} | {row['against']} | {shown(ours, unit)} "
+                f"| {shown(theirs, unit)} | {spread} | {memory} | {disturbed[0]:.0%} / {disturbed[1]:.0%} |"
             )
         return "\n".join(lines)
 
