@@ -53,6 +53,9 @@ struct Args {
     /// Shows burn-train's terminal dashboard (build with --features tui).
     #[arg(long)]
     dashboard: bool,
+    /// Trains on all devices of the backend; batch_size stays the size of a step.
+    #[arg(long)]
+    all_devices: bool,
     #[command(flatten)]
     hardware: Hardware,
 }
@@ -133,6 +136,10 @@ fn train<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
         name.push("-training");
         name.into()
     });
+    let devices = if args.all_devices { B::devices()? } else { vec![device.clone()] };
+    if devices.len() > 1 {
+        println!("{} devices", devices.len());
+    }
     let (listener, _) = progress::training();
     let trained = Trainer::new(recipe.training())
         .with_folder(&run)
@@ -140,7 +147,7 @@ fn train<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
         .with_stop(stop)
         .with_dashboard(args.dashboard)
         .with_listener(move |event: TrainEvent| listener(event))
-        .fit(config.init::<Autodiff<B>>(device)?, &pairs, device)?;
+        .fit_devices(config.init::<Autodiff<B>>(device)?, &pairs, &devices)?;
     if trained.reason == StopReason::Interrupted {
         bail!("stopped; the checkpoint is in {}: add --resume to go on", run.display());
     }

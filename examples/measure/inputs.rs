@@ -62,11 +62,9 @@ pub fn train_batch<B: Backend>(
     let n = candidates.trie.len() as u32;
     let items: Vec<u32> = rows.iter().map(|_| rng.random_range(0..n)).collect();
     let identifiers = &candidates.unique.identifiers;
-    Ok(TrainBatch {
-        queries: QueryBatch::new(rows, 0, device)?,
-        targets: TargetBatch::new(&items, identifiers, &candidates.trie, device),
-        seed: rng.random(),
-    })
+    let queries = QueryBatch::new(rows, 0, device)?;
+    let targets = TargetBatch::new(&items, identifiers, &candidates.trie, device);
+    Ok(TrainBatch::new(queries, targets, rng.random()))
 }
 
 /// Rows of a file, or drawn: around `4 * spread` centres, or without any structure when `spread` is

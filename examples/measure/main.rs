@@ -18,7 +18,7 @@ mod report;
 mod train;
 
 use anyhow::Result;
-use burn::backend::Autodiff;
+use burn::backend::{Autodiff, autodiff::checkpoint::strategy::BalancedCheckpointing};
 use cart_retrieval::backend::{BackendTask, LocalBackend};
 use clap::{Args, Parser, Subcommand};
 use common::backend::Hardware;
@@ -92,6 +92,9 @@ impl BackendTask for Cli {
 
 fn run<B: LocalBackend>(command: &Command, common: &Common, device: &B::Device) -> Result<Value> {
     match command {
+        Command::TrainStep(args) if args.checkpointing => {
+            train::train_step::<Autodiff<B, BalancedCheckpointing>>(args, common, device)
+        }
         Command::TrainStep(args) => train::train_step::<Autodiff<B>>(args, common, device),
         Command::Dump(args) => dump::dump::<Autodiff<B>>(args, common, device),
         Command::RqvaeStep(args) => quantizers::rqvae_step::<Autodiff<B>>(args, common, device),

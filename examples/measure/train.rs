@@ -5,7 +5,7 @@ use burn::{module::Module, tensor::backend::AutodiffBackend};
 use cart_retrieval::{
     model::{CartConfig, LossConfig, Scope},
     nn::FusionMode,
-    train::{Stepper, TrainConfig},
+    train::{Freeze, Precision, Stepper, TrainConfig},
 };
 use clap::Args;
 use rand::SeedableRng;
@@ -76,6 +76,18 @@ pub struct TrainStepArgs {
     /// Normalise over all tokens of a level instead of the legal ones.
     #[arg(long)]
     pub all_tokens: bool,
+    /// Most queries computed at once; 0 is the batch.
+    #[arg(long, default_value_t = 0)]
+    pub micro_batch: usize,
+    /// What of the encoder is frozen: nothing, words, encoder, or a number of layers.
+    #[arg(long, default_value = "nothing", value_parser = freeze)]
+    pub freeze: Freeze,
+    /// Precision of matrix products: f32, bf16 or f16.
+    #[arg(long, default_value = "f32", value_parser = precision)]
+    pub precision: Precision,
+    /// Keep fewer activations and compute them again in the backward pass.
+    #[arg(long)]
+    pub checkpointing: bool,
     /// Learning rate, constant.
     #[arg(long, default_value_t = 1e-3)]
     pub rate: f64,
@@ -86,6 +98,17 @@ pub struct TrainStepArgs {
 
 fn fusion_mode(name: &str) -> Result<FusionMode, String> {
     serde_json::from_value(Value::from(name)).map_err(|e| e.to_string())
+}
+
+fn precision(name: &str) -> Result<Precision, String> {
+    serde_json::from_value(Value::from(name)).map_err(|e| e.to_string())
+}
+
+fn freeze(name: &str) -> Result<Freeze, String> {
+    match name.parse() {
+        Ok(layers) => Ok(Freeze::Layers(layers)),
+        Err(_) => serde_json::from_value(Value::from(name)).map_err(|e| e.to_string()),
+    }
 }
 
 impl NetworkArgs {
@@ -115,6 +138,9 @@ impl TrainStepArgs {
     pub fn train_config(&self) -> TrainConfig {
         TrainConfig {
             batch_size: self.network.batch,
+            micro_batch: self.micro_batch,
+            freeze: self.freeze,
+            precision: self.precision,
             learning_rate: self.rate,
             warmup: 0.0,
             final_rate: 1.0,
@@ -167,7 +193,9 @@ pub fn train_step<B: AutodiffBackend>(
             "width": network.width, "encoder_layers": network.encoder_layers,
             "decoder_layers": network.decoder_layers, "heads": network.heads,
             "fusion": network.fusion, "dropout": network.dropout,
-            "vocabulary": network.vocabulary,
+            "vocabulary": network.vocabulary, "micro_batch": args.micro_batch,
+            "freeze": args.freeze, "precision": args.precision,
+            "checkpointing": args.checkpointing,
             "levels": candidates.unique.vocabulary.sizes(),
         }),
     );

@@ -204,9 +204,8 @@ impl LocalBackend for burn::backend::Cuda {
     }
 
     fn devices() -> Result<Vec<Self::Device>> {
-        use burn::tensor::backend::{Backend, DeviceId};
-        let first = Self::device(&DeviceChoice::Default)?;
-        let _: DeviceId = burn::tensor::backend::Device::to_id(&first);
+        use burn::tensor::backend::Backend;
+        Self::device(&DeviceChoice::Default)?;
         let count = Self::device_count(0).max(1);
         (0..count).map(|index| Self::device(&DeviceChoice::Gpu(index))).collect()
     }

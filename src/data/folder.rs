@@ -5,11 +5,16 @@ use std::path::{Path, PathBuf};
 use super::{CaptionFilter, Captions, ItemCaption, Splits};
 use crate::{
     error::{Error, Result},
-    features::Features,
+    features::{Features, ItemIds, ShardedFeatures, shard_names},
 };
 
 /// Candidates and captions of a folder: `features.npy` (or `.npz`, `.safetensors`), `ids.txt`,
 /// `captions.jsonl` and, where there is one, `splits.json`.
+///
+/// Features may lie in several files, `features-00000-of-00008.npy` to `features-00007-of-00008.npy`
+/// (or `.safetensors`), and so may ids, `ids-00000-of-00008.txt` and so on.
+/// [`DataFolder::open`] gives one matrix in any case; [`DataFolder::open_sharded`] leaves the rows
+/// in their files.
 ///
 /// # Example
 /// ```no_run
@@ -19,9 +24,9 @@ use crate::{
 /// # Ok::<(), cart_retrieval::Error>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct DataFolder {
+pub struct DataFolder<I = Features> {
     /// The candidates' embeddings and ids, checked.
-    pub items: Features,
+    pub items: I,
     /// All captions.
     pub captions: Captions,
     /// The splits, where the folder has any.
@@ -29,26 +34,19 @@ pub struct DataFolder {
 }
 
 impl DataFolder {
-    /// Opens and checks a folder.
+    /// Opens and checks a folder; shards are joined in memory.
     ///
     /// # Errors
     /// [`Error::Io`] for a missing file; [`Error::Features`], [`Error::Ids`], [`Error::Captions`] or
     /// [`Error::Splits`] for one that is malformed or contradicts the others.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
-        let items = Features::open(features_of(folder)?)?.with_ids(folder.join("ids.txt"))?;
-        items.check()?;
-        let captions = Captions::from_jsonl(folder.join("captions.jsonl"))?;
-        captions.resolve(|id| items.index_of(id))?;
-        let path = folder.join("splits.json");
-        let splits = match path.exists() {
-            true => {
-                let splits = Splits::from_json(&path)?;
-                splits.verify(|id| items.index_of(id))?;
-                Some(splits)
-            }
-            false => None,
+        let items = match features_of(folder)? {
+            Found::One(path) => Features::open(path)?.with_ids(folder.join("ids.txt"))?,
+            Found::Shards(paths) => named(folder, ShardedFeatures::open(&paths)?)?.in_memory()?,
         };
+        items.check()?;
+        let (captions, splits) = texts(folder, items.ids())?;
         Ok(Self { items, captions, splits })
     }
 
@@ -61,24 +59,101 @@ impl DataFolder {
     }
 }
 
-/// The one feature file of a folder.
-fn features_of(folder: &Path) -> Result<PathBuf> {
-    let found: Vec<PathBuf> = ["npy", "npz", "safetensors"]
+impl DataFolder<ShardedFeatures> {
+    /// Opens and checks a folder whose features stay in their files, read once for the check.
+    ///
+    /// One `features.npy` or `features.safetensors` counts as one shard.
+    ///
+    /// # Errors
+    /// As [`DataFolder::open`].
+    ///
+    /// # Example
+    /// ```no_run
+    /// use cart_retrieval::data::DataFolder;
+    /// let data = DataFolder::open_sharded("my-data")?;
+    /// println!("{} candidates in {} files", data.items.len(), data.items.shards());
+    /// # Ok::<(), cart_retrieval::Error>(())
+    /// ```
+    pub fn open_sharded(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref();
+        let paths = match features_of(folder)? {
+            Found::One(path) => vec![path],
+            Found::Shards(paths) => paths,
+        };
+        let items = named(folder, ShardedFeatures::open(&paths)?)?;
+        items.check()?;
+        let (captions, splits) = texts(folder, items.ids())?;
+        Ok(Self { items, captions, splits })
+    }
+
+    /// The captions that a filter keeps, with the rows of their candidates.
+    ///
+    /// # Errors
+    /// As [`Captions::select`].
+    pub fn select(&self, filter: &CaptionFilter) -> Result<Vec<ItemCaption>> {
+        self.captions.select(filter)?.resolve(|id| self.items.index_of(id))
+    }
+}
+
+/// Captions and splits of a folder, all of whose ids exist.
+fn texts(folder: &Path, ids: &ItemIds) -> Result<(Captions, Option<Splits>)> {
+    let captions = Captions::from_jsonl(folder.join("captions.jsonl"))?;
+    captions.resolve(|id| ids.index_of(id))?;
+    let path = folder.join("splits.json");
+    if !path.exists() {
+        return Ok((captions, None));
+    }
+    let splits = Splits::from_json(&path)?;
+    splits.verify(|id| ids.index_of(id))?;
+    Ok((captions, Some(splits)))
+}
+
+/// Shards with the ids of a folder: those of `ids.txt`, or of one file for each shard.
+fn named(folder: &Path, items: ShardedFeatures) -> Result<ShardedFeatures> {
+    let whole = folder.join("ids.txt");
+    match shard_names::find(folder, &shard_names::IDS)? {
+        Some(_) if whole.exists() => Err(Error::ids(
+            folder.display().to_string(),
+            "ids.txt or a file of ids for each shard",
+            "both",
+            "remove the one that is out of date",
+        )),
+        Some(paths) => items.with_id_files(&paths),
+        None => items.with_ids(whole),
+    }
+}
+
+/// The features of a folder.
+enum Found {
+    One(PathBuf),
+    Shards(Vec<PathBuf>),
+}
+
+/// Finds the one feature file of a folder, or its shards.
+fn features_of(folder: &Path) -> Result<Found> {
+    let mut found: Vec<PathBuf> = ["npy", "npz", "safetensors"]
         .iter()
         .map(|extension| folder.join("features").with_extension(extension))
         .filter(|path| path.exists())
         .collect();
-    match found.as_slice() {
-        [path] => Ok(path.clone()),
-        [] => Err(Error::io(
+    // A folder that is not there is reported as its missing file.
+    let shards = match folder.is_dir() {
+        true => shard_names::find(folder, &shard_names::FEATURES)?,
+        false => None,
+    };
+    match (found.len(), shards) {
+        (1, None) => Ok(Found::One(found.remove(0))),
+        (0, Some(paths)) => Ok(Found::Shards(paths)),
+        (0, None) => Err(Error::io(
             "read",
             folder.join("features.npy"),
             std::io::Error::from(std::io::ErrorKind::NotFound),
         )),
-        several => Err(Error::features(
+        (several, shards) => Err(Error::features(
             folder.display().to_string(),
-            "one of features.npy, features.npz and features.safetensors",
-            format!("{} of them", several.len()),
+            "one of features.npy, features.npz, features.safetensors and \
+             features-00000-of-...",
+            format!("{} of them", several + usize::from(shards.is_some())),
             "remove the ones that are out of date",
         )),
     }
@@ -110,6 +185,44 @@ mod tests {
         assert_eq!((last.len(), last[1].item, last[1].text.as_str()), (2, 1, "three"));
         std::fs::write(folder.path().join("splits.json"), r#"{"train": ["a"]}"#).unwrap();
         assert!(DataFolder::open(folder.path()).unwrap().splits.is_some());
+    }
+
+    #[test]
+    fn a_folder_of_shards_opens_as_one_matrix_or_in_pieces() {
+        let folder = folder();
+        let path = |name: &str| folder.path().join(name);
+        let whole = DataFolder::open(folder.path()).unwrap();
+        let one = DataFolder::open_sharded(folder.path()).unwrap();
+        assert_eq!((one.items.shards(), one.items.len()), (1, 2));
+        assert_eq!(one.items.ids(), whole.items.ids());
+
+        for item in 0..2 {
+            let name = format!("features-{item:05}-of-00002.npy");
+            whole.items.select(&[item]).save_npy(path(&name)).unwrap();
+        }
+        let error = DataFolder::open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("2 of them"), "{error}");
+        std::fs::remove_file(path("features.npy")).unwrap();
+        let filter = CaptionFilter { last: true, ..Default::default() };
+        let same = || {
+            let joined = DataFolder::open(folder.path()).unwrap();
+            let pieces = DataFolder::open_sharded(folder.path()).unwrap();
+            assert_eq!(joined.items.as_slice(), whole.items.as_slice());
+            assert_eq!(joined.items.ids(), whole.items.ids());
+            assert_eq!((pieces.items.shards(), pieces.items.len()), (2, 2));
+            assert_eq!(pieces.items.ids(), whole.items.ids());
+            assert_eq!(pieces.select(&filter).unwrap(), whole.select(&filter).unwrap());
+        };
+        same();
+        std::fs::write(path("ids-0-of-2.txt"), "a\n").unwrap();
+        std::fs::write(path("ids-1-of-2.txt"), "b\n").unwrap();
+        let error = DataFolder::open_sharded(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("both"), "{error}");
+        std::fs::remove_file(path("ids.txt")).unwrap();
+        same();
+        std::fs::remove_file(path("features-00001-of-00002.npy")).unwrap();
+        let error = DataFolder::open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("features-00001-of-00002"), "{error}");
     }
 
     #[test]

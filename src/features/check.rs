@@ -1,6 +1,7 @@
 //! What is in a matrix, and what would spoil training.
 
 use std::{
+    borrow::Cow,
     collections::hash_map::DefaultHasher,
     fmt,
     hash::{Hash, Hasher},
@@ -9,13 +10,18 @@ use std::{
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::matrix::{Features, norm};
+use super::{
+    matrix::{Features, norm},
+    shards::ShardedFeatures,
+};
 use crate::error::{Error, Result};
 
 /// Rows named in a message.
 const NAMED: usize = 5;
 /// Pieces a matrix is looked at in; fixed, so that sums do not depend on the machine.
 const PIECES: usize = 64;
+/// Rows of shards looked at together.
+const BLOCK: usize = 1 << 14;
 
 /// What [`Features::check`] found in a sound matrix.
 ///
@@ -106,21 +112,7 @@ impl Features {
             .map(|(piece, data)| Piece::of(piece * rows, data, self.dim()))
             .collect();
         self.refuse_not_finite(&pieces)?;
-        self.refuse_zero(&pieces)?;
-
-        let (duplicate_rows, example) = self.duplicates(&pieces);
-        let norms = || pieces.iter().map(|piece| piece.norms);
-        Ok(FeatureSummary {
-            rows: self.len(),
-            dim: self.dim(),
-            norm_min: norms().map(|norms| norms.min).fold(f64::INFINITY, f64::min),
-            norm_mean: norms().map(|norms| norms.sum).sum::<f64>() / self.len() as f64,
-            norm_max: norms().map(|norms| norms.max).fold(0.0, f64::max),
-            duplicate_rows,
-            duplicate_example: example
-                .map(|(left, right)| (self.id(left).to_string(), self.id(right).to_string())),
-            constant_columns: self.constant_columns(&pieces),
-        })
+        summarise(self, &pieces)
     }
 
     fn refuse_not_finite(&self, pieces: &[Piece]) -> Result<()> {
@@ -137,58 +129,169 @@ impl Features {
             "make these features again, or leave the items out with `Features::select`",
         ))
     }
+}
 
-    fn refuse_zero(&self, pieces: &[Piece]) -> Result<()> {
-        let zero: Vec<usize> = pieces.iter().flat_map(|piece| piece.zero.iter().copied()).collect();
-        if zero.is_empty() {
-            return Ok(());
+impl ShardedFeatures {
+    /// Looks at every number, block by block, and reports what training should know.
+    ///
+    /// Beside a block of rows this holds 16 bytes a row, to find repeated ones.
+    ///
+    /// # Errors
+    /// [`Error::Features`] as [`Features::check`], naming the file.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use cart_retrieval::features::ShardedFeatures;
+    ///
+    /// let items = ShardedFeatures::open_folder("my-data")?;
+    /// println!("{}", items.check()?);
+    /// # Ok::<(), cart_retrieval::Error>(())
+    /// ```
+    pub fn check(&self) -> Result<FeatureSummary> {
+        let (mut pieces, mut rows) = (Vec::new(), Vec::new());
+        for start in (0..self.len()).step_by(BLOCK) {
+            self.read(start..self.len().min(start + BLOCK), &mut rows)?;
+            let found: Vec<Piece> = rows
+                .par_chunks(BLOCK / PIECES * self.dim())
+                .enumerate()
+                .map(|(piece, data)| Piece::of(start + piece * (BLOCK / PIECES), data, self.dim()))
+                .collect();
+            pieces.extend(found);
         }
-        let named = some_of(&zero, |&row| format!("{row} (id \"{}\")", self.id(row)));
-        Err(Error::features(
-            "feature matrix",
-            "rows with a number other than zero",
-            format!("{} all-zero rows: {named}", zero.len()),
-            "make these features again, or leave the items out with `Features::select`",
-        ))
+        summarise(self, &pieces)
+    }
+}
+
+/// Rows of a matrix that may be in files.
+trait Rows {
+    fn len(&self) -> usize;
+    fn dim(&self) -> usize;
+    fn row(&self, row: usize) -> Result<Cow<'_, [f32]>>;
+    fn id(&self, row: usize) -> &str;
+    /// A row as messages name it.
+    fn name(&self, row: usize) -> String;
+}
+
+impl Rows for Features {
+    fn len(&self) -> usize {
+        Features::len(self)
     }
 
-    /// Counts rows equal to an earlier one and finds the first such pair.
-    fn duplicates(&self, pieces: &[Piece]) -> (usize, Option<(usize, usize)>) {
-        let mut hashes: Vec<(u64, usize)> =
-            pieces.iter().flat_map(|piece| piece.hashes.iter().copied()).collect();
-        hashes.par_sort_unstable();
-        let mut count = 0;
-        let mut first: Option<(usize, usize)> = None;
-        for group in hashes.chunk_by(|left, right| left.0 == right.0) {
-            // Equal hashes mean equal rows but for the rarest of accidents, hence the comparison.
-            let mut distinct: Vec<usize> = Vec::new();
-            for &(_, row) in group {
-                match distinct.iter().find(|&&other| self.row(other) == self.row(row)) {
-                    None => distinct.push(row),
-                    Some(&other) => {
-                        count += 1;
-                        if first.is_none_or(|(_, earliest)| row < earliest) {
-                            first = Some((other, row));
-                        }
+    fn dim(&self) -> usize {
+        Features::dim(self)
+    }
+
+    fn row(&self, row: usize) -> Result<Cow<'_, [f32]>> {
+        Ok(Cow::Borrowed(Features::row(self, row)))
+    }
+
+    fn id(&self, row: usize) -> &str {
+        Features::id(self, row)
+    }
+
+    fn name(&self, row: usize) -> String {
+        format!("{row} (id \"{}\")", self.id(row))
+    }
+}
+
+impl Rows for ShardedFeatures {
+    fn len(&self) -> usize {
+        ShardedFeatures::len(self)
+    }
+
+    fn dim(&self) -> usize {
+        ShardedFeatures::dim(self)
+    }
+
+    fn row(&self, row: usize) -> Result<Cow<'_, [f32]>> {
+        let mut out = Vec::new();
+        self.read(row..row + 1, &mut out)?;
+        Ok(Cow::Owned(out))
+    }
+
+    fn id(&self, row: usize) -> &str {
+        ShardedFeatures::id(self, row)
+    }
+
+    fn name(&self, row: usize) -> String {
+        format!("{row} (id \"{}\", {})", self.id(row), self.place_of(row))
+    }
+}
+
+/// The summary of pieces that have finite numbers only.
+fn summarise(matrix: &impl Rows, pieces: &[Piece]) -> Result<FeatureSummary> {
+    refuse_zero(matrix, pieces)?;
+    let (duplicate_rows, example) = duplicates(matrix, pieces)?;
+    let norms = || pieces.iter().map(|piece| piece.norms);
+    Ok(FeatureSummary {
+        rows: matrix.len(),
+        dim: matrix.dim(),
+        norm_min: norms().map(|norms| norms.min).fold(f64::INFINITY, f64::min),
+        norm_mean: norms().map(|norms| norms.sum).sum::<f64>() / matrix.len() as f64,
+        norm_max: norms().map(|norms| norms.max).fold(0.0, f64::max),
+        duplicate_rows,
+        duplicate_example: example
+            .map(|(left, right)| (matrix.id(left).to_string(), matrix.id(right).to_string())),
+        constant_columns: constant_columns(matrix, pieces)?,
+    })
+}
+
+fn refuse_zero(matrix: &impl Rows, pieces: &[Piece]) -> Result<()> {
+    let zero: Vec<usize> = pieces.iter().flat_map(|piece| piece.zero.iter().copied()).collect();
+    if zero.is_empty() {
+        return Ok(());
+    }
+    let named = some_of(&zero, |&row| matrix.name(row));
+    Err(Error::features(
+        "feature matrix",
+        "rows with a number other than zero",
+        format!("{} all-zero rows: {named}", zero.len()),
+        "make these features again, or leave the items out with `Features::select`",
+    ))
+}
+
+/// Counts rows equal to an earlier one and finds the first such pair.
+fn duplicates(matrix: &impl Rows, pieces: &[Piece]) -> Result<(usize, Option<(usize, usize)>)> {
+    let mut hashes: Vec<(u64, usize)> =
+        pieces.iter().flat_map(|piece| piece.hashes.iter().copied()).collect();
+    hashes.par_sort_unstable();
+    let mut count = 0;
+    let mut first: Option<(usize, usize)> = None;
+    for group in hashes.chunk_by(|left, right| left.0 == right.0) {
+        if group.len() == 1 {
+            continue;
+        }
+        // Equal hashes mean equal rows but for the rarest of accidents, hence the comparison.
+        let mut distinct: Vec<(usize, Cow<'_, [f32]>)> = Vec::new();
+        for &(_, row) in group {
+            let values = matrix.row(row)?;
+            match distinct.iter().find(|(_, other)| *other == values) {
+                None => distinct.push((row, values)),
+                Some(&(other, _)) => {
+                    count += 1;
+                    if first.is_none_or(|(_, earliest)| row < earliest) {
+                        first = Some((other, row));
                     }
                 }
             }
         }
-        (count, first)
     }
+    Ok((count, first))
+}
 
-    fn constant_columns(&self, pieces: &[Piece]) -> Vec<usize> {
-        if self.len() < 2 {
-            return Vec::new();
-        }
-        let first = self.row(0);
-        let constant = |&column: &usize| {
-            pieces.iter().all(|piece| {
-                piece.constant[column] && self.row(piece.start)[column] == first[column]
-            })
-        };
-        (0..self.dim()).filter(constant).collect()
+fn constant_columns(matrix: &impl Rows, pieces: &[Piece]) -> Result<Vec<usize>> {
+    if matrix.len() < 2 {
+        return Ok(Vec::new());
     }
+    let first = matrix.row(0)?;
+    let mut constant = vec![true; matrix.dim()];
+    for piece in pieces {
+        let start = matrix.row(piece.start)?;
+        for (column, constant) in constant.iter_mut().enumerate() {
+            *constant &= piece.constant[column] && start[column] == first[column];
+        }
+    }
+    Ok((0..matrix.dim()).filter(|&column| constant[column]).collect())
 }
 
 /// What one run of consecutive rows holds.

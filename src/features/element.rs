@@ -2,7 +2,10 @@
 
 use std::io::{self, Read};
 
-use half::{bf16, f16};
+use half::{
+    bf16, f16,
+    slice::{HalfBitsSliceExt, HalfFloatSliceExt},
+};
 
 /// Bytes decoded at a time; a multiple of every width.
 const PIECE: usize = 1 << 16;
@@ -68,6 +71,39 @@ impl Element {
         Ok(numbers)
     }
 
+    /// Converts as many numbers as `out` has room for; `bytes` holds exactly these.
+    ///
+    /// # Panics
+    /// When `bytes` has another length.
+    pub(super) fn convert(self, bytes: &[u8], out: &mut [f32]) -> Result<(), Fault> {
+        assert_eq!(bytes.len(), out.len() * self.width(), "one item for each number");
+        let as_it_lies = cfg!(target_endian = "little") && !self.big_endian;
+        match (self.kind, bytemuck::try_cast_slice::<u8, u16>(bytes)) {
+            (Kind::F16, Ok(halves)) if as_it_lies => {
+                halves.reinterpret_cast::<f16>().convert_to_f32_slice(out);
+            }
+            (Kind::BF16, Ok(halves)) if as_it_lies => {
+                halves.reinterpret_cast::<bf16>().convert_to_f32_slice(out);
+            }
+            (Kind::F16, _) => fill(out, self.items(bytes).map(|x| f16::from_le_bytes(x).to_f32())),
+            (Kind::BF16, _) => {
+                fill(out, self.items(bytes).map(|x| bf16::from_le_bytes(x).to_f32()));
+            }
+            (Kind::F32, _) => fill(out, self.items(bytes).map(f32::from_le_bytes)),
+            (Kind::F64, _) => {
+                for (index, (value, out)) in
+                    self.items(bytes).map(f64::from_le_bytes).zip(out).enumerate()
+                {
+                    *out = value as f32;
+                    if out.is_infinite() && value.is_finite() {
+                        return Err(Fault::TooLarge { index, value });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn append(self, bytes: &[u8], numbers: &mut Vec<f32>) -> Result<(), Fault> {
         match self.kind {
             Kind::F16 => {
@@ -100,6 +136,10 @@ impl Element {
             item
         })
     }
+}
+
+fn fill(out: &mut [f32], numbers: impl Iterator<Item = f32>) {
+    out.iter_mut().zip(numbers).for_each(|(out, number)| *out = number);
 }
 
 #[cfg(test)]
@@ -139,6 +179,13 @@ mod tests {
                     .collect();
                 let found = element.decode(&bytes[..], values.len()).unwrap();
                 assert_eq!(found, expected, "{element:?}");
+                // The payload of a file may start at any byte.
+                let shifted = [&[0][..], &bytes].concat();
+                for bytes in [&bytes[..], &shifted[1..]] {
+                    let mut out = vec![f32::NAN; values.len()];
+                    element.convert(bytes, &mut out).unwrap();
+                    assert_eq!(out, expected, "{element:?}");
+                }
             }
         }
     }
@@ -160,6 +207,8 @@ mod tests {
         let element = Element::little(Kind::F64);
         assert_eq!(element.decode(&bytes[..16], 2).unwrap(), [1.0, f32::NEG_INFINITY]);
         let fault = element.decode(&bytes[..], 3);
+        assert!(matches!(fault, Err(Fault::TooLarge { index: 2, value }) if value == 1e39));
+        let fault = element.convert(&bytes, &mut [0.0; 3]);
         assert!(matches!(fault, Err(Fault::TooLarge { index: 2, value }) if value == 1e39));
     }
 }

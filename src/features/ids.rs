@@ -71,28 +71,35 @@ impl ItemIds {
     /// ```
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let subject = path.display().to_string();
-        let bytes = read_limited(path, LONGEST_FILE)?;
-        let text = str::from_utf8(&bytes).map_err(|fault| {
-            let valid = &bytes[..fault.valid_up_to()];
-            let line = valid.iter().filter(|&&byte| byte == b'\n').count() + 1;
-            Error::ids(
-                &subject,
-                "UTF-8 text",
-                format!("other bytes in line {line}"),
-                "save the ids as UTF-8",
-            )
-        })?;
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        if text.is_empty() {
-            return Err(Error::ids(
-                subject,
-                "one id per line",
-                "an empty file",
-                "write the id of every row on a line of its own",
-            ));
+        let text = read_text(path)?;
+        Self::checked(&path.display().to_string(), "line", 1, text.lines())
+    }
+
+    /// Ids from several files, one after the other; also returns how many each has.
+    ///
+    /// # Errors
+    /// As [`ItemIds::open`]; an id in two files is an error that names both.
+    pub(super) fn open_parts<P: AsRef<Path>>(paths: &[P]) -> Result<(Self, Vec<usize>)> {
+        let (mut text, mut ends) = (String::new(), Vec::new());
+        let mut starts = vec![0];
+        for path in paths {
+            let path = path.as_ref();
+            let part = read_text(path)?;
+            let subject = path.display().to_string();
+            append(&subject, "line", 1, part.lines(), &mut text, &mut ends)?;
+            starts.push(ends.len());
         }
-        Self::checked(&subject, "line", 1, text.lines())
+        let counts = starts.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        let ids = Self::assemble(text, ends).map_err(|fault| {
+            fault.into_error("files of ids", |left, right| {
+                let place = |row: usize| {
+                    let part = starts[1..].partition_point(|&end| end <= row);
+                    format!("line {} of {}", row - starts[part] + 1, paths[part].as_ref().display())
+                };
+                format!("in {} and in {}", place(left), place(right))
+            })
+        })?;
+        Ok((ids, counts))
     }
 
     /// The ids `"0"`, `"1"`, ... of `len` items.
@@ -206,36 +213,11 @@ impl ItemIds {
         ids: impl Iterator<Item = &'a str>,
     ) -> Result<Self> {
         let (mut text, mut ends) = (String::new(), Vec::new());
-        for (row, id) in ids.enumerate() {
-            let found = if id.trim().is_empty() {
-                "a blank one".to_string()
-            } else if let Some(bad) = id.chars().find(|&c| breaks_lines(c)) {
-                format!("the character U+{:04X} in \"{}\"", bad as u32, id.escape_debug())
-            } else {
-                text.push_str(id);
-                ends.push(text.len());
-                continue;
-            };
-            return Err(Error::ids(
-                format!("{subject}: {place} {}", row + first),
-                "an id of printable characters",
-                found,
-                "give every item an id on one line",
-            ));
-        }
-        Self::assemble(text, ends).map_err(|fault| match fault {
-            Fault::Repeated { id, rows: (left, right) } => Error::ids(
-                subject,
-                "unique ids",
-                format!("\"{id}\" in {place}s {} and {}", left + first, right + first),
-                "rename or drop one of the two items",
-            ),
-            Fault::TooMany(len) => Error::ids(
-                subject,
-                format!("at most {} ids", u32::MAX),
-                len.to_string(),
-                "split the candidates over several indexes",
-            ),
+        append(subject, place, first, ids, &mut text, &mut ends)?;
+        Self::assemble(text, ends).map_err(|fault| {
+            fault.into_error(subject, |left, right| {
+                format!("in {place}s {} and {}", left + first, right + first)
+            })
         })
     }
 
@@ -275,6 +257,24 @@ enum Fault {
 }
 
 impl Fault {
+    /// The error about a list; `places` says where the two rows of one id are.
+    fn into_error(self, subject: &str, places: impl Fn(usize, usize) -> String) -> Error {
+        match self {
+            Self::Repeated { id, rows: (left, right) } => Error::ids(
+                subject,
+                "unique ids",
+                format!("\"{id}\" {}", places(left, right)),
+                "rename or drop one of the two items",
+            ),
+            Self::TooMany(len) => Error::ids(
+                subject,
+                format!("at most {} ids", u32::MAX),
+                len.to_string(),
+                "split the candidates over several indexes",
+            ),
+        }
+    }
+
     fn in_a_selection(&self) -> String {
         match self {
             Self::Repeated { id, rows } => format!(
@@ -284,6 +284,63 @@ impl Fault {
             Self::TooMany(len) => format!("at most {} items, not {len}", u32::MAX),
         }
     }
+}
+
+/// The text of a file of ids, without a byte order mark.
+fn read_text(path: &Path) -> Result<String> {
+    let subject = path.display().to_string();
+    let bytes = read_limited(path, LONGEST_FILE)?;
+    let mut text = String::from_utf8(bytes).map_err(|fault| {
+        let valid = &fault.as_bytes()[..fault.utf8_error().valid_up_to()];
+        let line = valid.iter().filter(|&&byte| byte == b'\n').count() + 1;
+        Error::ids(
+            &subject,
+            "UTF-8 text",
+            format!("other bytes in line {line}"),
+            "save the ids as UTF-8",
+        )
+    })?;
+    if text.starts_with('\u{feff}') {
+        text.drain(..'\u{feff}'.len_utf8());
+    }
+    if text.is_empty() {
+        return Err(Error::ids(
+            subject,
+            "one id per line",
+            "an empty file",
+            "write the id of every row on a line of its own",
+        ));
+    }
+    Ok(text)
+}
+
+/// Appends ids whose places are called `place` and counted from `first`, checking each.
+fn append<'a>(
+    subject: &str,
+    place: &str,
+    first: usize,
+    ids: impl Iterator<Item = &'a str>,
+    text: &mut String,
+    ends: &mut Vec<usize>,
+) -> Result<()> {
+    for (row, id) in ids.enumerate() {
+        let found = if id.trim().is_empty() {
+            "a blank one".to_string()
+        } else if let Some(bad) = id.chars().find(|&c| breaks_lines(c)) {
+            format!("the character U+{:04X} in \"{}\"", bad as u32, id.escape_debug())
+        } else {
+            text.push_str(id);
+            ends.push(text.len());
+            continue;
+        };
+        return Err(Error::ids(
+            format!("{subject}: {place} {}", row + first),
+            "an id of printable characters",
+            found,
+            "give every item an id on one line",
+        ));
+    }
+    Ok(())
 }
 
 fn start_of(ends: &[usize], row: usize) -> usize {

@@ -1,6 +1,6 @@
 //! Mapping a file into memory: the only `unsafe` of this room.
 
-use std::{fs::File, io};
+use std::{fs::File, io, ops::Range};
 
 use memmap2::Mmap;
 
@@ -14,4 +14,23 @@ pub(super) fn map(file: &File) -> io::Result<Mmap> {
     // values would change, or the process would be stopped by a bus error. `Features::open`
     // documents this, and `Features::in_memory` ends the exposure. Any bytes are valid `f32`s.
     unsafe { Mmap::map(file) }
+}
+
+/// Lets go of the memory that reading a range of bytes took; the bytes can be read again.
+///
+/// Without this, all pages ever read count as this process's memory until the system runs short.
+pub(super) fn forget(map: &Mmap, range: Range<usize>) {
+    #[cfg(unix)]
+    // SAFETY: the map is shared, read-only and backed by a file: pages that are dropped hold no
+    // changes, and the next access brings them back from the file with the same content.
+    let _ = unsafe {
+        // Advice: the system may refuse it, and nothing is wrong then.
+        map.unchecked_advise_range(
+            memmap2::UncheckedAdvice::DontNeed,
+            range.start,
+            range.end - range.start,
+        )
+    };
+    #[cfg(not(unix))]
+    let _ = (map, range);
 }

@@ -2,7 +2,8 @@
 //!
 //! [`Features`] opens `.npy`, `.npz` and `.safetensors` files, mapping them into memory where the
 //! bytes on disk are already what is needed, and [`Features::check`] looks for what spoils
-//! training: NaN, infinities and empty rows. [`ItemIds`] names the rows.
+//! training: NaN, infinities and empty rows. [`ShardedFeatures`] reads a collection larger than memory
+//! from several files. [`ItemIds`] names the rows.
 //!
 //! # Example
 //! ```
@@ -28,9 +29,12 @@ mod npz;
 mod open;
 mod safetensors;
 mod screen;
+pub(crate) mod shard_names;
+mod shards;
 #[cfg(test)]
 mod tests;
 
 pub use check::FeatureSummary;
 pub use ids::ItemIds;
 pub use matrix::Features;
+pub use shards::ShardedFeatures;

@@ -11,6 +11,17 @@ use memmap2::Mmap;
 use super::{buffer::Buffer, layout::Layout, map::map, npy, npz, safetensors};
 use crate::error::{Error, Result};
 
+/// A matrix inside a mapped file: its payload lies in `start..end` and agrees with `layout`.
+#[derive(Debug)]
+pub(super) struct Placed {
+    /// What messages call it: the file, and the tensor where files have several.
+    pub(super) subject: String,
+    pub(super) map: Mmap,
+    pub(super) layout: Layout,
+    pub(super) start: usize,
+    pub(super) end: usize,
+}
+
 /// The formats, by the extension of the file's name.
 #[derive(Debug, Clone, Copy)]
 enum Format {
@@ -33,9 +44,59 @@ pub(super) fn open(path: &Path, name: Option<&str>) -> Result<(Buffer, usize)> {
     }
     let map = map_file(path, &subject)?;
     match format {
-        Format::Npy => read_npy(&subject, map),
+        Format::Npy => place_npy(subject, map)?.read(),
         Format::Npz => npz::read(&subject, &map, name),
-        Format::Safetensors => safetensors::read(&subject, map, name),
+        Format::Safetensors => safetensors::place(&subject, map, name)?.read(),
+    }
+}
+
+/// Maps a file whose rows can be read one range at a time, and looks at its header only.
+pub(super) fn place(path: &Path) -> Result<Placed> {
+    let subject = path.display().to_string();
+    let wrong = |expected: &str, found: &str, remedy: &str| {
+        Err(Error::features(path.display().to_string(), expected, found, remedy))
+    };
+    let placed = match Format::of(path, &subject)? {
+        Format::Npz => {
+            return wrong(
+                "a .npy or .safetensors file, which can be read range by range",
+                "a .npz archive",
+                "save the array of this shard with `numpy.save`",
+            );
+        }
+        Format::Npy => {
+            let map = map_file(path, &subject)?;
+            place_npy(subject, map)?
+        }
+        Format::Safetensors => {
+            let map = map_file(path, &subject)?;
+            safetensors::place(&subject, map, None)?
+        }
+    };
+    if placed.layout.fortran {
+        return wrong(
+            "a row-major array, whose rows can be read range by range",
+            "a column-major one",
+            "save the shard with `numpy.save(path, numpy.ascontiguousarray(array))`",
+        );
+    }
+    Ok(placed)
+}
+
+impl Placed {
+    /// The numbers, in place where possible, and their columns.
+    fn read(self) -> Result<(Buffer, usize)> {
+        let Self { subject, map, layout, start, end } = self;
+        let map = if layout.is_native() {
+            match Buffer::from_map(map, start, end) {
+                Ok(buffer) => return Ok((buffer, layout.dim)),
+                Err(map) => map,
+            }
+        } else {
+            map
+        };
+        let numbers = layout.read(&subject, &map[start..end])?;
+        Ok((Buffer::Owned(numbers), layout.dim))
     }
 }
 
@@ -72,18 +133,9 @@ fn map_file(path: &Path, subject: &str) -> Result<Mmap> {
     map(&file).map_err(|source| Error::io("map", path, source))
 }
 
-fn read_npy(subject: &str, map: Mmap) -> Result<(Buffer, usize)> {
-    let (description, start) = npy::parse(subject, &map)?;
+fn place_npy(subject: String, map: Mmap) -> Result<Placed> {
+    let (description, start) = npy::parse(&subject, &map)?;
     let end = map.len();
-    let layout = Layout::new(subject, &description, (end - start) as u64)?;
-    let map = if layout.is_native() {
-        match Buffer::from_map(map, start, end) {
-            Ok(buffer) => return Ok((buffer, layout.dim)),
-            Err(map) => map,
-        }
-    } else {
-        map
-    };
-    let numbers = layout.read(subject, &map[start..])?;
-    Ok((Buffer::Owned(numbers), layout.dim))
+    let layout = Layout::new(&subject, &description, (end - start) as u64)?;
+    Ok(Placed { subject, map, layout, start, end })
 }

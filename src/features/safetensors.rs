@@ -6,17 +6,17 @@ use ::safetensors::{Dtype, SafeTensors, tensor::TensorInfo};
 use memmap2::Mmap;
 
 use super::{
-    buffer::Buffer,
     element::{Element, Kind},
     layout::{Description, Layout, choose},
+    open::Placed,
 };
 use crate::error::{Error, Result};
 
 /// Bytes before the JSON: its length.
 const LENGTH: usize = 8;
 
-/// Opens the chosen tensor of a mapped file, in place where possible; also returns its columns.
-pub(super) fn read(subject: &str, map: Mmap, wanted: Option<&str>) -> Result<(Buffer, usize)> {
+/// Finds the chosen tensor of a mapped file.
+pub(super) fn place(subject: &str, map: Mmap, wanted: Option<&str>) -> Result<Placed> {
     let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|source| {
         Error::features(
             subject,
@@ -33,16 +33,7 @@ pub(super) fn read(subject: &str, map: Mmap, wanted: Option<&str>) -> Result<(Bu
     let (from, to) = metadata.info(&name).map_or((0, 0), |info| info.data_offsets);
     let layout = Layout::new(&subject, &description, (to - from) as u64)?;
     let (start, end) = (LENGTH + header + from, LENGTH + header + to);
-    let map = if layout.is_native() {
-        match Buffer::from_map(map, start, end) {
-            Ok(buffer) => return Ok((buffer, layout.dim)),
-            Err(map) => map,
-        }
-    } else {
-        map
-    };
-    let numbers = layout.read(&subject, &map[start..end])?;
-    Ok((Buffer::Owned(numbers), layout.dim))
+    Ok(Placed { subject, map, layout, start, end })
 }
 
 fn describe(info: &TensorInfo) -> Description {

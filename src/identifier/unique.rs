@@ -2,6 +2,8 @@
 
 use std::cmp::Ordering;
 
+use rayon::prelude::*;
+
 use super::{Codes, Vocabulary};
 use crate::error::{Error, Result};
 
@@ -43,11 +45,9 @@ pub fn assign_unique(codes: &Codes, sizes: &[usize], distance: &[f32]) -> Result
         ));
     }
     let semantic = Vocabulary::new(sizes.to_vec())?;
-    for row in codes.rows() {
-        semantic.check(row)?;
-    }
+    codes.rows().try_for_each(|row| semantic.check(row))?;
     let mut order: Vec<u32> = (0..codes.len() as u32).collect();
-    order.sort_unstable_by(|&a, &b| {
+    order.par_sort_unstable_by(|&a, &b| {
         let (a, b) = (a as usize, b as usize);
         codes
             .row(a)

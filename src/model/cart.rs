@@ -8,13 +8,13 @@ use burn::{
 use super::CartConfig;
 use crate::{
     error::Result,
-    nn::{Decoder, DecoderState, EncoderOutput, Memory, TextEncoder, WeightInit},
+    nn::{Decoder, DecoderState, EncoderOutput, EncoderPrefix, Memory, TextEncoder, WeightInit},
 };
 
 /// Reads a query and generates the identifier of the candidate it means.
 #[derive(Module, Debug)]
 pub struct Cart<B: Backend> {
-    encoder: TextEncoder<B>,
+    pub(super) encoder: TextEncoder<B>,
     decoder: Decoder<B>,
 }
 
@@ -75,6 +75,29 @@ impl<B: Backend> Cart<B> {
     ) -> Vec<Tensor<B, 2>> {
         let encoded = self.encoder.forward(tokens, padding);
         self.decoder.forward(identifiers, &encoded)
+    }
+
+    /// The same from what the encoder's lowest layers made of the queries.
+    ///
+    /// # Shapes
+    /// As [`Cart::forward`].
+    pub fn forward_prefix(
+        &self,
+        prefix: EncoderPrefix<B>,
+        padding: Tensor<B, 2, Bool>,
+        identifiers: Tensor<B, 2, Int>,
+    ) -> Vec<Tensor<B, 2>> {
+        self.decoder.forward(identifiers, &self.encoder.finish(prefix, padding))
+    }
+
+    /// The text encoder.
+    pub fn encoder(&self) -> &TextEncoder<B> {
+        &self.encoder
+    }
+
+    /// Changes the text encoder.
+    pub fn map_encoder(self, change: impl FnOnce(TextEncoder<B>) -> TextEncoder<B>) -> Self {
+        Self { encoder: change(self.encoder), ..self }
     }
 
     /// Every layer's output for queries.

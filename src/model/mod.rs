@@ -1,5 +1,6 @@
 //! The CART network and its losses.
 
+mod architecture;
 mod cart;
 mod config;
 mod loss;

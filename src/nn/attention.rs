@@ -9,7 +9,10 @@ use burn::{
     tensor::{Bool, Int, Tensor, activation::softmax, backend::Backend},
 };
 
-use super::{Dropout, WeightInit, init::apply};
+use super::{
+    Dropout, WeightInit,
+    init::{apply, as_dtype, widened},
+};
 
 /// What is added to the score of a key that must not be seen: far below any score, within f16.
 const HIDDEN: f64 = -3e4;
@@ -148,10 +151,12 @@ impl<B: Backend> Attention<B> {
         context: &KeyValue<B>,
         bias: Option<&Tensor<B, 4>>,
     ) -> Tensor<B, 3> {
+        let dtype = queries.dtype();
         let queries = self.queries(queries);
         let attended = self.attend(queries, context, bias);
         let [batch, heads, n, d_head] = attended.dims();
-        self.project(attended.swap_dims(1, 2).reshape([batch, n, heads * d_head]))
+        let joined = attended.swap_dims(1, 2).reshape([batch, n, heads * d_head]);
+        as_dtype(self.project(joined), dtype)
     }
 
     /// Attends within a sequence whose earlier tokens are in `cache`, which grows by this one.
@@ -178,11 +183,13 @@ impl<B: Backend> Attention<B> {
         context: &KeyValue<B>,
         bias: Option<&Tensor<B, 4>>,
     ) -> Tensor<B, 4> {
-        let mut scores = queries.matmul(context.key.clone());
+        let dtype = queries.dtype();
+        let mut scores = widened(queries.matmul(context.key.clone()));
         if let Some(bias) = bias {
             scores = scores + bias.clone();
         }
-        self.dropout.forward(softmax(scores, 3)).matmul(context.value.clone())
+        let weights = self.dropout.forward(softmax(scores, 3));
+        as_dtype(weights, dtype).matmul(context.value.clone())
     }
 
     /// The output projection, `[batch, n, d_model]` to the same.

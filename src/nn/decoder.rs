@@ -13,6 +13,7 @@ use super::{
     attention::laid_out,
     causal_bias,
     folded::{self, Folded},
+    init::linear_2d,
 };
 use crate::identifier::Vocabulary;
 
@@ -330,7 +331,7 @@ impl<B: Backend> Decoder<B> {
         self.heads
             .iter()
             .enumerate()
-            .map(|(level, head)| head.forward(x.clone().narrow(1, level, 1).reshape([batch, d])))
+            .map(|(level, head)| linear_2d(head, x.clone().narrow(1, level, 1).reshape([batch, d])))
             .collect()
     }
 

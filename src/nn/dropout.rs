@@ -7,6 +7,8 @@ use burn::{
     tensor::{Distribution, Tensor, TensorData, backend::Backend},
 };
 
+use super::init::as_dtype;
+
 /// Zeroes entries with probability `p` and scales the others by `1 / (1 - p)`, while training.
 ///
 /// Active on autodiff backends only, as burn's own; `valid()` of a module is its inference form.
@@ -40,9 +42,11 @@ impl Dropout {
         if on_host::<B>(&device) {
             let count = shape.num_elements();
             let mask = TensorData::new(host_mask::<B>(count, keep, &device), shape);
-            return input * Tensor::from_data(mask, &device);
+            let mask = as_dtype(Tensor::from_data(mask, &device), input.dtype());
+            return input * mask;
         }
         let mask = Tensor::<B, D>::random(shape, Distribution::Bernoulli(keep), &device);
+        let mask = as_dtype(mask, input.dtype());
         input * mask.mul_scalar(1.0 / keep)
     }
 }

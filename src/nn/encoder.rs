@@ -1,5 +1,7 @@
 //! A transformer text encoder that hands out every layer's output.
 
+use std::ops::Range;
+
 use burn::{
     module::Module,
     nn::{Embedding, LayerNorm},
@@ -39,6 +41,15 @@ pub struct EncoderOutput<B: Backend> {
     pub layers: Vec<Tensor<B, 3>>,
     /// Scores to add so that padding is not seen, `[batch, 1, 1, tokens]`.
     pub bias: Tensor<B, 4>,
+}
+
+/// What the lowest layers make of a batch of queries.
+#[derive(Debug, Clone)]
+pub struct EncoderPrefix<B: Backend> {
+    /// Their outputs, each normalised, `[batch, tokens, d_model]`.
+    pub layers: Vec<Tensor<B, 3>>,
+    /// What the layer above reads, `[batch, tokens, d_model]`.
+    pub hidden: Tensor<B, 3>,
 }
 
 /// One pre-norm transformer layer.
@@ -146,6 +157,11 @@ impl<B: Backend> EncoderLayer<B> {
 }
 
 impl<B: Backend> TextEncoder<B> {
+    /// Number of attention heads.
+    pub fn n_heads(&self) -> usize {
+        self.layers.first().map_or(1, |layer| layer.attention.n_heads())
+    }
+
     /// Encodes queries.
     ///
     /// # Shapes
@@ -159,20 +175,108 @@ impl<B: Backend> TextEncoder<B> {
         tokens: Tensor<B, 2, Int>,
         padding: Tensor<B, 2, Bool>,
     ) -> EncoderOutput<B> {
+        let prefix = self.prefix(0, tokens, padding.clone());
+        self.finish(prefix, padding)
+    }
+
+    /// Runs the lowest layers only.
+    ///
+    /// # Shapes
+    /// As [`TextEncoder::forward`].
+    ///
+    /// # Panics
+    /// When there are more tokens than `max_tokens`, or fewer than `layers` layers.
+    pub fn prefix(
+        &self,
+        layers: usize,
+        tokens: Tensor<B, 2, Int>,
+        padding: Tensor<B, 2, Bool>,
+    ) -> EncoderPrefix<B> {
         let [_, length] = tokens.dims();
         let [max_tokens, _] = self.positions.weight.dims();
         assert!(length <= max_tokens, "{length} tokens exceed max_tokens = {max_tokens}");
-        let bias = padding_bias(padding);
         let positions = self.positions.weight.val().narrow(0, 0, length).unsqueeze::<3>();
-        let mut x = self.dropout.forward(self.tokens.forward(tokens) + positions);
-        let mut layers = Vec::with_capacity(self.layers.len());
-        let heads = self.layers.first().map_or(1, |layer| layer.attention.n_heads());
-        let all = laid_out(&bias, heads, length);
-        for (layer, norm) in self.layers.iter().zip(&self.norms) {
-            x = layer.forward(x, &all);
-            layers.push(norm.forward(x.clone()));
+        let hidden = self.dropout.forward(self.tokens.forward(tokens) + positions);
+        let start = EncoderPrefix { layers: Vec::new(), hidden };
+        if layers == 0 {
+            return start;
         }
-        EncoderOutput { layers, bias }
+        let bias = laid_out(&padding_bias(padding), self.n_heads(), length);
+        self.run(0..layers, start, &bias)
+    }
+
+    /// Runs the layers above a prefix.
+    ///
+    /// # Shapes
+    /// - `padding`, true where there is no token: `[batch, tokens]`
+    pub fn finish(
+        &self,
+        prefix: EncoderPrefix<B>,
+        padding: Tensor<B, 2, Bool>,
+    ) -> EncoderOutput<B> {
+        let bias = padding_bias(padding);
+        let done = prefix.layers.len();
+        if done == self.layers.len() {
+            return EncoderOutput { layers: prefix.layers, bias };
+        }
+        let [_, length, _] = prefix.hidden.dims();
+        let all = laid_out(&bias, self.n_heads(), length);
+        let whole = self.run(done..self.layers.len(), prefix, &all);
+        EncoderOutput { layers: whole.layers, bias }
+    }
+
+    fn run(
+        &self,
+        layers: Range<usize>,
+        below: EncoderPrefix<B>,
+        bias: &Tensor<B, 4>,
+    ) -> EncoderPrefix<B> {
+        let EncoderPrefix { layers: mut done, mut hidden } = below;
+        for (layer, norm) in self.layers[layers.clone()].iter().zip(&self.norms[layers]) {
+            hidden = layer.forward(hidden, bias);
+            done.push(norm.forward(hidden.clone()));
+        }
+        EncoderPrefix { layers: done, hidden }
+    }
+
+    /// Number of layers S.
+    pub fn n_layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// Width of the layers.
+    pub fn d_model(&self) -> usize {
+        self.tokens.weight.dims()[1]
+    }
+
+    /// Makes the word embeddings constants of the training.
+    pub fn freeze_words(self) -> Self {
+        Self { tokens: self.tokens.no_grad(), ..self }
+    }
+
+    /// Makes the embeddings and the lowest layers, with the norms of their outputs, constants of the
+    /// training.
+    pub fn freeze_layers(self, layers: usize) -> Self {
+        fn lowest<B: Backend, M: Module<B>>(modules: Vec<M>, count: usize) -> Vec<M> {
+            let freeze =
+                |(at, module): (usize, M)| if at < count { module.no_grad() } else { module };
+            modules.into_iter().enumerate().map(freeze).collect()
+        }
+        Self {
+            tokens: self.tokens.no_grad(),
+            positions: self.positions.no_grad(),
+            layers: lowest::<B, _>(self.layers, layers),
+            norms: lowest::<B, _>(self.norms, layers),
+            dropout: self.dropout,
+        }
+    }
+}
+
+impl<B: Backend> EncoderPrefix<B> {
+    /// The batch twice, for two passes of different dropout.
+    pub fn doubled(self) -> Self {
+        let twice = |tensor: Tensor<B, 3>| Tensor::cat(vec![tensor; 2], 0);
+        Self { layers: self.layers.into_iter().map(twice).collect(), hidden: twice(self.hidden) }
     }
 }
 

@@ -6,7 +6,10 @@ use burn::{
     tensor::{Tensor, activation::relu, backend::Backend},
 };
 
-use super::{Dropout, WeightInit, init::apply};
+use super::{
+    Dropout, WeightInit,
+    init::{apply, as_dtype},
+};
 
 /// Two linear layers with a ReLU between them.
 #[derive(Module, Debug)]
@@ -37,6 +40,8 @@ impl<B: Backend> FeedForward<B> {
     /// # Shapes
     /// - input and output: `[batch, n, d_model]`
     pub fn forward(&self, input: Tensor<B, 3>) -> Tensor<B, 3> {
-        apply(&self.outer, self.dropout.forward(relu(apply(&self.inner, input))))
+        let dtype = input.dtype();
+        let hidden = self.dropout.forward(relu(apply(&self.inner, input)));
+        as_dtype(apply(&self.outer, hidden), dtype)
     }
 }

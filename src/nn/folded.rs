@@ -10,7 +10,10 @@
 
 use burn::tensor::{Tensor, activation::softmax, backend::Backend};
 
-use super::{Attention, init::apply};
+use super::{
+    Attention,
+    init::{apply, as_dtype, widened},
+};
 
 /// Contexts laid out for [`Attention::forward_folded`].
 #[derive(Debug, Clone)]
@@ -63,6 +66,7 @@ impl<B: Backend> Attention<B> {
     /// - `queries`: `[batch, n, d_model]`
     /// - returns: `[experts * batch, n, d_model]`
     pub(super) fn forward_folded(&self, queries: Tensor<B, 3>, to: &Folded<B>) -> Tensor<B, 3> {
+        let wanted = queries.dtype();
         let [batch, n, d_model] = queries.dims();
         let [_, experts, tokens, d_context] = to.context.dims();
         let heads = self.n_heads;
@@ -80,15 +84,18 @@ impl<B: Backend> Attention<B> {
             .swap_dims(0, 1)
             .reshape([batch, heads * n, d_context]);
 
-        let flat = to.context.clone().reshape([batch, experts * tokens, d_context]);
+        let dtype = folded.dtype();
+        let context = as_dtype(to.context.clone(), dtype);
+        let flat = context.clone().reshape([batch, experts * tokens, d_context]);
         let scores =
             folded.matmul(flat.swap_dims(1, 2)).reshape([batch, heads * n, experts, tokens]);
-        let weights = self.dropout.forward(softmax(scores + to.bias.clone(), 3)).swap_dims(1, 2);
+        let weights = self.dropout.forward(softmax(widened(scores) + to.bias.clone(), 3));
+        let weights = as_dtype(weights.swap_dims(1, 2), dtype);
 
         // [batch, experts, heads * n, d_context], then heads first for the values' projection.
         let mixed = weights
             .clone()
-            .matmul(to.context.clone())
+            .matmul(context)
             .reshape([batch, experts, heads, n, d_context])
             .permute([2, 1, 0, 3, 4])
             .reshape([heads, experts * batch * n, d_context]);
@@ -111,7 +118,7 @@ impl<B: Backend> Attention<B> {
             };
         }
         let joined = attended.swap_dims(0, 1).reshape([experts * batch, n, d_model]);
-        self.project(joined)
+        as_dtype(self.project(joined), wanted)
     }
 }
 

@@ -12,7 +12,9 @@ use burn::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Attention, AttentionConfig, EncoderOutput, KeyValue, WeightInit, folded::Folded, init::apply,
+    Attention, AttentionConfig, EncoderOutput, KeyValue, WeightInit,
+    folded::Folded,
+    init::{apply, as_dtype},
 };
 
 /// Which fusions a decoder layer has: the switches of the paper's ablation.
@@ -169,7 +171,8 @@ impl<B: Backend> GatedAttention<B> {
     }
 
     fn gated(&self, attended: Tensor<B, 3>) -> Tensor<B, 3> {
-        sigmoid(apply(&self.gate, attended.clone())) * attended
+        let gate = sigmoid(apply(&self.gate, attended.clone()));
+        as_dtype(gate, attended.dtype()) * attended
     }
 }
 
@@ -212,11 +215,14 @@ impl<B: Backend> FineFusion<B> {
     fn weighed(&self, y: Tensor<B, 3>, contexts: Tensor<B, 3>) -> Tensor<B, 3> {
         let [batch, n, d] = y.dims();
         let [s, _, _] = self.gate_context.dims();
-        let context = contexts.reshape([s, batch * n, d]);
+        let dtype = y.dtype();
+        let gates = self.gate_context.val();
+        let context = as_dtype(contexts.reshape([s, batch * n, d]), gates.dtype());
         let from_query = apply(&self.gate_query, y).reshape([batch * n, s, d]).swap_dims(0, 1);
-        let from_context = context.clone().matmul(self.gate_context.val());
+        let from_context = context.clone().matmul(gates);
         let alpha = sigmoid(from_query + from_context);
-        (alpha * context).sum_dim(0).div_scalar((s as f64).sqrt()).reshape([batch, n, d])
+        let sum = as_dtype(alpha * context, dtype).sum_dim(0);
+        sum.div_scalar((s as f64).sqrt()).reshape([batch, n, d])
     }
 }
 

@@ -3,7 +3,7 @@
 use burn::{
     module::Param,
     nn::{Embedding, LayerNorm, LayerNormConfig, Linear},
-    tensor::{Tensor, TensorData, backend::Backend},
+    tensor::{DType, Tensor, TensorData, backend::Backend},
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -105,9 +105,33 @@ impl WeightInit {
 /// - returns: `[batch, n, d_output]`
 pub(super) fn apply<B: Backend>(linear: &Linear<B>, input: Tensor<B, 3>) -> Tensor<B, 3> {
     let [batch, n, d_input] = input.dims();
-    let output = linear.forward(input.reshape([batch * n, d_input]));
+    let output = linear_2d(linear, input.reshape([batch * n, d_input]));
     let [_, d_output] = output.dims();
     output.reshape([batch, n, d_output])
+}
+
+/// Applies a linear layer, in the precision of its weights: `[rows, d_input]` to
+/// `[rows, d_output]`.
+pub(super) fn linear_2d<B: Backend>(linear: &Linear<B>, input: Tensor<B, 2>) -> Tensor<B, 2> {
+    let dtype = linear.weight.val().dtype();
+    linear.forward(as_dtype(input, dtype))
+}
+
+/// A tensor in another precision; the tensor itself where it has that already.
+pub(crate) fn as_dtype<B: Backend, const D: usize>(
+    tensor: Tensor<B, D>,
+    dtype: DType,
+) -> Tensor<B, D> {
+    if tensor.dtype() == dtype { tensor } else { tensor.cast(dtype) }
+}
+
+/// A tensor in half precision in single precision; any other as it is. What a softmax or a sum of
+/// many terms needs.
+pub(crate) fn widened<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Tensor<B, D> {
+    match tensor.dtype() {
+        DType::F16 | DType::BF16 => tensor.cast(DType::F32),
+        _ => tensor,
+    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,8 @@ pub use attention::{Attention, AttentionConfig, KeyValue, SelfCache, causal_bias
 pub use decoder::{Decoder, DecoderConfig, DecoderLayer, DecoderState, Memory};
 pub use dropout::Dropout;
 pub(crate) use dropout::{on_host, with_noise};
-pub use encoder::{EncoderLayer, EncoderOutput, TextEncoder, TextEncoderConfig};
+pub use encoder::{EncoderLayer, EncoderOutput, EncoderPrefix, TextEncoder, TextEncoderConfig};
 pub use feed_forward::FeedForward;
 pub use fusion::{CoarseFusion, FineFusion, FusionConfig, FusionMode, GatedAttention};
 pub use init::WeightInit;
+pub(crate) use init::widened;

@@ -6,15 +6,14 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CandidateIndex, HealthReport, Hierarchical, HierarchicalConfig, KMeans, KMeansConfig,
-    KMeansEvent, Quantizer, RqKMeans, RqKMeansConfig, RqKMeansEvent, RqVae, RqVaeConfig,
-    RqVaeEvent, rows::check_codes,
+    Hierarchical, HierarchicalConfig, KMeans, KMeansConfig, KMeansEvent, Quantizer, RowSource,
+    RqKMeans, RqKMeansConfig, RqKMeansEvent, RqVae, RqVaeConfig, RqVaeEvent, rows::check_codes,
+    sample_rows,
 };
 use crate::{
     error::{Error, Result},
     features::Features,
-    identifier::{Codes, assign_unique},
-    trie::Trie,
+    identifier::Codes,
 };
 
 /// Which quantizer makes the fine tokens.
@@ -75,6 +74,13 @@ pub enum QuantizerEvent {
     RqVae(RqVaeEvent),
     /// Of the residual K-Means.
     RqKMeans(RqKMeansEvent),
+    /// Of the assignment of codes.
+    Encoded {
+        /// Rows that have codes.
+        rows: usize,
+        /// Rows that will have codes.
+        of: usize,
+    },
 }
 
 impl CoarseToFineConfig {
@@ -122,6 +128,37 @@ impl CoarseToFineConfig {
         device: &B::Device,
     ) -> Result<CoarseToFine<B::InnerBackend>> {
         self.fit_with_progress::<B>(items, device, &mut |_| ControlFlow::Continue(()))
+    }
+
+    /// Fits both parts to an even sample of at most `sample` rows of a collection larger than
+    /// memory; which rows, follows from the seed of the coarse part.
+    ///
+    /// With no more rows than that, the result is that of [`CoarseToFineConfig::fit`]. For centres
+    /// from all rows see [`KMeansConfig::fit_source`] and [`KMeansConfig::fit_minibatch`], and
+    /// [`CoarseToFine::from_parts`].
+    ///
+    /// # Errors
+    /// As [`CoarseToFineConfig::fit`], and whatever the source returns.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use burn::backend::{Autodiff, Flex};
+    /// use cart_retrieval::{features::ShardedFeatures, quantizer::CoarseToFineConfig};
+    /// let items = ShardedFeatures::open_folder("my-data")?.with_ids("my-data/ids.txt")?;
+    /// let config = CoarseToFineConfig::new(1024, vec![256, 256, 256]);
+    /// let quantizer = config.fit_source::<Autodiff<Flex>>(&items, 500_000, &Default::default())?;
+    /// let index = quantizer.assign_source(&items, items.ids().clone())?;
+    /// # Ok::<(), cart_retrieval::Error>(())
+    /// ```
+    pub fn fit_source<B: AutodiffBackend>(
+        &self,
+        source: &dyn RowSource,
+        sample: usize,
+        device: &B::Device,
+    ) -> Result<CoarseToFine<B::InnerBackend>> {
+        self.validate()?;
+        let rows = sample_rows(source, sample, self.coarse.seed)?;
+        self.fit::<B>(&Features::from_rows(rows, source.dim())?, device)
     }
 
     /// Fits both parts, telling of progress; the callback may stop it.
@@ -216,25 +253,6 @@ impl<B: Backend> CoarseToFine<B> {
     /// The fine part.
     pub fn fine(&self) -> &FineQuantizer<B> {
         &self.fine
-    }
-
-    /// Identifiers of candidates: tokens, unique tokens where these collide, trie and health.
-    ///
-    /// # Errors
-    /// As [`Quantizer::encode`] and [`assign_unique`].
-    pub fn assign(&self, items: &Features) -> Result<CandidateIndex> {
-        let rows = items.as_slice();
-        let codes = self.encode(rows)?;
-        let decoded = self.decode(&codes)?;
-        let distance: Vec<f32> = rows
-            .chunks_exact(items.dim())
-            .zip(decoded.chunks_exact(items.dim()))
-            .map(|(a, b)| a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum())
-            .collect();
-        let health = HealthReport::new(self, rows, &codes)?;
-        let unique = assign_unique(&codes, &self.level_sizes(), &distance)?;
-        let trie = Trie::build(&unique.identifiers, &unique.vocabulary)?;
-        CandidateIndex::new(items.ids().clone(), trie, health)
     }
 }
 

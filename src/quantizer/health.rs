@@ -1,7 +1,8 @@
 //! Whether a fitted quantizer is good enough to train a decoder on.
 
-use std::{collections::HashMap, fmt};
+use std::fmt;
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -87,25 +88,37 @@ impl HealthReport {
             ));
         }
         check_codes(codes, sizes.len(), &sizes)?;
-        let energies = residual_energies(quantizer, rows, codes)?;
+        let tallies = rows
+            .chunks(BLOCK * dim)
+            .zip(codes.as_flat().chunks(BLOCK * codes.levels()))
+            .map(|(rows, tokens)| {
+                let codes = Codes::from_flat(codes.levels(), tokens.to_vec())?;
+                Ok(Tally::of(quantizer, rows, &codes)?.0)
+            })
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Self::of_tallies(&sizes, codes, &tallies))
+    }
+
+    /// The report from the sums of blocks and all codes, at least one.
+    pub(crate) fn of_tallies(sizes: &[usize], codes: &Codes, tallies: &[Tally]) -> Self {
         let levels = sizes
             .iter()
-            .zip(energies)
+            .zip(shares(tallies))
             .enumerate()
             .map(|(level, (&size, energy))| level_health(codes, level, size, energy))
             .collect();
-        let mut groups: HashMap<&[u16], usize> = HashMap::with_capacity(n);
-        for row in codes.rows() {
-            *groups.entry(row).or_default() += 1;
-        }
-        let unique = groups.values().filter(|&&count| count == 1).count();
-        Ok(Self {
+        let mut order: Vec<u32> = (0..codes.len() as u32).collect();
+        let row = |item: u32| codes.row(item as usize);
+        order.par_sort_unstable_by(|&a, &b| row(a).cmp(row(b)));
+        let runs = || order.chunk_by(|&a, &b| row(a) == row(b)).map(<[u32]>::len);
+        let (n, unique) = (codes.len(), runs().filter(|&count| count == 1).count());
+        Self {
             items: n,
             levels,
             unique_share: unique as f64 / n as f64,
             shared_share: (n - unique) as f64 / n as f64,
-            largest_collision: groups.values().copied().max().unwrap_or(0),
-        })
+            largest_collision: runs().max().unwrap_or(0),
+        }
     }
 
     /// Refuses a quantizer that is less healthy than the thresholds ask for.
@@ -208,38 +221,111 @@ impl Default for HealthThresholds {
     }
 }
 
-/// Rows decoded at a time.
-const PIECE: usize = 4096;
+/// Rows that are encoded and measured together. Sums run within blocks and then over blocks, so
+/// that they do not depend on who measured which block.
+pub(crate) const BLOCK: usize = 1 << 13;
+/// Rows that one thread sums.
+const PIECE: usize = 512;
 
-/// Squared error after each level, relative to the variance around the mean.
-fn residual_energies(quantizer: &dyn Quantizer, rows: &[f32], codes: &Codes) -> Result<Vec<f64>> {
-    let dim = quantizer.dim();
-    let n = rows.len() / dim;
-    let mut mean = vec![0.0_f64; dim];
-    for row in rows.chunks_exact(dim) {
-        mean.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(value));
+/// What a block of rows adds to the figures of the whole.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Tally {
+    pub(crate) rows: usize,
+    /// Mean of the rows, `[dim]`.
+    pub(crate) mean: Vec<f64>,
+    /// Sum of squared distances of the rows to that mean.
+    pub(crate) spread: f64,
+    /// Sum of squared errors left after each level, `[levels]`.
+    pub(crate) errors: Vec<f64>,
+}
+
+impl Tally {
+    /// Measures a block; also returns the squared distance of each row to what its tokens stand
+    /// for.
+    pub(crate) fn of(
+        quantizer: &dyn Quantizer,
+        rows: &[f32],
+        codes: &Codes,
+    ) -> Result<(Self, Vec<f32>)> {
+        let (n, dim) = (codes.len(), quantizer.dim());
+        let pieces: Vec<Vec<f64>> = rows
+            .par_chunks(PIECE * dim)
+            .map(|rows| {
+                let mut sum = vec![0.0; dim];
+                for row in rows.chunks_exact(dim) {
+                    sum.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(value));
+                }
+                sum
+            })
+            .collect();
+        let mut mean = vec![0.0; dim];
+        for piece in pieces {
+            mean.iter_mut().zip(piece).for_each(|(sum, part)| *sum += part);
+        }
+        mean.iter_mut().for_each(|sum| *sum /= n as f64);
+
+        let spreads: Vec<f64> = rows
+            .par_chunks(PIECE * dim)
+            .map(|rows| rows.chunks_exact(dim).map(|row| squares(row, &mean, |&value| value)).sum())
+            .collect();
+        let mut distance = vec![0.0_f32; n];
+        let mut errors = Vec::with_capacity(codes.levels());
+        for level in 1..=codes.levels() {
+            let decoded = quantizer.decode_prefix(codes, level)?;
+            let parts: Vec<f64> = rows
+                .par_chunks(PIECE * dim)
+                .zip(decoded.par_chunks(PIECE * dim))
+                .zip(distance.par_chunks_mut(PIECE))
+                .map(|((rows, decoded), distance)| {
+                    let pairs = rows.chunks_exact(dim).zip(decoded.chunks_exact(dim));
+                    let error = |((row, decoded), distance): ((&[f32], &[f32]), &mut f32)| {
+                        let error = squares(row, decoded, |&value| f64::from(value));
+                        *distance = error as f32;
+                        error
+                    };
+                    pairs.zip(distance).map(error).sum()
+                })
+                .collect();
+            errors.push(parts.iter().sum());
+        }
+        Ok((Self { rows: n, mean, spread: spreads.iter().sum(), errors }, distance))
     }
-    mean.iter_mut().for_each(|sum| *sum /= n as f64);
-    let square = |(a, b): (f64, f64)| (a - b) * (a - b);
-    let mut variance = 0.0;
-    let mut errors = vec![0.0; codes.levels()];
-    for (rows, tokens) in
-        rows.chunks(PIECE * dim).zip(codes.as_flat().chunks(PIECE * codes.levels()))
-    {
-        let tokens = Codes::from_flat(codes.levels(), tokens.to_vec())?;
-        let values = || rows.iter().map(|&value| f64::from(value));
-        variance += values().zip(mean.iter().copied().cycle()).map(square).sum::<f64>();
-        for (level, error) in errors.iter_mut().enumerate() {
-            let decoded = quantizer.decode_prefix(&tokens, level + 1)?;
-            *error += values().zip(decoded.into_iter().map(f64::from)).map(square).sum::<f64>();
+}
+
+/// Sum of squared differences, in eight running sums in a fixed order.
+fn squares<T>(row: &[f32], other: &[T], value: impl Fn(&T) -> f64) -> f64 {
+    let mut sums = [0.0; 8];
+    for (row, other) in row.chunks(8).zip(other.chunks(8)) {
+        for ((sum, &a), b) in sums.iter_mut().zip(row).zip(other) {
+            let difference = f64::from(a) - value(b);
+            *sum += difference * difference;
         }
     }
+    sums.iter().sum()
+}
+
+/// Squared error after each level, relative to the variance around the mean of all rows.
+fn shares(tallies: &[Tally]) -> Vec<f64> {
+    let Some(first) = tallies.first() else { return Vec::new() };
+    let n: usize = tallies.iter().map(|tally| tally.rows).sum();
+    let mut mean = vec![0.0; first.mean.len()];
+    let mut errors = vec![0.0; first.errors.len()];
+    for tally in tallies {
+        let share = tally.rows as f64 / n as f64;
+        mean.iter_mut().zip(&tally.mean).for_each(|(sum, value)| *sum += share * value);
+        errors.iter_mut().zip(&tally.errors).for_each(|(sum, error)| *sum += error);
+    }
+    let between = |tally: &Tally| -> f64 {
+        let gaps = tally.mean.iter().zip(&mean).map(|(a, b)| (a - b) * (a - b));
+        tally.rows as f64 * gaps.sum::<f64>()
+    };
+    let variance: f64 = tallies.iter().map(|tally| tally.spread + between(tally)).sum();
     // Rows that are all alike have no variance: right is nothing left, wrong is all of it.
     let share = |error: f64| match (variance > 0.0, error > 0.0) {
         (true, _) => error / variance,
         (false, wrong) => f64::from(u8::from(wrong)),
     };
-    Ok(errors.into_iter().map(share).collect())
+    errors.into_iter().map(share).collect()
 }
 
 fn level_health(codes: &Codes, level: usize, size: usize, residual_energy: f64) -> LevelHealth {

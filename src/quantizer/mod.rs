@@ -9,10 +9,13 @@ mod hierarchical;
 mod index;
 mod kmeans;
 mod matmul;
+mod parts;
 mod rows;
 mod rq_kmeans;
 mod rqvae;
 mod saved;
+#[cfg(target_arch = "x86_64")]
+mod screen;
 
 pub use base::Quantizer;
 pub use coarse_to_fine::{
@@ -23,7 +26,8 @@ pub use health::{HealthReport, HealthThresholds, LevelHealth};
 pub use hierarchical::{Hierarchical, HierarchicalConfig};
 pub use index::CandidateIndex;
 pub use kmeans::{HostSearch, Init, KMeans, KMeansConfig, KMeansEvent, NearestCentre};
-pub use rows::RowSource;
+pub use parts::CodesPart;
+pub use rows::{RowSource, sample_rows};
 pub use rq_kmeans::{RqKMeans, RqKMeansConfig, RqKMeansEvent};
 pub use rqvae::{
     Codebooks, Mlp, Quantised, RqVae, RqVaeConfig, RqVaeEvent, RqVaeNetwork, RqVaeParts, Scaling,

@@ -1,15 +1,19 @@
 //! Embeddings as the quantizers take them: flat rows, checked once, or read in pieces.
 
 use std::{
+    borrow::Cow,
     collections::HashSet,
     hash::{Hash, Hasher},
     ops::Range,
 };
 
+use rand::{Rng, SeedableRng, seq::index};
+use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use crate::{
     error::{Error, Result},
+    features::{Features, ShardedFeatures},
     identifier::Codes,
 };
 
@@ -44,6 +48,43 @@ pub trait RowSource {
     /// # Errors
     /// When the rows cannot be read or `range` ends behind the last one.
     fn read(&self, range: Range<usize>, into: &mut Vec<f32>) -> Result<()>;
+
+    /// All rows, `[len, dim]`, where they lie in memory anyway; they are not copied then.
+    fn as_slice(&self) -> Option<&[f32]> {
+        None
+    }
+}
+
+impl RowSource for Features {
+    fn len(&self) -> usize {
+        Features::len(self)
+    }
+
+    fn dim(&self) -> usize {
+        Features::dim(self)
+    }
+
+    fn read(&self, range: Range<usize>, into: &mut Vec<f32>) -> Result<()> {
+        (Features::as_slice(self), self.dim()).read(range, into)
+    }
+
+    fn as_slice(&self) -> Option<&[f32]> {
+        Some(Features::as_slice(self))
+    }
+}
+
+impl RowSource for ShardedFeatures {
+    fn len(&self) -> usize {
+        ShardedFeatures::len(self)
+    }
+
+    fn dim(&self) -> usize {
+        ShardedFeatures::dim(self)
+    }
+
+    fn read(&self, range: Range<usize>, into: &mut Vec<f32>) -> Result<()> {
+        ShardedFeatures::read(self, range, into)
+    }
 }
 
 impl RowSource for (&[f32], usize) {
@@ -56,18 +97,113 @@ impl RowSource for (&[f32], usize) {
     }
 
     fn read(&self, range: Range<usize>, into: &mut Vec<f32>) -> Result<()> {
-        let rows = self.0.get(range.start * self.1..range.end * self.1).ok_or_else(|| {
-            Error::quantizer(
-                "row source",
-                format!("a range within {} rows", self.len()),
-                format!("{range:?}"),
-                "read only rows that exist",
-            )
-        })?;
+        let rows = self
+            .0
+            .get(range.start.saturating_mul(self.1)..range.end.saturating_mul(self.1))
+            .ok_or_else(|| {
+                Error::quantizer(
+                    "row source",
+                    format!("a range within {} rows", self.len()),
+                    format!("{range:?}"),
+                    "read only rows that exist",
+                )
+            })?;
         into.clear();
         into.extend_from_slice(rows);
         Ok(())
     }
+
+    fn as_slice(&self) -> Option<&[f32]> {
+        Some(self.0)
+    }
+}
+
+/// At most `most` rows drawn evenly, in their order, `[at most most, dim]`.
+///
+/// For fitting a quantizer to a collection larger than memory. The same seed draws the same rows.
+///
+/// # Errors
+/// [`Error::Quantizer`] for values that are not finite, and whatever the source returns.
+///
+/// # Example
+/// ```
+/// use cart_retrieval::quantizer::{RqKMeansConfig, sample_rows};
+/// let rows: Vec<f32> = (0..1000).map(|i| (i as f32).sin()).collect();
+/// let sample = sample_rows(&(rows.as_slice(), 2), 100, 7)?;
+/// assert_eq!(sample.len(), 100 * 2);
+/// let quantizer = RqKMeansConfig::new(vec![8, 8]).fit(&sample, 2)?;
+/// # Ok::<(), cart_retrieval::Error>(())
+/// ```
+pub fn sample_rows(source: &dyn RowSource, most: usize, seed: u64) -> Result<Vec<f32>> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    Ok(draw_rows(source, most, &mut rng)?.into_owned())
+}
+
+/// As [`sample_rows`], with a generator; draws nothing when all rows are taken.
+pub(crate) fn draw_rows<'a>(
+    source: &'a dyn RowSource,
+    most: usize,
+    rng: &mut impl Rng,
+) -> Result<Cow<'a, [f32]>> {
+    let (n, dim) = (source.len(), source.dim());
+    if n <= most
+        && let Some(rows) = source.as_slice()
+    {
+        check_rows(rows, dim, 0)?;
+        return Ok(Cow::Borrowed(rows));
+    }
+    let mut chosen =
+        if n <= most { (0..n).collect() } else { index::sample(rng, n, most).into_vec() };
+    chosen.sort_unstable();
+    let mut rows = Vec::with_capacity(chosen.len() * dim);
+    let mut piece = Vec::new();
+    // Neighbours are read at once, in blocks when everything is wanted.
+    for run in chosen.chunk_by(|a, b| a + 1 == *b) {
+        for run in run.chunks(1 << 14) {
+            read_checked(source, run[0]..run[0] + run.len(), &mut piece)?;
+            rows.extend_from_slice(&piece);
+        }
+    }
+    Ok(Cow::Owned(rows))
+}
+
+/// Reads rows and checks what came.
+pub(crate) fn read_checked(
+    source: &dyn RowSource,
+    range: Range<usize>,
+    rows: &mut Vec<f32>,
+) -> Result<()> {
+    source.read(range.clone(), rows)?;
+    let found = check_rows(rows, source.dim(), range.start)?;
+    if found != range.len() {
+        return Err(Error::quantizer(
+            "row source",
+            format!("{} rows for {range:?}", range.len()),
+            found.to_string(),
+            "let `read` fill its buffer with exactly the rows of the range",
+        ));
+    }
+    Ok(())
+}
+
+/// Hands all rows to `visit`, in order: in blocks of at most `size` rows, read into `buffer` and
+/// checked, or all at once where they lie in memory (and were checked before).
+pub(crate) fn for_blocks(
+    source: &dyn RowSource,
+    size: usize,
+    buffer: &mut Vec<f32>,
+    mut visit: impl FnMut(Range<usize>, &[f32]) -> Result<()>,
+) -> Result<()> {
+    let n = source.len();
+    if let Some(rows) = source.as_slice() {
+        return visit(0..n, rows);
+    }
+    for start in (0..n).step_by(size) {
+        let range = start..n.min(start + size);
+        read_checked(source, range.clone(), buffer)?;
+        visit(range, buffer)?;
+    }
+    Ok(())
 }
 
 /// Checks shape and values of rows, counted from `first` in messages; returns their number.
@@ -138,7 +274,8 @@ pub(crate) fn bad_token(item: usize, level: usize, token: u16, expected: &str) -
 /// Squared Euclidean distance of two rows of equal width.
 ///
 /// Sixteen running sums in a fixed order: the compiler can vectorise them, and the result depends
-/// on nothing but the two rows.
+/// on nothing but the two rows. Always inline, to become wider where the caller may use more.
+#[inline(always)]
 pub(crate) fn squared_distance(left: &[f32], right: &[f32]) -> f32 {
     const LANES: usize = 16;
     let mut sums = [0.0_f32; LANES];
@@ -155,6 +292,7 @@ pub(crate) fn squared_distance(left: &[f32], right: &[f32]) -> f32 {
 }
 
 /// Squared Euclidean norm of a row, summed as [`squared_distance`] does.
+#[inline(always)]
 pub(crate) fn squared_norm(row: &[f32]) -> f32 {
     const LANES: usize = 16;
     let mut sums = [0.0_f32; LANES];
@@ -165,6 +303,37 @@ pub(crate) fn squared_norm(row: &[f32]) -> f32 {
         }
     }
     sums.iter().sum::<f32>() + tail.iter().map(|a| a * a).sum::<f32>()
+}
+
+/// Adds some of `rows` to `sums`, in the order given; the result does not depend on the processor.
+///
+/// # Shapes
+/// - `sums`: `[dim]`
+/// - `rows`: `[n, dim]`
+pub(crate) fn add_rows(sums: &mut [f64], rows: &[f32], members: &[u32]) {
+    #[inline(always)]
+    fn add(sums: &mut [f64], rows: &[f32], members: &[u32]) {
+        let dim = sums.len();
+        for &row in members {
+            for (sum, &value) in sums.iter_mut().zip(&rows[row as usize * dim..][..dim]) {
+                *sum += f64::from(value);
+            }
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx512f")]
+        fn add_avx512(sums: &mut [f64], rows: &[f32], members: &[u32]) {
+            add(sums, rows, members);
+        }
+
+        if is_x86_feature_detected!("avx512f") {
+            // SAFETY: the processor has just been asked.
+            return unsafe { add_avx512(sums, rows, members) };
+        }
+    }
+    add(sums, rows, members);
 }
 
 /// A row as a key: equal when all values are, with -0 equal to 0.
@@ -187,6 +356,41 @@ impl Hash for RowKey<'_> {
             state.write_u32((value + 0.0).to_bits());
         }
     }
+}
+
+/// A row as a key that owns it: equal where [`RowKey`]s are.
+pub(crate) fn row_bits(row: &[f32]) -> Vec<u32> {
+    row.iter().map(|value| (value + 0.0).to_bits()).collect()
+}
+
+/// Appends rows of a source that `found` does not have yet, until it has `limit` distinct ones.
+///
+/// Reads no further than it must: nearly always one block.
+pub(crate) fn find_distinct(
+    source: &dyn RowSource,
+    mut found: Vec<f32>,
+    limit: usize,
+) -> Result<Vec<f32>> {
+    const BLOCK: usize = 1 << 12;
+    let (n, dim) = (source.len(), source.dim());
+    let mut distinct = distinct_rows(&found, dim, limit);
+    let mut block = Vec::new();
+    for start in (0..n).step_by(BLOCK) {
+        if distinct >= limit {
+            break;
+        }
+        read_checked(source, start..n.min(start + BLOCK), &mut block)?;
+        let mut fresh = Vec::new();
+        let mut seen: HashSet<RowKey<'_>> = found.chunks_exact(dim).map(RowKey).collect();
+        for row in block.chunks_exact(dim) {
+            if distinct < limit && seen.insert(RowKey(row)) {
+                fresh.extend_from_slice(row);
+                distinct += 1;
+            }
+        }
+        found.extend(fresh);
+    }
+    Ok(found)
 }
 
 /// Number of distinct rows, counting no further than `limit`.
@@ -233,6 +437,29 @@ mod tests {
         let rows = [0.0, 1.0, -0.0, 1.0, 2.0, 1.0, 3.0, 1.0];
         assert_eq!(distinct_rows(&rows, 2, 10), 3);
         assert_eq!(distinct_rows(&rows, 2, 2), 2);
+    }
+
+    #[test]
+    fn distinct_rows_are_found_across_blocks() {
+        let mut rows = vec![1.0_f32; 10_000];
+        rows[5000] = 2.0;
+        rows[9999] = 3.0;
+        let source = (rows.as_slice(), 1);
+        assert_eq!(find_distinct(&source, vec![], 2).unwrap(), [1.0, 2.0]);
+        assert_eq!(find_distinct(&source, vec![2.0, 7.0], 9).unwrap(), [2.0, 7.0, 1.0, 3.0]);
+        assert_eq!(find_distinct(&source, vec![2.0, 7.0], 1).unwrap(), [2.0, 7.0]);
+    }
+
+    #[test]
+    fn samples_are_drawn_evenly_and_in_order() {
+        let rows: Vec<f32> = (0..1000).map(|i| i as f32).collect();
+        let source = (rows.as_slice(), 2);
+        let sample = sample_rows(&source, 100, 3).unwrap();
+        assert_eq!(sample, sample_rows(&source, 100, 3).unwrap());
+        assert_ne!(sample, sample_rows(&source, 100, 4).unwrap());
+        assert!(sample.chunks_exact(2).all(|row| row[0] % 2.0 == 0.0 && row[1] == row[0] + 1.0));
+        assert!(sample.windows(2).all(|pair| pair[0] < pair[1]));
+        assert_eq!(sample_rows(&source, 500, 3).unwrap(), rows);
     }
 
     #[test]

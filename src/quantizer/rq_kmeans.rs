@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     Quantizer,
     kmeans::{
-        HostSearch, Init, KMeansConfig, KMeansEvent, NearestCentre, Search, check_lloyd, check_size,
+        HostSearch, Init, KMeansConfig, KMeansEvent, NearestCentre, Scratch, Search, check_lloyd,
+        check_size,
     },
     rows::{check_codes, check_rows},
 };
@@ -273,7 +274,7 @@ impl Quantizer for RqKMeans {
         let mut tokens = vec![0_u16; n * levels];
         // A piece goes through all levels while its residual is in the cache.
         rows.par_chunks(piece * dim).zip(tokens.par_chunks_mut(piece * levels)).for_each_init(
-            || (Vec::new(), Vec::new(), Vec::new()),
+            || (Vec::new(), Scratch::default(), Vec::new()),
             |(residual, scratch, index), (rows, tokens)| {
                 residual.clear();
                 residual.extend_from_slice(rows);

@@ -4,6 +4,8 @@
 //! `fine.first_children.L` of hierarchical K-Means; `fine.mean`, `fine.deviation` and
 //! `fine.network.*` of the RQ-VAE. The settings are in the metadata, as JSON under `quantizer`.
 
+use std::io::Write;
+
 use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +15,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    storage::{NamedTensors, load_module},
+    storage::{NamedTensors, Sha256Writer, hex, load_module},
 };
 
 /// Settings beside the tensors.
@@ -39,6 +41,35 @@ impl<B: Backend> CoarseToFine<B> {
     /// # Errors
     /// [`Error::Model`] when a tensor cannot be read back from its device.
     pub fn to_safetensors(&self) -> Result<Vec<u8>> {
+        let (tensors, fine) = self.tensors()?;
+        let coarse = self.coarse();
+        let (inertia, iterations) = (coarse.inertia(), coarse.iterations());
+        let meta = Meta { dim: coarse.dim(), inertia, iterations, fine };
+        let json = serde_json::to_string(&meta).map_err(|e| unreadable(&e))?;
+        tensors.to_bytes(&[("quantizer", &json)])
+    }
+
+    /// SHA-256 of everything that decides the codes, in hexadecimal.
+    ///
+    /// A quantizer that was saved and loaded has the digest of the one that was fitted.
+    ///
+    /// # Errors
+    /// As [`CoarseToFine::to_safetensors`].
+    pub fn digest(&self) -> Result<String> {
+        let (tensors, fine) = self.tensors()?;
+        let kind = match fine {
+            FineMeta::RqVae(_) => "rq-vae",
+            FineMeta::RqKmeans { .. } => "rq-kmeans",
+            FineMeta::Hierarchical { .. } => "hierarchical",
+        };
+        let sizes = format!("{kind} {:?}", self.level_sizes());
+        let mut writer = Sha256Writer::new(std::io::sink());
+        writer.write_all(&tensors.to_bytes(&[("sizes", &sizes)])?).map_err(|e| unreadable(&e))?;
+        Ok(hex(&writer.finish().1))
+    }
+
+    /// The tensors, and the settings of the fine part.
+    fn tensors(&self) -> Result<(NamedTensors, FineMeta)> {
         let mut tensors = NamedTensors::new();
         let coarse = self.coarse();
         let dim = coarse.dim();
@@ -68,10 +99,7 @@ impl<B: Backend> CoarseToFine<B> {
                 FineMeta::Hierarchical { sizes: tree.level_sizes() }
             }
         };
-        let (inertia, iterations) = (coarse.inertia(), coarse.iterations());
-        let meta = Meta { dim, inertia, iterations, fine };
-        let json = serde_json::to_string(&meta).map_err(|e| unreadable(&e))?;
-        tensors.to_bytes(&[("quantizer", &json)])
+        Ok((tensors, fine))
     }
 
     /// Reads what [`CoarseToFine::to_safetensors`] wrote.
@@ -169,6 +197,7 @@ mod tests {
                 CoarseToFine::<Flex>::from_safetensors(&bytes, &Default::default()).unwrap();
             let codes = quantizer.encode(items.as_slice()).unwrap();
             assert_eq!(loaded.encode(items.as_slice()).unwrap(), codes);
+            assert_eq!(loaded.digest().unwrap(), quantizer.digest().unwrap());
             assert_eq!(loaded.decode(&codes).unwrap(), quantizer.decode(&codes).unwrap());
         }
     }

@@ -35,6 +35,18 @@ impl NamedTensors {
         self.tensors.insert(name.to_string(), (Dtype::U32, vec![values.len()], bytes));
     }
 
+    /// Adds 16-bit integers.
+    pub fn insert_u16(&mut self, name: &str, shape: &[usize], values: &[u16]) {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.tensors.insert(name.to_string(), (Dtype::U16, shape.to_vec(), bytes));
+    }
+
+    /// Adds 64-bit floats.
+    pub fn insert_f64(&mut self, name: &str, shape: &[usize], values: &[f64]) {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.tensors.insert(name.to_string(), (Dtype::F64, shape.to_vec(), bytes));
+    }
+
     /// All parameters of a module, their names after `prefix`.
     ///
     /// # Errors
@@ -107,6 +119,24 @@ impl NamedTensors {
     pub fn take_u32(&mut self, name: &str) -> Result<Vec<u32>> {
         let (_, bytes) = self.take(name, Dtype::U32)?;
         Ok(bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+    }
+
+    /// Takes 16-bit integers out, with their shape.
+    ///
+    /// # Errors
+    /// As [`NamedTensors::take_f32`].
+    pub fn take_u16(&mut self, name: &str) -> Result<(Vec<usize>, Vec<u16>)> {
+        let (shape, bytes) = self.take(name, Dtype::U16)?;
+        Ok((shape, bytes.as_chunks().0.iter().map(|b| u16::from_le_bytes(*b)).collect()))
+    }
+
+    /// Takes 64-bit floats out, with their shape.
+    ///
+    /// # Errors
+    /// As [`NamedTensors::take_f32`].
+    pub fn take_f64(&mut self, name: &str) -> Result<(Vec<usize>, Vec<f64>)> {
+        let (shape, bytes) = self.take(name, Dtype::F64)?;
+        Ok((shape, bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect()))
     }
 
     /// Fails when tensors are left that nobody took.

@@ -8,7 +8,7 @@ use burn::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::RoundSummary;
+use super::{RoundSummary, guard::LossScale};
 use crate::{
     error::{Error, Result},
     storage::write_bytes,
@@ -74,11 +74,14 @@ impl<B: Backend> FileRecorder<B> for AtomicRecorder {
 }
 
 /// A checkpoint that was asked for; its files exist once they are whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SavedRound {
     pub(super) round: usize,
     pub(super) step: usize,
+    /// The scale of the loss; absent where it is not scaled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) scale: Option<LossScale>,
 }
 
 /// Contents of `training.json`.

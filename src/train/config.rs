@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{Freeze, FrozenCache, Precision};
 use crate::{
     error::{Error, Result},
     model::LossConfig,
@@ -22,6 +23,17 @@ pub struct TrainConfig {
     pub epochs: usize,
     /// Pairs per step.
     pub batch_size: usize,
+    /// Most pairs of a step that are computed at once on a device, to save memory; 0 is all of
+    /// them. Gradients are added up, weighted by rows, so that a step stays a step of `batch_size`
+    /// pairs: only rounding and the draws of the dropout depend on this setting.
+    pub micro_batch: usize,
+    /// Precision of matrix products.
+    pub precision: Precision,
+    /// Part of the text encoder that keeps its weights.
+    pub freeze: Freeze,
+    /// Memory for the outputs of frozen layers. Needs `word_dropout` 0, since a caption must read
+    /// the same at every step.
+    pub frozen_cache: FrozenCache,
     /// Peak learning rate.
     pub learning_rate: f64,
     /// Share of the steps in which the rate rises to its peak.
@@ -44,6 +56,9 @@ pub struct TrainConfig {
     pub validation_beam: usize,
     /// Validations without improvement after which training stops; 0 never stops early.
     pub patience: usize,
+    /// Steps in a row whose loss or gradients are not finite after which training ends with an
+    /// error. Such steps change neither weights nor moments. At least 1.
+    pub max_bad_steps: usize,
     /// Seed of order, dropout and word dropout.
     pub seed: u64,
 }
@@ -53,6 +68,10 @@ impl Default for TrainConfig {
         Self {
             epochs: 30,
             batch_size: 64,
+            micro_batch: 0,
+            precision: Precision::F32,
+            freeze: Freeze::Nothing,
+            frozen_cache: FrozenCache::default(),
             learning_rate: 1e-3,
             warmup: 0.05,
             final_rate: 0.02,
@@ -64,6 +83,7 @@ impl Default for TrainConfig {
             validation_queries: 500,
             validation_beam: 10,
             patience: 0,
+            max_bad_steps: 3,
             seed: 0,
         }
     }
@@ -83,6 +103,7 @@ impl TrainConfig {
             ("batch_size", self.batch_size),
             ("validations", self.validations),
             ("validation_beam", self.validation_beam),
+            ("max_bad_steps", self.max_bad_steps),
         ] {
             if value == 0 {
                 return problem(name, "at least 1", "0".into());
@@ -104,6 +125,23 @@ impl TrainConfig {
             if !(value >= 0.0 && value.is_finite()) {
                 return problem(name, "a number of at least 0", value.to_string());
             }
+        }
+        let frozen = matches!(self.freeze, Freeze::Layers(_) | Freeze::Encoder);
+        if self.frozen_cache.mebibytes > 0 && !frozen {
+            return Err(Error::config(
+                "frozen_cache",
+                "frozen layers, whose outputs could be kept",
+                format!("freeze = {:?}", self.freeze),
+                "freeze layers or the encoder, or set frozen_cache.mebibytes to 0",
+            ));
+        }
+        if self.frozen_cache.mebibytes > 0 && self.word_dropout > 0.0 {
+            return Err(Error::config(
+                "frozen_cache",
+                "captions that read the same at every step",
+                format!("word_dropout = {}", self.word_dropout),
+                "set word_dropout to 0, or frozen_cache.mebibytes to 0",
+            ));
         }
         self.loss.validate(levels)
     }

@@ -35,14 +35,33 @@ pub enum TrainEvent {
         /// Steps in all.
         steps: usize,
     },
+    /// Outputs of frozen layers will be kept for some of the training pairs.
+    Cached {
+        /// Pairs they are kept for.
+        pairs: usize,
+        /// Training pairs.
+        of: usize,
+    },
     /// A step was done. Comes from another thread, shortly after.
     Step {
         /// Steps done so far.
         step: usize,
         /// Steps in all.
         steps: usize,
-        /// Running mean of the loss in this round.
+        /// Running mean of the finite losses in this round.
         loss: f64,
+    },
+    /// A step changed nothing, since its loss or gradients were not finite.
+    Skipped {
+        /// Number of the step, from 1.
+        step: usize,
+        /// Such steps in a row; [`TrainConfig::max_bad_steps`](super::TrainConfig) of them end the
+        /// training. Steps that only made the loss scale smaller do not count.
+        in_a_row: usize,
+        /// Such steps since this training was started or resumed.
+        skipped: usize,
+        /// Scale of the loss from the next step on; 1 unless the precision is `f16`.
+        loss_scale: f64,
     },
     /// A validation was done.
     Validated {

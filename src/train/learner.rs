@@ -1,17 +1,13 @@
 //! The network as burn-train's learner sees it: one step of training, one of validation.
 
 use std::{
-    marker::PhantomData,
-    ops::Range,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    fmt,
+    sync::{Arc, Mutex, atomic::Ordering},
 };
 
 use burn::{
-    module::{AutodiffModule, Module, ModuleVisitor, Param},
-    optim::GradientsParams,
+    module::{AutodiffModule, Module},
+    optim::{GradientsAccumulator, GradientsParams, Optimizer},
     tensor::{
         Tensor,
         backend::{AutodiffBackend, Backend},
@@ -20,18 +16,22 @@ use burn::{
 };
 
 use super::{
-    metric::{LossValue, RecallValue},
+    Placement, Precision, TrainConfig,
+    devices::Together,
+    freeze::Frozen,
+    guard::Guard,
+    metric::{LossValue, RecallValue, Reporter},
     rounds::Rounds,
 };
 use crate::{
     data::{QueryBatch, TargetBatch},
     decode::{BeamConfig, beam_search},
     model::{Cart, LossConfig},
-    nn::{on_host, with_noise},
+    nn::on_host,
     trie::Trie,
 };
 
-/// Queries with the identifiers they should give.
+/// A device's rows of a step: queries with the identifiers they should give.
 #[derive(Debug, Clone)]
 pub struct TrainBatch<B: Backend> {
     /// Tokenised captions.
@@ -40,6 +40,14 @@ pub struct TrainBatch<B: Backend> {
     pub targets: TargetBatch<B>,
     /// Seed of the dropout.
     pub seed: u64,
+    /// Numbers of the training pairs, one a row; `u32::MAX` where there is none.
+    pub pairs: Vec<u32>,
+    /// Rows of the step on all devices together.
+    pub of: usize,
+    /// Number of the step, from 0.
+    pub step: usize,
+    /// Number of the device, from 0.
+    pub rank: usize,
 }
 
 /// Validation queries with the items they should find.
@@ -54,13 +62,52 @@ pub struct ValidBatch<B: Backend> {
 }
 
 /// What the steps need beside the weights.
-#[derive(Debug)]
 pub(super) struct Context {
     pub(super) loss: LossConfig,
+    pub(super) micro_batch: usize,
+    pub(super) precision: Precision,
+    /// Absent where no layer is frozen.
+    pub(super) frozen: Option<Frozen>,
     pub(super) beam: usize,
     pub(super) trie: Arc<Trie>,
     pub(super) rounds: Arc<Mutex<Rounds>>,
-    pub(super) diverged: Arc<AtomicBool>,
+    pub(super) guard: Arc<Guard>,
+    pub(super) reporter: Arc<Reporter>,
+    pub(super) together: Together,
+    /// Gradients of the step at hand, by number of the device.
+    pub(super) shares: Mutex<Vec<(usize, GradientsParams)>>,
+}
+
+impl Context {
+    pub(super) fn new(
+        config: &TrainConfig,
+        trie: Arc<Trie>,
+        rounds: Arc<Mutex<Rounds>>,
+        guard: Arc<Guard>,
+        reporter: Reporter,
+        frozen: Option<Frozen>,
+        together: Together,
+    ) -> Self {
+        Self {
+            loss: config.loss.clone(),
+            micro_batch: config.micro_batch,
+            precision: config.precision,
+            frozen,
+            beam: config.validation_beam,
+            trie,
+            rounds,
+            guard,
+            reporter: Arc::new(reporter),
+            together,
+            shares: Mutex::default(),
+        }
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("loss", &self.loss).finish_non_exhaustive()
+    }
 }
 
 /// The network with what its training and validation steps need.
@@ -71,116 +118,60 @@ pub struct CartLearner<B: Backend> {
     pub(super) context: Arc<Context>,
 }
 
+impl<B: Backend> TrainBatch<B> {
+    /// A whole step of one device.
+    pub fn new(queries: QueryBatch<B>, targets: TargetBatch<B>, seed: u64) -> Self {
+        let [of, _] = queries.tokens.dims();
+        Self { queries, targets, seed, pairs: vec![u32::MAX; of], of, step: 0, rank: 0 }
+    }
+}
+
 impl<B: AutodiffBackend> TrainStep for CartLearner<B> {
     type Input = TrainBatch<B>;
     type Output = StepOutput<B::InnerBackend>;
 
     fn step(&self, batch: TrainBatch<B>) -> TrainOutput<Self::Output> {
         let device = batch.queries.tokens.device();
-        let [pairs, _] = batch.queries.tokens.dims();
-        // Backends in the host's memory leave a core idle outside of large products: there, every
-        // core takes a part of the batch through a copy of the network with a graph of its own.
-        let cores = if on_host::<B>(&device) { rayon::current_num_threads() } else { 1 };
-        let parts = split(pairs, cores);
-        let (loss, grads) = match parts.as_slice() {
-            [_] => self.part(batch.queries, batch.targets, batch.seed),
-            _ => self.parts(&batch, &parts, &device),
-        };
-        let diverged = self.context.diverged.clone();
-        if on_host::<B>(&device) && !loss.clone().into_data().iter::<f32>().all(f32::is_finite) {
+        let [rows, _] = batch.queries.tokens.dims();
+        let (loss, grads) = self.gradients(&batch, &device);
+        if on_host::<B>(&device) {
             // Where reading costs no wait, no step is built on a loss that is no number.
-            diverged.store(true, Ordering::Relaxed);
+            loss.to_data().iter::<f64>().for_each(|loss| self.context.guard.see_loss(loss));
         }
-        TrainOutput { grads, item: StepOutput { loss, pairs, diverged } }
-    }
-}
-
-/// Ranges of rows for up to `cores` threads, none of fewer than 8 rows.
-fn split(rows: usize, cores: usize) -> Vec<Range<usize>> {
-    let parts = cores.min(rows / 8).max(1);
-    (0..parts).map(|part| rows * part / parts..rows * (part + 1) / parts).collect()
-}
-
-/// Loss (`[1]`) and gradients of a part of a batch.
-type Part<B> = (Tensor<<B as AutodiffBackend>::InnerBackend, 1>, GradientsParams);
-
-impl<B: AutodiffBackend> CartLearner<B> {
-    /// Forward and backward.
-    fn part(&self, queries: QueryBatch<B>, targets: TargetBatch<B>, seed: u64) -> Part<B> {
-        let config = &self.context.loss;
-        // Both passes of R-Drop are one batch: every query twice, with dropouts of their own.
-        let passes = if config.r_drop > 0.0 { 2 } else { 1 };
-        let (queries, targets) = match passes {
-            2 => (queries.doubled(), targets.doubled()),
-            _ => (queries, targets),
+        let reporter = self.context.reporter.clone();
+        let item = StepOutput { loss, rows, of: batch.of, step: batch.step, reporter };
+        let Together { devices, placement, distributed } = self.context.together;
+        let grads = if devices > 1 && placement == Placement::Main && !distributed {
+            let mut shares = self.context.shares.lock().unwrap_or_else(|e| e.into_inner());
+            shares.push((batch.rank, grads));
+            GradientsParams::new()
+        } else {
+            grads
         };
-        let loss = with_noise(seed, || {
-            let logits =
-                self.cart.forward(queries.tokens, queries.padding, targets.identifiers.clone());
-            config.forward(logits, targets.identifiers, &targets.legal, passes)
-        });
-        let grads = GradientsParams::from_grads(loss.total.backward(), self);
-        (loss.total.inner(), grads)
+        TrainOutput { grads, item }
     }
 
-    /// The same, a thread for each part of the batch; gradients and losses are summed in order.
-    fn parts(&self, batch: &TrainBatch<B>, parts: &[Range<usize>], device: &B::Device) -> Part<B> {
-        let rows = parts.last().map_or(0, |part| part.end) as f64;
-        let results: Vec<Part<B>> = std::thread::scope(|scope| {
-            let threads: Vec<_> = parts
-                .iter()
-                .enumerate()
-                .map(|(number, part)| {
-                    let learner = self.clone().fork(device);
-                    let (queries, targets) =
-                        (batch.queries.rows(part.clone()), batch.targets.rows(part.clone()));
-                    let seed = batch.seed.wrapping_add(number as u64);
-                    scope.spawn(move || learner.part(queries, targets, seed))
-                })
-                .collect();
-            let join = |thread: std::thread::ScopedJoinHandle<'_, Part<B>>| {
-                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            };
-            threads.into_iter().map(join).collect()
-        });
-        let shares = parts.iter().map(|part| part.len() as f64 / rows);
-        let mut sum = WeightedSum::<B> {
-            backend: PhantomData,
-            parts: Vec::new(),
-            out: GradientsParams::new(),
-        };
-        let mut total = Tensor::zeros([1], device);
-        for ((loss, grads), share) in results.into_iter().zip(shares) {
-            total = total + loss.mul_scalar(share);
-            sum.parts.push((grads, share));
+    /// Updates the weights; the gradients of several devices are added in the order of the devices,
+    /// where burn-train would add them as they come.
+    fn optimize<A, O>(self, optim: &mut O, lr: f64, grads: GradientsParams) -> Self
+    where
+        A: AutodiffBackend,
+        O: Optimizer<Self, A>,
+        Self: AutodiffModule<A>,
+    {
+        let mut shares =
+            std::mem::take(&mut *self.context.shares.lock().unwrap_or_else(|e| e.into_inner()));
+        if shares.is_empty() {
+            return optim.step(lr, self, grads);
         }
-        self.visit(&mut sum);
-        (total, sum.out)
-    }
-}
-
-/// Adds up the gradients of the parts of a batch, each with its share of the rows.
-struct WeightedSum<B> {
-    backend: PhantomData<B>,
-    parts: Vec<(GradientsParams, f64)>,
-    out: GradientsParams,
-}
-
-impl<B: AutodiffBackend> ModuleVisitor<B> for WeightedSum<B> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        let mut sum: Option<Tensor<B::InnerBackend, D>> = None;
-        for (grads, share) in &mut self.parts {
-            if let Some(grad) = grads.remove::<B::InnerBackend, D>(param.id) {
-                let grad = grad.mul_scalar(*share);
-                sum = Some(match sum {
-                    Some(sum) => sum + grad,
-                    None => grad,
-                });
-            }
+        shares.sort_by_key(|(rank, _)| *rank);
+        let devices = <Self as Module<A>>::devices(&self);
+        let mut sum = GradientsAccumulator::<Self>::new();
+        for (_, grads) in shares {
+            let grads = grads.to_device::<A, Self>(&devices[0], &self);
+            sum.accumulate::<A>(&self, grads);
         }
-        if let Some(sum) = sum {
-            self.out.register::<B::InnerBackend, D>(param.id, sum);
-        }
+        optim.step(lr, self, sum.grads())
     }
 }
 
@@ -201,7 +192,7 @@ impl<B: Backend> InferenceStep for CartLearner<B> {
         let encoded = self.cart.encode(queries.tokens, queries.padding);
         let beam = BeamConfig { width: self.context.beam, scope: self.context.loss.scope };
         let Ok(answers) = beam_search(&self.cart, &encoded, &self.context.trie, &beam) else {
-            self.context.diverged.store(true, Ordering::Relaxed);
+            self.context.guard.diverged().store(true, Ordering::Relaxed);
             return ValidOutput { loss, recall_at_1: 0.0, queries: batch.items.len() };
         };
         let ranks: Vec<Option<usize>> = answers
@@ -217,12 +208,14 @@ impl<B: Backend> InferenceStep for CartLearner<B> {
     }
 }
 
-/// The loss of a step, still on the device.
-#[derive(Debug, Clone)]
+/// The loss of a device's rows of a step, weighted by them and still on the device.
+#[derive(Clone)]
 pub struct StepOutput<B: Backend> {
     loss: Tensor<B, 1>,
-    pairs: usize,
-    diverged: Arc<AtomicBool>,
+    rows: usize,
+    of: usize,
+    step: usize,
+    reporter: Arc<Reporter>,
 }
 
 /// Loss and hits of a validation batch.
@@ -233,11 +226,11 @@ pub struct ValidOutput {
     queries: usize,
 }
 
-/// The loss of a step, on the host.
+/// The mean loss of a device's rows of a step, on the host.
 #[derive(Debug, Clone, Copy)]
 pub struct StepLoss {
     loss: f64,
-    pairs: usize,
+    rows: usize,
 }
 
 impl<B: Backend> StepOutput<B> {
@@ -252,10 +245,8 @@ impl<B: Backend> ItemLazy for StepOutput<B> {
 
     fn sync(self) -> StepLoss {
         let loss = self.loss.into_data().iter::<f64>().next().unwrap_or(f64::NAN);
-        if !loss.is_finite() {
-            self.diverged.store(true, Ordering::Relaxed);
-        }
-        StepLoss { loss, pairs: self.pairs }
+        self.reporter.share(self.step, self.rows, self.of, loss);
+        StepLoss { loss: loss * self.of as f64 / self.rows as f64, rows: self.rows }
     }
 }
 
@@ -269,7 +260,7 @@ impl ItemLazy for ValidOutput {
 
 impl Adaptor<LossValue> for StepLoss {
     fn adapt(&self) -> LossValue {
-        LossValue(self.loss, self.pairs)
+        LossValue(self.loss, self.rows)
     }
 }
 

@@ -1,9 +1,10 @@
-//! Training pairs and the loaders that hand them to the learner.
+//! The loaders that hand batches to the learner.
 //!
 //! A round of the learner (what burn-train calls an epoch) is the stretch between two validations.
 //! The batch of a step depends on the seed and the step's number only, and the backend's generator
 //! is seeded anew for every step, so a training that is resumed at any step goes on as if it had
-//! never stopped.
+//! never stopped. With several devices, each has a loader that hands out its rows of the same
+//! batches.
 
 use std::sync::{
     Arc, Mutex,
@@ -13,200 +14,81 @@ use std::sync::{
 use burn::{
     data::dataloader::{DataLoader, DataLoaderIterator, Progress},
     tensor::backend::Backend,
+    train::Interrupter,
 };
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
-use sha2::{Digest, Sha256};
 
-use super::{StopFlag, TrainBatch, TrainConfig, ValidBatch};
-use crate::{
-    data::{Example, ItemCaption, QueryBatch, TargetBatch, TextTokenizer},
-    error::{Error, Result},
-    identifier::Codes,
-    quantizer::CandidateIndex,
-    storage::hex,
-    trie::Trie,
+use super::{
+    StopFlag, TrainBatch, TrainConfig, TrainingData, ValidBatch, WeightedExample,
+    position::{Position, Share, work_for},
 };
+use crate::data::{Example, QueryBatch, TargetBatch};
 
 /// Batches among which pairs are sorted by length.
 const WINDOW: usize = 16;
 /// Queries validated at once.
 const VALID_BATCH: usize = 32;
 
-/// A pair with the weight it is drawn with.
-#[derive(Debug, Clone, PartialEq)]
-pub struct WeightedExample {
-    /// The pair.
-    pub example: Example,
-    /// Relative frequency.
-    pub weight: f32,
-}
-
-/// Everything a training reads: tokenised pairs, identifiers and the trie.
-#[derive(Debug, Clone)]
-pub struct TrainingData {
-    train: Arc<Vec<WeightedExample>>,
-    valid: Arc<Vec<Example>>,
-    identifiers: Arc<Codes>,
-    trie: Arc<Trie>,
-    padding: u32,
-}
-
-impl TrainingData {
-    /// Tokenises captions of candidates. `valid` may be empty: then the last model is the best.
-    ///
-    /// # Errors
-    /// [`Error::Captions`] without training captions, or where one describes an item that is not in
-    /// the index; [`Error::Query`] for a blank caption.
-    pub fn new(
-        tokenizer: &TextTokenizer,
-        train: &[ItemCaption],
-        valid: &[ItemCaption],
-        index: &CandidateIndex,
-    ) -> Result<Self> {
-        if train.is_empty() {
-            return Err(Error::captions(
-                "training captions",
-                "at least one",
-                "none",
-                "check the captions file and the recipe's filter",
-            ));
-        }
-        let example = |caption: &ItemCaption| {
-            if caption.item as usize >= index.ids().len() {
-                return Err(Error::captions(
-                    format!("caption {:?}", caption.text),
-                    format!("an item below {}", index.ids().len()),
-                    caption.item.to_string(),
-                    "resolve captions against the candidates of this index",
-                ));
-            }
-            Ok(Example { tokens: tokenizer.encode(&caption.text)?, item: caption.item })
-        };
-        let weighted = |caption: &ItemCaption| {
-            Ok(WeightedExample { example: example(caption)?, weight: caption.weight })
-        };
-        Ok(Self {
-            train: Arc::new(train.iter().map(weighted).collect::<Result<_>>()?),
-            valid: Arc::new(valid.iter().map(example).collect::<Result<_>>()?),
-            identifiers: Arc::new(index.trie().identifiers()),
-            trie: Arc::new(index.trie().clone()),
-            padding: tokenizer.padding(),
-        })
-    }
-
-    /// Number of training pairs.
-    pub fn pairs(&self) -> usize {
-        self.train.len()
-    }
-
-    /// Number of validation pairs.
-    pub fn valid_pairs(&self) -> usize {
-        self.valid.len()
-    }
-
-    /// SHA-256 of pairs and identifiers, in hexadecimal: what a resumed training must share.
-    pub(super) fn digest(&self) -> String {
-        let mut hash = Sha256::new();
-        let mut pair = |example: &Example, weight: f32| {
-            hash.update(example.item.to_le_bytes());
-            hash.update(weight.to_le_bytes());
-            hash.update((example.tokens.len() as u64).to_le_bytes());
-            example.tokens.iter().for_each(|token| hash.update(token.to_le_bytes()));
-        };
-        self.train.iter().for_each(|weighted| pair(&weighted.example, weighted.weight));
-        self.valid.iter().for_each(|example| pair(example, 0.0));
-        self.identifiers.as_flat().iter().for_each(|token| hash.update(token.to_le_bytes()));
-        hex(&hash.finalize())
-    }
-
-    /// The trie of the candidates.
-    pub fn trie(&self) -> &Arc<Trie> {
-        &self.trie
-    }
-
-    /// Steps of one pass over the pairs.
-    pub(super) fn steps_per_epoch(&self, config: &TrainConfig) -> usize {
-        self.train.len().div_ceil(config.batch_size)
-    }
-}
-
-/// Where a training stands: shared by the loader, the checkpoints and the events.
-#[derive(Debug, Clone)]
-pub(super) struct Position {
-    step: Arc<AtomicUsize>,
-    steps: usize,
-    per_round: usize,
-}
-
-impl Position {
-    pub(super) fn new(step: usize, steps: usize, rounds: usize) -> Self {
-        let per_round = steps.div_ceil(rounds).max(1);
-        Self { step: Arc::new(AtomicUsize::new(step)), steps, per_round }
-    }
-
-    /// Steps done.
-    pub(super) fn step(&self) -> usize {
-        self.step.load(Ordering::Relaxed)
-    }
-
-    /// Whether all steps are done.
-    pub(super) fn is_finished(&self) -> bool {
-        self.step() >= self.steps
-    }
-
-    /// Steps in all.
-    pub(super) fn steps(&self) -> usize {
-        self.steps
-    }
-
-    /// The step at which the current round ends.
-    fn round_end(&self) -> usize {
-        (self.step() / self.per_round * self.per_round + self.per_round).min(self.steps)
-    }
-
-    /// Rounds still to run.
-    pub(super) fn rounds_left(&self) -> usize {
-        if self.is_finished() {
-            return 0;
-        }
-        self.steps.div_ceil(self.per_round) - self.step() / self.per_round
-    }
-}
-
-/// Hands out the batches of a round.
+/// Hands out the batches of a round, or one device's rows of them.
 pub(super) struct TrainLoader<B: Backend> {
     pub(super) data: TrainingData,
     pub(super) config: Arc<TrainConfig>,
     pub(super) position: Position,
     pub(super) stop: StopFlag,
     pub(super) device: B::Device,
-    /// Raised when the loss was no number.
+    /// Raised when the training cannot go on.
     pub(super) diverged: Arc<AtomicBool>,
-    /// The order of the pass at hand, and which pass that is.
-    pub(super) order: Mutex<Option<(usize, Arc<Vec<u32>>)>>,
+    pub(super) interrupter: Interrupter,
+    pub(super) share: Share,
+    pub(super) at: At,
+    /// The order of the pass at hand, shared by the loaders of all devices.
+    pub(super) order: Arc<Mutex<Order>>,
+}
+
+/// The order of the pairs in a pass, and which pass that is; empty before the first.
+#[derive(Default)]
+pub(super) struct Order {
+    pass: usize,
+    pairs: Arc<Vec<u32>>,
+}
+
+/// Where one loader stands.
+pub(super) struct At {
+    /// Its next step.
+    step: AtomicUsize,
+    /// Rounds it has begun.
+    round: AtomicUsize,
+}
+
+impl At {
+    pub(super) fn new(position: &Position) -> Self {
+        Self { step: AtomicUsize::new(position.step()), round: AtomicUsize::new(0) }
+    }
 }
 
 impl<B: Backend> TrainLoader<B> {
-    pub(super) fn new(
-        data: TrainingData,
-        config: Arc<TrainConfig>,
-        position: Position,
-        stop: StopFlag,
-        diverged: Arc<AtomicBool>,
-        device: B::Device,
-    ) -> Self {
-        Self { data, config, position, stop, device, diverged, order: Mutex::new(None) }
+    fn with(&self, share: Share, device: &B::Device) -> Self {
+        Self {
+            data: self.data.clone(),
+            config: self.config.clone(),
+            position: self.position.clone(),
+            stop: self.stop.clone(),
+            device: device.clone(),
+            diverged: self.diverged.clone(),
+            interrupter: self.interrupter.clone(),
+            share,
+            at: At::new(&self.position),
+            order: self.order.clone(),
+        }
     }
 
     /// The order of the pairs in a pass: shuffled; then pairs of like length put into one batch
     /// within windows of some batches, so that little of a batch is padding; batches shuffled.
     fn order(&self, pass: usize) -> Arc<Vec<u32>> {
         let mut kept = self.order.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some((of, order)) = kept.as_ref()
-            && *of == pass
-        {
-            return order.clone();
+        if kept.pass == pass && !kept.pairs.is_empty() {
+            return kept.pairs.clone();
         }
         let train = &self.data.train;
         let mut rng = ChaCha8Rng::seed_from_u64(self.config.seed);
@@ -226,12 +108,12 @@ impl<B: Backend> TrainLoader<B> {
         let mut batches: Vec<&[u32]> = whole.chunks_exact(batch).collect();
         batches.shuffle(&mut rng);
         let order = Arc::new([batches.concat(), rest.to_vec()].concat());
-        *kept = Some((pass, order.clone()));
+        *kept = Order { pass, pairs: order.clone() };
         order
     }
 
-    /// The pairs of a step.
-    fn pairs(&self, step: usize) -> Vec<&WeightedExample> {
+    /// The pairs of a step, with their numbers.
+    fn pairs(&self, step: usize) -> Vec<(u32, &WeightedExample)> {
         let train = &self.data.train;
         let per_epoch = self.data.steps_per_epoch(&self.config);
         let order = self.order(step / per_epoch);
@@ -239,26 +121,34 @@ impl<B: Backend> TrainLoader<B> {
         let start = step % per_epoch * batch;
         order[start..(start + batch).min(train.len())]
             .iter()
-            .map(|&index| &train[index as usize])
+            .map(|&index| (index, &train[index as usize]))
             .collect()
     }
 
-    fn batch(&self, step: usize) -> TrainBatch<B> {
+    /// This device's rows of a step; none where there are more devices than rows.
+    fn batch(&self, step: usize) -> Option<TrainBatch<B>> {
         let mut rng = ChaCha8Rng::seed_from_u64(self.config.seed ^ 0xD0_0D);
         rng.set_stream(step as u64);
-        let seed = rng.random();
+        // The devices draw noise of their own; the first draws what it would draw alone.
+        let seed: u64 = rng.random::<u64>().wrapping_add((self.share.rank as u64) << 32);
         B::seed(&self.device, seed);
         let pairs = self.pairs(step);
         let rows: Vec<Vec<u32>> = pairs
             .iter()
-            .map(|pair| drop_words(&pair.example.tokens, self.config.word_dropout, &mut rng))
+            .map(|(_, pair)| drop_words(&pair.example.tokens, self.config.word_dropout, &mut rng))
             .collect();
-        let items: Vec<u32> = pairs.iter().map(|pair| pair.example.item).collect();
+        let share = self.share.rows(pairs.len());
+        if share.is_empty() {
+            return None;
+        }
+        let (own, of) = (&pairs[share.clone()], pairs.len());
+        let items: Vec<u32> = own.iter().map(|(_, pair)| pair.example.item).collect();
         let targets =
             TargetBatch::new(&items, &self.data.identifiers, &self.data.trie, &self.device);
-        let queries = QueryBatch::new(&rows, self.data.padding, &self.device)
+        let queries = QueryBatch::new(&rows[share], self.data.padding, &self.device)
             .expect("captions were tokenised to at least one token");
-        TrainBatch { queries, targets, seed }
+        let pairs = own.iter().map(|(index, _)| *index).collect();
+        Some(TrainBatch { queries, targets, seed, pairs, of, step, rank: self.share.rank })
     }
 }
 
@@ -295,54 +185,75 @@ pub(crate) fn drop_words(tokens: &[u32], share: f64, rng: &mut ChaCha8Rng) -> Ve
 
 impl<B: Backend> DataLoader<B, TrainBatch<B>> for TrainLoader<B> {
     fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<TrainBatch<B>> + 'a> {
-        Box::new(TrainRound { loader: self, end: self.position.round_end() })
+        work_for(self.share);
+        let round = self.at.round.fetch_add(1, Ordering::Relaxed) + 1;
+        Box::new(TrainRound { loader: self, end: self.position.round_end(), round, over: false })
     }
 
+    /// The number of devices where there are several, so that burn-train's split of these "items"
+    /// by device gives each one.
     fn num_items(&self) -> usize {
-        self.position.per_round * self.config.batch_size
+        match self.share.of {
+            1 => self.position.per_round() * self.config.batch_size,
+            devices => devices,
+        }
     }
 
     fn to_device(&self, device: &B::Device) -> Arc<dyn DataLoader<B, TrainBatch<B>>> {
-        Arc::new(Self::new(
-            self.data.clone(),
-            self.config.clone(),
-            self.position.clone(),
-            self.stop.clone(),
-            self.diverged.clone(),
-            device.clone(),
-        ))
+        Arc::new(self.with(self.share, device))
     }
 
-    fn slice(&self, _start: usize, _end: usize) -> Arc<dyn DataLoader<B, TrainBatch<B>>> {
-        self.to_device(&self.device)
+    /// The loader of device number `start`.
+    fn slice(&self, start: usize, _end: usize) -> Arc<dyn DataLoader<B, TrainBatch<B>>> {
+        let rank = if self.share.of > 1 { start } else { 0 };
+        Arc::new(self.with(Share { rank, ..self.share }, &self.device))
     }
 }
 
 struct TrainRound<'a, B: Backend> {
     loader: &'a TrainLoader<B>,
     end: usize,
+    round: usize,
+    over: bool,
+}
+
+impl<B: Backend> TrainRound<'_, B> {
+    /// Whether there is a next step, `step`: decided by the first device.
+    fn begins(&mut self, step: usize) -> bool {
+        let TrainLoader { position, diverged, stop, share, interrupter, .. } = self.loader;
+        if share.rank > 0 {
+            return position.follow(step, self.round, || {
+                diverged.load(Ordering::Relaxed) || interrupter.should_stop()
+            });
+        }
+        if step < self.end && !diverged.load(Ordering::Relaxed) && !stop.is_raised() {
+            position.begin(step);
+            return true;
+        }
+        if !std::mem::replace(&mut self.over, true) {
+            position.end_round();
+        }
+        false
+    }
 }
 
 impl<B: Backend> Iterator for TrainRound<'_, B> {
     type Item = TrainBatch<B>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let position = &self.loader.position;
-        let step = position.step();
-        let diverged = self.loader.diverged.load(Ordering::Relaxed);
-        if step >= self.end || diverged || self.loader.stop.is_raised() {
+        let step = self.loader.at.step.load(Ordering::Relaxed);
+        if !self.begins(step) {
             return None;
         }
-        let batch = self.loader.batch(step);
-        position.step.store(step + 1, Ordering::Relaxed);
-        Some(batch)
+        self.loader.at.step.store(step + 1, Ordering::Relaxed);
+        self.loader.batch(step)
     }
 }
 
 impl<B: Backend> DataLoaderIterator<TrainBatch<B>> for TrainRound<'_, B> {
     fn progress(&self) -> Progress {
         let left = self.end - self.loader.position.step().min(self.end);
-        let total = self.loader.position.per_round.max(left);
+        let total = self.loader.position.per_round().max(left);
         Progress::new(total - left, total)
     }
 }
@@ -352,6 +263,7 @@ pub(super) struct ValidLoader<B: Backend> {
     pub(super) data: TrainingData,
     pub(super) limit: usize,
     pub(super) stop: StopFlag,
+    pub(super) diverged: Arc<AtomicBool>,
     pub(super) device: B::Device,
 }
 
@@ -375,6 +287,7 @@ impl<B: Backend> DataLoader<B, ValidBatch<B>> for ValidLoader<B> {
             data: self.data.clone(),
             limit: self.limit,
             stop: self.stop.clone(),
+            diverged: self.diverged.clone(),
             device: device.clone(),
         })
     }
@@ -394,8 +307,9 @@ impl<B: Backend> Iterator for ValidRound<'_, B> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let examples = self.loader.examples();
-        // A stop that was asked for waits for no validation.
-        if self.at >= examples.len() || self.loader.stop.is_raised() {
+        // A stop that was asked for waits for no validation; nor does one that cannot be helped.
+        let stop = self.loader.stop.is_raised() || self.loader.diverged.load(Ordering::Relaxed);
+        if self.at >= examples.len() || stop {
             return None;
         }
         let chunk = &examples[self.at..(self.at + VALID_BATCH).min(examples.len())];
@@ -421,21 +335,6 @@ impl<B: Backend> DataLoaderIterator<ValidBatch<B>> for ValidRound<'_, B> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn rounds_cover_all_steps_once() {
-        let position = Position::new(0, 103, 10);
-        let mut ends = Vec::new();
-        while position.step() < position.steps() {
-            let left = position.rounds_left();
-            let end = position.round_end();
-            position.step.store(end, Ordering::Relaxed);
-            assert_eq!(position.rounds_left(), left - 1);
-            ends.push(end);
-        }
-        assert_eq!((ends.len(), ends[0], ends[9]), (10, 11, 103));
-        assert_eq!(Position::new(50, 103, 10).rounds_left(), 6);
-    }
 
     #[test]
     fn dropped_words_leave_the_frame_and_something_between() {

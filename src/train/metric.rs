@@ -1,10 +1,13 @@
-//! Numbers for burn-train's dashboard, and the renderer that turns them into events.
+//! Numbers for burn-train's dashboard, and the events of the steps.
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
 
 use burn::train::{
     metric::{
-        Metric, MetricAttributes, MetricDefinition, MetricId, MetricMetadata, MetricName, Numeric,
+        Metric, MetricAttributes, MetricDefinition, MetricMetadata, MetricName, Numeric,
         NumericAttributes, NumericEntry, SerializedEntry,
         state::{FormatOptions, NumericMetricState},
     },
@@ -14,10 +17,7 @@ use burn::train::{
     },
 };
 
-use super::{TrainEvent, loader::Position};
-
-/// Name of the training loss among the metrics.
-pub(super) const LOSS: &str = "Loss";
+use super::{TrainEvent, position::Position};
 
 /// Where events go.
 pub(super) type Listener = Arc<dyn Fn(TrainEvent) + Send + Sync>;
@@ -41,7 +41,7 @@ pub trait MeanValue: 'static {
 }
 
 impl MeanValue for LossValue {
-    const NAME: &'static str = LOSS;
+    const NAME: &'static str = "Loss";
     const HIGHER_IS_BETTER: bool = false;
 
     fn mean(&self) -> (f64, usize) {
@@ -107,74 +107,74 @@ impl<V: MeanValue> Numeric for MeanMetric<V> {
     }
 }
 
-/// Sends an event for every step; prints nothing.
-pub(super) struct EventRenderer {
-    listener: Listener,
-    position: Position,
-    first: usize,
-    done: usize,
-    loss_id: Option<MetricId>,
-    loss: f64,
-    count: f64,
-    /// Whether a round has just ended.
-    fresh: bool,
-}
+/// Prints nothing: steps are reported by [`Reporter`].
+pub(super) struct SilentRenderer;
 
-impl EventRenderer {
-    pub(super) fn new(listener: Listener, position: Position) -> Self {
-        let first = position.step();
-        Self {
-            listener,
-            position,
-            first,
-            done: 0,
-            loss_id: None,
-            loss: 0.0,
-            count: 0.0,
-            fresh: false,
-        }
-    }
-}
-
-impl MetricsRendererTraining for EventRenderer {
-    fn update_train(&mut self, state: MetricState) {
-        if let MetricState::Numeric(entry, value) = state
-            && Some(&entry.metric_id) == self.loss_id.as_ref()
-        {
-            // Comes before the round's number is known: a new round starts with the next value.
-            if std::mem::take(&mut self.fresh) {
-                (self.loss, self.count) = (0.0, 0.0);
-            }
-            self.loss += value.current();
-            self.count += 1.0;
-        }
-    }
+impl MetricsRendererTraining for SilentRenderer {
+    fn update_train(&mut self, _state: MetricState) {}
 
     fn update_valid(&mut self, _state: MetricState) {}
 
-    fn render_train(&mut self, item: TrainingProgress, _indicators: Vec<ProgressType>) {
-        self.done += 1;
-        let loss = self.loss / self.count.max(1.0);
-        self.fresh = item.progress.is_some_and(|p| p.items_processed >= p.items_total);
-        let step = self.first + self.done;
-        (self.listener)(TrainEvent::Step { step, steps: self.position.steps(), loss });
-    }
+    fn render_train(&mut self, _item: TrainingProgress, _indicators: Vec<ProgressType>) {}
 
     fn render_valid(&mut self, _item: TrainingProgress, _indicators: Vec<ProgressType>) {}
 }
 
-impl MetricsRendererEvaluation for EventRenderer {
+impl MetricsRendererEvaluation for SilentRenderer {
     fn update_test(&mut self, _name: EvaluationName, _state: MetricState) {}
 
     fn render_test(&mut self, _item: EvaluationProgress, _indicators: Vec<ProgressType>) {}
 }
 
-impl MetricsRenderer for EventRenderer {
+impl MetricsRenderer for SilentRenderer {
     fn manual_close(&mut self) {}
 
-    fn register_metric(&mut self, definition: MetricDefinition) {
-        if definition.name == LOSS && self.loss_id.is_none() {
-            self.loss_id = Some(definition.metric_id);
+    fn register_metric(&mut self, _definition: MetricDefinition) {}
+}
+
+/// Sends an event for every step, once the losses of all devices are known.
+pub(super) struct Reporter {
+    /// Absent where a dashboard shows the steps.
+    listener: Option<Listener>,
+    position: Position,
+    sums: Mutex<Sums>,
+}
+
+#[derive(Default)]
+struct Sums {
+    /// Steps that wait for the shares of other devices: rows and loss so far.
+    open: BTreeMap<usize, (usize, f64)>,
+    round: usize,
+    loss: f64,
+    count: f64,
+}
+
+impl Reporter {
+    pub(super) fn new(listener: Option<Listener>, position: Position) -> Self {
+        Self { listener, position, sums: Mutex::default() }
+    }
+
+    /// Takes in `rows` of the `of` rows of a step (from 0), and their part of its loss.
+    pub(super) fn share(&self, step: usize, rows: usize, of: usize, loss: f64) {
+        let Some(listener) = &self.listener else {
+            return;
+        };
+        let mut sums = self.sums.lock().unwrap_or_else(|e| e.into_inner());
+        let (rows_before, loss_before) = sums.open.remove(&step).unwrap_or_default();
+        let (rows, loss) = (rows_before + rows, loss_before + loss);
+        if rows < of {
+            sums.open.insert(step, (rows, loss));
+            return;
         }
+        let round = step / self.position.per_round();
+        if sums.round != round {
+            (sums.round, sums.loss, sums.count) = (round, 0.0, 0.0);
+        }
+        if loss.is_finite() {
+            sums.loss += loss;
+            sums.count += 1.0;
+        }
+        let loss = sums.loss / sums.count;
+        listener(TrainEvent::Step { step: step + 1, steps: self.position.steps(), loss });
     }
 }

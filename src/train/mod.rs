@@ -6,25 +6,38 @@
 //! (resumable at any step), the recorder ([`AtomicRecorder`]: no half-written checkpoint), the
 //! choice of checkpoints and the stopping rule (by validation recall, read without delay).
 
+mod cache;
 mod checkpoint;
 mod config;
+mod data;
+mod devices;
 mod event;
+mod freeze;
+mod guard;
 mod learner;
 mod loader;
+mod memory;
 mod metric;
 mod optimizer;
+mod position;
+mod precision;
+mod resume;
 mod rounds;
 mod schedule;
+mod step;
 mod stepper;
 mod trainer;
 
 pub use checkpoint::AtomicRecorder;
 pub use config::TrainConfig;
+pub use data::{TrainingData, WeightedExample};
+pub use devices::Placement;
 pub use event::{RoundSummary, StopFlag, StopReason, TrainEvent};
+pub use freeze::{Freeze, FrozenCache};
 pub use learner::{CartLearner, StepOutput, TrainBatch, ValidBatch, ValidOutput};
 pub(crate) use loader::drop_words;
-pub use loader::{TrainingData, WeightedExample};
 pub use optimizer::CartOptimizer;
+pub use precision::Precision;
 pub use schedule::WarmupCosine;
 pub use stepper::Stepper;
 pub use trainer::{Trained, Trainer};

@@ -1,12 +1,18 @@
 //! AdamW as papers mean it: the gradient clipped by its global norm; tensors of one dimension (norms
-//! and biases) are not decayed.
+//! and biases) are not decayed; gradients that are not finite change nothing.
 //!
 //! burn's own clips each tensor by itself, decays norms and biases, and has larger epsilons.
 
-use std::marker::PhantomData;
+use std::{
+    marker::PhantomData,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
 
 use burn::{
-    module::{AutodiffModule, ModuleVisitor, Param, ParamId},
+    module::{AutodiffModule, ModuleVisitor, Param},
     optim::{
         AdamW, AdamWConfig, AdamWState, GradientsParams, LearningRate, MultiGradientsParams,
         Optimizer, SimpleOptimizer, adaptor::OptimizerAdaptor,
@@ -16,7 +22,9 @@ use burn::{
         backend::{AutodiffBackend, Backend},
     },
 };
+use rayon::prelude::*;
 
+use super::guard::Guard;
 use crate::nn::on_host;
 
 /// Decay of the first moment.
@@ -26,12 +34,17 @@ const BETA_2: f32 = 0.98;
 /// What keeps the division from zero.
 const EPSILON: f32 = 1e-8;
 
+/// Numbers that a thread takes at once.
+const CHUNK: usize = 1 << 16;
+
 /// AdamW that decays tensors of two and more dimensions only.
 #[derive(Clone)]
 pub struct GroupedAdamW {
     matrices: AdamW,
     vectors: AdamW,
     weight_decay: f32,
+    /// What the gradients of the step at hand are multiplied by: the bits of an `f32`.
+    factor: Arc<AtomicU32>,
 }
 
 impl GroupedAdamW {
@@ -41,7 +54,16 @@ impl GroupedAdamW {
             matrices: base.clone().with_weight_decay(weight_decay).build(),
             vectors: base.with_weight_decay(0.0).build(),
             weight_decay,
+            factor: Arc::new(AtomicU32::new(1f32.to_bits())),
         }
+    }
+
+    fn set_factor(&self, factor: f32) {
+        self.factor.store(factor.to_bits(), Ordering::Relaxed);
+    }
+
+    fn factor(&self) -> f32 {
+        f32::from_bits(self.factor.load(Ordering::Relaxed))
     }
 
     /// The update in one pass over tensors in the host's memory, where burn's own makes a dozen.
@@ -73,12 +95,21 @@ impl GroupedAdamW {
         let (Ok(values), Ok(firsts), Ok(seconds), Ok(grads)) = slices else {
             unreachable!("the caller checked that all of them are f32");
         };
-        for (((value, m), v), &g) in values.iter_mut().zip(firsts).zip(seconds).zip(grads) {
-            *m = BETA_1 * *m + (1.0 - BETA_1) * g;
-            *v = BETA_2 * *v + (1.0 - BETA_2) * g * g;
-            let delta = (*m / unbias_1) / ((*v / unbias_2).sqrt() + EPSILON);
-            *value = *value * decay - lr * delta;
-        }
+        let factor = self.factor();
+        values
+            .par_chunks_mut(CHUNK)
+            .zip(firsts.par_chunks_mut(CHUNK))
+            .zip(seconds.par_chunks_mut(CHUNK))
+            .zip(grads.par_chunks(CHUNK))
+            .for_each(|(((values, firsts), seconds), grads)| {
+                for (((value, m), v), &g) in values.iter_mut().zip(firsts).zip(seconds).zip(grads) {
+                    let g = g * factor;
+                    *m = BETA_1 * *m + (1.0 - BETA_1) * g;
+                    *v = BETA_2 * *v + (1.0 - BETA_2) * g * g;
+                    let delta = (*m / unbias_1) / ((*v / unbias_2).sqrt() + EPSILON);
+                    *value = *value * decay - lr * delta;
+                }
+            });
         momentum.moment_1 = Tensor::from_data(first, &device);
         momentum.moment_2 = Tensor::from_data(second, &device);
         (Tensor::from_data(value, &device), state)
@@ -102,6 +133,8 @@ impl<B: Backend> SimpleOptimizer<B> for GroupedAdamW {
             }
             state => {
                 let group = if D > 1 { &self.matrices } else { &self.vectors };
+                let factor = self.factor();
+                let grad = if factor == 1.0 { grad } else { grad.mul_scalar(factor) };
                 group.step(lr, tensor, grad, state)
             }
         }
@@ -113,33 +146,34 @@ impl<B: Backend> SimpleOptimizer<B> for GroupedAdamW {
 }
 
 /// The optimizer of the trainer.
+///
+/// Before anything changes, the norm of all gradients is read: one number, the only wait for the
+/// device in a step. Where it is not finite, the step changes neither weights nor moments.
 #[derive(Clone)]
 pub struct CartOptimizer<M: AutodiffModule<B>, B: AutodiffBackend> {
     inner: OptimizerAdaptor<GroupedAdamW, M, B>,
     clip_norm: f64,
+    guard: Option<Arc<Guard>>,
 }
 
 impl<M: AutodiffModule<B>, B: AutodiffBackend> CartOptimizer<M, B> {
     /// An optimizer; a `clip_norm` of 0 does not clip.
     pub fn new(weight_decay: f64, clip_norm: f64) -> Self {
         let adam = GroupedAdamW::new(weight_decay as f32);
-        Self { inner: OptimizerAdaptor::from(adam), clip_norm }
+        Self { inner: OptimizerAdaptor::from(adam), clip_norm, guard: None }
     }
 
-    fn clip(&self, module: &M, grads: GradientsParams) -> GradientsParams {
-        if self.clip_norm == 0.0 {
-            return grads;
-        }
-        let mut norm = SquaredNorm::<B> { grads: &grads, sum: None };
-        module.visit(&mut norm);
-        let Some(sum) = norm.sum else {
-            return grads;
-        };
-        // On the device: no read-back, so no wait.
-        let scale = sum.sqrt().clamp_min(self.clip_norm).recip().mul_scalar(self.clip_norm);
-        let mut scaled = Scaled::<B> { grads, scale, out: GradientsParams::new() };
-        module.visit(&mut scaled);
-        scaled.out
+    /// Asks a guard before every step, and divides gradients by its scale of the loss.
+    pub(super) fn with_guard(self, guard: Arc<Guard>) -> Self {
+        Self { guard: Some(guard), ..self }
+    }
+
+    /// What gradients of this norm, which is finite, are multiplied by.
+    fn factor(&self, norm: f64, loss_scale: f64) -> f32 {
+        let norm = norm / loss_scale;
+        let clip = self.clip_norm > 0.0 && norm > self.clip_norm;
+        let clip = if clip { self.clip_norm / norm } else { 1.0 };
+        (clip / loss_scale) as f32
     }
 }
 
@@ -147,11 +181,19 @@ impl<M: AutodiffModule<B>, B: AutodiffBackend> Optimizer<M, B> for CartOptimizer
     type Record = <OptimizerAdaptor<GroupedAdamW, M, B> as Optimizer<M, B>>::Record;
 
     fn step(&mut self, lr: LearningRate, module: M, grads: GradientsParams) -> M {
-        let grads = self.clip(&module, grads);
+        let loss_scale = self.guard.as_ref().map_or(1.0, |guard| guard.scale());
+        let (norm, grads) = norm::<B, M>(&module, grads);
+        let finite = norm.is_finite();
+        if !self.guard.as_ref().map_or(finite, |guard| guard.allows(finite)) {
+            return module;
+        }
+        self.inner.optim().set_factor(self.factor(norm, loss_scale));
         self.inner.step(lr, module, grads)
     }
 
-    fn step_multi(&mut self, lr: LearningRate, module: M, grads: MultiGradientsParams) -> M {
+    fn step_multi(&mut self, lr: LearningRate, module: M, mut grads: MultiGradientsParams) -> M {
+        // They come in the order of a hash map, which differs from run to run.
+        grads.grads.sort_by_key(|(_, device)| (device.type_id, device.index_id));
         let mut sum = Sum::<B> { grads, out: GradientsParams::new(), backend: PhantomData };
         module.visit(&mut sum);
         let grads = sum.out;
@@ -168,39 +210,60 @@ impl<M: AutodiffModule<B>, B: AutodiffBackend> Optimizer<M, B> for CartOptimizer
     }
 }
 
-/// Sums the squares of all gradients.
-struct SquaredNorm<'a, B: AutodiffBackend> {
-    grads: &'a GradientsParams,
-    sum: Option<Tensor<B::InnerBackend, 1>>,
-}
-
-impl<B: AutodiffBackend> ModuleVisitor<B> for SquaredNorm<'_, B> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        if let Some(grad) = self.grads.get::<B::InnerBackend, D>(param.id) {
-            let squares = grad.square().sum();
-            self.sum = Some(match self.sum.take() {
-                Some(sum) => sum.clone() + squares.to_device(&sum.device()),
-                None => squares,
-            });
-        }
-    }
-}
-
-/// Multiplies all gradients by one number.
-struct Scaled<B: AutodiffBackend> {
+/// The norm of all gradients together, and the gradients.
+fn norm<B: AutodiffBackend, M: AutodiffModule<B>>(
+    module: &M,
     grads: GradientsParams,
-    scale: Tensor<B::InnerBackend, 1>,
-    out: GradientsParams,
+) -> (f64, GradientsParams) {
+    let mut squares = SquaredNorm::<B> { grads, host: 0.0, device: None };
+    module.visit(&mut squares);
+    let device = squares.device.map_or(0.0, |sum| sum.into_data().iter::<f64>().sum());
+    ((squares.host + device).sqrt(), squares.grads)
 }
 
-impl<B: AutodiffBackend> ModuleVisitor<B> for Scaled<B> {
+/// Sums the squares of all gradients.
+struct SquaredNorm<B: AutodiffBackend> {
+    grads: GradientsParams,
+    /// Of tensors in the host's memory.
+    host: f64,
+    /// Of the others.
+    device: Option<Tensor<B::InnerBackend, 1>>,
+}
+
+impl<B: AutodiffBackend> ModuleVisitor<B> for SquaredNorm<B> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        let id: ParamId = param.id;
-        if let Some(grad) = self.grads.remove::<B::InnerBackend, D>(id) {
-            let scale = self.scale.clone().to_device(&grad.device()).reshape([1; D]);
-            self.out.register::<B::InnerBackend, D>(id, grad * scale);
+        let Some(grad) = self.grads.remove::<B::InnerBackend, D>(param.id) else {
+            return;
+        };
+        let device = grad.device();
+        if grad.dtype() == DType::F32 && on_host::<B::InnerBackend>(&device) {
+            let data = grad.into_data();
+            self.host += data.as_slice::<f32>().map_or(f64::NAN, sum_of_squares);
+            let grad = Tensor::<B::InnerBackend, D>::from_data(data, &device);
+            self.grads.register::<B::InnerBackend, D>(param.id, grad);
+            return;
         }
+        let squares = grad.clone().square().sum();
+        self.grads.register::<B::InnerBackend, D>(param.id, grad);
+        self.device = Some(match self.device.take() {
+            Some(sum) => sum.clone() + squares.to_device(&sum.device()),
+            None => squares,
+        });
     }
+}
+
+/// The sum of squares, the same for any number of threads.
+fn sum_of_squares(values: &[f32]) -> f64 {
+    let chunk = |values: &[f32]| {
+        let mut lanes = [0f32; 16];
+        let whole = values.chunks_exact(lanes.len());
+        let rest: f32 = whole.remainder().iter().map(|v| v * v).sum();
+        for run in whole {
+            lanes.iter_mut().zip(run).for_each(|(lane, v)| *lane += v * v);
+        }
+        lanes.iter().map(|&lane| f64::from(lane)).sum::<f64>() + f64::from(rest)
+    };
+    values.par_chunks(CHUNK).map(chunk).collect::<Vec<f64>>().into_iter().sum()
 }
 
 /// Sums the gradients of several devices.
@@ -237,26 +300,48 @@ mod tests {
         GradientsParams::from_grads(loss.backward(), linear)
     }
 
+    fn parts(linear: &Linear<A>, grads: &GradientsParams) -> (Tensor<Flex, 2>, Tensor<Flex, 1>) {
+        let bias = linear.bias.as_ref().unwrap().id;
+        (grads.get(linear.weight.id).unwrap(), grads.get(bias).unwrap())
+    }
+
     #[test]
     fn the_norm_over_all_tensors_is_clipped_and_small_gradients_stay() {
         let linear = WeightInit::new(1).linear::<A>(3, 2, &Default::default());
         let optimizer = CartOptimizer::<Linear<A>, A>::new(0.0, 1.0);
         for scale in [10.0, 1e-3] {
             let before = grads(&linear, scale);
-            let weight = before.get::<Flex, 2>(linear.weight.id).unwrap();
-            let bias = before.get::<Flex, 1>(linear.bias.as_ref().unwrap().id).unwrap();
-            let norm = |w: Tensor<Flex, 2>, b: Tensor<Flex, 1>| {
-                f64::from((w.square().sum() + b.square().sum()).sqrt().into_scalar())
-            };
-            let full = norm(weight.clone(), bias);
-            let clipped = optimizer.clip(&linear, before);
-            let after = norm(
-                clipped.get(linear.weight.id).unwrap(),
-                clipped.get(linear.bias.as_ref().unwrap().id).unwrap(),
-            );
-            assert_eq!(full > 1.0, scale > 1.0);
-            approx::assert_relative_eq!(after, full.min(1.0), max_relative = 1e-5);
+            let (weight, bias) = parts(&linear, &before);
+            let expected =
+                f64::from((weight.square().sum() + bias.square().sum()).sqrt().into_scalar());
+            let (norm, _) = norm::<A, _>(&linear, before);
+            approx::assert_relative_eq!(norm, expected, max_relative = 1e-6);
+            for loss_scale in [1.0, 1024.0] {
+                let factor = f64::from(optimizer.factor(norm * loss_scale, loss_scale));
+                let clipped = norm * loss_scale * factor;
+                assert_eq!(norm > 1.0, scale > 1.0);
+                approx::assert_relative_eq!(clipped, norm.min(1.0), max_relative = 1e-6);
+            }
         }
+        let many: Vec<f32> = (0..200_003).map(|i| (i as f32 * 0.37).sin()).collect();
+        let naive: f64 = many.iter().map(|&v| f64::from(v).powi(2)).sum();
+        approx::assert_relative_eq!(sum_of_squares(&many), naive, max_relative = 1e-5);
+    }
+
+    #[test]
+    fn gradients_that_are_not_finite_change_neither_weights_nor_moments() {
+        let start = WeightInit::new(1).linear::<A>(3, 2, &Default::default());
+        let run = |scales: &[f32]| {
+            let mut optimizer = CartOptimizer::<Linear<A>, A>::new(0.1, 1.0);
+            scales.iter().fold(start.clone(), |linear, &scale| {
+                let grads = grads(&linear, scale);
+                optimizer.step(0.1, linear, grads)
+            })
+        };
+        let whole = run(&[1.0, 0.5, 2.0]);
+        let skipping = run(&[f32::NAN, 1.0, f32::INFINITY, 0.5, f32::NAN, 2.0]);
+        assert_eq!(whole.weight.val().to_data(), skipping.weight.val().to_data());
+        assert!(whole.weight.val().to_data().iter::<f32>().all(f32::is_finite));
     }
 
     /// Twin: burn's own AdamW, step by step.

@@ -8,15 +8,16 @@ use std::{
     fmt,
     path::PathBuf,
     sync::{
-        Arc, Mutex,
+        Arc, Condvar, Mutex,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use burn::{
     tensor::backend::Backend,
     train::{
-        EarlyStoppingStrategy,
+        EarlyStoppingStrategy, Interrupter,
         checkpoint::{CheckpointingAction, CheckpointingStrategy},
         metric::store::EventStoreClient,
     },
@@ -25,8 +26,9 @@ use burn::{
 use super::{
     RoundSummary, StopFlag, StopReason, TrainEvent,
     checkpoint::{SavedRound, TrainState},
-    loader::Position,
+    guard::Guard,
     metric::Listener,
+    position::{Position, rank},
 };
 use crate::{error::Result, model::Cart};
 
@@ -164,6 +166,7 @@ pub(super) struct KeepBest {
     pub(super) rounds: Arc<Mutex<Rounds>>,
     pub(super) position: Position,
     pub(super) diverged: Arc<AtomicBool>,
+    pub(super) guard: Arc<Guard>,
     pub(super) folder: PathBuf,
     pub(super) state: TrainState,
     /// An error that the learner has no place for.
@@ -178,11 +181,13 @@ impl CheckpointingStrategy for KeepBest {
     ) -> Vec<CheckpointingAction> {
         let mut rounds = self.rounds.lock().unwrap_or_else(|e| e.into_inner());
         rounds.close(round);
-        if self.diverged.load(Ordering::Relaxed) {
+        // After a bad step the weights may be what is wrong: the checkpoints before are kept.
+        if self.diverged.load(Ordering::Relaxed) || self.guard.in_a_row() > 0 {
             return Vec::new();
         }
         let state = &mut self.state;
-        state.checkpoints.push(SavedRound { round, step: self.position.step() });
+        let scale = self.guard.saved_scale();
+        state.checkpoints.push(SavedRound { round, step: self.position.step(), scale });
         state.history = rounds.history().to_vec();
         state.best_round = rounds.best_round();
         let newest = state.checkpoints.len().saturating_sub(2);
@@ -209,10 +214,42 @@ pub(super) struct StopRule {
     pub(super) failure: Arc<Mutex<Result<()>>>,
     pub(super) patience: usize,
     pub(super) reason: Arc<Mutex<StopReason>>,
+    pub(super) interrupter: Interrupter,
+    pub(super) verdict: Arc<Verdict>,
 }
 
-impl EarlyStoppingStrategy for StopRule {
-    fn should_stop(&mut self, round: usize, _store: &EventStoreClient) -> bool {
+/// The last round that was decided on, and whether training stops after it: for devices with
+/// training loops of their own, of which only the first validates.
+#[derive(Default)]
+pub(super) struct Verdict {
+    last: Mutex<(usize, bool)>,
+    given: Condvar,
+}
+
+impl Verdict {
+    fn give(&self, round: usize, stop: bool) {
+        *self.last.lock().unwrap_or_else(|e| e.into_inner()) = (round, stop);
+        self.given.notify_all();
+    }
+
+    fn wait_for(&self, round: usize, give_up: impl Fn() -> bool) -> bool {
+        let mut last = self.last.lock().unwrap_or_else(|e| e.into_inner());
+        while last.0 < round {
+            if give_up() {
+                return true;
+            }
+            let wait = Duration::from_millis(50);
+            last = match self.given.wait_timeout(last, wait) {
+                Ok((last, _)) => last,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+        }
+        last.1
+    }
+}
+
+impl StopRule {
+    fn decide(&self, round: usize) -> bool {
         let mut rounds = self.rounds.lock().unwrap_or_else(|e| e.into_inner());
         rounds.close(round);
         let mut reason = self.reason.lock().unwrap_or_else(|e| e.into_inner());
@@ -229,5 +266,34 @@ impl EarlyStoppingStrategy for StopRule {
             return true;
         }
         false
+    }
+}
+
+impl EarlyStoppingStrategy for StopRule {
+    fn should_stop(&mut self, round: usize, _store: &EventStoreClient) -> bool {
+        if rank() > 0 {
+            return self.verdict.wait_for(round, || self.interrupter.should_stop());
+        }
+        let stop = self.decide(round);
+        self.verdict.give(round, stop);
+        stop
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_reaches_those_who_wait_for_it() {
+        let verdict = Arc::new(Verdict::default());
+        let other = verdict.clone();
+        let waiting =
+            std::thread::spawn(move || (other.wait_for(1, || false), other.wait_for(2, || false)));
+        verdict.give(1, false);
+        std::thread::sleep(Duration::from_millis(10));
+        verdict.give(2, true);
+        assert!(waiting.join().unwrap().1);
+        assert!(verdict.wait_for(3, || true));
     }
 }

@@ -19,13 +19,20 @@ pub struct WarmupCosine {
     warmup: usize,
     steps: usize,
     last_share: f64,
-    step: usize,
+    calls: usize,
+    per_step: usize,
 }
 
 impl WarmupCosine {
     /// A schedule over `steps` steps, of which `warmup` rise.
     pub fn new(peak: f64, warmup: usize, steps: usize, last_share: f64) -> Self {
-        Self { peak, warmup, steps, last_share, step: 0 }
+        Self { peak, warmup, steps, last_share, calls: 0, per_step: 1 }
+    }
+
+    /// A schedule that is asked several times in each step, as burn-train's distributed strategy
+    /// does: once for every device.
+    pub fn with_calls(self, per_step: usize) -> Self {
+        Self { per_step: per_step.max(1), ..self }
     }
 }
 
@@ -33,8 +40,8 @@ impl LrScheduler for WarmupCosine {
     type Record<B: Backend> = usize;
 
     fn step(&mut self) -> f64 {
-        let step = self.step;
-        self.step += 1;
+        let step = self.calls / self.per_step;
+        self.calls += 1;
         if step < self.warmup {
             return self.peak * (step + 1) as f64 / self.warmup as f64;
         }
@@ -45,11 +52,11 @@ impl LrScheduler for WarmupCosine {
     }
 
     fn to_record<B: Backend>(&self) -> Self::Record<B> {
-        self.step
+        self.calls
     }
 
     fn load_record<B: Backend>(mut self, record: Self::Record<B>) -> Self {
-        self.step = record;
+        self.calls = record;
         self
     }
 }
@@ -72,5 +79,8 @@ mod tests {
         let record = half.to_record::<Flex>();
         let mut resumed = WarmupCosine::new(1.0, 3, 20, 0.1).load_record::<Flex>(record);
         assert_eq!(resumed.step(), rates[7]);
+        let mut thrice = WarmupCosine::new(1.0, 3, 20, 0.1).with_calls(3);
+        let asked: Vec<f64> = (0..30).map(|_| thrice.step()).collect();
+        assert!(asked.iter().enumerate().all(|(call, rate)| *rate == rates[call / 3]));
     }
 }

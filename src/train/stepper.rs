@@ -3,13 +3,20 @@
 use std::sync::{Arc, Mutex, atomic::AtomicBool};
 
 use burn::{
+    module::Module,
     tensor::backend::AutodiffBackend,
     train::{Learner, LearningComponentsMarker, TrainOutput},
 };
 
 use super::{
     CartLearner, CartOptimizer, StepOutput, TrainBatch, TrainConfig, WarmupCosine,
-    learner::Context, loader::Position, rounds::Rounds,
+    devices::Together,
+    freeze::Frozen,
+    guard::{Guard, LossScale},
+    learner::Context,
+    metric::{Listener, Reporter},
+    position::Position,
+    rounds::Rounds,
 };
 use crate::{error::Result, model::Cart, trie::Trie};
 
@@ -20,7 +27,8 @@ type Components<B> =
 /// Trains a step at a time, through burn-train's learner with the parts of the
 /// [`Trainer`](super::Trainer): for measurements, tests and loops of one's own.
 ///
-/// Batches, validation, checkpoints and the guard against divergence are left to the caller.
+/// Batches, validation and checkpoints are left to the caller, as is what to do about steps that are
+/// not finite; those change nothing here either.
 ///
 /// # Example
 /// ```
@@ -37,11 +45,9 @@ type Components<B> =
 /// let trie = Arc::new(Trie::build(&identifiers, &vocabulary)?);
 /// let cart = CartConfig::new(10, vocabulary).init::<Training>(&device)?;
 /// let mut stepper = Stepper::new(cart, trie.clone(), &TrainConfig::default(), 100)?;
-/// let batch = TrainBatch {
-///     queries: QueryBatch::new(&[[4, 5], [6, 7]], 0, &device)?,
-///     targets: TargetBatch::new(&[0, 1], &identifiers, &trie, &device),
-///     seed: 1,
-/// };
+/// let queries = QueryBatch::new(&[[4, 5], [6, 7]], 0, &device)?;
+/// let targets = TargetBatch::new(&[0, 1], &identifiers, &trie, &device);
+/// let batch = TrainBatch::new(queries, targets, 1);
 /// println!("{}", stepper.step(batch).loss());
 /// # Ok::<(), cart_retrieval::Error>(())
 /// ```
@@ -52,22 +58,31 @@ pub struct Stepper<B: AutodiffBackend> {
 impl<B: AutodiffBackend> Stepper<B> {
     /// Prepares to train a network for `steps` steps, over which the learning rate is scheduled.
     ///
-    /// Of the settings, batch size, epochs, word dropout and validation are not used.
+    /// Of the settings, batch size, epochs, word dropout, the cache of frozen layers and validation
+    /// are not used.
     ///
     /// # Errors
-    /// As [`TrainConfig::validate`].
+    /// As [`TrainConfig::validate`]; [`Error::Config`](crate::Error::Config) for a precision that
+    /// the device does not have and for more frozen layers than the encoder has.
     pub fn new(cart: Cart<B>, trie: Arc<Trie>, config: &TrainConfig, steps: usize) -> Result<Self> {
         config.validate(trie.levels())?;
-        let rounds = Rounds::new(Position::new(0, steps, 1), Arc::new(|_| ()), 0);
-        let context = Context {
-            loss: config.loss.clone(),
-            beam: config.validation_beam,
-            trie,
-            rounds: Arc::new(Mutex::new(rounds)),
-            diverged: Arc::new(AtomicBool::new(false)),
-        };
+        let cart = config.freeze.apply(cart)?;
+        if let Some(device) = cart.devices().first() {
+            config.precision.check::<B>(device)?;
+        }
+        let position = Position::new(0, steps, 1);
+        let listener: Listener = Arc::new(|_| ());
+        let rounds = Arc::new(Mutex::new(Rounds::new(position.clone(), listener.clone(), 0)));
+        let scale = config.precision.scales_loss().then(LossScale::default);
+        let diverged = Arc::new(AtomicBool::new(false));
+        let guard = Guard::new(usize::MAX, scale, diverged, position.clone(), listener);
+        let guard = Arc::new(guard);
+        let frozen = Frozen::new(config.freeze, config.precision, &cart, |_| None)?;
+        let reporter = Reporter::new(None, position);
+        let together = Together::alone();
+        let context = Context::new(config, trie, rounds, guard.clone(), reporter, frozen, together);
         let learner = CartLearner::new(cart, Arc::new(context));
-        let optimizer = CartOptimizer::new(config.weight_decay, config.clip_norm);
+        let optimizer = CartOptimizer::new(config.weight_decay, config.clip_norm).with_guard(guard);
         let schedule = WarmupCosine::new(
             config.learning_rate,
             config.warmup_steps(steps),

@@ -2,35 +2,40 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, atomic::AtomicBool, atomic::Ordering},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Instant,
 };
 
 use burn::{
-    module::Module,
-    optim::Optimizer,
-    record::{Record, Recorder},
+    module::AutodiffModule,
     tensor::backend::{AutodiffBackend, Backend},
     train::{
         ExecutionStrategy, Interrupter, Learner, SupervisedTraining, logger::InMemoryMetricLogger,
     },
 };
-use serde_json::json;
-use sha2::{Digest, Sha256};
 
 use super::{
-    AtomicRecorder, CartLearner, CartOptimizer, RoundSummary, StopFlag, StopReason, TrainConfig,
-    TrainEvent, TrainingData, WarmupCosine,
-    checkpoint::{TrainState, file},
+    AtomicRecorder, CartLearner, CartOptimizer, Placement, RoundSummary, StopFlag, StopReason,
+    TrainConfig, TrainEvent, TrainingData, WarmupCosine,
+    cache::LayerCache,
+    checkpoint::TrainState,
+    devices::Together,
+    freeze::Frozen,
+    guard::Guard,
     learner::Context,
-    loader::{Position, TrainLoader, ValidLoader},
-    metric::{EventRenderer, Listener, LossValue, MeanMetric, RecallValue},
+    loader::{At, TrainLoader, ValidLoader},
+    memory::or_out_of_memory,
+    metric::{Listener, LossValue, MeanMetric, RecallValue, Reporter, SilentRenderer},
+    position::{Position, Share},
+    resume::{self, check_readable, identity, prepare},
     rounds::{KeepBest, Rounds, StopRule},
 };
 use crate::{
     error::{Error, Result},
     model::Cart,
-    storage::{NamedTensors, hex},
 };
 
 /// Trains a network.
@@ -48,12 +53,13 @@ use crate::{
 /// # }
 /// ```
 pub struct Trainer {
-    config: TrainConfig,
+    pub(super) config: TrainConfig,
     folder: Option<PathBuf>,
     resume: bool,
     stop: StopFlag,
     listener: Listener,
     dashboard: bool,
+    pub(super) placement: Placement,
 }
 
 /// What a training gives.
@@ -81,6 +87,7 @@ impl Trainer {
             stop: StopFlag::new(),
             listener: Arc::new(|_| ()),
             dashboard: false,
+            placement: Placement::Main,
         }
     }
 
@@ -119,24 +126,37 @@ impl Trainer {
     /// - [`Error::Config`] for settings out of range.
     /// - [`Error::Checkpoint`] when the folder holds another training, or one that was not to be
     ///   resumed, or when a checkpoint cannot be written or read.
-    /// - [`Error::Training`] when the loss is no longer a number.
+    /// - [`Error::Training`] when loss or gradients were not finite for
+    ///   [`TrainConfig::max_bad_steps`] steps in a row, or when the device ran out of memory.
     pub fn fit<B: AutodiffBackend>(
         &self,
         model: Cart<B>,
         data: &TrainingData,
         device: &B::Device,
     ) -> Result<Trained<B::InnerBackend>> {
+        self.fit_devices(model, data, std::slice::from_ref(device))
+    }
+
+    /// Trains; `main` is the first device of the strategy.
+    pub(super) fn run<B: AutodiffBackend>(
+        &self,
+        model: Cart<B>,
+        data: &TrainingData,
+        main: &B::Device,
+        strategy: ExecutionStrategy<B>,
+        together: Together,
+    ) -> Result<Trained<B::InnerBackend>> {
         let started = Instant::now();
         let config = Arc::new(self.config.clone());
         config.validate(data.trie().levels())?;
+        config.precision.check::<B>(main)?;
         let steps = config.epochs * data.steps_per_epoch(&config);
-        let run = json!({
-            "config": &*config, "pairs": data.pairs(), "validation": data.valid_pairs(),
-            "candidates": data.trie().len(), "vocabulary": data.trie().vocabulary(),
-            "parameters": model.num_params(), "data": data.digest(),
-            "initial weights": digest::<B>(&model)?,
-        });
-        let state = self.prepare_folder(run)?;
+        let run = identity::<B>(&config, &model, data, together.devices)?;
+        let model = config.freeze.apply(model)?;
+        let state = match &self.folder {
+            Some(folder) => Some(prepare(folder, run, self.resume)?),
+            None => None,
+        };
         let resumed = match (&self.folder, &state) {
             (Some(folder), Some(state)) => state.newest(folder),
             _ => None,
@@ -147,54 +167,76 @@ impl Trainer {
         let rounds = Rounds::new(position.clone(), self.listener.clone(), expected);
         let rounds = Arc::new(Mutex::new(rounds));
         let diverged = Arc::new(AtomicBool::new(false));
-        let context = Arc::new(Context {
-            loss: config.loss.clone(),
-            beam: config.validation_beam,
-            trie: data.trie().clone(),
-            rounds: rounds.clone(),
-            diverged: diverged.clone(),
-        });
+        let scale = resumed.as_ref().and_then(|(saved, _)| saved.scale);
+        let scale = config.precision.scales_loss().then(|| scale.unwrap_or_default());
+        let guard = Arc::new(Guard::new(
+            config.max_bad_steps,
+            scale,
+            diverged.clone(),
+            position.clone(),
+            self.listener.clone(),
+        ));
+        let listener = (!self.dashboard).then(|| self.listener.clone());
+        let encoder = model.encoder();
+        let cache = |layers| {
+            let train = data.train.clone();
+            LayerCache::new(config.frozen_cache, train, data.padding, encoder, layers)
+        };
+        let frozen = Frozen::new(config.freeze, config.precision, &model, cache)?;
+        let kept = frozen.as_ref().map_or(0, Frozen::kept);
+        let reporter = Reporter::new(listener, position.clone());
+        let context = Arc::new(Context::new(
+            &config,
+            data.trie().clone(),
+            rounds.clone(),
+            guard.clone(),
+            reporter,
+            frozen,
+            together,
+        ));
         let learner = CartLearner::new(model, context);
         let optimizer =
-            CartOptimizer::<CartLearner<B>, B>::new(config.weight_decay, config.clip_norm);
+            CartOptimizer::<CartLearner<B>, B>::new(config.weight_decay, config.clip_norm)
+                .with_guard(guard.clone());
         if let (Some(folder), Some((saved, history))) = (&self.folder, resumed) {
             let best = state.as_ref().and_then(|state| state.best_round);
-            check_readable::<B>(folder, saved.round, device)?;
+            check_readable::<B>(folder, saved.round, &learner, main)?;
             let best = match best.filter(|&best| best <= saved.round) {
                 Some(best) => {
-                    let path = file(folder, "model", best);
-                    let record = AtomicRecorder::default().load(path, device).map_err(|e| {
-                        Error::checkpoint(
-                            format!("round {best}, the best so far"),
-                            "a whole checkpoint",
-                            e.to_string(),
-                            "restore its files, or train again in another folder",
-                        )
-                    })?;
-                    Some((best, learner.clone().load_record(record).into_cart()))
+                    let cart = resume::model(folder, best, &learner, main)?;
+                    Some((best, cart.valid()))
                 }
                 None => None,
             };
             rounds.lock().unwrap_or_else(|e| e.into_inner()).restore(history, best);
         }
         (self.listener)(TrainEvent::Started { step, steps });
+        if config.frozen_cache.mebibytes > 0 {
+            (self.listener)(TrainEvent::Cached { pairs: kept, of: data.pairs() });
+        }
         let warmup = config.warmup_steps(steps);
-        let schedule = WarmupCosine::new(config.learning_rate, warmup, steps, config.final_rate);
-        let train = TrainLoader::<B>::new(
-            data.clone(),
-            config.clone(),
-            position.clone(),
-            self.stop.clone(),
-            diverged.clone(),
-            device.clone(),
-        );
+        let schedule = WarmupCosine::new(config.learning_rate, warmup, steps, config.final_rate)
+            .with_calls(if together.distributed { together.devices } else { 1 });
+        let interrupter = Interrupter::new();
+        let train = TrainLoader::<B> {
+            data: data.clone(),
+            config: config.clone(),
+            position: position.clone(),
+            stop: self.stop.clone(),
+            device: main.clone(),
+            diverged: diverged.clone(),
+            interrupter: interrupter.clone(),
+            share: Share::first(together.devices, together.distributed),
+            at: At::new(&position),
+            order: Arc::default(),
+        };
         let valid = ValidLoader::<B::InnerBackend> {
             data: data.clone(),
             limit: config.validation_queries,
             stop: self.stop.clone(),
-            device: device.clone(),
+            diverged: diverged.clone(),
+            device: main.clone(),
         };
-        let interrupter = Interrupter::new();
         let failure = Arc::new(Mutex::new(Ok(())));
         let reason = Arc::new(Mutex::new(StopReason::Finished));
         let stop_rule = StopRule {
@@ -204,6 +246,8 @@ impl Trainer {
             failure: failure.clone(),
             patience: config.patience,
             reason: reason.clone(),
+            interrupter: interrupter.clone(),
+            verdict: Arc::default(),
         };
         let folder = self.folder.clone().unwrap_or_default();
         let mut training = SupervisedTraining::new(&folder, Arc::new(train), Arc::new(valid))
@@ -212,7 +256,7 @@ impl Trainer {
             .metric_valid_numeric(MeanMetric::<RecallValue>::default())
             .with_application_logger(None)
             .with_interrupter(interrupter.clone())
-            .with_training_strategy(ExecutionStrategy::SingleDevice(device.clone()).into())
+            .with_training_strategy(strategy.into())
             .num_epochs(round + position.rounds_left())
             .early_stopping(stop_rule);
         training = match state {
@@ -226,6 +270,7 @@ impl Trainer {
                     rounds: rounds.clone(),
                     position: position.clone(),
                     diverged: diverged.clone(),
+                    guard: guard.clone(),
                     folder,
                     state,
                     failure: failure.clone(),
@@ -238,14 +283,14 @@ impl Trainer {
             None => training.with_metric_logger(InMemoryMetricLogger::default()),
         };
         if !self.dashboard {
-            training =
-                training.renderer(EventRenderer::new(self.listener.clone(), position.clone()));
+            training = training.renderer(SilentRenderer);
         }
         let last = if position.step() >= steps {
             // The training in the folder was finished: nothing is left to run.
             None
         } else {
-            Some(training.launch(Learner::new(learner, optimizer, schedule)).model.cart)
+            let learner = Learner::new(learner, optimizer, schedule);
+            Some(or_out_of_memory(|| training.launch(learner))?.model.cart)
         };
 
         std::mem::replace(&mut *failure.lock().unwrap_or_else(|e| e.into_inner()), Ok(()))?;
@@ -264,11 +309,17 @@ impl Trainer {
             *reason.lock().unwrap_or_else(|e| e.into_inner()) = StopReason::Interrupted;
         }
         if diverged.load(Ordering::Relaxed) {
+            let found = match guard.in_a_row() {
+                steps if steps >= config.max_bad_steps => {
+                    format!("NaN or infinity in {steps} steps in a row, which were left out")
+                }
+                _ => "NaN or infinity in the validation".to_string(),
+            };
             return Err(Error::training(
                 format!("step {}", position.step()),
-                "a finite loss",
-                "NaN or infinity",
-                "lower the learning rate or raise the warm-up; the last checkpoint is kept",
+                "a finite loss and finite gradients",
+                found,
+                "lower the learning rate or raise the warm-up; the last good checkpoint is kept",
             ));
         }
         let mut rounds = rounds.lock().unwrap_or_else(|e| e.into_inner());
@@ -291,84 +342,4 @@ impl Trainer {
             seconds: started.elapsed().as_secs_f64(),
         })
     }
-
-    /// Makes the folder, or finds the training in it that is to be resumed.
-    fn prepare_folder(&self, run: serde_json::Value) -> Result<Option<TrainState>> {
-        let Some(folder) = &self.folder else {
-            return Ok(None);
-        };
-        std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
-        if !TrainState::exists(folder) {
-            let mut entries =
-                std::fs::read_dir(folder).map_err(|e| Error::io("read", folder, e))?;
-            if let Some(Ok(entry)) = entries.next() {
-                return Err(Error::checkpoint(
-                    folder.display().to_string(),
-                    "an empty folder or one with a training",
-                    format!("{:?} in it", entry.file_name()),
-                    "choose another folder",
-                ));
-            }
-            let state = TrainState::new(run);
-            state.write(folder)?;
-            return Ok(Some(state));
-        }
-        if !self.resume {
-            return Err(Error::checkpoint(
-                folder.display().to_string(),
-                "no training in it yet",
-                "one",
-                "resume it, or choose another folder",
-            ));
-        }
-        let state = TrainState::read(folder)?;
-        if let Some((key, then)) =
-            state.run.as_object().and_then(|then| then.iter().find(|(key, v)| run[*key] != **v))
-        {
-            return Err(Error::checkpoint(
-                format!("{}, {key}", folder.display()),
-                format!("{} as when it began", then),
-                run[key].to_string(),
-                "resume with the same settings and data, or train in another folder",
-            ));
-        }
-        Ok(Some(state))
-    }
-}
-
-/// SHA-256 of all weights, in hexadecimal.
-fn digest<B: Backend>(model: &Cart<B>) -> Result<String> {
-    let mut tensors = NamedTensors::new();
-    tensors.insert_module::<B, _>("", model)?;
-    Ok(hex(&Sha256::digest(tensors.to_bytes(&[])?)))
-}
-
-/// Reads what the learner is about to read, which would panic where this is an error.
-fn check_readable<B: AutodiffBackend>(
-    folder: &Path,
-    round: usize,
-    device: &B::Device,
-) -> Result<()> {
-    type Optim<B> = <CartOptimizer<CartLearner<B>, B> as Optimizer<CartLearner<B>, B>>::Record;
-    fn read<B: Backend, R: Record<B>>(path: PathBuf, device: &B::Device) -> Result<()> {
-        let shown = path.with_extension("mpk").display().to_string();
-        // A corrupt file can make the reader panic as well as fail.
-        let read = std::panic::AssertUnwindSafe(|| {
-            Recorder::<B>::load::<R>(&AtomicRecorder::default(), path, device).map(|_| ())
-        });
-        let found = match std::panic::catch_unwind(read) {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "bytes that cannot be read".to_string(),
-        };
-        Err(Error::checkpoint(
-            shown,
-            "a whole checkpoint of this model",
-            found,
-            "delete that round's files to resume from the one before",
-        ))
-    }
-    read::<B, <CartLearner<B> as Module<B>>::Record>(file(folder, "model", round), device)?;
-    read::<B, Optim<B>>(file(folder, "optim", round), device)?;
-    read::<B, usize>(file(folder, "scheduler", round), device)
 }

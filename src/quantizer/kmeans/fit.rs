@@ -9,7 +9,9 @@ use rayon::prelude::*;
 use super::{HostSearch, KMeans, KMeansConfig, NearestCentre, init::first_centres};
 use crate::{
     error::{Error, Result},
-    quantizer::rows::{RowKey, check_rows, distinct_rows},
+    quantizer::rows::{
+        RowSource, add_rows, check_rows, find_distinct, for_blocks, read_checked, row_bits,
+    },
 };
 
 /// News from a running fit.
@@ -114,14 +116,63 @@ impl KMeansConfig {
     ) -> Result<KMeans> {
         self.validate()?;
         check_rows(rows, dim, 0)?;
-        check_enough(self.k, rows, dim)?;
+        self.fit_all(&(rows, dim), engine, progress)
+    }
+
+    /// Fits centres to rows that are read block by block, once for each iteration.
+    ///
+    /// The result is that of [`KMeansConfig::fit`] on the same rows, bit for bit. In memory are one
+    /// block of `batch_rows` rows, the rows that seeding looks at (the field `seeding_rows`) and
+    /// 8 bytes a row. [`KMeansConfig::fit_minibatch`] needs fewer passes.
+    ///
+    /// # Errors
+    /// As [`KMeansConfig::fit`], and whatever the source returns.
+    ///
+    /// # Example
+    /// ```
+    /// use cart_retrieval::quantizer::KMeansConfig;
+    /// let rows = [0.0, 1.0, 10.0, 11.0];
+    /// let source = (rows.as_slice(), 1); // or a `ShardedFeatures`
+    /// let config = KMeansConfig::new(2);
+    /// assert_eq!(config.fit_source(&source)?, config.fit(&rows, 1)?);
+    /// # Ok::<(), cart_retrieval::Error>(())
+    /// ```
+    pub fn fit_source(&self, source: &dyn RowSource) -> Result<KMeans> {
+        let go_on = &mut |_| ControlFlow::Continue(());
+        self.fit_source_with_engine(source, &HostSearch, go_on)
+    }
+
+    /// Fits centres block by block with another engine, and reports every step.
+    ///
+    /// # Errors
+    /// As [`KMeansConfig::fit_source`], and [`Error::Interrupted`] when `progress` answers `Break`.
+    pub fn fit_source_with_engine(
+        &self,
+        source: &dyn RowSource,
+        engine: &dyn NearestCentre,
+        progress: &mut dyn FnMut(KMeansEvent) -> ControlFlow<()>,
+    ) -> Result<KMeans> {
+        self.validate()?;
+        if let Some(rows) = source.as_slice() {
+            check_rows(rows, source.dim(), 0)?;
+        }
+        self.fit_all(source, engine, progress)
+    }
+
+    fn fit_all(
+        &self,
+        source: &dyn RowSource,
+        engine: &dyn NearestCentre,
+        progress: Progress<'_>,
+    ) -> Result<KMeans> {
+        check_enough(self.k, source)?;
         let mut best: Option<KMeans> = None;
         for restart in 0..self.restarts {
             let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
             rng.set_stream(restart as u64);
-            let centres = first_centres(self, rows, dim, &mut rng);
+            let centres = first_centres(self, source, &mut rng)?;
             tell(progress, KMeansEvent::Started { restart, restarts: self.restarts })?;
-            let fitted = lloyd(self, rows, dim, centres, restart, engine, progress)?;
+            let fitted = lloyd(self, source, centres, restart, engine, progress)?;
             if best.as_ref().is_none_or(|best| fitted.inertia < best.inertia) {
                 best = Some(fitted);
             }
@@ -131,12 +182,12 @@ impl KMeansConfig {
 }
 
 /// Checks that there are k distinct rows to make centres of.
-pub(super) fn check_enough(k: usize, rows: &[f32], dim: usize) -> Result<()> {
-    let n = rows.len() / dim;
+fn check_enough(k: usize, source: &dyn RowSource) -> Result<()> {
+    let (n, dim) = (source.len(), source.dim());
     let (what, found) = if n < k {
         ("rows", n)
     } else {
-        match distinct_rows(rows, dim, k) {
+        match find_distinct(source, Vec::new(), k)?.len() / dim {
             distinct if distinct < k => ("distinct rows", distinct),
             _ => return Ok(()),
         }
@@ -162,26 +213,35 @@ pub(super) fn tell(progress: Progress<'_>, event: KMeansEvent) -> Result<()> {
     }
 }
 
-/// Lloyd's iteration from given centres.
+/// Lloyd's iteration from given centres, one pass over the rows for each update.
 fn lloyd(
     config: &KMeansConfig,
-    rows: &[f32],
-    dim: usize,
+    source: &dyn RowSource,
     mut centres: Vec<f32>,
     restart: usize,
     engine: &dyn NearestCentre,
     progress: Progress<'_>,
 ) -> Result<KMeans> {
-    let n = rows.len() / dim;
+    let (n, dim, max_iterations) = (source.len(), source.dim(), config.max_iterations);
     let (mut index, mut distance) = (vec![0; n], vec![0.0; n]);
+    let mut sums = Sums::new(config.k, dim);
+    let mut buffer = Vec::new();
     let mut previous = f64::INFINITY;
     let mut reseeded = 0;
     let mut iteration = 0;
     loop {
-        engine.nearest(rows, dim, &centres, &mut index, &mut distance)?;
+        sums.clear();
+        for_blocks(source, config.batch_rows, &mut buffer, |range, rows| {
+            let (index, distance) = (&mut index[range.clone()], &mut distance[range]);
+            engine.nearest(rows, dim, &centres, index, distance)?;
+            // The last pass only measures.
+            if iteration < max_iterations {
+                sums.add(rows, index);
+            }
+            Ok(())
+        })?;
         // One fixed order, whatever the number of threads.
         let inertia: f64 = distance.iter().map(|&d| f64::from(d)).sum();
-        let max_iterations = config.max_iterations;
         let event =
             KMeansEvent::Iteration { restart, iteration, max_iterations, inertia, reseeded };
         tell(progress, event)?;
@@ -189,8 +249,15 @@ fn lloyd(
         if iteration == max_iterations || (iteration > 0 && settled) {
             return Ok(KMeans { centres, dim, inertia, iterations: iteration });
         }
-        reseeded = fill_empty(rows, dim, centres.len() / dim, &mut index, &distance);
-        move_centres(rows, dim, &index, &mut centres);
+        reseeded = fill_empty(source, &sums.counts, &mut index, &distance)?;
+        if reseeded > 0 {
+            sums.clear();
+            for_blocks(source, config.batch_rows, &mut buffer, |range, rows| {
+                sums.add(rows, &index[range]);
+                Ok(())
+            })?;
+        }
+        sums.means(&mut centres);
         previous = inertia;
         iteration += 1;
     }
@@ -199,56 +266,85 @@ fn lloyd(
 /// Gives each empty cluster the row farthest from its centre; returns how many were filled.
 ///
 /// Rows are taken from clusters that keep another one, and no two alike.
-fn fill_empty(rows: &[f32], dim: usize, k: usize, index: &mut [u32], distance: &[f32]) -> usize {
-    let mut counts = vec![0_usize; k];
-    for &i in &*index {
-        counts[i as usize] += 1;
-    }
-    let empty: Vec<usize> = (0..k).filter(|&cluster| counts[cluster] == 0).collect();
+fn fill_empty(
+    source: &dyn RowSource,
+    counts: &[usize],
+    index: &mut [u32],
+    distance: &[f32],
+) -> Result<usize> {
+    let empty: Vec<usize> = (0..counts.len()).filter(|&cluster| counts[cluster] == 0).collect();
     if empty.is_empty() {
-        return 0;
+        return Ok(0);
     }
+    let mut counts = counts.to_vec();
     let mut order: Vec<usize> = (0..index.len()).filter(|&row| distance[row] > 0.0).collect();
     order.sort_unstable_by(|&a, &b| distance[b].total_cmp(&distance[a]).then(a.cmp(&b)));
     let mut taken = HashSet::new();
+    let mut row = Vec::new();
     let mut empty = empty.into_iter().peekable();
     let mut filled = 0;
-    for row in order {
+    for item in order {
         let Some(&cluster) = empty.peek() else { break };
-        let donor = index[row] as usize;
-        if counts[donor] > 1 && taken.insert(RowKey(&rows[row * dim..][..dim])) {
+        let donor = index[item] as usize;
+        if counts[donor] <= 1 {
+            continue;
+        }
+        read_checked(source, item..item + 1, &mut row)?;
+        if taken.insert(row_bits(&row)) {
             counts[donor] -= 1;
-            index[row] = cluster as u32;
+            index[item] = cluster as u32;
             empty.next();
             filled += 1;
         }
     }
-    filled
+    Ok(filled)
 }
 
-/// Moves each centre to the mean of its rows; a centre without rows stays.
-fn move_centres(rows: &[f32], dim: usize, index: &[u32], centres: &mut [f32]) {
-    // Rows sorted by centre: each mean is summed in the order of the rows, on one thread.
-    let (order, starts) = group(index, centres.len() / dim);
-    centres.par_chunks_exact_mut(dim).enumerate().for_each_init(
-        || vec![0.0_f64; dim],
-        |sums, (cluster, centre)| {
-            let members = &order[starts[cluster]..starts[cluster + 1]];
-            if members.is_empty() {
-                return;
-            }
-            sums.fill(0.0);
-            for &row in members {
-                for (sum, &value) in sums.iter_mut().zip(&rows[row as usize * dim..][..dim]) {
-                    *sum += f64::from(value);
+/// Sums and numbers of the rows of each cluster.
+///
+/// Each sum runs through its rows in their order, on one thread at a time: the result depends
+/// neither on the threads nor on how rows come in blocks.
+struct Sums {
+    /// `[k, dim]`
+    sums: Vec<f64>,
+    counts: Vec<usize>,
+    dim: usize,
+}
+
+impl Sums {
+    fn new(k: usize, dim: usize) -> Self {
+        Self { sums: vec![0.0; k * dim], counts: vec![0; k], dim }
+    }
+
+    fn clear(&mut self) {
+        self.sums.fill(0.0);
+        self.counts.fill(0);
+    }
+
+    /// Adds rows to the clusters that `index` names.
+    fn add(&mut self, rows: &[f32], index: &[u32]) {
+        let dim = self.dim;
+        let (order, starts) = group(index, self.counts.len());
+        self.sums.par_chunks_exact_mut(dim).zip(&mut self.counts).enumerate().for_each(
+            |(cluster, (sums, count))| {
+                let members = &order[starts[cluster]..starts[cluster + 1]];
+                *count += members.len();
+                add_rows(sums, rows, members);
+            },
+        );
+    }
+
+    /// Moves each centre to the mean of its rows; a centre without rows stays.
+    fn means(&self, centres: &mut [f32]) {
+        let sums = self.sums.chunks_exact(self.dim).zip(&self.counts);
+        for (centre, (sums, &count)) in centres.chunks_exact_mut(self.dim).zip(sums) {
+            if count > 0 {
+                for (centre, sum) in centre.iter_mut().zip(sums) {
+                    *centre = (sum / count as f64) as f32;
                 }
             }
-            let count = members.len() as f64;
-            for (centre, sum) in centre.iter_mut().zip(&*sums) {
-                *centre = (sum / count) as f32;
-            }
-        },
-    );
+        }
+    }
 }
 
 /// Rows in the order of their cluster, and where each cluster starts (one more than k).

@@ -2,7 +2,10 @@ use proptest::prelude::*;
 use rand::RngExt;
 
 use super::*;
-use crate::quantizer::{Init, rows::squared_distance};
+use crate::quantizer::{
+    Init,
+    rows::{distinct_rows, squared_distance},
+};
 
 /// Rows around `k` far corners, in turn.
 pub(crate) fn planted(n: usize, k: usize, dim: usize, seed: u64) -> Vec<f32> {
@@ -52,13 +55,20 @@ fn plain_lloyd(rows: &[f32], dim: usize, centres: &[f32], updates: usize) -> (Ve
 
 #[test]
 fn follows_the_plain_iteration_from_the_same_start() {
-    for (n, k, dim) in [(500, 7, 3), (900, 20, 18)] {
+    for (n, k, dim) in [(500, 7, 3), (900, 20, 18), (1500, 40, 50)] {
         let mut rng = ChaCha8Rng::seed_from_u64(5);
         let rows: Vec<f32> = (0..n * dim).map(|_| rng.random_range(-1.0..1.0)).collect();
         for updates in [1, 4] {
             let config = KMeansConfig::new(k).with_max_iterations(updates).with_tolerance(0.0);
             let start = rows[..k * dim].to_vec();
-            let fast = lloyd(&config, &rows, dim, start.clone(), 0, &HostSearch, &mut go_on());
+            let fast = lloyd(
+                &config,
+                &(rows.as_slice(), dim),
+                start.clone(),
+                0,
+                &HostSearch,
+                &mut go_on(),
+            );
             let fast = fast.unwrap();
             let (centres, inertia) = plain_lloyd(&rows, dim, &start, updates);
             assert_eq!((fast.centres, fast.inertia), (centres, inertia));
@@ -80,15 +90,17 @@ fn planted_clusters_are_recovered() {
 
 #[test]
 fn a_fit_does_not_depend_on_the_number_of_threads() {
-    let rows = planted(5000, 9, 8, 2);
-    for init in [Init::PlusPlus, Init::Random] {
-        let config = KMeansConfig::new(16).with_seed(11).with_init(init).with_max_iterations(6);
-        let fit = |threads| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| config.fit(&rows, 8).unwrap())
-        };
-        assert_eq!(fit(1), fit(2));
-        assert_eq!(fit(2), fit(3));
+    for (k, dim) in [(16, 8), (50, 40)] {
+        let rows = planted(5000, 9, dim, 2);
+        for init in [Init::PlusPlus, Init::Random] {
+            let config = KMeansConfig::new(k).with_seed(11).with_init(init).with_max_iterations(6);
+            let fit = |threads| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                pool.install(|| config.fit(&rows, dim).unwrap())
+            };
+            assert_eq!(fit(1), fit(2));
+            assert_eq!(fit(2), fit(3));
+        }
     }
 }
 
@@ -126,7 +138,8 @@ fn empty_clusters_take_the_farthest_distinct_rows() {
         }
         ControlFlow::Continue(())
     };
-    let fitted = lloyd(&config, &rows, 1, start, 0, &HostSearch, &mut progress).unwrap();
+    let fitted =
+        lloyd(&config, &(rows.as_slice(), 1), start, 0, &HostSearch, &mut progress).unwrap();
     assert_eq!(reseeded, 2);
     let mut centres = fitted.centres.clone();
     centres.sort_by(f32::total_cmp);
@@ -134,8 +147,58 @@ fn empty_clusters_take_the_farthest_distinct_rows() {
 
     let mut index = [0, 0, 0, 0, 0, 0];
     let distance = [0.0, 0.0, 0.01, 25.0, 25.0, 81.0];
-    assert_eq!(fill_empty(&rows, 1, 4, &mut index, &distance), 3);
+    let counts = [6, 0, 0, 0];
+    let source = (rows.as_slice(), 1);
+    assert_eq!(fill_empty(&source, &counts, &mut index, &distance).unwrap(), 3);
     assert_eq!(index, [0, 0, 3, 2, 0, 1]);
+}
+
+/// Rows that can only be read, with the largest range asked for.
+struct Pieces<'a> {
+    rows: (&'a [f32], usize),
+    largest: std::cell::Cell<usize>,
+}
+
+impl<'a> Pieces<'a> {
+    fn new(rows: &'a [f32], dim: usize) -> Self {
+        Self { rows: (rows, dim), largest: std::cell::Cell::new(0) }
+    }
+}
+
+impl RowSource for Pieces<'_> {
+    fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn dim(&self) -> usize {
+        self.rows.1
+    }
+
+    fn read(&self, range: std::ops::Range<usize>, into: &mut Vec<f32>) -> Result<()> {
+        self.largest.set(self.largest.get().max(range.len()));
+        self.rows.read(range, into)
+    }
+}
+
+#[test]
+fn rows_read_in_blocks_give_the_same_bits_as_rows_in_memory() {
+    // Many duplicates, so that a sample lacks distinct rows and clusters run empty.
+    let few: Vec<f32> = planted(40, 20, 3, 8).repeat(100);
+    for (rows, k) in [(planted(5000, 30, 3, 7), 37), (few, 30)] {
+        for init in [Init::PlusPlus, Init::Random] {
+            let config = KMeansConfig::new(k)
+                .with_init(init)
+                .with_seeding_rows(64)
+                .with_batch_rows(300)
+                .with_max_iterations(8)
+                .with_restarts(2);
+            let source = Pieces::new(&rows, 3);
+            let fitted = config.fit_source(&source).unwrap();
+            assert_eq!(fitted, config.fit(&rows, 3).unwrap(), "{init:?}");
+            let largest = source.largest.get();
+            assert!(largest <= 4096, "{largest} rows at once");
+        }
+    }
 }
 
 #[test]
@@ -144,6 +207,22 @@ fn as_many_clusters_as_distinct_rows_leave_no_inertia() {
     for seed in 0..10 {
         let fitted = KMeansConfig::new(5).with_seed(seed).fit(&rows, 1).unwrap();
         assert_eq!(fitted.inertia(), 0.0);
+    }
+}
+
+#[test]
+fn wide_rows_with_nearly_as_many_clusters_or_with_duplicates() {
+    let distinct = planted(70, 70, 40, 3);
+    let rows = distinct.repeat(3);
+    for k in [65, 70] {
+        let fitted = KMeansConfig::new(k).with_restarts(1).fit(&rows, 40).unwrap();
+        let (index, distance) = fitted.predict_with_distances(&rows).unwrap();
+        assert_eq!(index[..70], index[70..140]);
+        assert_eq!(distance.iter().filter(|&&d| d == 0.0).count() == 210, k == 70);
+        let mut used = index;
+        used.sort_unstable();
+        used.dedup();
+        assert_eq!(used.len(), k);
     }
 }
 

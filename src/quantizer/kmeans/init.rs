@@ -7,60 +7,61 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::config::{Init, KMeansConfig};
-use crate::quantizer::{
-    matmul::{Layout, dots},
-    rows::{RowKey, distinct_rows, squared_distance, squared_norm},
+#[cfg(target_arch = "x86_64")]
+use crate::quantizer::screen::Screen;
+use crate::{
+    error::Result,
+    quantizer::{
+        matmul::{Layout, dots},
+        rows::{
+            RowKey, RowSource, distinct_rows, draw_rows, find_distinct, read_checked, row_bits,
+            squared_distance, squared_norm,
+        },
+    },
 };
 
-/// Rows handled together; fixed, so that sums do not depend on the number of threads.
+/// Rows handled together; fixed, so that sums do not depend on the number of threads. Whole panels
+/// of the screen.
 const PIECE: usize = 1024;
 
 /// Chooses `config.k` distinct rows as centres, `[k, dim]`.
 ///
-/// The rows must have been checked and at least k of them be distinct.
+/// At least k of the rows must be distinct.
 pub(super) fn first_centres(
     config: &KMeansConfig,
-    rows: &[f32],
-    dim: usize,
+    source: &dyn RowSource,
     rng: &mut ChaCha8Rng,
-) -> Vec<f32> {
+) -> Result<Vec<f32>> {
     match config.init {
-        Init::Random => random(config.k, rows, dim, rng),
+        Init::Random => random(config.k, source, rng),
         Init::PlusPlus => {
-            let sample = sample(rows, dim, config.seeding_rows(), rng);
-            // A sample of data with many duplicates may hold too few distinct rows.
-            let enough = distinct_rows(&sample, dim, config.k) == config.k;
-            plus_plus(config.k, if enough { &sample } else { rows }, dim, rng)
+            let dim = source.dim();
+            let mut sample = draw_rows(source, config.seeding_rows(), rng)?;
+            if distinct_rows(&sample, dim, config.k) < config.k {
+                // A sample of data with many duplicates may hold too few distinct rows.
+                sample = Cow::Owned(find_distinct(source, sample.into_owned(), config.k)?);
+            }
+            Ok(plus_plus(config.k, &sample, dim, rng))
         }
     }
 }
 
-/// At most `most` rows drawn evenly, in their order.
-fn sample<'a>(rows: &'a [f32], dim: usize, most: usize, rng: &mut ChaCha8Rng) -> Cow<'a, [f32]> {
-    let n = rows.len() / dim;
-    if n <= most {
-        return Cow::Borrowed(rows);
-    }
-    let mut chosen = index::sample(rng, n, most).into_vec();
-    chosen.sort_unstable();
-    Cow::Owned(chosen.iter().flat_map(|&i| &rows[i * dim..][..dim]).copied().collect())
-}
-
 /// Distinct rows drawn evenly.
-fn random(k: usize, rows: &[f32], dim: usize, rng: &mut ChaCha8Rng) -> Vec<f32> {
-    let n = rows.len() / dim;
+fn random(k: usize, source: &dyn RowSource, rng: &mut ChaCha8Rng) -> Result<Vec<f32>> {
+    let (n, dim) = (source.len(), source.dim());
     let mut seen = HashSet::with_capacity(k);
     let mut centres = Vec::with_capacity(k * dim);
+    let mut row = Vec::new();
     for i in index::sample(rng, n, n) {
-        let row = &rows[i * dim..][..dim];
-        if seen.insert(RowKey(row)) {
-            centres.extend_from_slice(row);
+        read_checked(source, i..i + 1, &mut row)?;
+        if seen.insert(row_bits(&row)) {
+            centres.extend_from_slice(&row);
             if seen.len() == k {
                 break;
             }
         }
     }
-    centres
+    Ok(centres)
 }
 
 /// Greedy k-means++: of several rows drawn by squared distance to the centres so far, the one that
@@ -70,14 +71,15 @@ fn plus_plus(k: usize, rows: &[f32], dim: usize, rng: &mut ChaCha8Rng) -> Vec<f3
     // The number of tries that Arthur and Vassilvitskii's own program uses.
     let tries = 2 + (k as f64).ln() as usize;
     let row = |i: usize| &rows[i * dim..][..dim];
-    let norms: Vec<f32> = rows.chunks_exact(dim).map(squared_norm).collect();
 
     let first = rng.random_range(0..n);
     let mut centres = row(first).to_vec();
     let mut closest: Vec<f32> =
         rows.par_chunks_exact(dim).map(|other| squared_distance(other, row(first))).collect();
+    // Whole pieces; nothing is nearer than 0.
+    closest.resize(n.next_multiple_of(PIECE), 0.0);
+    let nearer = Nearer::new(rows, dim);
     let mut sums = vec![0.0_f64; n];
-    let mut tried = vec![0.0_f32; n * tries];
     while centres.len() < k * dim {
         let mut total = 0.0;
         for (sum, &distance) in sums.iter_mut().zip(&closest) {
@@ -94,13 +96,13 @@ fn plus_plus(k: usize, rows: &[f32], dim: usize, rng: &mut ChaCha8Rng) -> Vec<f3
                 let mark = rng.random::<f64>() * total;
                 let at = sums.partition_point(|&sum| sum <= mark).min(n - 1);
                 // Rounding may put the mark at the very end, on a row that is a centre already.
-                if closest[at] > 0.0 { at } else { last_positive(&closest, at) }
+                if closest[at] > 0.0 { at } else { last_positive(&closest[..n], at) }
             })
             .collect();
-        let best = lower(rows, dim, &norms, &closest, &drawn, &mut tried);
+        let (best, lowered) = nearer.best(&closest, &drawn);
         centres.extend_from_slice(row(drawn[best]));
-        for (distance, tried) in closest.iter_mut().zip(tried.chunks_exact(tries)) {
-            *distance = tried[best];
+        for (i, distance) in lowered {
+            closest[i] = distance;
         }
     }
     centres
@@ -112,47 +114,106 @@ fn last_positive(closest: &[f32], at: usize) -> usize {
     closest[..at].iter().rposition(away).or_else(|| closest.iter().position(away)).unwrap_or(at)
 }
 
-/// Writes, for each drawn row, what the distances would become, and returns the best draw.
-fn lower(
-    rows: &[f32],
+/// Rows made ready to find those that a new centre would be nearer to.
+struct Nearer<'a> {
+    rows: &'a [f32],
     dim: usize,
-    norms: &[f32],
-    closest: &[f32],
-    drawn: &[usize],
-    tried: &mut [f32],
-) -> usize {
-    let tries = drawn.len();
-    let candidates: Vec<f32> =
-        drawn.iter().flat_map(|&i| &rows[i * dim..][..dim]).copied().collect();
-    let sums: Vec<Vec<f64>> = tried
-        .par_chunks_mut(PIECE * tries)
-        .enumerate()
-        .map(|(piece, out)| {
-            let start = piece * PIECE;
-            let count = out.len() / tries;
-            let left = &rows[start * dim..][..count * dim];
-            dots((count, tries, dim), left, &candidates, Layout::Rows, out);
-            let mut sums = vec![0.0; tries];
-            for (offset, out) in out.chunks_exact_mut(tries).enumerate() {
-                let i = start + offset;
-                let row = &left[offset * dim..][..dim];
-                for (t, out) in out.iter_mut().enumerate() {
-                    let scale = norms[i] + norms[drawn[t]];
-                    let mut distance = scale - 2.0 * *out;
-                    // Too few digits left: a duplicate must be at distance 0.
-                    if distance < 1e-3 * scale {
-                        distance = squared_distance(row, &candidates[t * dim..][..dim]);
+    norms: Vec<f32>,
+    #[cfg(target_arch = "x86_64")]
+    screen: Option<Screen>,
+}
+
+/// A row and its distance to a new centre.
+type Lowered = Vec<(usize, f32)>;
+
+impl<'a> Nearer<'a> {
+    fn new(rows: &'a [f32], dim: usize) -> Self {
+        Self {
+            #[cfg(target_arch = "x86_64")]
+            screen: Screen::new(rows, dim),
+            ..Self::plain(rows, dim)
+        }
+    }
+
+    /// As [`Nearer::new`], for products in 32 bits only.
+    fn plain(rows: &'a [f32], dim: usize) -> Self {
+        Self {
+            rows,
+            dim,
+            norms: rows.par_chunks_exact(dim).map(squared_norm).collect(),
+            #[cfg(target_arch = "x86_64")]
+            screen: None,
+        }
+    }
+
+    /// The drawn row that lowers the sum of `closest` most, and what it lowers.
+    ///
+    /// # Shapes
+    /// - `closest`: `[n, padded to pieces]`, squared distances to the centres so far
+    fn best(&self, closest: &[f32], drawn: &[usize]) -> (usize, Lowered) {
+        let dim = self.dim;
+        let candidates: Vec<f32> =
+            drawn.iter().flat_map(|&i| &self.rows[i * dim..][..dim]).copied().collect();
+        #[cfg(target_arch = "x86_64")]
+        let queries = self.screen.as_ref().map(|screen| (screen, screen.queries(&candidates)));
+        let pieces: Vec<Vec<(f64, Lowered)>> = closest
+            .par_chunks_exact(PIECE)
+            .enumerate()
+            .map(|(piece, closest)| {
+                let start = piece * PIECE;
+                let mut of = vec![(0.0, Lowered::new()); drawn.len()];
+                // Bounds leave a few rows; the distances of these are exact.
+                let found = |t: usize, i: usize| {
+                    let row = &self.rows[i * dim..][..dim];
+                    let distance = squared_distance(row, &candidates[t * dim..][..dim]);
+                    let gain = closest[i - start] - distance;
+                    if gain > 0.0 {
+                        of[t].0 += f64::from(gain);
+                        of[t].1.push((i, distance));
                     }
-                    *out = distance.min(closest[i]);
-                    sums[t] += f64::from(*out);
+                };
+                #[cfg(target_arch = "x86_64")]
+                if let Some((screen, queries)) = &queries {
+                    screen.nearer(queries, start, closest, found);
+                    return of;
+                }
+                self.nearer(&candidates, drawn, start, closest, found);
+                of
+            })
+            .collect();
+        let gain = |t: usize| pieces.iter().map(|piece| piece[t].0).sum::<f64>();
+        let gains: Vec<f64> = (0..drawn.len()).map(gain).collect();
+        // The first of the best.
+        let best = (0..drawn.len()).rev().max_by(|&a, &b| gains[a].total_cmp(&gains[b]));
+        let best = best.unwrap_or(0);
+        (best, pieces.into_iter().flat_map(|mut piece| piece.swap_remove(best).1).collect())
+    }
+
+    /// Calls `found` for rows of a piece that may be nearer to a candidate than `closest` says.
+    fn nearer(
+        &self,
+        candidates: &[f32],
+        drawn: &[usize],
+        start: usize,
+        closest: &[f32],
+        mut found: impl FnMut(usize, usize),
+    ) {
+        let (dim, tries) = (self.dim, drawn.len());
+        let count = closest.len().min(self.norms.len() - start);
+        let mut products = vec![0.0; count * tries];
+        let rows = &self.rows[start * dim..][..count * dim];
+        dots((count, tries, dim), rows, candidates, Layout::Rows, &mut products);
+        let slack = f32::EPSILON * (8.0 + (dim as f32).sqrt()) * 2.0;
+        for (offset, products) in products.chunks_exact(tries).enumerate() {
+            let i = start + offset;
+            for (t, product) in products.iter().enumerate() {
+                let scale = self.norms[i] + self.norms[drawn[t]];
+                if scale - 2.0 * product - slack * scale < closest[offset] {
+                    found(t, i);
                 }
             }
-            sums
-        })
-        .collect();
-    let total = |of: usize| sums.iter().map(|piece| piece[of]).sum::<f64>();
-    let totals: Vec<f64> = (0..tries).map(total).collect();
-    (0..tries).min_by(|&a, &b| totals[a].total_cmp(&totals[b])).unwrap_or(0)
+        }
+    }
 }
 
 /// Fills up `centres` with rows that are not yet among them.
@@ -177,7 +238,7 @@ mod tests {
     use super::*;
 
     fn choose(config: &KMeansConfig, rows: &[f32], dim: usize) -> Vec<f32> {
-        first_centres(config, rows, dim, &mut ChaCha8Rng::seed_from_u64(config.seed))
+        first_centres(config, &(rows, dim), &mut ChaCha8Rng::seed_from_u64(config.seed)).unwrap()
     }
 
     #[test]
@@ -210,22 +271,31 @@ mod tests {
 
     #[test]
     fn lowered_distances_agree_with_the_plain_loop() {
-        let dim = 5;
-        let rows: Vec<f32> = (0..3000 * dim).map(|i| ((i * 37) % 101) as f32 * 0.1).collect();
-        let norms: Vec<f32> = rows.chunks_exact(dim).map(squared_norm).collect();
-        let closest = vec![40.0; 3000];
-        let drawn = [3, 50, 2999];
-        let mut tried = vec![0.0; 9000];
-        let best = lower(&rows, dim, &norms, &closest, &drawn, &mut tried);
-        let mut totals = [0.0_f64; 3];
-        for i in 0..3000 {
+        for (n, dim, limit) in [(3000, 5, 40.0), (3000, 40, 300.0), (100, 64, 600.0)] {
+            let rows: Vec<f32> = (0..n * dim).map(|i| ((i * 37) % 101) as f32 * 0.1).collect();
+            let mut closest = vec![limit; n];
+            closest.resize(n.next_multiple_of(PIECE), 0.0);
+            // The first draw twice: the earlier one wins a tie.
+            let drawn = [3, 50, n - 1, 3];
+            let mut expected = vec![(0.0_f64, Vec::new()); drawn.len()];
             for (t, &j) in drawn.iter().enumerate() {
-                let plain = squared_distance(&rows[i * dim..][..dim], &rows[j * dim..][..dim]);
-                assert!((tried[i * 3 + t] - plain.min(40.0)).abs() < 1e-3);
-                totals[t] += f64::from(plain.min(40.0));
+                for i in 0..n {
+                    let plain = squared_distance(&rows[i * dim..][..dim], &rows[j * dim..][..dim]);
+                    if plain < limit {
+                        expected[t].0 += f64::from(limit - plain);
+                        expected[t].1.push((i, plain));
+                    }
+                }
+            }
+            for nearer in [Nearer::new(&rows, dim), Nearer::plain(&rows, dim)] {
+                let (best, lowered) = nearer.best(&closest, &drawn);
+                assert_eq!(lowered, expected[best].1);
+                assert!(!lowered.is_empty());
+                assert!(best != 3);
+                let gain = expected[best].0;
+                assert!(expected.iter().all(|other| other.0 <= gain * (1.0 + 1e-9)));
             }
         }
-        assert!(totals.iter().all(|total| totals[best] <= total + 1e-2));
     }
 
     proptest! {

@@ -1,8 +1,8 @@
 //! K-Means over rows that do not fit in memory.
 
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 
-use rand::{SeedableRng, seq::SliceRandom, seq::index};
+use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
 use super::{
@@ -10,8 +10,8 @@ use super::{
     fit::{Progress, group, tell},
 };
 use crate::{
-    error::{Error, Result},
-    quantizer::rows::{RowSource, check_rows},
+    error::Result,
+    quantizer::rows::{RowSource, add_rows, draw_rows, read_checked},
 };
 
 impl KMeansConfig {
@@ -58,7 +58,7 @@ impl KMeansConfig {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         // The restarts of the sample's fit use the streams from 0.
         rng.set_stream(u64::MAX);
-        let sample = read_sample(source, self.sample_rows(), &mut rng)?;
+        let sample = draw_rows(source, self.sample_rows(), &mut rng)?;
         let start = self.fit_with_engine(&sample, dim, engine, progress)?;
         if n <= self.sample_rows() {
             return Ok(start);
@@ -79,38 +79,6 @@ impl KMeansConfig {
         }
         .run(&mut rng, progress)
     }
-}
-
-/// Rows drawn evenly, in their order; all of them when there are no more than `most`.
-fn read_sample(source: &dyn RowSource, most: usize, rng: &mut ChaCha8Rng) -> Result<Vec<f32>> {
-    let (n, dim) = (source.len(), source.dim());
-    let mut chosen =
-        if n <= most { (0..n).collect() } else { index::sample(rng, n, most).into_vec() };
-    chosen.sort_unstable();
-    let mut rows = Vec::with_capacity(chosen.len() * dim);
-    let mut piece = Vec::new();
-    // Neighbours are read at once: one call when everything is wanted.
-    for run in chosen.chunk_by(|a, b| a + 1 == *b) {
-        let range = run[0]..run[0] + run.len();
-        read_checked(source, range, &mut piece)?;
-        rows.extend_from_slice(&piece);
-    }
-    Ok(rows)
-}
-
-/// Reads rows and checks what came.
-fn read_checked(source: &dyn RowSource, range: Range<usize>, rows: &mut Vec<f32>) -> Result<()> {
-    source.read(range.clone(), rows)?;
-    let found = check_rows(rows, source.dim(), range.start)?;
-    if found != range.len() {
-        return Err(Error::quantizer(
-            "row source",
-            format!("{} rows for {range:?}", range.len()),
-            found.to_string(),
-            "let `read` fill its buffer with exactly the rows of the range",
-        ));
-    }
-    Ok(())
 }
 
 /// The state of the passes.
@@ -188,11 +156,7 @@ impl MiniBatch<'_> {
                 continue;
             }
             sums.fill(0.0);
-            for &row in members {
-                for (sum, &value) in sums.iter_mut().zip(&rows[row as usize * dim..][..dim]) {
-                    *sum += f64::from(value);
-                }
-            }
+            add_rows(&mut sums, rows, members);
             self.counts[cluster] += members.len() as u64;
             let (new, all) = (members.len() as f64, self.counts[cluster] as f64);
             for (centre, sum) in centre.iter_mut().zip(&sums) {
@@ -228,7 +192,10 @@ impl MiniBatch<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use super::*;
+    use crate::error::Error;
     use crate::quantizer::kmeans::fit::tests::planted;
 
     fn config(k: usize) -> KMeansConfig {

@@ -2,6 +2,10 @@
 //!
 //! One test at a time trains (`TURN`): the backend's generator is shared by all threads.
 
+mod faults;
+mod modes;
+mod steps;
+
 use std::{
     path::Path,
     sync::{

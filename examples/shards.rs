@@ -1,0 +1,143 @@
+//! Identifiers for a collection larger than memory, by one process or several.
+//!
+//! ```sh
+//! shards fit    --data DIR --quantizer q.safetensors --coarse 1024 --fine 256,256,256
+//! shards encode --data DIR --quantizer q.safetensors --part 0 --of 2 --out codes-0.safetensors
+//! shards encode --data DIR --quantizer q.safetensors --part 1 --of 2 --out codes-1.safetensors
+//! shards merge  --data DIR --quantizer q.safetensors --out trie.bin codes-0.safetensors codes-1.safetensors
+//! ```
+
+mod common;
+
+use std::{ops::ControlFlow, path::PathBuf, time::Instant};
+
+use anyhow::{Context, Result};
+use cart_retrieval::{
+    features::{ItemIds, ShardedFeatures},
+    prelude::*,
+    quantizer::{CodesPart, KMeansConfig, QuantizerEvent, RqKMeansConfig},
+    storage::{read_limited, write_bytes},
+};
+use clap::{Parser, Subcommand};
+use common::backend::{Inference, Training};
+
+/// Fits a quantizer to shards, encodes parts of them, and merges the parts.
+#[derive(Parser)]
+struct Args {
+    #[command(subcommand)]
+    job: Job,
+}
+
+#[derive(Subcommand)]
+enum Job {
+    /// Fits a quantizer to an even sample of the rows.
+    Fit {
+        #[command(flatten)]
+        files: Files,
+        /// Number of coarse tokens.
+        #[arg(long)]
+        coarse: usize,
+        /// Number of fine tokens of each level.
+        #[arg(long, value_delimiter = ',')]
+        fine: Vec<usize>,
+        /// Most rows to fit to.
+        #[arg(long, default_value_t = 200_000)]
+        sample: usize,
+        /// Most updates of the centres of a level.
+        #[arg(long, default_value_t = 20)]
+        iterations: usize,
+    },
+    /// Encodes one part of the rows.
+    Encode {
+        #[command(flatten)]
+        files: Files,
+        /// Which part, from 0.
+        #[arg(long, default_value_t = 0)]
+        part: usize,
+        /// How many parts there are.
+        #[arg(long, default_value_t = 1)]
+        of: usize,
+        /// File of the codes.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Merges all parts into a trie.
+    Merge {
+        #[command(flatten)]
+        files: Files,
+        /// Files of the parts.
+        parts: Vec<PathBuf>,
+        /// File of the trie.
+        #[arg(long)]
+        out: PathBuf,
+    },
+}
+
+#[derive(clap::Args)]
+struct Files {
+    /// Folder with features-00000-of-....npy and ids.txt.
+    #[arg(long)]
+    data: PathBuf,
+    /// File of the quantizer.
+    #[arg(long)]
+    quantizer: PathBuf,
+}
+
+impl Files {
+    fn items(&self) -> Result<ShardedFeatures> {
+        Ok(ShardedFeatures::open_folder(&self.data)?)
+    }
+
+    fn quantizer(&self) -> Result<CoarseToFine<Inference>> {
+        let bytes = read_limited(&self.quantizer, 1 << 34)?;
+        Ok(CoarseToFine::from_safetensors(&bytes, &Default::default())?)
+    }
+}
+
+fn main() -> Result<()> {
+    let start = Instant::now();
+    match Args::parse().job {
+        Job::Fit { files, coarse, fine, sample, iterations } => {
+            let lloyd = KMeansConfig::new(coarse).with_restarts(1).with_max_iterations(iterations);
+            let fine = RqKMeansConfig::new(fine).with_restarts(1).with_max_iterations(iterations);
+            let mut config =
+                CoarseToFineConfig::new(coarse, vec![]).with_fine(FineConfig::RqKmeans(fine));
+            config.coarse = lloyd;
+            let items = files.items()?;
+            let quantizer = config.fit_source::<Training>(&items, sample, &Default::default())?;
+            write_bytes(&files.quantizer, &quantizer.to_safetensors()?)?;
+            println!("fitted to {} of {} rows", sample.min(items.len()), items.len());
+        }
+        Job::Encode { files, part, of, out } => {
+            let (items, quantizer) = (files.items()?, files.quantizer()?);
+            let codes = quantizer.encode_part_with_progress(&items, part, of, &mut |event| {
+                if let QuantizerEvent::Encoded { rows, of } = event {
+                    eprint!("\r{rows} of {of} rows");
+                }
+                ControlFlow::Continue(())
+            })?;
+            eprintln!();
+            codes.save(out)?;
+            println!("encoded rows {:?} of {}", codes.rows(), codes.total());
+        }
+        Job::Merge { files, parts, out } => {
+            let ids = ItemIds::open(files.data.join("ids.txt"))?;
+            let parts =
+                parts.iter().map(CodesPart::load).collect::<cart_retrieval::Result<Vec<_>>>()?;
+            let index = files.quantizer()?.merge(parts, ids)?;
+            println!("{}", index.health());
+            write_bytes(out, &index.trie().to_bytes())?;
+        }
+    }
+    println!("{:.1} s, at most {} of memory", start.elapsed().as_secs_f64(), peak_memory()?);
+    Ok(())
+}
+
+/// The most memory the process has had, file pages included, where the system tells.
+fn peak_memory() -> Result<String> {
+    let Ok(text) = std::fs::read_to_string("/proc/self/status") else {
+        return Ok("an unknown amount".to_string());
+    };
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    Ok(line.context("no VmHWM in /proc/self/status")?.trim().to_string())
+}

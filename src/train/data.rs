@@ -1,0 +1,113 @@
+//! What a training reads: tokenised pairs, identifiers and the trie.
+
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::TrainConfig;
+use crate::{
+    data::{Example, ItemCaption, TextTokenizer},
+    error::{Error, Result},
+    identifier::Codes,
+    quantizer::CandidateIndex,
+    storage::hex,
+    trie::Trie,
+};
+
+/// A pair with the weight it is drawn with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WeightedExample {
+    /// The pair.
+    pub example: Example,
+    /// Relative frequency.
+    pub weight: f32,
+}
+
+/// Everything a training reads: tokenised pairs, identifiers and the trie.
+#[derive(Debug, Clone)]
+pub struct TrainingData {
+    pub(super) train: Arc<Vec<WeightedExample>>,
+    pub(super) valid: Arc<Vec<Example>>,
+    pub(super) identifiers: Arc<Codes>,
+    pub(super) trie: Arc<Trie>,
+    pub(super) padding: u32,
+}
+
+impl TrainingData {
+    /// Tokenises captions of candidates. `valid` may be empty: then the last model is the best.
+    ///
+    /// # Errors
+    /// [`Error::Captions`] without training captions, or where one describes an item that is not in
+    /// the index; [`Error::Query`] for a blank caption.
+    pub fn new(
+        tokenizer: &TextTokenizer,
+        train: &[ItemCaption],
+        valid: &[ItemCaption],
+        index: &CandidateIndex,
+    ) -> Result<Self> {
+        if train.is_empty() {
+            return Err(Error::captions(
+                "training captions",
+                "at least one",
+                "none",
+                "check the captions file and the recipe's filter",
+            ));
+        }
+        let example = |caption: &ItemCaption| {
+            if caption.item as usize >= index.ids().len() {
+                return Err(Error::captions(
+                    format!("caption {:?}", caption.text),
+                    format!("an item below {}", index.ids().len()),
+                    caption.item.to_string(),
+                    "resolve captions against the candidates of this index",
+                ));
+            }
+            Ok(Example { tokens: tokenizer.encode(&caption.text)?, item: caption.item })
+        };
+        let weighted = |caption: &ItemCaption| {
+            Ok(WeightedExample { example: example(caption)?, weight: caption.weight })
+        };
+        Ok(Self {
+            train: Arc::new(train.iter().map(weighted).collect::<Result<_>>()?),
+            valid: Arc::new(valid.iter().map(example).collect::<Result<_>>()?),
+            identifiers: Arc::new(index.trie().identifiers()),
+            trie: Arc::new(index.trie().clone()),
+            padding: tokenizer.padding(),
+        })
+    }
+
+    /// Number of training pairs.
+    pub fn pairs(&self) -> usize {
+        self.train.len()
+    }
+
+    /// Number of validation pairs.
+    pub fn valid_pairs(&self) -> usize {
+        self.valid.len()
+    }
+
+    /// SHA-256 of pairs and identifiers, in hexadecimal: what a resumed training must share.
+    pub(super) fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        let mut pair = |example: &Example, weight: f32| {
+            hash.update(example.item.to_le_bytes());
+            hash.update(weight.to_le_bytes());
+            hash.update((example.tokens.len() as u64).to_le_bytes());
+            example.tokens.iter().for_each(|token| hash.update(token.to_le_bytes()));
+        };
+        self.train.iter().for_each(|weighted| pair(&weighted.example, weighted.weight));
+        self.valid.iter().for_each(|example| pair(example, 0.0));
+        self.identifiers.as_flat().iter().for_each(|token| hash.update(token.to_le_bytes()));
+        hex(&hash.finalize())
+    }
+
+    /// The trie of the candidates.
+    pub fn trie(&self) -> &Arc<Trie> {
+        &self.trie
+    }
+
+    /// Steps of one pass over the pairs.
+    pub(super) fn steps_per_epoch(&self, config: &TrainConfig) -> usize {
+        self.train.len().div_ceil(config.batch_size)
+    }
+}

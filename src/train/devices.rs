@@ -1,0 +1,162 @@
+//! Training on several devices through burn-train's strategies.
+//!
+//! Each device has a copy of the network and takes its rows of every batch; a step does what one
+//! device would do with all rows. See `docs/devices.md`.
+
+use burn::{
+    tensor::backend::AutodiffBackend,
+    train::{ExecutionStrategy, MultiDeviceOptim},
+};
+
+use super::{Trained, Trainer, TrainingData};
+use crate::{
+    error::{Error, Result},
+    model::Cart,
+};
+
+/// Where the optimizer works when several devices train.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Placement {
+    /// On the first device, which also keeps all moments.
+    #[default]
+    Main,
+    /// Each parameter's gradients are added up, its moments kept and it is updated on one of the
+    /// devices; less memory on each, more copying between them.
+    Sharded,
+}
+
+/// How the devices of a training work together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Together {
+    /// Number of devices.
+    pub(super) devices: usize,
+    pub(super) placement: Placement,
+    /// Whether each device has a training loop, an optimizer and a thread of its own.
+    pub(super) distributed: bool,
+}
+
+impl Together {
+    /// One device.
+    pub(super) fn alone() -> Self {
+        Self { devices: 1, placement: Placement::Main, distributed: false }
+    }
+}
+
+impl Trainer {
+    /// Says where the optimizer works when [`Trainer::fit_devices`] trains on several devices.
+    pub fn with_placement(mut self, placement: Placement) -> Self {
+        self.placement = placement;
+        self
+    }
+
+    /// Trains on several devices. The first also validates.
+    ///
+    /// `batch_size` remains the number of pairs of a step: each device takes its share of the rows,
+    /// so steps, schedule and result are those of one device, but for rounding and the draws of the
+    /// dropout. A device may be listed twice, which is of use in tests only. With one device, this
+    /// is [`Trainer::fit`].
+    ///
+    /// # Errors
+    /// As [`Trainer::fit`]; [`Error::Config`] without devices, and with more devices than rows in a
+    /// batch.
+    pub fn fit_devices<B: AutodiffBackend>(
+        &self,
+        model: Cart<B>,
+        data: &TrainingData,
+        devices: &[B::Device],
+    ) -> Result<Trained<B::InnerBackend>> {
+        self.check_devices(devices.len(), data)?;
+        let strategy = match (devices, self.placement) {
+            ([device], _) => ExecutionStrategy::SingleDevice(device.clone()),
+            (_, Placement::Main) => {
+                ExecutionStrategy::multi(devices.to_vec(), MultiDeviceOptim::OptimMainDevice)
+            }
+            (_, Placement::Sharded) => {
+                ExecutionStrategy::multi(devices.to_vec(), MultiDeviceOptim::OptimSharded)
+            }
+        };
+        let together =
+            Together { devices: devices.len(), placement: self.placement, distributed: false };
+        self.run(model, data, &devices[0], strategy, together)
+    }
+
+    /// Trains with a training loop on every device; gradients are added up by the backend's own
+    /// collective operations (NCCL) during the backward pass. In burn 0.21 only `cuda` has them.
+    ///
+    /// # Errors
+    /// As [`Trainer::fit_devices`]; [`Error::Config`] for a device listed twice, for a last batch
+    /// of a pass with fewer rows than devices, for micro-batches (every backward pass would be one
+    /// collective operation) and for `f16` (use `bf16`).
+    #[cfg(feature = "distributed")]
+    pub fn fit_distributed<B>(
+        &self,
+        model: Cart<B>,
+        data: &TrainingData,
+        devices: &[B::Device],
+    ) -> Result<Trained<B::InnerBackend>>
+    where
+        B: AutodiffBackend + burn::tensor::backend::distributed::DistributedBackend,
+    {
+        use burn::tensor::backend::distributed::{DistributedConfig, ReduceOperation};
+
+        self.check_devices(devices.len(), data)?;
+        if let Some(twice) =
+            devices.iter().enumerate().find(|(at, device)| devices[..*at].contains(device))
+        {
+            return Err(Error::config(
+                "devices",
+                "each device once",
+                format!("{:?} again", twice.1),
+                "list every device once, or use fit_devices",
+            ));
+        }
+        let rest = data.pairs() % self.config.batch_size;
+        if rest > 0 && rest < devices.len() {
+            return Err(Error::config(
+                "batch_size",
+                format!("a last batch of at least {} rows, one a device", devices.len()),
+                format!("{rest} rows"),
+                "change batch_size, or use fit_devices",
+            ));
+        }
+        if self.config.micro_batch > 0 {
+            return Err(Error::config(
+                "micro_batch",
+                "0 in a distributed training",
+                self.config.micro_batch.to_string(),
+                "make batch_size smaller, or use fit_devices",
+            ));
+        }
+        if self.config.precision.scales_loss() {
+            return Err(Error::config(
+                "precision",
+                "f32 or bf16 in a distributed training",
+                "f16",
+                "use bf16, or fit_devices",
+            ));
+        }
+        // Losses are weighted by rows before the backward pass, so gradients are to be summed.
+        let config = DistributedConfig { all_reduce_op: ReduceOperation::Sum };
+        let strategy = ExecutionStrategy::ddp(devices.to_vec(), config);
+        let together =
+            Together { devices: devices.len(), placement: Placement::Main, distributed: true };
+        self.run(model, data, &devices[0], strategy, together)
+    }
+
+    fn check_devices(&self, devices: usize, data: &TrainingData) -> Result<()> {
+        let rows = self.config.batch_size.min(data.pairs());
+        if devices == 0 {
+            let expected = "at least one device";
+            return Err(Error::config("devices", expected, "none", "list the devices to train on"));
+        }
+        if devices > rows {
+            return Err(Error::config(
+                "devices",
+                format!("at most {rows}, the rows of a batch"),
+                devices.to_string(),
+                "list fewer devices, or make batch_size larger",
+            ));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,160 @@
+//! Parts of the text encoder that are not trained.
+
+use burn::{
+    module::AutodiffModule,
+    tensor::{
+        Int, Tensor, TensorData,
+        backend::{AutodiffBackend, Backend},
+    },
+};
+use serde::{Deserialize, Serialize};
+
+use super::{Precision, cache::LayerCache};
+use crate::{
+    data::QueryBatch,
+    error::{Error, Result},
+    model::Cart,
+    nn::{EncoderPrefix, TextEncoder},
+};
+
+/// Which part of the text encoder keeps the weights it has.
+///
+/// What is frozen takes no part in the backward pass and has no moments; frozen layers are computed
+/// without dropout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Freeze {
+    /// Everything is trained.
+    #[default]
+    Nothing,
+    /// The word embeddings: the largest table of a network, of which a step changes few rows.
+    Words,
+    /// All embeddings and so many of the lowest layers, with the norms of their outputs.
+    Layers(usize),
+    /// All of it.
+    Encoder,
+}
+
+impl Freeze {
+    /// Frozen layers of an encoder with `layers` layers.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for more layers than there are, or none.
+    fn layers(self, layers: usize) -> Result<usize> {
+        match self {
+            Self::Nothing | Self::Words => Ok(0),
+            Self::Encoder => Ok(layers),
+            Self::Layers(count) if (1..=layers).contains(&count) => Ok(count),
+            Self::Layers(count) => Err(Error::config(
+                "freeze",
+                format!("1 to {layers} layers, as the encoder has them"),
+                count.to_string(),
+                "freeze fewer layers, or nothing",
+            )),
+        }
+    }
+
+    /// The network with what is frozen made constant.
+    pub(super) fn apply<B: Backend>(self, cart: Cart<B>) -> Result<Cart<B>> {
+        let layers = self.layers(cart.encoder().n_layers())?;
+        Ok(match self {
+            Self::Nothing => cart,
+            Self::Words => cart.map_encoder(TextEncoder::freeze_words),
+            _ => cart.map_encoder(|encoder| encoder.freeze_layers(layers)),
+        })
+    }
+}
+
+/// Memory for the outputs of frozen layers, so that every caption passes them once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FrozenCache {
+    /// Most memory to use, in MiB; captions that do not fit are computed at every step. 0 keeps
+    /// nothing.
+    pub mebibytes: usize,
+    /// Whether to keep `f16`, which takes half the memory, instead of `f32`.
+    pub half: bool,
+}
+
+/// How the outputs of frozen layers are had.
+pub(super) struct Frozen {
+    layers: usize,
+    precision: Precision,
+    cache: Option<LayerCache>,
+}
+
+impl Frozen {
+    /// Absent where no layer is frozen; `cache` makes one for so many frozen layers.
+    pub(super) fn new<B: Backend>(
+        freeze: Freeze,
+        precision: Precision,
+        cart: &Cart<B>,
+        cache: impl FnOnce(usize) -> Option<LayerCache>,
+    ) -> Result<Option<Self>> {
+        let layers = freeze.layers(cart.encoder().n_layers())?;
+        Ok((layers > 0).then(|| Self { layers, precision, cache: cache(layers) }))
+    }
+
+    /// Training pairs whose outputs are kept.
+    pub(super) fn kept(&self) -> usize {
+        self.cache.as_ref().map_or(0, LayerCache::len)
+    }
+
+    /// What the frozen layers make of queries, `pairs` of the training data; computed without
+    /// autodiff, so without dropout and without a graph.
+    pub(super) fn prefix<B: AutodiffBackend>(
+        &self,
+        cart: &Cart<B>,
+        queries: &QueryBatch<B>,
+        pairs: &[u32],
+    ) -> EncoderPrefix<B> {
+        let encoder = self.precision.apply(cart.encoder().valid());
+        let (tokens, padding) = (queries.tokens.clone().inner(), queries.padding.clone().inner());
+        let compute = |tokens, padding| encoder.prefix(self.layers, tokens, padding);
+        let prefix = match &self.cache {
+            None => compute(tokens, padding),
+            Some(cache) => {
+                let [_, width] = tokens.dims();
+                let device = tokens.device();
+                let (kept, rest) = cache.split(pairs);
+                let rows = |rows: &[usize]| {
+                    let rows: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
+                    let data = TensorData::new(rows.clone(), [rows.len()]);
+                    Tensor::<B::InnerBackend, 1, Int>::from_data(data, &device)
+                };
+                let kept_pairs: Vec<u32> = kept.iter().map(|&row| pairs[row]).collect();
+                let computed = (!rest.is_empty()).then(|| {
+                    let rest = rows(&rest);
+                    compute(tokens.select(0, rest.clone()), padding.select(0, rest))
+                });
+                let found = (!kept.is_empty())
+                    .then(|| cache.get(&encoder, self.layers, &kept_pairs, width, &device));
+                match (found, computed) {
+                    (Some(found), Some(computed)) => {
+                        // Row i of the batch is at `places[i]` of the two behind each other.
+                        let mut places = vec![0; pairs.len()];
+                        let order = kept.iter().chain(&rest);
+                        order.enumerate().for_each(|(place, &row)| places[row] = place);
+                        let places = rows(&places);
+                        let join = |a, b| Tensor::cat(vec![a, b], 0).select(0, places.clone());
+                        EncoderPrefix {
+                            layers: found
+                                .layers
+                                .into_iter()
+                                .zip(computed.layers)
+                                .map(|(a, b)| join(a, b))
+                                .collect(),
+                            hidden: join(found.hidden, computed.hidden),
+                        }
+                    }
+                    (Some(prefix), None) | (None, Some(prefix)) => prefix,
+                    (None, None) => unreachable!("a batch has rows"),
+                }
+            }
+        };
+        EncoderPrefix {
+            layers: prefix.layers.into_iter().map(Tensor::from_inner).collect(),
+            hidden: Tensor::from_inner(prefix.hidden),
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Forward and backward of a step: in micro-batches, and on host backends on several threads.
+//!
+//! The loss is a mean over rows, so each piece of a step weighs as many rows of the step as it has:
+//! the sum over all pieces, on whatever threads and devices, is the gradient of the whole batch.
+
+use std::ops::Range;
+
+use burn::{
+    module::Module,
+    optim::{GradientsAccumulator, GradientsParams},
+    tensor::{Tensor, backend::AutodiffBackend},
+};
+
+use super::{CartLearner, TrainBatch, learner::Context};
+use crate::{
+    data::{QueryBatch, TargetBatch},
+    nn::{EncoderPrefix, on_host, widened, with_noise},
+};
+
+/// Fewest rows of a thread.
+const LEAST: usize = 8;
+
+/// Weighted loss (`[1]`) and gradients of some rows of a step; the gradients are multiplied by the
+/// scale of the loss.
+pub(super) type Part<B> = (Tensor<<B as AutodiffBackend>::InnerBackend, 1>, GradientsParams);
+
+/// Some rows of a step.
+struct Piece<B: AutodiffBackend> {
+    queries: QueryBatch<B>,
+    targets: TargetBatch<B>,
+    pairs: Vec<u32>,
+    seed: u64,
+    /// Share of the rows of the step.
+    weight: f64,
+}
+
+/// Splits rows into runs of `size`, the last of which may be shorter; a size of 0 splits nothing.
+fn micro_batches(rows: usize, size: usize) -> Vec<Range<usize>> {
+    let size = if size == 0 { rows } else { size };
+    (0..rows).step_by(size.max(1)).map(|start| start..(start + size).min(rows)).collect()
+}
+
+/// Splits rows over up to `threads` threads, none of fewer than 8 rows.
+fn split(rows: &Range<usize>, threads: usize) -> Vec<Range<usize>> {
+    let parts = threads.min(rows.len() / LEAST).max(1);
+    let bound = |part: usize| rows.start + rows.len() * part / parts;
+    (0..parts).map(|part| bound(part)..bound(part + 1)).collect()
+}
+
+impl<B: AutodiffBackend> CartLearner<B> {
+    /// Forward and backward of a device's rows of a step.
+    pub(super) fn gradients(&self, batch: &TrainBatch<B>, device: &B::Device) -> Part<B> {
+        let [rows, _] = batch.queries.tokens.dims();
+        // Backends in the host's memory leave a core idle outside of large products: there, every
+        // core takes a part of the batch through a copy of the network with a graph of its own.
+        let threads = match on_host::<B>(device) {
+            true => (rayon::current_num_threads() / self.context.together.devices).max(1),
+            false => 1,
+        };
+        let mut sum = GradientsAccumulator::new();
+        let mut total = Tensor::zeros([1], device);
+        let mut number = 0;
+        for micro in micro_batches(rows, self.context.micro_batch) {
+            let pieces: Vec<Piece<B>> = split(&micro, threads)
+                .into_iter()
+                .map(|rows| {
+                    number += 1;
+                    Piece {
+                        weight: rows.len() as f64 / batch.of as f64,
+                        seed: batch.seed.wrapping_add(number - 1),
+                        queries: batch.queries.rows(rows.clone()),
+                        targets: batch.targets.rows(rows.clone()),
+                        pairs: batch.pairs[rows].to_vec(),
+                    }
+                })
+                .collect();
+            for (loss, grads) in self.pieces(pieces, device) {
+                total = total + loss;
+                sum.accumulate(self, grads);
+            }
+        }
+        (total, sum.grads())
+    }
+
+    /// The parts of a micro-batch, in order; a thread for each if there are several.
+    ///
+    /// Each works on a fork of the network: in burn 0.21 a second backward pass from the same
+    /// parameters can lose gradients while another thread does one of its own.
+    fn pieces(&self, mut pieces: Vec<Piece<B>>, device: &B::Device) -> Vec<Part<B>> {
+        if pieces.len() <= 1 {
+            let part = |piece| self.clone().fork(device).piece(piece);
+            return pieces.pop().map(part).into_iter().collect();
+        }
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = pieces
+                .into_iter()
+                .map(|piece| {
+                    let learner = self.clone().fork(device);
+                    scope.spawn(move || learner.piece(piece))
+                })
+                .collect();
+            let join = |thread: std::thread::ScopedJoinHandle<'_, Part<B>>| {
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            threads.into_iter().map(join).collect()
+        })
+    }
+
+    /// Forward and backward.
+    fn piece(&self, piece: Piece<B>) -> Part<B> {
+        let Piece { queries, targets, pairs, seed, weight } = piece;
+        let Context { loss: config, precision, frozen, guard, .. } = &*self.context;
+        let prefix = frozen.as_ref().map(|frozen| frozen.prefix(&self.cart, &queries, &pairs));
+        let cart = precision.apply(self.cart.clone());
+        // Both passes of R-Drop are one batch: every query twice, with dropouts of their own.
+        let passes = if config.r_drop > 0.0 { 2 } else { 1 };
+        let (queries, targets, prefix) = match passes {
+            2 => (queries.doubled(), targets.doubled(), prefix.map(EncoderPrefix::doubled)),
+            _ => (queries, targets, prefix),
+        };
+        let loss = with_noise(seed, || {
+            let QueryBatch { tokens, padding } = queries;
+            let identifiers = targets.identifiers.clone();
+            let logits = match prefix {
+                Some(prefix) => cart.forward_prefix(prefix, padding, identifiers),
+                None => cart.forward(tokens, padding, identifiers),
+            };
+            let logits = logits.into_iter().map(widened).collect();
+            config.forward(logits, targets.identifiers, &targets.legal, passes)
+        });
+        let loss = loss.total.mul_scalar(weight);
+        let scaled = loss.clone().mul_scalar(guard.scale());
+        let grads = GradientsParams::from_grads(scaled.backward(), self);
+        (loss.inner(), grads)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn micro_batches_and_threads_cover_all_rows_in_order() {
+        for (rows, size, threads) in [(32, 8, 1), (33, 8, 2), (7, 100, 4), (64, 0, 3), (1, 1, 1)] {
+            let micro = micro_batches(rows, size);
+            let all: Vec<usize> = micro
+                .iter()
+                .flat_map(|micro| split(micro, threads).into_iter().flatten())
+                .collect();
+            assert_eq!(all, (0..rows).collect::<Vec<_>>());
+            assert!(size == 0 || micro.iter().all(|micro| micro.len() <= size));
+        }
+        assert_eq!(micro_batches(20, 8).last(), Some(&(16..20)));
+        assert_eq!(split(&(0..15), 4).len(), 1);
+        assert_eq!(split(&(0..64), 4).len(), 4);
+    }
+}
