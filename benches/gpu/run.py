@@ -175,7 +175,11 @@ def training(args, table, sides):
     for r_drop in ("0", "1"):
         peers = sides.variants(
             sides.theirs("cart_torch.py", folder, "--unchecked", "--r-drop", r_drop, *steps))
-        mine = sides.each("train-step", "--r-drop", r_drop, *size, *steps)
+        work = ["train-step", "--r-drop", r_drop, *size, *steps]
+        mine = sides.each(*work)
+        if not (args.no_bf16 or args.cpu):
+            half = sides.each(*work, "--precision", "bf16")
+            mine |= {f"{backend}, bf16": command for backend, command in half.items()}
         name = f"training step{', R-Drop' if r_drop == '1' else ''}"
         table.alternate(name, "samples/s", mine, peers)
 
