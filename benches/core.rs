@@ -1,21 +1,22 @@
-//! Benches of the parts that decide the speed: `cargo bench --bench core`.
+//! Benches of the trie, of small quantizers and of the search: `cargo bench --bench core`.
+//!
+//! Training steps are in `steps.rs`, quantizers at full size in `quantizers.rs`.
+
+#[path = "../examples/common/memory.rs"]
+mod memory;
 
 use std::hint::black_box;
 
-use burn::{
-    backend::{Autodiff, Flex},
-    tensor::{Bool, Int, Tensor, TensorData},
-};
+use burn::backend::Flex;
 use cart_retrieval::{
-    data::{QueryBatch, TargetBatch},
+    data::QueryBatch,
     decode::{BeamConfig, beam_search},
     identifier::{Codes, Vocabulary},
-    model::{CartConfig, LossConfig, Scope},
-    nn::FusionMode,
+    model::{CartConfig, Scope},
     quantizer::{KMeansConfig, Quantizer, RqKMeans},
     trie::Trie,
 };
-use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -41,6 +42,7 @@ fn identifiers(n: usize) -> (Codes, Vocabulary) {
 }
 
 fn trie(c: &mut Criterion) {
+    memory::keep_freed_memory();
     let mut group = c.benchmark_group("trie");
     group.sample_size(10);
     for n in [1_000, 100_000, 1_000_000] {
@@ -108,45 +110,5 @@ fn decoding(c: &mut Criterion) {
     group.finish();
 }
 
-fn training(c: &mut Criterion) {
-    type A = Autodiff<Flex>;
-    let mut group = c.benchmark_group("training step, tiny network, 64 x 24 tokens");
-    group.sample_size(10);
-    group.throughput(Throughput::Elements(64));
-    let device = Default::default();
-    let (codes, vocabulary) = identifiers(2000);
-    let trie = Trie::build(&codes, &vocabulary).expect("distinct identifiers");
-    let items: Vec<u32> = (0..64).collect();
-    let targets = TargetBatch::<A>::new(&items, &codes, &trie, &device);
-    for fusion in [FusionMode::None, FusionMode::Both] {
-        let model = CartConfig::new(1000, vocabulary.clone())
-            .with_fusion(fusion)
-            .init::<A>(&device)
-            .expect("a valid shape");
-        let tokens = Tensor::<A, 2, Int>::ones([64, 24], &device);
-        let padding = Tensor::<A, 2, Bool>::from_data(
-            TensorData::new(vec![false; 64 * 24], [64, 24]),
-            &device,
-        );
-        group.bench_function(format!("forward and backward, fusion {fusion:?}"), |b| {
-            b.iter_batched(
-                || (tokens.clone(), padding.clone(), targets.clone()),
-                |(tokens, padding, targets)| {
-                    let logits = model.forward(tokens, padding, targets.identifiers.clone());
-                    let loss = LossConfig::default().forward(
-                        logits,
-                        targets.identifiers,
-                        &targets.legal,
-                        1,
-                    );
-                    loss.total.backward()
-                },
-                BatchSize::SmallInput,
-            );
-        });
-    }
-    group.finish();
-}
-
-criterion_group!(benches, trie, quantizers, decoding, training);
+criterion_group!(benches, trie, quantizers, decoding);
 criterion_main!(benches);

@@ -5,21 +5,20 @@
 #[path = "../examples/measure/inputs.rs"]
 #[allow(dead_code)] // The example uses more of it.
 mod inputs;
+#[path = "../examples/common/memory.rs"]
+mod memory;
 
 use std::{hint::black_box, time::Duration};
 
 use cart_retrieval::quantizer::{KMeansConfig, Quantizer, RqKMeans};
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 
-/// As in the examples.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn big() -> bool {
     std::env::var_os("CART_BENCH_BIG").is_some()
 }
 
 fn kmeans(c: &mut Criterion) {
+    memory::keep_freed_memory();
     let mut group = c.benchmark_group("K-Means, d = 512, K = 1024, seeding included");
     group.sample_size(10).sampling_mode(SamplingMode::Flat);
     group.warm_up_time(Duration::from_millis(1));

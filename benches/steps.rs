@@ -9,6 +9,8 @@
 #[path = "../examples/measure/inputs.rs"]
 #[allow(dead_code)] // The example uses more of it.
 mod inputs;
+#[path = "../examples/common/memory.rs"]
+mod memory;
 
 use std::{
     ops::ControlFlow,
@@ -25,10 +27,6 @@ use cart_retrieval::{
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-
-/// As in the examples: training allocates and frees large tensors all the time.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const BATCH: usize = 64;
 const TOKENS: usize = 32;
@@ -118,6 +116,7 @@ fn rqvae<B: LocalBackend>(c: &mut Criterion, device: &B::Device) {
 }
 
 fn steps(c: &mut Criterion) {
+    memory::keep_freed_memory();
     let device = std::env::var("CART_DEVICE").unwrap_or_else(|_| "default".into());
     let device: DeviceChoice = device.parse().unwrap_or_else(|error| panic!("{error}"));
     for kind in BackendKind::compiled() {

@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
-DISTURBED = 0.05  # Share of its time that a side waited for a processor, from which a ratio is marked.
+DISTURBED = 0.05  # Share of disturbance from which a ratio is marked.
 
 
 def binary(given=None):
@@ -95,11 +95,18 @@ class GpuMemory(threading.Thread):
 
 
 def call(command, threads, gpu=False):
-    """Runs one side; its JSON line, with the share of its time that it waited for a processor."""
+    """Runs one side; its JSON line, with how far other programs disturbed it.
+
+    That is the smaller of two shares: of the processors that others took, and of its time that it
+    was ready and had none. Others may run in gaps that we leave, and threads of one program may
+    wait for each other; neither alone is a disturbance.
+    """
     env = dict(os.environ)
     if threads > 0:
         env |= {name: str(threads) for name in (
             "OMP_NUM_THREADS", "RAYON_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    machine = Machine()
+    before, started = machine.busy(), time.monotonic()
     process = subprocess.Popen(
         [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True, env=env, cwd=ROOT,
@@ -120,9 +127,12 @@ def call(command, threads, gpu=False):
         tail = "\n".join(errors[0].splitlines()[-25:])
         raise RuntimeError(f"{' '.join(map(str, command))}\nended with {process.returncode}:\n{tail}")
     result = json.loads(lines[-1])
-    if result.get("waited_seconds") is not None:
-        waited = result["waited_seconds"]
-        result["waited_share"] = round(waited / (usage.ru_utime + usage.ru_stime + waited), 3)
+    elapsed, after = time.monotonic() - started, machine.busy()
+    waited = result.get("waited_seconds")
+    if waited is not None and before is not None:
+        own = usage.ru_utime + usage.ru_stime
+        others = max(after - before - own, 0.0) / (elapsed * os.cpu_count())
+        result["disturbed"] = round(min(waited / (own + waited), others), 3)
     if gpu:
         result["gpu_mib"] = memory.most
     return result
@@ -141,43 +151,47 @@ class Table:
         self.rows, self.machine = [], Machine()
 
     def alternate(self, name, unit, ours, theirs, quality=None):
-        """Runs our command and theirs (by label) in turns; adds a row for each of theirs.
+        """Runs our commands and theirs (each by label) in turns; adds a row for each pair.
 
         `quality` names a number in the JSON lines to show beside the times.
         """
-        sides = {"ours": ours, **theirs}
+        sides = {("ours", label): command for label, command in ours.items()}
+        sides |= {("theirs", label): command for label, command in theirs.items()}
         results = {side: [] for side in sides}
         for turn in range(self.rounds):
             for side, command in sides.items():
-                if side in results and results[side] is None:
+                if results[side] is None:
                     continue
                 self.machine.wait_until_quiet(self.quiet)
+                label = f"{name}, round {turn + 1}, {side[1]}"
                 try:
                     result = call(command, self.threads, self.gpu)
                 except RuntimeError as error:
-                    print(f"{name}, {side}: {error}", file=sys.stderr, flush=True)
+                    print(f"{label}: {error}", file=sys.stderr, flush=True)
                     results[side] = None
                     continue
                 results[side].append(result)
                 print(
-                    f"{name}, round {turn + 1}, {side}: {result['seconds']:.4g} s"
-                    f", waited for a processor {result.get('waited_share', 0):.0%} of the time",
+                    f"{label}: {result['seconds']:.4g} s, disturbed {result.get('disturbed', 0):.0%}",
                     file=sys.stderr, flush=True,
                 )
-        if not results["ours"]:
-            self.rows.append({"name": name, "unit": unit, "failed": "ours"})
-            return
-        own = self.summary(results["ours"], quality)
-        for side in theirs:
-            row = {"name": name, "unit": unit, "against": side, "ours": own}
-            if results[side]:
-                row["theirs"] = self.summary(results[side], quality)
-                # Speed of one by the speed of the other, round by round.
-                ratios = [b["seconds"] / a["seconds"] for a, b in zip(results["ours"], results[side])]
-                row |= {"ratio": median(ratios), "ratios": ratios}
-            else:
-                row["failed"] = side
-            self.rows.append(row)
+        for mine in ours:
+            for peer in theirs:
+                one, other = results["ours", mine], results["theirs", peer]
+                row = {"name": name, "unit": unit, "side": mine, "against": peer}
+                if one:
+                    row["ours"] = self.summary(one, quality)
+                if other:
+                    row["theirs"] = self.summary(other, quality)
+                if one and other:
+                    # Speed of one by the speed of the other, round by round.
+                    ratios = [b["seconds"] / a["seconds"] for a, b in zip(one, other)]
+                    row |= {"ratio": median(ratios), "ratios": ratios}
+                else:
+                    row["failed"] = " and ".join(
+                        label for label, result in ((mine, one), (peer, other)) if not result
+                    )
+                self.rows.append(row)
 
     @staticmethod
     def summary(results, quality):
@@ -185,22 +199,25 @@ class Table:
                 "compiled", "attention", "optimizer", "parameters", "agreement", "answers")
         summary = {key: results[0][key] for key in keep if key in results[0]}
         for key in ("seconds", "per_second", "peak_rss_mib", "rss_imported_mib", "gpu_mib",
-                    "peak_device_mib", "waited_share", quality):
+                    "peak_device_mib", "disturbed", quality):
             if key is not None:
                 summary[key] = median([result.get(key) for result in results])
         summary["rounds"] = [result["seconds"] for result in results]
         return summary
 
-    def markdown(self, quality_name=""):
+    def markdown(self):
         """The rows as a table."""
         lines = [
-            "| work | against | ours | theirs | ratio (speed) | peak memory, MiB, ours / theirs "
-            "(imports alone) | waited, ours / theirs |",
-            "|---|---|---|---|---|---|---|",
+            "| work | ours | against | speed | theirs | ratio | peak memory, MiB, ours / theirs "
+            "(imports alone) | disturbed, ours / theirs |",
+            "|---|---|---|---|---|---|---|---|",
         ]
         for row in self.rows:
             if "failed" in row:
-                lines.append(f"| {row['name']} | {row.get('against', '')} | | | {row['failed']} failed | | |")
+                lines.append(
+                    f"| {row['name']} | {row['side']} | {row['against']} | | | {row['failed']} failed "
+                    "| | |"
+                )
                 continue
             ours, theirs, unit = row["ours"], row["theirs"], row["unit"]
             memory = f"{whole(ours['peak_rss_mib'])} / {whole(theirs['peak_rss_mib'])}"
@@ -211,12 +228,12 @@ class Table:
             spread = f"{row['ratio']:.2f} x"
             if len(row["ratios"]) > 1:
                 spread += f" ({min(row['ratios']):.2f} to {max(row['ratios']):.2f})"
-            waited = [side.get("waited_share") or 0 for side in (ours, theirs)]
-            if max(waited) > DISTURBED:
+            disturbed = [side.get("disturbed") or 0 for side in (ours, theirs)]
+            if max(disturbed) > DISTURBED:
                 spread += ", disturbed"
             lines.append(
-                f"| {row['name']} | {row['against']} | {shown(ours, unit)} | {shown(theirs, unit)} "
-                f"| {spread} | {memory} | {waited[0]:.0%} / {waited[1]:.0%} |"
+                f"| {row['name']} | {row['side']} | {row['against']} | {shown(ours, unit)} "
+                f"| {shown(theirs, unit)} | {spread} | {memory} | {disturbed[0]:.0%} / {disturbed[1]:.0%} |"
             )
         return "\n".join(lines)
 

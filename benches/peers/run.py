@@ -6,8 +6,8 @@ prints a table of ratios.
 
 A ratio is our speed by theirs: above 1, ours is faster. Each side says what it is measuring; the
 PyTorch networks are checked against dumped weights and gradients before they are timed. The last
-column is the share of its time that a side was ready but had no processor, because other programs
-ran: where it is not near zero, the figures are not to be trusted.
+column says how far other programs disturbed a side: where it is not near zero, the figures are not to
+be trusted.
 """
 
 import argparse
@@ -72,12 +72,19 @@ def make_rows(path, n, d, spread, seed):
     return path
 
 
+def default_backend(program, args):
+    """The backend that our program takes when it is not told."""
+    small = ["rq-encode", "--n", "256", "--d", "8", "--sizes", "16", "--steps", "1", "--warmup", "0"]
+    return call([program, *small], args.threads)["backend"]
+
+
 def main():
     args = arguments()
     # The rows are made in this process.
     check_python(sys.executable, ["numpy"])
     check_python(args.python, MODULES)
     program = binary(args.binary)
+    args.label = args.backend or default_backend(program, args)
     args.work.mkdir(parents=True, exist_ok=True)
     table = Table(args.rounds, args.threads, args.quiet)
     wanted = args.only.split(",")
@@ -128,9 +135,8 @@ def train(args, table, wanted, ours, theirs):
         if args.compile:
             against["torch.compile"] = [*peer, "--compile"]
         name = "training step" + (", R-Drop" if r_drop == "1" else "")
-        table.alternate(
-            name, "samples/s", ours("train-step", "--r-drop", r_drop, *size, *steps), against
-        )
+        mine = ours("train-step", "--r-drop", r_drop, *size, *steps)
+        table.alternate(name, "samples/s", {args.label: mine}, against)
 
 
 def rqvae(args, table, wanted, ours, theirs):
@@ -146,7 +152,8 @@ def rqvae(args, table, wanted, ours, theirs):
         if args.compile:
             against["torch.compile"] = [*against["PyTorch eager"], "--compile"]
         name = f"RQ-VAE step, {'gradient' if option else 'moving-average'} codebooks"
-        table.alternate(name, "ms", ours("rqvae-step", *option, *size, *steps), against)
+        mine = ours("rqvae-step", *option, *size, *steps)
+        table.alternate(name, "ms", {args.label: mine}, against)
 
 
 def kmeans(args, table, wanted, ours, theirs):
@@ -163,7 +170,7 @@ def kmeans(args, table, wanted, ours, theirs):
         structure = f"{spread} clusters" if spread else "no clusters"
         before = len(table.rows)
         table.alternate(
-            f"K-Means {n} x {d}, K = {k}, 10 iterations, {structure}", "s", mine,
+            f"K-Means {n} x {d}, K = {k}, 10 iterations, {structure}", "s", {"host": mine},
             {"faiss.Kmeans": theirs("kmeans_faiss.py", rows, *common)}, "inertia",
         )
         for row in table.rows[before:]:
@@ -184,7 +191,7 @@ def encode(args, table, wanted, ours, theirs):
     mine = ours("rq-encode", "--rows", rows, "--codebooks", books, "--codes", codes, *common)
     peer = theirs("rq_encode_torch.py", rows, books, "--codes", codes, *common)
     table.alternate(
-        f"RQ encoding, {n} x {d}, 4 x 256", "s", mine,
+        f"RQ encoding, {n} x {d}, 4 x 256", "s", {"host": mine},
         {
             "torch GEMM + argmin": peer,
             "faiss ResidualQuantizer": [*peer, "--method", "faiss"],
@@ -206,7 +213,7 @@ def queries(args, table, wanted, ours, theirs):
     steps = ["--warmup", "1", "--steps", "3", "--beam", "20"]
     table.alternate(
         f"queries, {candidates} candidates, beam 20, batch 32", "queries/s",
-        ours("queries", "--candidates", candidates, *common, *size, *steps),
+        {args.label: ours("queries", "--candidates", candidates, *common, *size, *steps)},
         {"PyTorch eager": theirs("search_torch.py", folder, *common, *steps)},
     )
 

@@ -2,24 +2,13 @@
 #![allow(dead_code)] // Every example uses a part of it.
 
 pub mod backend;
+pub mod memory;
 pub mod page;
 pub mod plot;
 pub mod progress;
 pub mod recipe;
 
 use cart_retrieval::{backend::LocalBackend, train::StopFlag};
-
-/// Training allocates and frees large tensors all the time; this allocator keeps their pages.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// Keeps freed memory for the next step instead of giving it back to the system: a training step of
-/// a MiniLM-sized network would get and clear some 140,000 pages anew.
-fn keep_freed_memory() {
-    const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15; // mi_option_purge_delay, not exported.
-    // SAFETY: sets an integer option of the allocator in use; -1 is a documented value of it.
-    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, -1) }
-}
 
 /// A flag that Ctrl-C raises; a second Ctrl-C ends the program at once.
 pub fn stop_on_ctrl_c() -> anyhow::Result<StopFlag> {
