@@ -12,20 +12,24 @@ mod common;
 use std::{ops::ControlFlow, path::PathBuf, time::Instant};
 
 use anyhow::{Context, Result};
+use burn::backend::Autodiff;
 use cart_retrieval::{
+    backend::{BackendTask, LocalBackend},
     features::{ItemIds, ShardedFeatures},
     prelude::*,
     quantizer::{CodesPart, KMeansConfig, QuantizerEvent, RqKMeansConfig},
     storage::{read_limited, write_bytes},
 };
 use clap::{Parser, Subcommand};
-use common::backend::{Inference, Training};
+use common::backend::Hardware;
 
 /// Fits a quantizer to shards, encodes parts of them, and merges the parts.
 #[derive(Parser)]
 struct Args {
     #[command(subcommand)]
     job: Job,
+    #[command(flatten)]
+    hardware: Hardware,
 }
 
 #[derive(Subcommand)]
@@ -88,15 +92,28 @@ impl Files {
         Ok(ShardedFeatures::open_folder(&self.data)?)
     }
 
-    fn quantizer(&self) -> Result<CoarseToFine<Inference>> {
+    fn quantizer<B: LocalBackend>(&self, device: &B::Device) -> Result<CoarseToFine<B>> {
         let bytes = read_limited(&self.quantizer, 1 << 34)?;
-        Ok(CoarseToFine::from_safetensors(&bytes, &Default::default())?)
+        Ok(CoarseToFine::from_safetensors(&bytes, device)?)
     }
 }
 
 fn main() -> Result<()> {
+    let args = Args::parse();
+    args.hardware.run(args.job)
+}
+
+impl BackendTask for Job {
+    type Output = Result<()>;
+
+    fn run<B: LocalBackend>(self, device: B::Device) -> Result<()> {
+        run::<B>(self, &device)
+    }
+}
+
+fn run<B: LocalBackend>(job: Job, device: &B::Device) -> Result<()> {
     let start = Instant::now();
-    match Args::parse().job {
+    match job {
         Job::Fit { files, coarse, fine, sample, iterations } => {
             let lloyd = KMeansConfig::new(coarse).with_restarts(1).with_max_iterations(iterations);
             let fine = RqKMeansConfig::new(fine).with_restarts(1).with_max_iterations(iterations);
@@ -104,12 +121,12 @@ fn main() -> Result<()> {
                 CoarseToFineConfig::new(coarse, vec![]).with_fine(FineConfig::RqKmeans(fine));
             config.coarse = lloyd;
             let items = files.items()?;
-            let quantizer = config.fit_source::<Training>(&items, sample, &Default::default())?;
+            let quantizer = config.fit_source::<Autodiff<B>>(&items, sample, device)?;
             write_bytes(&files.quantizer, &quantizer.to_safetensors()?)?;
             println!("fitted to {} of {} rows", sample.min(items.len()), items.len());
         }
         Job::Encode { files, part, of, out } => {
-            let (items, quantizer) = (files.items()?, files.quantizer()?);
+            let (items, quantizer) = (files.items()?, files.quantizer::<B>(device)?);
             let codes = quantizer.encode_part_with_progress(&items, part, of, &mut |event| {
                 if let QuantizerEvent::Encoded { rows, of } = event {
                     eprint!("\r{rows} of {of} rows");
@@ -124,7 +141,7 @@ fn main() -> Result<()> {
             let ids = ItemIds::open(files.data.join("ids.txt"))?;
             let parts =
                 parts.iter().map(CodesPart::load).collect::<cart_retrieval::Result<Vec<_>>>()?;
-            let index = files.quantizer()?.merge(parts, ids)?;
+            let index = files.quantizer::<B>(device)?.merge(parts, ids)?;
             println!("{}", index.health());
             write_bytes(out, &index.trie().to_bytes())?;
         }
