@@ -16,6 +16,7 @@ mod freeze;
 mod guard;
 mod learner;
 mod loader;
+mod memory;
 mod metric;
 mod optimizer;
 mod position;

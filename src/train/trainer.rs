@@ -27,6 +27,7 @@ use super::{
     guard::Guard,
     learner::Context,
     loader::{At, TrainLoader, ValidLoader},
+    memory::or_out_of_memory,
     metric::{Listener, LossValue, MeanMetric, RecallValue, Reporter, SilentRenderer},
     position::{Position, Share},
     resume::{self, check_readable, identity, prepare},
@@ -126,7 +127,7 @@ impl Trainer {
     /// - [`Error::Checkpoint`] when the folder holds another training, or one that was not to be
     ///   resumed, or when a checkpoint cannot be written or read.
     /// - [`Error::Training`] when loss or gradients were not finite for
-    ///   [`TrainConfig::max_bad_steps`] steps in a row.
+    ///   [`TrainConfig::max_bad_steps`] steps in a row, or when the device ran out of memory.
     pub fn fit<B: AutodiffBackend>(
         &self,
         model: Cart<B>,
@@ -288,7 +289,8 @@ impl Trainer {
             // The training in the folder was finished: nothing is left to run.
             None
         } else {
-            Some(training.launch(Learner::new(learner, optimizer, schedule)).model.cart)
+            let learner = Learner::new(learner, optimizer, schedule);
+            Some(or_out_of_memory(|| training.launch(learner))?.model.cart)
         };
 
         std::mem::replace(&mut *failure.lock().unwrap_or_else(|e| e.into_inner()), Ok(()))?;

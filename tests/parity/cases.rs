@@ -27,7 +27,7 @@ use cart_retrieval::{
     },
     prelude::*,
     quantizer::{Codebooks, DeviceSearch, KMeansConfig, RqVaeConfig, RqVaeEvent},
-    train::{CartOptimizer, StopFlag},
+    train::{CartOptimizer, Precision, StopFlag},
     trie::Trie,
 };
 
@@ -460,6 +460,36 @@ pub fn setup() -> Setup {
 }
 
 pub fn training<B: AutodiffBackend>(device: &B::Device) -> Outcome {
+    trained::<B>(std::slice::from_ref(device), TrainConfig::default())
+}
+
+/// Against one device and whole batches, on the same backend.
+pub fn training_on_two_devices_in_micro_batches<B: AutodiffBackend>(device: &B::Device) -> Outcome {
+    let config = TrainConfig { micro_batch: 8, ..TrainConfig::default() };
+    let both = trained::<B>(&[device.clone(), device.clone()], config);
+    both.assert_near(&training::<B>(device));
+    both
+}
+
+/// Whether losses in half precision stay near those in single precision, where there is any.
+pub fn half_precision_stays_near<B: AutodiffBackend>(device: &B::Device) {
+    let single = training::<B>(device);
+    for precision in [Precision::Bf16, Precision::F16] {
+        let config = TrainConfig { precision, ..TrainConfig::default() };
+        if let Err(error) = precision.check::<B>(device) {
+            println!("{error}");
+            continue;
+        }
+        // bf16 keeps 8 bits, f16 keeps 11: the losses of eight steps move by some of the last.
+        trained::<B>(std::slice::from_ref(device), config)
+            .only("losses")
+            .with_tolerance(5e-2)
+            .assert_near(&single.only("losses").with_tolerance(5e-2));
+    }
+}
+
+fn trained<B: AutodiffBackend>(devices: &[B::Device], config: TrainConfig) -> Outcome {
+    let device = &devices[0];
     let mut out = Outcome::default();
     let setup = setup();
     // Identifiers from the host, so that both sides train on the same ones.
@@ -476,10 +506,10 @@ pub fn training<B: AutodiffBackend>(device: &B::Device) -> Outcome {
         learning_rate: 1e-3,
         validations: 2,
         loss: plain_loss(),
-        ..TrainConfig::default()
+        ..config
     };
     let trained = Trainer::new(config)
-        .fit(setup.config(&index).init::<B>(device).unwrap(), &data, device)
+        .fit_devices(setup.config(&index).init::<B>(device).unwrap(), &data, devices)
         .unwrap();
     out.numbers("losses", trained.history.iter().map(|round| round.loss.unwrap()));
     out.parameters(&trained.model);

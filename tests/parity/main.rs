@@ -56,6 +56,12 @@ macro_rules! compare {
         }
 
         #[test]
+        fn half_precision_stays_near() {
+            let _turn = turn();
+            cases::half_precision_stays_near::<Autodiff<$backend>>(&crate::device::<$backend>());
+        }
+
+        #[test]
         fn dropout_keeps_the_mean() {
             let _turn = turn();
             cases::dropout_keeps_the_mean::<Autodiff<$backend>>(&crate::device::<$backend>());
@@ -95,6 +101,7 @@ macro_rules! backends {
                     kmeans,
                     dual_tower,
                     training,
+                    training_on_two_devices_in_micro_batches,
                     beam_search_over_legal_tokens,
                     beam_search_over_all_tokens,
                     scores_of_all_candidates,

@@ -37,6 +37,12 @@ impl Outcome {
         Self { tolerance: Some(tolerance), ..self }
     }
 
+    /// The numbers of one name alone.
+    pub fn only(&self, name: &str) -> Self {
+        let values = self.values.iter().filter(|(other, ..)| other == name).cloned().collect();
+        Self { values, ..Self::default() }
+    }
+
     pub fn tensor<B: Backend, const D: usize>(&mut self, name: &str, tensor: Tensor<B, D>) {
         let data = tensor.into_data();
         self.values.push((name.into(), data.shape.to_vec(), data.iter::<f64>().collect()));
