@@ -131,4 +131,15 @@ mod tests {
             assert_eq!(count.single, single, "{precision:?}");
         }
     }
+
+    #[cfg(feature = "ndarray")]
+    #[test]
+    fn a_backend_without_half_precision_is_named() {
+        use burn::backend::NdArray;
+        assert!(Precision::F32.check::<NdArray>(&Default::default()).is_ok());
+        for precision in [Precision::Bf16, Precision::F16] {
+            let error = precision.check::<NdArray>(&Default::default()).unwrap_err().to_string();
+            assert!(error.contains("ndarray") && error.contains("use f32"), "{error}");
+        }
+    }
 }
