@@ -47,7 +47,8 @@ mod tests {
             "Can't allocate buffer of size: 17179869184",
             "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")",
         ] {
-            let error = or_out_of_memory(|| panic!("{said}")).map(|()| ()).unwrap_err();
+            let result: Result<()> = or_out_of_memory(|| panic!("{said}"));
+            let error = result.unwrap_err();
             assert!(matches!(error, Error::Training(_)));
             let text = error.to_string();
             assert!(text.contains("micro_batch") && text.contains("checkpoint is kept"), "{text}");
