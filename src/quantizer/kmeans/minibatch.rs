@@ -45,8 +45,8 @@ impl KMeansConfig {
     /// Fits centres batch by batch with another engine, and reports every pass.
     ///
     /// # Errors
-    /// As [`KMeansConfig::fit_minibatch`], and [`Error::Interrupted`] when `progress` answers
-    /// `Break`.
+    /// As [`KMeansConfig::fit_minibatch`], and
+    /// [`Error::Interrupted`](crate::Error::Interrupted) when `progress` answers `Break`.
     pub fn fit_minibatch_with_engine(
         &self,
         source: &dyn RowSource,
