@@ -14,6 +14,7 @@
 //! | [`identifier`], [`trie`] | identifiers, unique tokens, the flat trie |
 //! | [`data`] | captions, splits, tokenizers, batches, the procedural benchmark |
 //! | [`nn`], [`model`] | attention, encoder, fusion, decoder; the network and its loss |
+//! | [`pretrained`] | text encoders from folders in the layout of Hugging Face |
 //! | [`train`] | training on burn-train's learner, checkpoints, resumption |
 //! | [`decode`] | beam search over the trie, exhaustive scoring |
 //! | [`retrieve`] | [`Retriever`](retrieve::Retriever), the front door; the index folder |
@@ -71,6 +72,7 @@ pub mod identifier;
 pub mod model;
 pub mod nn;
 pub mod prelude;
+pub mod pretrained;
 pub mod quantizer;
 pub mod retrieve;
 pub mod storage;

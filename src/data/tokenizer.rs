@@ -170,6 +170,7 @@ impl TextTokenizer {
                 "32 to 77 are usual",
             ));
         }
+        let stated = inner.get_padding().map(|padding| padding.pad_id);
         inner.with_padding(None);
         inner
             .with_truncation(Some(tokenizers::TruncationParams {
@@ -177,11 +178,22 @@ impl TextTokenizer {
                 ..Default::default()
             }))
             .map_err(|e| refused("truncation", &*e))?;
-        let padding = ["[PAD]", "<pad>", "<|endoftext|>"]
-            .iter()
-            .find_map(|token| inner.token_to_id(token))
-            .unwrap_or(0);
+        let padding = stated.unwrap_or_else(|| usual_padding(&inner));
         Ok(Self { inner, padding, max_tokens })
+    }
+
+    /// Sets the most tokens of a text, special ones included.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] for fewer than 3.
+    pub fn with_max_tokens(self, max_tokens: usize) -> Result<Self> {
+        let padding = self.padding;
+        Ok(Self { padding, ..Self::new(self.inner, max_tokens)? })
+    }
+
+    /// Sets the number of the padding token.
+    pub fn with_padding(self, padding: u32) -> Self {
+        Self { padding, ..self }
     }
 
     /// Writes the tokenizer as `tokenizer.json`, atomically.
@@ -197,7 +209,12 @@ impl TextTokenizer {
     /// # Errors
     /// [`Error::Tokenizer`] when the tokenizer cannot be written down.
     pub fn to_json(&self) -> Result<String> {
-        self.inner.to_string(false).map_err(|e| refused("saving", &*e))
+        let mut inner = self.inner.clone();
+        if self.padding != usual_padding(&inner) {
+            let padding = tokenizers::PaddingParams { pad_id: self.padding, ..Default::default() };
+            inner.with_padding(Some(padding));
+        }
+        inner.to_string(false).map_err(|e| refused("saving", &*e))
     }
 
     /// Tokens of one text, special tokens included, cut at the limit.
@@ -226,6 +243,13 @@ impl TextTokenizer {
         self.inner.get_vocab_size(true)
     }
 
+    /// The highest number of a token, and 1: what a table of embeddings must cover. More than
+    /// [`TextTokenizer::vocabulary`] where numbers are left out.
+    pub fn token_limit(&self) -> usize {
+        let highest = self.inner.get_vocab(true).into_values().max();
+        highest.map_or(0, |highest| highest as usize + 1)
+    }
+
     /// Number of the padding token.
     pub fn padding(&self) -> u32 {
         self.padding
@@ -235,6 +259,12 @@ impl TextTokenizer {
     pub fn max_tokens(&self) -> usize {
         self.max_tokens
     }
+}
+
+/// The padding token by its usual names; token 0 where there is none.
+fn usual_padding(inner: &Tokenizer) -> u32 {
+    let names = ["[PAD]", "<pad>", "<|endoftext|>"];
+    names.iter().find_map(|token| inner.token_to_id(token)).unwrap_or(0)
 }
 
 /// The WordPiece vocabulary of a trained BPE: its pieces as they occur at the start and inside of

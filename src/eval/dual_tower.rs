@@ -51,9 +51,9 @@ pub struct DualTowerConfig {
 
 impl DualTowerConfig {
     /// A tower over this encoder, with usual settings.
-    pub fn new(encoder: TextEncoderConfig) -> Self {
+    pub fn new(encoder: impl Into<TextEncoderConfig>) -> Self {
         Self {
-            encoder,
+            encoder: encoder.into(),
             projection: 256,
             epochs: 30,
             batch_size: 64,
@@ -79,7 +79,7 @@ impl<B: Backend> DualTowerNetwork<B> {
     /// Unit vectors of queries, `[batch, projection]`.
     fn queries(&self, batch: QueryBatch<B>) -> Tensor<B, 2> {
         let encoded = self.encoder.forward(batch.tokens, batch.padding);
-        unit(self.query.forward(encoded.mean_pooled()))
+        unit(self.query.forward(encoded.pooled()))
     }
 
     /// Unit vectors of candidates, `[n, dim]` to `[n, projection]`.
@@ -141,7 +141,7 @@ impl DualTowerConfig {
         let mut init = WeightInit::new(self.seed);
         let mut network = DualTowerNetwork::<B> {
             encoder: self.encoder.init(&mut init, device),
-            query: init.linear(self.encoder.d_model, self.projection, device),
+            query: init.linear(self.encoder.d_model(), self.projection, device),
             item: init.linear(items.dim(), self.projection, device),
             log_scale: Param::from_tensor(Tensor::from_floats([(1.0f32 / 0.07).ln()], device)),
         };
@@ -299,7 +299,7 @@ mod tests {
     use burn::backend::{Autodiff, Flex};
 
     use super::*;
-    use crate::data::TokenizerConfig;
+    use crate::{data::TokenizerConfig, nn::ScratchEncoderConfig};
 
     #[test]
     fn learns_to_find_what_its_captions_name() {
@@ -318,7 +318,7 @@ mod tests {
         let config = TokenizerConfig { min_frequency: 1, ..TokenizerConfig::default() };
         let tokenizer =
             TextTokenizer::train(captions.iter().map(|c| c.text.as_str()), &config, 12).unwrap();
-        let encoder = TextEncoderConfig {
+        let encoder = ScratchEncoderConfig {
             vocabulary: tokenizer.vocabulary(),
             max_tokens: 12,
             d_model: 16,

@@ -25,7 +25,7 @@ impl<B: Backend> Cart<B> {
     /// ```
     pub fn architecture(&self) -> String {
         let shapes: BTreeMap<String, Vec<usize>> = self
-            .collect(None, None, false)
+            .collect(None, None, true)
             .into_iter()
             .map(|tensor| (tensor.full_path(), tensor.shape.to_vec()))
             .collect();
@@ -48,8 +48,12 @@ impl<B: Backend> Cart<B> {
         let levels: Vec<usize> = (0..count("decoder.heads", "weight"))
             .map(|level| size(&format!("decoder.heads.{level}.weight"), 1))
             .collect();
+        let family = match self.encoder.family() {
+            "scratch" => String::new(),
+            family => format!("{family} encoder, "),
+        };
         format!(
-            "{} text tokens, at most {} in a query, width {}, inner width {}, {} heads, {} encoder \
+            "{family}{} text tokens, at most {} in a query, width {}, inner width {}, {} heads, {} encoder \
              and {} decoder layers, fusion {fusion}, identifier levels {levels:?}",
             size("encoder.tokens.weight", 0),
             size("encoder.positions.weight", 0),

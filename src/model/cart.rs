@@ -7,7 +7,7 @@ use burn::{
 
 use super::CartConfig;
 use crate::{
-    error::Result,
+    error::{Error, Result},
     nn::{Decoder, DecoderState, EncoderOutput, EncoderPrefix, Memory, TextEncoder, WeightInit},
 };
 
@@ -50,13 +50,60 @@ impl CartConfig {
     pub fn init<B: Backend>(&self, device: &B::Device) -> Result<Cart<B>> {
         self.validate()?;
         let mut init = WeightInit::new(self.seed);
-        let cart = Cart {
-            encoder: self.encoder().init(&mut init, device),
-            decoder: self.decoder().init(&mut init, device),
+        let encoder = self.encoder().init(&mut init, device);
+        Ok(self.around(encoder, &mut init, device))
+    }
+
+    /// Initialises the decoder from the seed, around a text encoder with weights.
+    ///
+    /// # Errors
+    /// As [`CartConfig::validate`]; [`Error::Model`] for an encoder of another shape than the
+    /// configuration's.
+    pub fn init_around<B: Backend>(
+        &self,
+        encoder: TextEncoder<B>,
+        device: &B::Device,
+    ) -> Result<Cart<B>> {
+        self.validate()?;
+        let config = self.encoder();
+        let describe = |vocabulary, d_model, layers, parameters| {
+            format!(
+                "{vocabulary} tokens, width {d_model}, {layers} layers, {parameters} parameters"
+            )
         };
+        let expected =
+            describe(config.vocabulary(), config.d_model(), config.n_layers(), config.num_params());
+        let found = describe(
+            encoder.vocabulary(),
+            encoder.d_model(),
+            encoder.n_layers(),
+            encoder.num_params(),
+        );
+        if found != expected {
+            let remedy = "build the configuration with CartConfig::for_encoder";
+            return Err(Error::model("text encoder", expected, found, remedy));
+        }
+        Ok(self.around(encoder, &mut WeightInit::new(self.seed), device))
+    }
+
+    /// A network whose weights are loaded next.
+    pub(crate) fn init_empty<B: Backend>(&self, device: &B::Device) -> Result<Cart<B>> {
+        self.validate()?;
+        let mut init = WeightInit::zeros();
+        let encoder = self.encoder().init(&mut init, device);
+        Ok(self.around(encoder, &mut init, device))
+    }
+
+    fn around<B: Backend>(
+        &self,
+        encoder: TextEncoder<B>,
+        init: &mut WeightInit,
+        device: &B::Device,
+    ) -> Cart<B> {
+        let cart = Cart { encoder, decoder: self.decoder().init(init, device) };
         // Makes the lazily initialised norms exist, so that clones share them.
         cart.num_params();
-        Ok(cart)
+        cart
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::{Error, Result},
     identifier::Vocabulary,
-    nn::{DecoderConfig, FusionMode, TextEncoderConfig},
+    nn::{DecoderConfig, FusionMode, ScratchEncoderConfig, TextEncoderConfig},
 };
 
 /// Sizes to start from.
@@ -41,7 +41,7 @@ pub struct CartConfig {
     pub vocabulary: Vocabulary,
     /// Most tokens of a query.
     pub max_tokens: usize,
-    /// Width of all layers.
+    /// Width of all layers; with a text encoder of its own, of the decoder's.
     pub d_model: usize,
     /// Inner width of the feed-forward blocks.
     pub d_ff: usize,
@@ -57,6 +57,10 @@ pub struct CartConfig {
     pub dropout: f64,
     /// Seed of the initial weights.
     pub seed: u64,
+    /// The text encoder, if it is not one from scratch of the sizes above. Its vocabulary and its
+    /// number of layers must be those above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text_encoder: Option<TextEncoderConfig>,
 }
 
 impl CartConfig {
@@ -74,7 +78,39 @@ impl CartConfig {
             fusion: FusionMode::Both,
             dropout: 0.1,
             seed: 0,
+            text_encoder: None,
         }
+    }
+
+    /// Around a text encoder, a pretrained one as a rule, with a decoder of its width.
+    ///
+    /// # Example
+    /// ```
+    /// use cart_retrieval::{identifier::Vocabulary, model::CartConfig, nn::ScratchEncoderConfig};
+    /// let encoder = ScratchEncoderConfig {
+    ///     vocabulary: 100, max_tokens: 16, d_model: 32, d_ff: 64, n_heads: 4, n_layers: 3,
+    ///     dropout: 0.1,
+    /// };
+    /// let config = CartConfig::for_encoder(encoder, Vocabulary::new(vec![4, 8, 2])?);
+    /// assert_eq!((config.decoder().d_context, config.encoder_layers), (32, 3));
+    /// # Ok::<(), cart_retrieval::Error>(())
+    /// ```
+    pub fn for_encoder(encoder: impl Into<TextEncoderConfig>, vocabulary: Vocabulary) -> Self {
+        let encoder = encoder.into();
+        Self {
+            max_tokens: encoder.max_tokens(),
+            d_model: encoder.d_model(),
+            d_ff: encoder.d_ff(),
+            n_heads: encoder.n_heads(),
+            encoder_layers: encoder.n_layers(),
+            dropout: encoder.dropout(),
+            ..Self::new(encoder.vocabulary(), vocabulary)
+        }
+        .with_text_encoder(encoder)
+    }
+
+    fn with_text_encoder(self, encoder: TextEncoderConfig) -> Self {
+        Self { text_encoder: Some(encoder), ..self }
     }
 
     /// Takes the sizes of a preset.
@@ -107,6 +143,11 @@ impl CartConfig {
         Self { encoder_layers, decoder_layers, ..self }
     }
 
+    /// Sets the number of decoder layers.
+    pub fn with_decoder_layers(self, decoder_layers: usize) -> Self {
+        Self { decoder_layers, ..self }
+    }
+
     /// Sets the most tokens of a query.
     pub fn with_max_tokens(self, max_tokens: usize) -> Self {
         Self { max_tokens, ..self }
@@ -126,12 +167,42 @@ impl CartConfig {
         if self.decoder_layers == 0 {
             return Err(Error::config("decoder_layers", "at least 1", "0", "2 to 6 are usual"));
         }
+        match &self.text_encoder {
+            Some(encoder) => self.validate_around(encoder),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks that the sizes fit a text encoder with sizes of its own.
+    fn validate_around(&self, encoder: &TextEncoderConfig) -> Result<()> {
+        // The decoder's own sizes, which an encoder from scratch would have shared.
+        self.scratch().validate()?;
+        let problem = |name: &str, expected: String, found: usize| {
+            let remedy = "take the sizes of the text encoder: CartConfig::for_encoder does";
+            Err(Error::config(name, expected, found.to_string(), remedy))
+        };
+        if self.text_vocabulary != encoder.vocabulary() {
+            let expected = format!("the text encoder's {}", encoder.vocabulary());
+            return problem("text_vocabulary", expected, self.text_vocabulary);
+        }
+        if self.encoder_layers != encoder.n_layers() {
+            let expected = format!("the text encoder's {}", encoder.n_layers());
+            return problem("encoder_layers", expected, self.encoder_layers);
+        }
+        if self.max_tokens > encoder.max_tokens() {
+            let expected = format!("at most the text encoder's {}", encoder.max_tokens());
+            return problem("max_tokens", expected, self.max_tokens);
+        }
         Ok(())
     }
 
     /// Shape of the text encoder.
     pub fn encoder(&self) -> TextEncoderConfig {
-        TextEncoderConfig {
+        self.text_encoder.clone().unwrap_or_else(|| self.scratch().into())
+    }
+
+    fn scratch(&self) -> ScratchEncoderConfig {
+        ScratchEncoderConfig {
             vocabulary: self.text_vocabulary,
             max_tokens: self.max_tokens,
             d_model: self.d_model,
@@ -147,7 +218,7 @@ impl CartConfig {
         DecoderConfig {
             vocabulary: self.vocabulary.clone(),
             d_model: self.d_model,
-            d_context: self.d_model,
+            d_context: self.text_encoder.as_ref().map_or(self.d_model, |text| text.d_model()),
             d_ff: self.d_ff,
             n_heads: self.n_heads,
             n_layers: self.decoder_layers,

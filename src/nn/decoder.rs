@@ -443,6 +443,7 @@ mod tests {
                 })
                 .collect(),
             bias: Tensor::zeros([queries, 1, 1, tokens], &device),
+            pooling: Default::default(),
         }
     }
 
@@ -477,6 +478,7 @@ mod tests {
                     .map(|l| l.clone().select(0, Tensor::from_ints([0, 0, 1, 1], &device)))
                     .collect(),
                 bias: Tensor::zeros([4, 1, 1, tokens], &device),
+                pooling: Default::default(),
             };
             let whole = decoder.forward(Tensor::from_ints(ids, &device), &two_each);
             let first = whole[0].clone().select(0, Tensor::from_ints([0, 2], &device));

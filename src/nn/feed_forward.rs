@@ -3,20 +3,22 @@
 use burn::{
     module::Module,
     nn::Linear,
-    tensor::{Tensor, activation::relu, backend::Backend},
+    tensor::{Tensor, backend::Backend},
 };
 
 use super::{
-    Dropout, WeightInit,
+    Activation, Dropout, WeightInit,
     init::{apply, as_dtype},
 };
 
-/// Two linear layers with a ReLU between them.
+/// Two linear layers with an activation between them, a ReLU unless told otherwise.
 #[derive(Module, Debug)]
 pub struct FeedForward<B: Backend> {
     inner: Linear<B>,
     outer: Linear<B>,
     dropout: Dropout,
+    #[module(skip)]
+    activation: Activation,
 }
 
 impl<B: Backend> FeedForward<B> {
@@ -32,7 +34,13 @@ impl<B: Backend> FeedForward<B> {
             inner: init.linear(d_model, d_ff, device),
             outer: init.linear(d_ff, d_model, device),
             dropout: Dropout::new(dropout),
+            activation: Activation::Relu,
         }
+    }
+
+    /// Takes another activation.
+    pub fn with_activation(self, activation: Activation) -> Self {
+        Self { activation, ..self }
     }
 
     /// Applies the block.
@@ -41,7 +49,7 @@ impl<B: Backend> FeedForward<B> {
     /// - input and output: `[batch, n, d_model]`
     pub fn forward(&self, input: Tensor<B, 3>) -> Tensor<B, 3> {
         let dtype = input.dtype();
-        let hidden = self.dropout.forward(relu(apply(&self.inner, input)));
+        let hidden = self.dropout.forward(self.activation.forward(apply(&self.inner, input)));
         as_dtype(apply(&self.outer, hidden), dtype)
     }
 }

@@ -234,7 +234,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::nn::padding_bias;
+    use crate::nn::{Pooling, padding_bias};
 
     type B = Flex;
 
@@ -254,6 +254,7 @@ mod tests {
                 })
                 .collect(),
             bias: padding_bias(Tensor::from_data(padding, &device)),
+            pooling: Pooling::Mean,
         }
     }
 

@@ -25,13 +25,19 @@ use rand_chacha::ChaCha8Rng;
 /// ```
 #[derive(Debug)]
 pub struct WeightInit {
-    rng: ChaCha8Rng,
+    /// Absent where weights are to be zero.
+    rng: Option<ChaCha8Rng>,
 }
 
 impl WeightInit {
     /// A generator that starts from `seed`.
     pub fn new(seed: u64) -> Self {
-        Self { rng: ChaCha8Rng::seed_from_u64(seed) }
+        Self { rng: Some(ChaCha8Rng::seed_from_u64(seed)) }
+    }
+
+    /// Draws nothing: all weights are zero, for a network whose weights are loaded next.
+    pub(crate) fn zeros() -> Self {
+        Self { rng: None }
     }
 
     /// A linear layer: Glorot-uniform weights (`[d_input, d_output]`), zero bias.
@@ -70,9 +76,12 @@ impl WeightInit {
         bound: f64,
         device: &B::Device,
     ) -> Param<Tensor<B, D>> {
+        let Some(rng) = &mut self.rng else {
+            return Param::from_tensor(Tensor::zeros(shape, device));
+        };
         let count = shape.iter().product();
         let values: Vec<f32> =
-            (0..count).map(|_| ((self.rng.random::<f64>() * 2.0 - 1.0) * bound) as f32).collect();
+            (0..count).map(|_| ((rng.random::<f64>() * 2.0 - 1.0) * bound) as f32).collect();
         Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), device))
     }
 
@@ -83,11 +92,14 @@ impl WeightInit {
         deviation: f64,
         device: &B::Device,
     ) -> Param<Tensor<B, D>> {
+        let Some(rng) = &mut self.rng else {
+            return Param::from_tensor(Tensor::zeros(shape, device));
+        };
         let count: usize = shape.iter().product();
         let mut values = Vec::with_capacity(count + 1);
         while values.len() < count {
-            let radius = (-2.0 * (1.0 - self.rng.random::<f64>()).ln()).sqrt() * deviation;
-            let (sin, cos) = (self.rng.random::<f64>() * std::f64::consts::TAU).sin_cos();
+            let radius = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt() * deviation;
+            let (sin, cos) = (rng.random::<f64>() * std::f64::consts::TAU).sin_cos();
             values.extend([(radius * cos) as f32, (radius * sin) as f32]);
         }
         values.truncate(count);

@@ -1,23 +1,26 @@
-//! Neural modules, generic over a burn backend: attention with a reorderable cache, a text encoder
-//! that returns every layer's output, coarse and fine fusion, the identifier decoder.
+//! Neural modules, generic over a burn backend: attention with a reorderable cache, text encoders
+//! that return every layer's output, coarse and fine fusion, the identifier decoder.
 
 mod activation;
 mod attention;
 mod decoder;
 mod dropout;
-mod encoder;
 mod feed_forward;
 mod folded;
 mod fusion;
 mod init;
+mod text;
 
-pub use activation::gelu;
+pub use activation::{Activation, gelu};
 pub use attention::{Attention, AttentionConfig, KeyValue, SelfCache, causal_bias, padding_bias};
 pub use decoder::{Decoder, DecoderConfig, DecoderLayer, DecoderState, Memory};
 pub use dropout::Dropout;
 pub(crate) use dropout::{on_host, with_noise};
-pub use encoder::{EncoderLayer, EncoderOutput, EncoderPrefix, TextEncoder, TextEncoderConfig};
 pub use feed_forward::FeedForward;
 pub use fusion::{CoarseFusion, FineFusion, FusionConfig, FusionMode, GatedAttention};
 pub use init::WeightInit;
 pub(crate) use init::widened;
+pub use text::{
+    BertConfig, BertEncoder, BertLayer, EncoderOutput, EncoderPrefix, Pooling, ScratchEncoder,
+    ScratchEncoderConfig, ScratchLayer, TextEncoder, TextEncoderConfig,
+};

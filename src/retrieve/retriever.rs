@@ -60,7 +60,7 @@ impl<B: Backend> Retriever<B> {
                 format!("{:?}", index.vocabulary().sizes()),
             ));
         }
-        if tokenizer.vocabulary() > config.text_vocabulary
+        if tokenizer.token_limit() > config.text_vocabulary
             || tokenizer.max_tokens() > config.max_tokens
         {
             return Err(problem(

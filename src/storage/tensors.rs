@@ -47,7 +47,7 @@ impl NamedTensors {
         self.tensors.insert(name.to_string(), (Dtype::F64, shape.to_vec(), bytes));
     }
 
-    /// All parameters of a module, their names after `prefix`.
+    /// All parameters of a module by their paths, without the names of enum variants, after `prefix`.
     ///
     /// # Errors
     /// [`Error::Model`] when a tensor cannot be read back from its device.
@@ -56,7 +56,7 @@ impl NamedTensors {
         prefix: &str,
         module: &M,
     ) -> Result<()> {
-        for snapshot in module.collect(None, None, false) {
+        for snapshot in module.collect(None, None, true) {
             let path = snapshot.full_path();
             let data = snapshot.to_data().map_err(|e| {
                 Error::model(&path, "a readable tensor", e.to_string(), "check the device")
@@ -186,7 +186,7 @@ pub fn load_module<B: Backend, M: ModuleSnapshot<B>>(
     prefix: &str,
 ) -> Result<()> {
     let mut snapshots = Vec::new();
-    for expected in module.collect(None, None, false) {
+    for expected in module.collect(None, None, true) {
         let path = expected.full_path();
         let (shape, values) = tensors.take_f32(&format!("{prefix}{path}"))?;
         if shape != expected.shape.to_vec() {
@@ -204,7 +204,7 @@ pub fn load_module<B: Backend, M: ModuleSnapshot<B>>(
             ParamId::new(),
         ));
     }
-    let result = module.apply(snapshots, None, None, false);
+    let result = module.apply(snapshots, None, None, true);
     if !result.errors.is_empty() || !result.missing.is_empty() {
         return Err(Error::model(
             "weights",

@@ -177,11 +177,11 @@ mod tests {
     use super::*;
     use crate::{
         data::Example,
-        nn::{TextEncoderConfig, WeightInit},
+        nn::{ScratchEncoderConfig, WeightInit},
     };
 
     fn encoder() -> TextEncoder<Flex> {
-        let config = TextEncoderConfig {
+        let config = ScratchEncoderConfig {
             vocabulary: 20,
             max_tokens: 8,
             d_model: 12,
@@ -190,7 +190,7 @@ mod tests {
             n_layers: 3,
             dropout: 0.1,
         };
-        config.init(&mut WeightInit::new(5), &Default::default())
+        TextEncoder::Scratch(config.init(&mut WeightInit::new(5), &Default::default()))
     }
 
     fn captions() -> Arc<Vec<WeightedExample>> {

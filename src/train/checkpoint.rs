@@ -19,7 +19,7 @@ const FOLDER: &str = "checkpoint";
 /// File that says what there is.
 const STATE: &str = "training.json";
 /// Version of that file.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// burn's full-precision recorder, writing to a temporary file that is renamed when it is whole.
 ///

@@ -22,8 +22,8 @@ use cart_retrieval::{
     identifier::{Codes, Vocabulary, assign_unique},
     model::Cart,
     nn::{
-        Attention, AttentionConfig, Dropout, EncoderOutput, FusionConfig, SelfCache,
-        TextEncoderConfig, WeightInit, causal_bias, gelu, padding_bias,
+        Attention, AttentionConfig, Dropout, EncoderOutput, FusionConfig, Pooling,
+        ScratchEncoderConfig, SelfCache, TextEncoder, WeightInit, causal_bias, gelu, padding_bias,
     },
     prelude::*,
     quantizer::{Codebooks, DeviceSearch, KMeansConfig, RqVaeConfig, RqVaeEvent},
@@ -168,8 +168,8 @@ pub fn cached_attention<B: AutodiffBackend>(device: &B::Device) -> Outcome {
     out
 }
 
-fn encoder_config() -> TextEncoderConfig {
-    TextEncoderConfig {
+fn encoder_config() -> ScratchEncoderConfig {
+    ScratchEncoderConfig {
         vocabulary: 50,
         max_tokens: 8,
         d_model: 24,
@@ -182,7 +182,7 @@ fn encoder_config() -> TextEncoderConfig {
 
 pub fn text_encoder<B: AutodiffBackend>(device: &B::Device) -> Outcome {
     let mut out = Outcome::default();
-    let encoder = encoder_config().init::<B>(&mut WeightInit::new(4), device);
+    let encoder = TextEncoder::Scratch(encoder_config().init::<B>(&mut WeightInit::new(4), device));
     let encoded = encoder.forward(tokens(device, 50), padding(device));
     for (layer, output) in encoded.layers.iter().enumerate() {
         out.tensor(&format!("layer {layer}"), output.clone());
@@ -201,6 +201,7 @@ fn encoded<B: Backend>(device: &B::Device) -> EncoderOutput<B> {
     EncoderOutput {
         layers: (0..3).map(|layer| random([3, 7, 16], 10 + layer, device)).collect(),
         bias: padding_bias(padding(device)),
+        pooling: Pooling::Mean,
     }
 }
 
@@ -521,7 +522,7 @@ fn trained<B: AutodiffBackend>(devices: &[B::Device], config: TrainConfig) -> Ou
 pub fn dual_tower<B: AutodiffBackend>(device: &B::Device) -> Outcome {
     let mut out = Outcome::default();
     let setup = setup();
-    let encoder = TextEncoderConfig {
+    let encoder = ScratchEncoderConfig {
         vocabulary: setup.tokenizer.vocabulary(),
         max_tokens: 32,
         ..encoder_config()

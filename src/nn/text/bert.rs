@@ -1,0 +1,244 @@
+//! BERT and its kin: MiniLM, RoBERTa, XLM-RoBERTa.
+//!
+//! Source: Devlin et al. 2019 (arXiv 1810.04805), Liu et al. 2019 (arXiv 1907.11692).
+
+use burn::{
+    module::Module,
+    nn::{Embedding, LayerNorm, LayerNormConfig},
+    tensor::{Bool, Int, Tensor, backend::Backend},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Pooling,
+    family::{Family, check_sizes, freeze_lowest},
+};
+use crate::{
+    error::{Error, Result},
+    nn::{
+        Activation, Attention, AttentionConfig, Dropout, FeedForward, WeightInit,
+        attention::laid_out,
+    },
+};
+
+/// Shape of a BERT encoder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BertConfig {
+    /// Rows of the table of word embeddings.
+    pub vocabulary: usize,
+    /// Rows of the table of positions.
+    pub positions: usize,
+    /// Row of the first token's position: 0 for BERT. For RoBERTa it is the number of the padding
+    /// token plus 1, and positions count the tokens that are there.
+    pub first_position: usize,
+    /// Rows of the table of token types, of which the first is used; 0 for none.
+    pub token_types: usize,
+    /// Width of the layers.
+    pub d_model: usize,
+    /// Inner width of the feed-forward blocks.
+    pub d_ff: usize,
+    /// Number of attention heads.
+    pub n_heads: usize,
+    /// Number of layers S.
+    pub n_layers: usize,
+    /// Activation of the feed-forward blocks.
+    pub activation: Activation,
+    /// What keeps the norms' divisions from zero.
+    pub norm_epsilon: f64,
+    /// Dropout of embeddings and residual branches.
+    pub dropout: f64,
+    /// Dropout of the attention probabilities.
+    pub attention_dropout: f64,
+    /// How one vector of a query is made.
+    pub pooling: Pooling,
+}
+
+/// One post-norm transformer layer.
+#[derive(Module, Debug)]
+pub struct BertLayer<B: Backend> {
+    attention: Attention<B>,
+    attention_norm: LayerNorm<B>,
+    feed_forward: FeedForward<B>,
+    feed_forward_norm: LayerNorm<B>,
+    dropout: Dropout,
+}
+
+/// A post-norm transformer encoder with learned positions. What a layer hands out is its output,
+/// which its last norm has normalised.
+#[derive(Module, Debug)]
+pub struct BertEncoder<B: Backend> {
+    tokens: Embedding<B>,
+    positions: Embedding<B>,
+    token_types: Option<Embedding<B>>,
+    norm: LayerNorm<B>,
+    layers: Vec<BertLayer<B>>,
+    dropout: Dropout,
+    first_position: usize,
+    #[module(skip)]
+    pooling: Pooling,
+}
+
+impl BertConfig {
+    /// Checks that the sizes fit each other.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the size that does not.
+    pub fn validate(&self) -> Result<()> {
+        check_sizes(
+            &[
+                ("vocabulary", self.vocabulary),
+                ("positions", self.positions),
+                ("d_model", self.d_model),
+                ("d_ff", self.d_ff),
+                ("n_heads", self.n_heads),
+                ("n_layers", self.n_layers),
+            ],
+            Some((self.d_model, self.n_heads)),
+            &[("dropout", self.dropout), ("attention_dropout", self.attention_dropout)],
+        )?;
+        if self.first_position >= self.positions {
+            return Err(Error::config(
+                "first_position",
+                format!("a row of the table of {} positions", self.positions),
+                self.first_position.to_string(),
+                "it is 0 for BERT, 2 for RoBERTa",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Most tokens of a query.
+    pub fn max_tokens(&self) -> usize {
+        self.positions.saturating_sub(self.first_position)
+    }
+
+    /// Initialises an encoder.
+    pub fn init<B: Backend>(&self, init: &mut WeightInit, device: &B::Device) -> BertEncoder<B> {
+        let d = self.d_model;
+        BertEncoder {
+            tokens: init.embedding(self.vocabulary, d, device),
+            positions: init.embedding(self.positions, d, device),
+            token_types: (self.token_types > 0)
+                .then(|| init.embedding(self.token_types, d, device)),
+            norm: self.norm(device),
+            layers: (0..self.n_layers).map(|_| self.init_layer(init, device)).collect(),
+            dropout: Dropout::new(self.dropout),
+            first_position: self.first_position,
+            pooling: self.pooling,
+        }
+    }
+
+    fn norm<B: Backend>(&self, device: &B::Device) -> LayerNorm<B> {
+        LayerNormConfig::new(self.d_model).with_epsilon(self.norm_epsilon).init(device)
+    }
+
+    fn init_layer<B: Backend>(&self, init: &mut WeightInit, device: &B::Device) -> BertLayer<B> {
+        BertLayer {
+            attention: AttentionConfig::new(self.d_model, self.n_heads, self.attention_dropout)
+                .init(init, device),
+            attention_norm: self.norm(device),
+            feed_forward: FeedForward::init(self.d_model, self.d_ff, 0.0, init, device)
+                .with_activation(self.activation),
+            feed_forward_norm: self.norm(device),
+            dropout: Dropout::new(self.dropout),
+        }
+    }
+
+    /// Number of parameters.
+    pub fn num_params(&self) -> usize {
+        let (d, f) = (self.d_model, self.d_ff);
+        let layer = 4 * (d * d + d) + (d * f + f) + (f * d + d) + 4 * d;
+        (self.vocabulary + self.positions + self.token_types) * d + 2 * d + self.n_layers * layer
+    }
+}
+
+impl<B: Backend> BertLayer<B> {
+    /// Applies the layer.
+    ///
+    /// # Shapes
+    /// - `x`, output: `[batch, tokens, d_model]`
+    /// - `bias`: `[batch, heads or 1, tokens or 1, tokens]`
+    pub fn forward(&self, x: Tensor<B, 3>, bias: &Tensor<B, 4>) -> Tensor<B, 3> {
+        let context = self.attention.key_value(x.clone());
+        let attended = self.attention.forward(x.clone(), &context, Some(bias));
+        let x = self.attention_norm.forward(x + self.dropout.forward(attended));
+        let inner = self.feed_forward.forward(x.clone());
+        self.feed_forward_norm.forward(x + self.dropout.forward(inner))
+    }
+}
+
+impl<B: Backend> BertEncoder<B> {
+    /// Rows of the table of positions.
+    ///
+    /// # Shapes
+    /// - returns: `[batch or 1, tokens, d_model]`
+    fn positions(&self, padding: &Tensor<B, 2, Bool>) -> Tensor<B, 3> {
+        let [_, length] = padding.dims();
+        let table = &self.positions;
+        if self.first_position == 0 {
+            return table.weight.val().narrow(0, 0, length).unsqueeze::<3>();
+        }
+        // Counts the tokens that are there; padding has the row below the first.
+        let present = padding.clone().bool_not().int();
+        let number = present.clone().cumsum(1) * present;
+        table.forward(number.add_scalar(self.first_position as i64 - 1))
+    }
+}
+
+impl<B: Backend> Family<B> for BertEncoder<B> {
+    fn embed(&self, tokens: Tensor<B, 2, Int>, padding: &Tensor<B, 2, Bool>) -> Tensor<B, 3> {
+        let [_, length] = tokens.dims();
+        let max_tokens = self.positions.weight.dims()[0] - self.first_position;
+        assert!(length <= max_tokens, "{length} tokens exceed max_tokens = {max_tokens}");
+        let mut around = self.positions(padding);
+        if let Some(types) = &self.token_types {
+            around = around + types.weight.val().narrow(0, 0, 1).unsqueeze::<3>();
+        }
+        self.dropout.forward(self.norm.forward(self.tokens.forward(tokens) + around))
+    }
+
+    fn bias(&self, padding: &Tensor<B, 4>) -> Tensor<B, 4> {
+        let [_, _, _, length] = padding.dims();
+        laid_out(padding, self.n_heads(), length)
+    }
+
+    fn layer(&self, at: usize, hidden: Tensor<B, 3>, bias: &Tensor<B, 4>) -> Tensor<B, 3> {
+        self.layers[at].forward(hidden, bias)
+    }
+
+    fn hand_out(&self, _at: usize, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
+        hidden
+    }
+
+    fn n_layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    fn n_heads(&self) -> usize {
+        self.layers.first().map_or(1, |layer| layer.attention.n_heads())
+    }
+
+    fn pooling(&self) -> Pooling {
+        self.pooling
+    }
+
+    fn tokens(&self) -> &Embedding<B> {
+        &self.tokens
+    }
+
+    fn freeze_words(self) -> Self {
+        Self { tokens: self.tokens.no_grad(), ..self }
+    }
+
+    fn freeze_layers(self, layers: usize) -> Self {
+        Self {
+            tokens: self.tokens.no_grad(),
+            positions: self.positions.no_grad(),
+            token_types: self.token_types.map(Module::no_grad),
+            norm: self.norm.no_grad(),
+            layers: freeze_lowest::<B, _>(self.layers, layers),
+            ..self
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Text encoders that hand out every layer's output, of several families.
+
+mod bert;
+mod config;
+mod family;
+mod output;
+mod scratch;
+
+pub use bert::{BertConfig, BertEncoder, BertLayer};
+use burn::{
+    module::Module,
+    tensor::{Bool, Int, Tensor, backend::Backend},
+};
+pub use config::TextEncoderConfig;
+use family::Family;
+pub use output::{EncoderOutput, EncoderPrefix, Pooling};
+pub use scratch::{ScratchEncoder, ScratchEncoderConfig, ScratchLayer};
+
+use super::padding_bias;
+
+/// A text encoder that hands out every layer's output.
+///
+/// | family | layer i hands out |
+/// |---|---|
+/// | scratch | its output through a norm of its own |
+/// | bert | its output, which the layer's last norm has normalised |
+///
+/// The last one is the reference implementation's `last_hidden_state`.
+#[derive(Module, Debug)]
+pub enum TextEncoder<B: Backend> {
+    /// Trained from scratch.
+    Scratch(ScratchEncoder<B>),
+    /// BERT and its kin.
+    Bert(BertEncoder<B>),
+}
+
+/// Does the same with the encoder of whatever family.
+macro_rules! each {
+    ($encoder:expr, $inner:ident => $do:expr) => {
+        match $encoder {
+            TextEncoder::Scratch($inner) => $do,
+            TextEncoder::Bert($inner) => $do,
+        }
+    };
+}
+
+/// The same, giving an encoder of the same family.
+macro_rules! map_each {
+    ($encoder:expr, $inner:ident => $do:expr) => {
+        match $encoder {
+            TextEncoder::Scratch($inner) => TextEncoder::Scratch($do),
+            TextEncoder::Bert($inner) => TextEncoder::Bert($do),
+        }
+    };
+}
+
+impl<B: Backend> TextEncoder<B> {
+    /// Encodes queries.
+    ///
+    /// # Shapes
+    /// - `tokens`: `[batch, tokens]`
+    /// - `padding`, true where there is no token: `[batch, tokens]`
+    ///
+    /// # Panics
+    /// When there are more tokens than the encoder has positions for.
+    pub fn forward(
+        &self,
+        tokens: Tensor<B, 2, Int>,
+        padding: Tensor<B, 2, Bool>,
+    ) -> EncoderOutput<B> {
+        let prefix = self.prefix(0, tokens, padding.clone());
+        self.finish(prefix, padding)
+    }
+
+    /// Runs the lowest layers only.
+    ///
+    /// # Shapes
+    /// As [`TextEncoder::forward`].
+    ///
+    /// # Panics
+    /// When there are more tokens than positions, or fewer than `layers` layers.
+    pub fn prefix(
+        &self,
+        layers: usize,
+        tokens: Tensor<B, 2, Int>,
+        padding: Tensor<B, 2, Bool>,
+    ) -> EncoderPrefix<B> {
+        let hidden = each!(self, encoder => encoder.embed(tokens, &padding));
+        let start = EncoderPrefix { layers: Vec::new(), hidden };
+        if layers == 0 { start } else { self.run(layers, start, &padding_bias(padding)) }
+    }
+
+    /// Runs the layers above a prefix.
+    ///
+    /// # Shapes
+    /// - `padding`, true where there is no token: `[batch, tokens]`
+    pub fn finish(
+        &self,
+        prefix: EncoderPrefix<B>,
+        padding: Tensor<B, 2, Bool>,
+    ) -> EncoderOutput<B> {
+        let bias = padding_bias(padding);
+        let whole = match prefix.layers.len() < self.n_layers() {
+            true => self.run(self.n_layers(), prefix, &bias),
+            false => prefix,
+        };
+        EncoderOutput { layers: whole.layers, bias, pooling: self.pooling() }
+    }
+
+    /// Runs the layers from a prefix to number `to`; `padding` is `[batch, 1, 1, tokens]`.
+    fn run(&self, to: usize, below: EncoderPrefix<B>, padding: &Tensor<B, 4>) -> EncoderPrefix<B> {
+        let EncoderPrefix { mut layers, mut hidden } = below;
+        each!(self, encoder => {
+            let bias = encoder.bias(padding);
+            for at in layers.len()..to {
+                hidden = encoder.layer(at, hidden, &bias);
+                layers.push(encoder.hand_out(at, hidden.clone()));
+            }
+        });
+        EncoderPrefix { layers, hidden }
+    }
+
+    /// The hidden states that the reference implementation (`transformers`, with
+    /// `output_hidden_states`) shows behind each layer: not always what the layers hand out.
+    ///
+    /// # Shapes
+    /// As [`TextEncoder::forward`]; returns `[batch, tokens, d_model]` each.
+    ///
+    /// # Panics
+    /// When there are more tokens than the encoder has positions for.
+    pub fn hidden_states(
+        &self,
+        tokens: Tensor<B, 2, Int>,
+        padding: Tensor<B, 2, Bool>,
+    ) -> Vec<Tensor<B, 3>> {
+        each!(self, encoder => {
+            let mut hidden = encoder.embed(tokens, &padding);
+            let bias = encoder.bias(&padding_bias(padding));
+            let layers = (0..encoder.n_layers()).map(|at| {
+                hidden = encoder.layer(at, hidden.clone(), &bias);
+                encoder.hidden_state(at, hidden.clone())
+            });
+            layers.collect()
+        })
+    }
+
+    /// Number of layers S.
+    pub fn n_layers(&self) -> usize {
+        each!(self, encoder => encoder.n_layers())
+    }
+
+    /// Number of attention heads.
+    pub fn n_heads(&self) -> usize {
+        each!(self, encoder => encoder.n_heads())
+    }
+
+    /// Number of tokens it has embeddings for.
+    pub fn vocabulary(&self) -> usize {
+        each!(self, encoder => encoder.tokens().weight.dims()[0])
+    }
+
+    /// Width of the layers.
+    pub fn d_model(&self) -> usize {
+        each!(self, encoder => encoder.tokens().weight.dims()[1])
+    }
+
+    /// How one vector of a query is made.
+    pub fn pooling(&self) -> Pooling {
+        each!(self, encoder => encoder.pooling())
+    }
+
+    /// The family's name.
+    pub fn family(&self) -> &'static str {
+        match self {
+            Self::Scratch(_) => "scratch",
+            Self::Bert(_) => "bert",
+        }
+    }
+
+    /// Makes the word embeddings constants of the training.
+    pub fn freeze_words(self) -> Self {
+        map_each!(self, encoder => encoder.freeze_words())
+    }
+
+    /// Makes the embeddings and the lowest layers, with the norms of their outputs, constants of the
+    /// training.
+    ///
+    /// A norm or a table that all layers share is frozen with the lowest layer.
+    pub fn freeze_layers(self, layers: usize) -> Self {
+        map_each!(self, encoder => encoder.freeze_layers(layers))
+    }
+}
+
+#[cfg(test)]
+mod tests;

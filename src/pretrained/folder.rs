@@ -1,0 +1,234 @@
+//! A pretrained text encoder in a folder.
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use burn::{
+    module::{Module, ParamId},
+    tensor::{TensorData, backend::Backend},
+};
+use burn_store::{ModuleSnapshot, TensorSnapshot};
+
+use super::{names::Names, settings, weights::Weights};
+use crate::{
+    data::TextTokenizer,
+    error::{Error, Result},
+    nn::{Pooling, TextEncoder, TextEncoderConfig, WeightInit},
+};
+
+/// Most tokens of a query, unless told otherwise or the model takes fewer.
+const MAX_TOKENS: usize = 512;
+
+/// A pretrained text encoder in a folder, with its tokenizer; not loaded yet.
+///
+/// # Example
+/// ```no_run
+/// use burn::backend::Flex;
+/// use cart_retrieval::pretrained::PretrainedText;
+/// let pretrained = PretrainedText::open("all-MiniLM-L6-v2")?.with_max_tokens(64)?;
+/// let (encoder, tokenizer, report) = pretrained.load::<Flex>(&Default::default())?;
+/// println!("{} layers of width {}; {report}", encoder.n_layers(), encoder.d_model());
+/// # Ok::<(), cart_retrieval::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct PretrainedText {
+    folder: PathBuf,
+    config: TextEncoderConfig,
+    tokenizer: TextTokenizer,
+}
+
+/// What was taken from the files of a pretrained model, and what was not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LoadReport {
+    /// Number of tensors that were used.
+    pub used: usize,
+    /// Number of parameters in them.
+    pub parameters: usize,
+    /// Names of the tensors that were not used, in order: heads, poolers, decoders, other towers.
+    pub unused: Vec<String>,
+}
+
+impl fmt::Display for LoadReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} tensors of {:.2} M parameters", self.used, self.parameters as f64 / 1e6)?;
+        match self.unused.as_slice() {
+            [] => Ok(()),
+            unused => write!(f, "; not used: {}", unused.join(", ")),
+        }
+    }
+}
+
+impl PretrainedText {
+    /// Reads settings and tokenizer of a folder.
+    ///
+    /// # Errors
+    /// - [`Error::Io`] when `config.json` or `tokenizer.json` is missing.
+    /// - [`Error::Model`] for a model of a family that is not supported, or settings that are not
+    ///   understood.
+    /// - [`Error::Tokenizer`] for a tokenizer that is broken or has tokens without an embedding.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref();
+        let config = settings::encoder(folder)?;
+        let path = folder.join("tokenizer.json");
+        let max_tokens = config.max_tokens().min(MAX_TOKENS);
+        let tokenizer = TextTokenizer::from_file(&path, max_tokens)?;
+        if tokenizer.token_limit() > config.vocabulary() {
+            return Err(Error::tokenizer(
+                path.display().to_string(),
+                format!("tokens below {}, which have embeddings", config.vocabulary()),
+                format!("a token of number {}", tokenizer.token_limit() - 1),
+                "take tokenizer and weights from one model",
+            ));
+        }
+        Ok(Self { folder: folder.to_path_buf(), config, tokenizer })
+    }
+
+    /// Sets the most tokens of a query, special ones included.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for more than the model takes, [`Error::Tokenizer`] for fewer than 3.
+    pub fn with_max_tokens(self, max_tokens: usize) -> Result<Self> {
+        if max_tokens > self.config.max_tokens() {
+            return Err(Error::config(
+                "max_tokens",
+                format!("at most the model's {}", self.config.max_tokens()),
+                max_tokens.to_string(),
+                "choose a lower limit",
+            ));
+        }
+        Ok(Self { tokenizer: self.tokenizer.with_max_tokens(max_tokens)?, ..self })
+    }
+
+    /// Sets all dropouts of the encoder while training; the model's own unless told otherwise.
+    pub fn with_dropout(self, dropout: f64) -> Self {
+        Self { config: self.config.with_dropout(dropout), ..self }
+    }
+
+    /// Sets how one vector of a query is made; the model's way unless told otherwise.
+    pub fn with_pooling(self, pooling: Pooling) -> Self {
+        Self { config: self.config.with_pooling(pooling), ..self }
+    }
+
+    /// Shape of the encoder.
+    pub fn config(&self) -> &TextEncoderConfig {
+        &self.config
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &TextTokenizer {
+        &self.tokenizer
+    }
+
+    /// Loads the weights.
+    ///
+    /// # Errors
+    /// [`Error::Model`] naming a tensor that is missing or misshapen, or a file that is damaged;
+    /// [`Error::Io`] for one that is missing.
+    pub fn load<B: Backend>(
+        &self,
+        device: &B::Device,
+    ) -> Result<(TextEncoder<B>, TextTokenizer, LoadReport)> {
+        self.config.validate()?;
+        let weights = Weights::open(&self.folder)?;
+        let mut encoder = self.config.init::<B>(&mut WeightInit::zeros(), device);
+        encoder.num_params();
+        let report = fill(&mut encoder, &self.config, &weights)?;
+        Ok((encoder, self.tokenizer.clone(), report))
+    }
+}
+
+/// Fills all parameters of an encoder.
+fn fill<B: Backend>(
+    encoder: &mut TextEncoder<B>,
+    config: &TextEncoderConfig,
+    weights: &Weights,
+) -> Result<LoadReport> {
+    let problem = |subject: String, expected: String, found: String| {
+        let remedy = "take config.json and weights from one model, of a family that is supported";
+        Error::model(subject, expected, found, remedy)
+    };
+    let names = Names::of(config)
+        .ok_or_else(|| problem("weights".into(), "a family with names".into(), "none".into()))?;
+    let prefix = names.prefix(weights.names()).ok_or_else(|| {
+        let some: Vec<&str> = weights.names().take(3).collect();
+        problem(
+            weights.subject(),
+            format!("a tensor {:?}, whatever stands before it", names.anchor()),
+            format!("tensors like {}", some.join(", ")),
+        )
+    })?;
+    let full = |name: &str| match name.strip_prefix('^') {
+        Some(name) => format!("{}{name}", prefix.strip_suffix("encoder.").unwrap_or(&prefix)),
+        None => format!("{prefix}{name}"),
+    };
+    let mut used = BTreeSet::new();
+    let mut snapshots = Vec::new();
+    let mut parameters = 0;
+    for expected in encoder.collect(None, None, true) {
+        let path = expected.full_path();
+        let source = names.source(&path).ok_or_else(|| {
+            problem(format!("parameter {path}"), "a name in the file".into(), "none".into())
+        })?;
+        let mut found = None;
+        for name in source.names.iter().map(|name| full(name)) {
+            if let Some(tensor) = weights.get(&name)? {
+                found = Some((name, tensor));
+                break;
+            }
+        }
+        let Some((name, (shape, values))) = found else {
+            return Err(problem(
+                format!("{}: tensor {:?}", weights.subject(), full(&source.names[0])),
+                "to be in the file".into(),
+                "no tensor of that name".into(),
+            ));
+        };
+        let ours = expected.shape.to_vec();
+        let theirs: Vec<usize> =
+            if source.transposed { ours.iter().rev().copied().collect() } else { ours.clone() };
+        if shape != theirs {
+            return Err(problem(
+                format!("{}: tensor {name:?}", weights.subject()),
+                format!("shape {theirs:?}"),
+                format!("{shape:?}"),
+            ));
+        }
+        parameters += values.len();
+        let values = match ours.as_slice() {
+            &[rows, columns] if source.transposed => transposed(&values, rows, columns),
+            _ => values,
+        };
+        used.insert(name);
+        snapshots.push(TensorSnapshot::from_data(
+            TensorData::new(values, ours),
+            path.split('.').map(str::to_string).collect(),
+            Vec::new(),
+            ParamId::new(),
+        ));
+    }
+    let result = encoder.apply(snapshots, None, None, true);
+    if !result.errors.is_empty() || !result.missing.is_empty() {
+        return Err(problem(
+            "weights".into(),
+            "every parameter to be filled".into(),
+            format!("{:?} {:?}", result.errors, result.missing),
+        ));
+    }
+    let unused = weights.names().filter(|name| !used.contains(*name)).map(String::from).collect();
+    Ok(LoadReport { used: used.len(), parameters, unused })
+}
+
+/// The `[rows, columns]` matrix whose transpose is given.
+fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    let mut out = vec![0.0; values.len()];
+    for (row, out) in out.chunks_exact_mut(columns.max(1)).enumerate() {
+        for (column, out) in out.iter_mut().enumerate() {
+            *out = values[column * rows + row];
+        }
+    }
+    out
+}

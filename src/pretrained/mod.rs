@@ -1,0 +1,12 @@
+//! Pretrained text encoders from folders in the layout of Hugging Face.
+//!
+//! A folder holds `config.json`, `tokenizer.json` and `model.safetensors` (or the files of a
+//! `model.safetensors.index.json`). Weights in `f32`, `f16` and `bf16` are read; they are kept in
+//! `f32`.
+
+mod folder;
+mod names;
+mod settings;
+mod weights;
+
+pub use folder::{LoadReport, PretrainedText};

@@ -1,0 +1,172 @@
+//! `config.json`: the shape of a text encoder.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::{
+    error::{Error, Result},
+    nn::{Activation, BertConfig, Pooling, TextEncoderConfig},
+    storage::read_limited,
+};
+
+/// Values of `model_type` that can be read.
+const SUPPORTED: &str = "bert, roberta, xlm-roberta";
+
+/// Most bytes of a settings file.
+const LIMIT: u64 = 16 << 20;
+
+/// A JSON file of settings.
+pub(super) struct Settings {
+    path: PathBuf,
+    value: Value,
+}
+
+impl Settings {
+    /// Reads a file.
+    pub(super) fn read(path: &Path) -> Result<Self> {
+        let bytes = read_limited(path, LIMIT)?;
+        let value = serde_json::from_slice(&bytes).map_err(|e| {
+            Error::model(
+                path.display().to_string(),
+                "a file of settings in JSON",
+                e.to_string(),
+                "fetch the file again",
+            )
+        })?;
+        Ok(Self { path: path.to_path_buf(), value })
+    }
+
+    /// The value of a key, unless it is absent or null.
+    pub(super) fn get(&self, key: &str) -> Option<&Value> {
+        self.value.get(key).filter(|value| !value.is_null())
+    }
+
+    fn problem(&self, key: &str, expected: &str, found: impl ToString) -> Error {
+        Error::model(
+            format!("{}: {key}", self.path.display()),
+            expected,
+            found.to_string(),
+            "name the folder of a model of a family that is supported, or fetch the file again",
+        )
+    }
+
+    fn size(&self, key: &str) -> Result<usize> {
+        match self.get(key) {
+            Some(value) => self.as_size(key, value),
+            None => Err(self.problem(key, "a size", "nothing")),
+        }
+    }
+
+    pub(super) fn size_or(&self, key: &str, default: usize) -> Result<usize> {
+        self.get(key).map_or(Ok(default), |value| self.as_size(key, value))
+    }
+
+    fn as_size(&self, key: &str, value: &Value) -> Result<usize> {
+        let size = value.as_u64().and_then(|size| usize::try_from(size).ok());
+        // What no table is: keeps products of sizes from overflowing.
+        let size = size.filter(|&size| size < 1 << 31);
+        size.ok_or_else(|| self.problem(key, "a size", value))
+    }
+
+    fn number_or(&self, key: &str, default: f64) -> Result<f64> {
+        match self.get(key) {
+            Some(value) => value.as_f64().ok_or_else(|| self.problem(key, "a number", value)),
+            None => Ok(default),
+        }
+    }
+
+    fn text_or<'a>(&'a self, key: &str, default: &'a str) -> Result<&'a str> {
+        match self.get(key) {
+            Some(value) => value.as_str().ok_or_else(|| self.problem(key, "a text", value)),
+            None => Ok(default),
+        }
+    }
+
+    fn activation(&self, key: &str, default: &str) -> Result<Activation> {
+        let name = self.text_or(key, default)?;
+        activation(name).ok_or_else(|| {
+            self.problem(key, "relu, gelu, gelu_new, gelu_pytorch_tanh or quick_gelu", name)
+        })
+    }
+
+    fn must_be(&self, key: &str, expected: &str, found: Option<String>) -> Result<()> {
+        match found.filter(|found| found != expected) {
+            Some(found) => Err(self.problem(key, expected, found)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn activation(name: &str) -> Option<Activation> {
+    Some(match name {
+        "relu" => Activation::Relu,
+        "gelu" => Activation::Gelu,
+        "gelu_new" | "gelu_pytorch_tanh" => Activation::GeluTanh,
+        "quick_gelu" => Activation::QuickGelu,
+        _ => return None,
+    })
+}
+
+/// The shape of the text encoder in a folder.
+pub(super) fn encoder(folder: &Path) -> Result<TextEncoderConfig> {
+    let settings = Settings::read(&folder.join("config.json"))?;
+    let config = match settings.text_or("model_type", "none")? {
+        "bert" => bert(&settings, 0)?,
+        "roberta" | "xlm-roberta" => {
+            let first = settings.size_or("pad_token_id", 1)? + 1;
+            bert(&settings, first)?
+        }
+        other => {
+            let expected = format!("one of {SUPPORTED}");
+            return Err(settings.problem("model_type", &expected, format!("{other:?}")));
+        }
+    };
+    config.validate()?;
+    Ok(match pooling(folder)? {
+        Some(pooling) => config.with_pooling(pooling),
+        None => config,
+    })
+}
+
+fn bert(settings: &Settings, first_position: usize) -> Result<TextEncoderConfig> {
+    settings.must_be(
+        "position_embedding_type",
+        "absolute",
+        Some(settings.text_or("position_embedding_type", "absolute")?.to_string()),
+    )?;
+    let decoder = settings.get("is_decoder").map(Value::to_string);
+    settings.must_be("is_decoder", "false", decoder)?;
+    Ok(BertConfig {
+        vocabulary: settings.size("vocab_size")?,
+        positions: settings.size("max_position_embeddings")?,
+        first_position,
+        token_types: settings.size_or("type_vocab_size", 2)?,
+        d_model: settings.size("hidden_size")?,
+        d_ff: settings.size("intermediate_size")?,
+        n_heads: settings.size("num_attention_heads")?,
+        n_layers: settings.size("num_hidden_layers")?,
+        activation: settings.activation("hidden_act", "gelu")?,
+        norm_epsilon: settings.number_or("layer_norm_eps", 1e-12)?,
+        dropout: settings.number_or("hidden_dropout_prob", 0.1)?,
+        attention_dropout: settings.number_or("attention_probs_dropout_prob", 0.1)?,
+        pooling: Pooling::Mean,
+    }
+    .into())
+}
+
+/// What the files of sentence-transformers say about pooling, if they are there.
+fn pooling(folder: &Path) -> Result<Option<Pooling>> {
+    let path = folder.join("1_Pooling").join("config.json");
+    if !path.exists() {
+        return Ok(None);
+    }
+    let settings = Settings::read(&path)?;
+    let is_on = |key: &str| settings.get(key).and_then(Value::as_bool).unwrap_or(false);
+    let ways = [
+        ("pooling_mode_mean_tokens", Pooling::Mean),
+        ("pooling_mode_cls_token", Pooling::First),
+        ("pooling_mode_lasttoken", Pooling::Last),
+    ];
+    Ok(ways.into_iter().find(|(key, _)| is_on(key)).map(|(_, pooling)| pooling))
+}
