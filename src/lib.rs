@@ -12,6 +12,7 @@
 //! | [`features`] | candidate embeddings: `.npy`, `.npz`, `.safetensors`, memory-mapped and checked |
 //! | [`quantizer`] | K-Means, RQ-VAE, RQ-KMeans, hierarchical K-Means, coarse-to-fine, health report |
 //! | [`identifier`], [`trie`] | identifiers, unique tokens, the flat trie |
+//! | [`align`] | candidates as vectors in the space of the text encoder, summed up along the trie |
 //! | [`data`] | captions, splits, tokenizers, batches, the procedural benchmark |
 //! | [`nn`], [`model`] | attention, encoder, fusion, decoder; the network and its loss |
 //! | [`pretrained`] | text encoders from folders in the layout of Hugging Face |
@@ -62,6 +63,7 @@
 
 #![warn(missing_docs)]
 
+pub mod align;
 pub mod backend;
 pub mod data;
 pub mod decode;

@@ -4,6 +4,7 @@
 pub mod backend;
 pub mod memory;
 pub mod page;
+pub mod pipeline;
 pub mod plot;
 pub mod progress;
 pub mod recipe;

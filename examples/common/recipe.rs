@@ -1,10 +1,12 @@
 //! Recipes: everything a training needs beside the data, as one TOML file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use cart_retrieval::{
+    align::CandidateSpaceConfig,
     data::DataFolder,
+    nn::TextEncoderConfig,
     prelude::*,
     quantizer::{HealthThresholds, RqKMeansConfig},
 };
@@ -26,11 +28,27 @@ pub struct Recipe {
     pub queries: CaptionFilter,
     /// Captions to choose the best model by; none keeps the last model.
     pub validation: Option<CaptionFilter>,
+    /// Items to train on and items to find, where they differ (unseen candidates).
+    #[serde(default)]
+    pub splits: Option<SplitRecipe>,
+    /// What to train on and ask while settings are chosen.
+    #[serde(default)]
+    pub tuning: Option<TuningRecipe>,
     /// The text tokenizer, trained on the training captions.
     #[serde(default)]
     pub tokenizer: TokenizerConfig,
     /// The network.
     pub model: ModelRecipe,
+    /// The space of the text encoder, in which candidates get identifiers; without it they get them
+    /// in the space of their features.
+    #[serde(default)]
+    pub space: Option<CandidateSpaceConfig>,
+    /// How queries are compared with the candidates' vectors, if they are.
+    #[serde(default)]
+    pub alignment: Option<AlignmentRecipe>,
+    /// Fewest unique tokens that the network has room for.
+    #[serde(default)]
+    pub unique_capacity: usize,
     /// The identifiers.
     pub quantizer: CoarseToFineConfig,
     /// What makes a quantizer too unhealthy to train on.
@@ -43,10 +61,53 @@ pub struct Recipe {
     pub beam: BeamConfig,
 }
 
+/// Which part of a recipe's captions queries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The queries that are reported.
+    Test,
+    /// Those that settings are chosen by.
+    Tuning,
+}
+
+/// Names of the splits of items.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SplitRecipe {
+    pub train: String,
+    pub tuning: String,
+    pub test: String,
+}
+
+/// Captions for choosing settings; absent filters are those of the test.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TuningRecipe {
+    pub train: CaptionFilter,
+    pub queries: CaptionFilter,
+}
+
+/// How queries are compared with the candidates' vectors.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AlignmentRecipe {
+    pub scale: f64,
+    pub guided: bool,
+}
+
+impl Default for AlignmentRecipe {
+    fn default() -> Self {
+        Self { scale: 10.0, guided: true }
+    }
+}
+
 /// Sizes of the network.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelRecipe {
+    /// Folder of a pretrained text encoder, whose sizes then hold.
+    #[serde(default)]
+    pub pretrained: Option<PathBuf>,
     pub max_tokens: usize,
     pub d_model: usize,
     pub d_ff: usize,
@@ -61,10 +122,20 @@ pub struct ModelRecipe {
 impl Recipe {
     /// Reads a recipe.
     pub fn read(path: &Path) -> Result<Self> {
+        Self::read_with(path, &[])
+    }
+
+    /// Reads a recipe and replaces settings, given as `table.key=value` with a TOML value.
+    pub fn read_with(path: &Path, settings: &[String]) -> Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read the recipe {}", path.display()))?;
-        let recipe: Self =
+        let mut table: toml::Table =
             toml::from_str(&text).with_context(|| format!("the recipe {}", path.display()))?;
+        for setting in settings {
+            replace(&mut table, setting)?;
+        }
+        let recipe: Self =
+            table.try_into().with_context(|| format!("the recipe {}", path.display()))?;
         ensure!(
             recipe.beam.scope == recipe.training.loss.scope,
             "the recipe {}: [beam] and [training.loss] name different scopes; a beam scores well \
@@ -109,6 +180,30 @@ impl Recipe {
             .with_seed(self.seed)
     }
 
+    /// The network's settings around a pretrained text encoder.
+    pub fn around(&self, encoder: TextEncoderConfig, index: &CandidateIndex) -> CartConfig {
+        let model = &self.model;
+        let layers = encoder.n_layers();
+        CartConfig::for_encoder(encoder, index.vocabulary().clone())
+            .with_width(model.d_model, model.d_ff, model.n_heads)
+            .with_layers(layers, model.decoder_layers)
+            .with_max_tokens(model.max_tokens)
+            .with_fusion(model.fusion)
+            .with_dropout(model.dropout)
+            .with_seed(self.seed)
+    }
+
+    /// Captions to train on and to query with.
+    pub fn filters(&self, part: Part) -> Result<(&CaptionFilter, &CaptionFilter)> {
+        match (part, &self.tuning) {
+            (Part::Tuning, Some(tuning)) => Ok((&tuning.train, &tuning.queries)),
+            (Part::Tuning, None) if self.splits.is_none() => {
+                bail!("the recipe has no [tuning] captions")
+            }
+            _ => Ok((&self.train, &self.queries)),
+        }
+    }
+
     /// The tokenizer of the training captions.
     pub fn tokenizer(&self, train: &[ItemCaption]) -> Result<TextTokenizer> {
         let texts = train.iter().map(|caption| caption.text.as_str());
@@ -124,4 +219,29 @@ impl Recipe {
         };
         Ok((train, valid))
     }
+}
+
+/// Sets `a.b.c=value` in a table; the value `none` removes the key.
+fn replace(table: &mut toml::Table, setting: &str) -> Result<()> {
+    let Some((path, value)) = setting.split_once('=') else {
+        bail!("--set {setting}: expected table.key=value");
+    };
+    let mut keys: Vec<&str> = path.split('.').collect();
+    let last = keys.pop().unwrap_or_default();
+    let mut at = table;
+    for key in keys {
+        let next = at.entry(key).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        at = next
+            .as_table_mut()
+            .with_context(|| format!("--set {setting}: {key} is no table of the recipe"))?;
+    }
+    if value == "none" {
+        at.remove(last);
+        return Ok(());
+    }
+    let parsed: toml::Table = toml::from_str(&format!("value = {value}"))
+        .or_else(|_| toml::from_str(&format!("value = {value:?}")))
+        .with_context(|| format!("--set {setting}"))?;
+    at.insert(last.to_string(), parsed["value"].clone());
+    Ok(())
 }

@@ -6,7 +6,7 @@ use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::Scorer;
+use super::{Scorer, SearchSpace};
 use crate::{
     error::{Error, Result},
     model::{Cart, EncodedQueries, Scope},
@@ -14,18 +14,21 @@ use crate::{
 };
 
 /// Settings of the search.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BeamConfig {
     /// Prefixes kept per query and level.
     pub width: usize,
     /// Tokens that probabilities are normalised over; as in training.
     pub scope: Scope,
+    /// Weight of the cosine between query and candidate that is added to the log-probability of
+    /// every answer; 0 leaves them as they are. It needs a network with an alignment.
+    pub rerank: f32,
 }
 
 impl Default for BeamConfig {
     fn default() -> Self {
-        Self { width: 20, scope: Scope::Legal }
+        Self { width: 20, scope: Scope::Legal, rerank: 0.0 }
     }
 }
 
@@ -38,6 +41,14 @@ impl BeamConfig {
         if self.width == 0 {
             return Err(Error::config("beam width", "at least 1", "0", "10 to 20 are usual"));
         }
+        if !(self.rerank >= 0.0 && self.rerank.is_finite()) {
+            return Err(Error::config(
+                "weight of the rerank",
+                "at least 0",
+                self.rerank.to_string(),
+                "choose it on validation queries",
+            ));
+        }
         Ok(())
     }
 }
@@ -47,7 +58,8 @@ impl BeamConfig {
 pub struct Answer {
     /// Index of the candidate.
     pub item: u32,
-    /// Sum of the log-probabilities of its identifier's tokens, at most 0.
+    /// Sum of the log-probabilities of its identifier's tokens, at most 0; reranked, plus the
+    /// weighted cosine.
     pub score: f32,
 }
 
@@ -77,15 +89,27 @@ struct Beam {
 ///
 /// # Errors
 /// [`Error::Config`] for a width of zero; [`Error::Model`] when logits are not finite.
-pub fn beam_search<B: Backend>(
+pub fn beam_search<'a, B: Backend>(
     model: &Cart<B>,
     encoded: &EncodedQueries<B>,
-    trie: &Trie,
+    space: impl Into<SearchSpace<'a>>,
     config: &BeamConfig,
 ) -> Result<Vec<Vec<Answer>>> {
     config.validate()?;
+    let space = space.into();
+    let trie = space.trie;
+    let guide = space.guide(model, encoded, config.scope)?;
+    if config.rerank > 0.0 && guide.is_none() {
+        return Err(Error::config(
+            "weight of the rerank",
+            "0 without an alignment of queries and candidates",
+            config.rerank.to_string(),
+            "train with CartConfig::with_alignment, on candidates with vectors",
+        ));
+    }
+    let guiding = guide.as_ref().filter(|_| model.alignment().is_some_and(|h| h.is_guided()));
     let queries = encoded.len();
-    let scorer = Scorer::new(trie, config.scope);
+    let scorer = Scorer::new(trie, config.scope).with_guide(guiding);
     let mut state = model.start();
     let start = Beam { node: trie.root(), score: 0.0, token: 0, parent: 0 };
     // Per query: prefixes the decoder must continue, and prefixes with nothing left to decide.
@@ -120,7 +144,7 @@ pub fn beam_search<B: Backend>(
                             "train again with a lower learning rate, or load other weights",
                         ));
                     }
-                    scorer.children(beam.node, logits, &mut children);
+                    scorer.children(query, beam.node, logits, &mut children);
                     candidates.extend(children.iter().map(|&(token, log_p, node)| Beam {
                         node,
                         score: beam.score + log_p,
@@ -138,7 +162,16 @@ pub fn beam_search<B: Backend>(
             .collect();
         (live, done) = next?.into_iter().unzip();
     }
-    Ok(done.into_iter().map(|beams| answers(beams, trie)).collect())
+    Ok(done
+        .into_iter()
+        .enumerate()
+        .map(|(query, beams)| {
+            let rerank = guide.as_ref().filter(|_| config.rerank > 0.0);
+            answers(beams, trie, |item| {
+                rerank.map_or(0.0, |guide| config.rerank * guide.cosine(query, item))
+            })
+        })
+        .collect())
 }
 
 /// Runs the decoder for the live prefixes of all queries, padded to `width` each, and reads the
@@ -184,10 +217,14 @@ fn keep_best(beams: &mut Vec<Beam>, width: usize) {
     beams.sort_unstable_by(order);
 }
 
-fn answers(beams: Vec<Beam>, trie: &Trie) -> Vec<Answer> {
+/// Answers, best first, with what `more` adds to their scores.
+fn answers(beams: Vec<Beam>, trie: &Trie, more: impl Fn(u32) -> f32) -> Vec<Answer> {
     let mut answers: Vec<Answer> = beams
         .into_iter()
-        .map(|beam| Answer { item: trie.items(beam.node)[0], score: beam.score })
+        .map(|beam| {
+            let item = trie.items(beam.node)[0];
+            Answer { item, score: beam.score + more(item) }
+        })
         .collect();
     answers.sort_unstable_by(by_score_then_item);
     answers
@@ -253,7 +290,7 @@ mod tests {
                 let model = model(trie.vocabulary(), fusion, seed);
                 let encoded = encode(&model, &queries);
                 for scope in [Scope::All, Scope::Legal] {
-                    let config = BeamConfig { width: trie.len() + 3, scope };
+                    let config = BeamConfig { width: trie.len() + 3, scope, rerank: 0.0 };
                     let beams = beam_search(&model, &encoded, &trie, &config).unwrap();
                     for (query, beam) in beams.iter().enumerate() {
                         let alone = encode(&model, &queries[query..=query]);
@@ -278,7 +315,7 @@ mod tests {
             let model = model(trie.vocabulary(), FusionMode::None, seed);
             let encoded = encode(&model, &[vec![2, 5, 3], vec![2, 9, 1, 3]]);
             for scope in [Scope::All, Scope::Legal] {
-                let config = BeamConfig { width, scope };
+                let config = BeamConfig { width, scope, rerank: 0.0 };
                 for answers in beam_search(&model, &encoded, &trie, &config).unwrap() {
                     prop_assert_eq!(answers.len(), width.min(trie.len()));
                     let items: BTreeSet<u32> = answers.iter().map(|a| a.item).collect();
@@ -297,11 +334,11 @@ mod tests {
         let trie = Trie::build(&codes, &Vocabulary::new(vec![3, 4]).unwrap()).unwrap();
         let model = model(trie.vocabulary(), FusionMode::Both, 3);
         let encoded = encode(&model, &[vec![2, 5, 3]]);
-        let config = BeamConfig { width: 4, scope: Scope::Legal };
+        let config = BeamConfig { width: 4, ..BeamConfig::default() };
         let beams = beam_search(&model, &encoded, &trie, &config).unwrap();
         let total: f32 = beams[0].iter().map(|a| a.score.exp()).sum();
         assert!((total - 1.0).abs() < 1e-5, "{total}");
-        let zero = BeamConfig { width: 0, scope: Scope::Legal };
+        let zero = BeamConfig { width: 0, ..BeamConfig::default() };
         assert!(beam_search(&model, &encoded, &trie, &zero).is_err());
     }
 }

@@ -2,11 +2,10 @@
 
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 
-use super::{Answer, Scorer, beam::by_score_then_item};
+use super::{Answer, Scorer, SearchSpace, beam::by_score_then_item};
 use crate::{
     error::{Error, Result},
     model::{Cart, EncodedQueries, Scope},
-    trie::Trie,
 };
 
 /// Candidates scored at once.
@@ -22,10 +21,10 @@ const CHUNK: usize = 256;
 ///
 /// # Errors
 /// [`Error::Query`] unless there is exactly one query.
-pub fn score_all<B: Backend>(
+pub fn score_all<'a, B: Backend>(
     model: &Cart<B>,
     encoded: &EncodedQueries<B>,
-    trie: &Trie,
+    space: impl Into<SearchSpace<'a>>,
     scope: Scope,
 ) -> Result<Vec<Answer>> {
     if encoded.len() != 1 {
@@ -36,8 +35,12 @@ pub fn score_all<B: Backend>(
             "encode and score queries one at a time",
         ));
     }
+    let space = space.into();
+    let trie = space.trie;
+    let guide = space.guide(model, encoded, scope)?;
+    let guiding = guide.as_ref().filter(|_| model.alignment().is_some_and(|h| h.is_guided()));
     let identifiers = trie.identifiers();
-    let scorer = Scorer::new(trie, scope);
+    let scorer = Scorer::new(trie, scope).with_guide(guiding);
     let mut scores = vec![0.0f32; trie.len()];
     let mut children = Vec::new();
     for start in (0..trie.len()).step_by(CHUNK) {
@@ -61,7 +64,8 @@ pub fn score_all<B: Backend>(
             let size = trie.vocabulary().size(level);
             for (slot, item) in items.clone().enumerate() {
                 let row = if level == 0 { 0 } else { slot };
-                scorer.children(nodes[slot], &logits[row * size..(row + 1) * size], &mut children);
+                let logits = &logits[row * size..(row + 1) * size];
+                scorer.children(0, nodes[slot], logits, &mut children);
                 let token = identifiers.row(item)[level];
                 if let Some(&(_, log_p, node)) = children.iter().find(|child| child.0 == token) {
                     scores[item] += log_p;

@@ -1,6 +1,7 @@
 //! Log-probabilities of a node's children.
 
 use crate::{
+    align::Guide,
     model::Scope,
     trie::{Node, Trie},
 };
@@ -13,7 +14,7 @@ use crate::{
 /// let codes = Codes::from_rows(1, &[[0], [2]])?;
 /// let trie = Trie::build(&codes, &Vocabulary::new(vec![3])?)?;
 /// let mut children = Vec::new();
-/// Scorer::new(&trie, Scope::Legal).children(trie.root(), &[1.0, 9.0, 1.0], &mut children);
+/// Scorer::new(&trie, Scope::Legal).children(0, trie.root(), &[1.0, 9.0, 1.0], &mut children);
 /// assert_eq!(children.len(), 2);
 /// assert!((children[0].1 - 0.5f32.ln()).abs() < 1e-6);
 /// # Ok::<(), cart_retrieval::Error>(())
@@ -22,25 +23,44 @@ use crate::{
 pub struct Scorer<'a> {
     trie: &'a Trie,
     scope: Scope,
+    guide: Option<&'a Guide<'a>>,
 }
 
 impl<'a> Scorer<'a> {
     /// A scorer over a trie.
     pub fn new(trie: &'a Trie, scope: Scope) -> Self {
-        Self { trie, scope }
+        Self { trie, scope, guide: None }
     }
 
-    /// Clears `out` and fills it with token, log-probability and node of every child.
+    /// Adds to every logit what the candidates' geometry says.
+    pub fn with_guide(self, guide: Option<&'a Guide<'a>>) -> Self {
+        Self { guide, ..self }
+    }
+
+    /// Clears `out` and fills it with token, log-probability and node of every child, for query number
+    /// `query` of the guide.
     ///
     /// # Panics
     /// When `logits` is shorter than the level's vocabulary.
-    pub fn children(&self, node: Node, logits: &[f32], out: &mut Vec<(u16, f32, Node)>) {
+    pub fn children(
+        &self,
+        query: usize,
+        node: Node,
+        logits: &[f32],
+        out: &mut Vec<(u16, f32, Node)>,
+    ) {
         out.clear();
         out.extend(
             self.trie
                 .children(node)
                 .map(|(token, child)| (token, logits[usize::from(token)], child)),
         );
+        if let Some(guide) = self.guide.filter(|_| out.len() > 1) {
+            let numbers = guide.geometry().children(node);
+            for (child, number) in out.iter_mut().zip(numbers) {
+                child.1 += guide.score(query, node.depth(), number);
+            }
+        }
         let normaliser = match self.scope {
             // One child has probability 1, exactly.
             Scope::Legal if out.len() == 1 => out[0].1,

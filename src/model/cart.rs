@@ -8,7 +8,10 @@ use burn::{
 use super::CartConfig;
 use crate::{
     error::{Error, Result},
-    nn::{Decoder, DecoderState, EncoderOutput, EncoderPrefix, Memory, TextEncoder, WeightInit},
+    nn::{
+        AlignmentHead, Decoder, DecoderState, EncoderOutput, EncoderPrefix, Memory, TextEncoder,
+        WeightInit,
+    },
 };
 
 /// Reads a query and generates the identifier of the candidate it means.
@@ -16,6 +19,7 @@ use crate::{
 pub struct Cart<B: Backend> {
     pub(super) encoder: TextEncoder<B>,
     decoder: Decoder<B>,
+    alignment: Option<AlignmentHead<B>>,
 }
 
 /// Queries encoded once, with everything the decoder reads of them.
@@ -23,6 +27,8 @@ pub struct Cart<B: Backend> {
 pub struct EncodedQueries<B: Backend> {
     queries: usize,
     memory: Memory<B>,
+    /// Queries in the space of the candidates, `[queries, D]`, and the factors of their cosines.
+    aligned: Option<(Tensor<B, 2>, Tensor<B, 1>)>,
 }
 
 impl<B: Backend> EncodedQueries<B> {
@@ -34,6 +40,12 @@ impl<B: Backend> EncodedQueries<B> {
     /// The device they are on.
     pub fn device(&self) -> B::Device {
         self.memory.device()
+    }
+
+    /// Queries as vectors of length 1 in the space of the candidates, `[queries, D]`, and the factors
+    /// of their cosines, `[levels]`; absent where the network has no alignment.
+    pub fn aligned(&self) -> Option<(&Tensor<B, 2>, &Tensor<B, 1>)> {
+        self.aligned.as_ref().map(|(queries, scales)| (queries, scales))
     }
 
     /// Whether there is no query.
@@ -100,7 +112,17 @@ impl CartConfig {
         init: &mut WeightInit,
         device: &B::Device,
     ) -> Cart<B> {
-        let cart = Cart { encoder, decoder: self.decoder().init(init, device) };
+        let decoder = self.decoder();
+        let (d_query, levels) = (decoder.d_context, self.vocabulary.levels());
+        let decoder = decoder.init(init, device);
+        let alignment =
+            self.alignment.as_ref().map(|config| config.init(d_query, levels, init, device));
+        // Guided, the decoder starts with nothing to add.
+        let decoder = match &self.alignment {
+            Some(config) if config.guided => decoder.without_opinion(),
+            _ => decoder,
+        };
+        let cart = Cart { encoder, decoder, alignment };
         // Makes the lazily initialised norms exist, so that clones share them.
         cart.num_params();
         cart
@@ -137,6 +159,23 @@ impl<B: Backend> Cart<B> {
         self.decoder.forward(identifiers, &self.encoder.finish(prefix, padding))
     }
 
+    /// The same from encoded queries.
+    ///
+    /// # Shapes
+    /// As [`Cart::forward`].
+    pub fn forward_encoded(
+        &self,
+        encoded: &EncoderOutput<B>,
+        identifiers: Tensor<B, 2, Int>,
+    ) -> Vec<Tensor<B, 2>> {
+        self.decoder.forward(identifiers, encoded)
+    }
+
+    /// The head that compares queries with the candidates' vectors, if there is one.
+    pub fn alignment(&self) -> Option<&AlignmentHead<B>> {
+        self.alignment.as_ref()
+    }
+
     /// The text encoder.
     pub fn encoder(&self) -> &TextEncoder<B> {
         &self.encoder
@@ -170,7 +209,9 @@ impl<B: Backend> Cart<B> {
     ) -> EncodedQueries<B> {
         let [queries, _] = tokens.dims();
         let encoded = self.encoder.forward(tokens, padding);
-        EncodedQueries { queries, memory: self.decoder.memory(&encoded) }
+        let aligned =
+            self.alignment.as_ref().map(|head| (head.forward(encoded.pooled()), head.scales()));
+        EncodedQueries { queries, memory: self.decoder.memory(&encoded), aligned }
     }
 
     /// The decoder's state before the first token.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::{Error, Result},
     identifier::Vocabulary,
-    nn::{DecoderConfig, FusionMode, ScratchEncoderConfig, TextEncoderConfig},
+    nn::{AlignmentConfig, DecoderConfig, FusionMode, ScratchEncoderConfig, TextEncoderConfig},
 };
 
 /// Sizes to start from.
@@ -61,6 +61,9 @@ pub struct CartConfig {
     /// number of layers must be those above.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text_encoder: Option<TextEncoderConfig>,
+    /// How queries are compared with the candidates' vectors, if they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alignment: Option<AlignmentConfig>,
 }
 
 impl CartConfig {
@@ -79,6 +82,7 @@ impl CartConfig {
             dropout: 0.1,
             seed: 0,
             text_encoder: None,
+            alignment: None,
         }
     }
 
@@ -111,6 +115,11 @@ impl CartConfig {
 
     fn with_text_encoder(self, encoder: TextEncoderConfig) -> Self {
         Self { text_encoder: Some(encoder), ..self }
+    }
+
+    /// Compares queries with the candidates' vectors.
+    pub fn with_alignment(self, alignment: AlignmentConfig) -> Self {
+        Self { alignment: Some(alignment), ..self }
     }
 
     /// Takes the sizes of a preset.
@@ -167,6 +176,7 @@ impl CartConfig {
         if self.decoder_layers == 0 {
             return Err(Error::config("decoder_layers", "at least 1", "0", "2 to 6 are usual"));
         }
+        self.alignment.as_ref().map_or(Ok(()), AlignmentConfig::validate)?;
         match &self.text_encoder {
             Some(encoder) => self.validate_around(encoder),
             None => Ok(()),
@@ -231,7 +241,11 @@ impl CartConfig {
     /// Number of parameters by part, without building the network.
     pub fn num_params(&self) -> ParameterCount {
         let decoder = self.decoder();
+        let alignment = self.alignment.as_ref().map_or(0, |alignment| {
+            alignment.num_params(decoder.d_context, self.vocabulary.levels())
+        });
         ParameterCount {
+            alignment,
             encoder: self.encoder().num_params(),
             fusion: decoder.fusion_params(),
             vocabulary: decoder.vocabulary_params(),
@@ -251,12 +265,15 @@ pub struct ParameterCount {
     pub fusion: usize,
     /// Embeddings and heads of the identifier's levels.
     pub vocabulary: usize,
+    /// The map of queries to the space of the candidates.
+    #[serde(default)]
+    pub alignment: usize,
 }
 
 impl ParameterCount {
     /// All parameters.
     pub fn total(self) -> usize {
-        self.encoder + self.decoder + self.fusion + self.vocabulary
+        self.encoder + self.decoder + self.fusion + self.vocabulary + self.alignment
     }
 }
 

@@ -33,13 +33,22 @@ pub struct LossConfig {
     pub r_drop: f64,
     /// Share of the target spread evenly over the tokens in scope.
     pub label_smoothing: f64,
+    /// Weight of the contrast (InfoNCE) between the queries of a batch and their candidates' vectors;
+    /// it needs a network with an alignment (ours).
+    pub alignment: f64,
     /// Weight of each level; empty means equal.
     pub level_weights: Vec<f64>,
 }
 
 impl Default for LossConfig {
     fn default() -> Self {
-        Self { scope: Scope::Legal, r_drop: 1.0, label_smoothing: 0.1, level_weights: vec![] }
+        Self {
+            scope: Scope::Legal,
+            r_drop: 1.0,
+            label_smoothing: 0.1,
+            alignment: 0.0,
+            level_weights: vec![],
+        }
     }
 }
 
@@ -55,6 +64,14 @@ impl LossConfig {
                 "a weight of at least 0",
                 self.r_drop.to_string(),
                 "0 turns the consistency term off",
+            ));
+        }
+        if !(self.alignment >= 0.0 && self.alignment.is_finite()) {
+            return Err(Error::config(
+                "alignment",
+                "a weight of at least 0",
+                self.alignment.to_string(),
+                "0 turns the contrast off",
             ));
         }
         if !(0.0..1.0).contains(&self.label_smoothing) {
@@ -254,7 +271,13 @@ mod tests {
             for (label_smoothing, level_weights) in
                 [(0.0, vec![]), (0.2, vec![]), (0.1, vec![3.0, 1.0]), (0.0, vec![0.0, 2.0])]
             {
-                let config = LossConfig { scope, r_drop: 0.7, label_smoothing, level_weights };
+                let config = LossConfig {
+                    scope,
+                    r_drop: 0.7,
+                    label_smoothing,
+                    level_weights,
+                    alignment: 0.0,
+                };
                 let loss = config.forward(logits.clone(), targets.clone(), &masks, 2);
                 let (ce, kl) = naive(&config, &logits, &ids, &legal);
                 let got = |t: Tensor<B, 1>| f64::from(t.into_scalar());
@@ -289,6 +312,7 @@ mod tests {
             LossConfig { r_drop: -1.0, ..good.clone() },
             LossConfig { r_drop: f64::NAN, ..good.clone() },
             LossConfig { label_smoothing: 1.0, ..good.clone() },
+            LossConfig { alignment: -1.0, ..good.clone() },
             LossConfig { level_weights: vec![1.0], ..good.clone() },
             LossConfig { level_weights: vec![0.0; 3], ..good.clone() },
             LossConfig { level_weights: vec![1.0, -1.0, 1.0], ..good },

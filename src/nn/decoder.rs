@@ -277,6 +277,15 @@ impl<B: Backend> Decoder<B> {
         }
     }
 
+    /// The decoder with heads of zeros: all its logits are 0 until it is trained.
+    pub fn without_opinion(self) -> Self {
+        let zeroed = |head: Linear<B>| Linear {
+            weight: head.weight.map(|weight| weight.zeros_like()),
+            bias: head.bias.map(|bias| bias.map(|bias| bias.zeros_like())),
+        };
+        Self { heads: self.heads.into_iter().map(zeroed).collect(), ..self }
+    }
+
     fn n_heads(&self) -> usize {
         self.layers.first().map_or(1, |layer| layer.self_attention.n_heads())
     }

@@ -2,6 +2,7 @@
 //! that return every layer's output, coarse and fine fusion, the identifier decoder.
 
 mod activation;
+mod alignment;
 mod attention;
 mod decoder;
 mod dropout;
@@ -12,6 +13,7 @@ mod init;
 mod text;
 
 pub use activation::{Activation, gelu};
+pub use alignment::{AlignmentConfig, AlignmentHead, GuideBatch};
 pub use attention::{Attention, AttentionConfig, KeyValue, SelfCache, causal_bias, padding_bias};
 pub use decoder::{Decoder, DecoderConfig, DecoderLayer, DecoderState, Memory};
 pub use dropout::Dropout;

@@ -1,9 +1,12 @@
 //! Candidates with their identifiers.
 
+use std::sync::Arc;
+
 use super::{HealthReport, HealthThresholds};
 use crate::{
+    align::Geometry,
     error::{Error, Result},
-    features::ItemIds,
+    features::{Features, ItemIds},
     identifier::{Identifier, Vocabulary},
     trie::Trie,
 };
@@ -15,6 +18,7 @@ pub struct CandidateIndex {
     ids: ItemIds,
     trie: Trie,
     health: HealthReport,
+    geometry: Option<Arc<Geometry>>,
 }
 
 impl CandidateIndex {
@@ -31,7 +35,55 @@ impl CandidateIndex {
                 "use ids and identifiers of one collection",
             ));
         }
-        Ok(Self { ids, trie, health })
+        Ok(Self { ids, trie, health, geometry: None })
+    }
+
+    /// Makes room for at least so many unique tokens, so that a network trained with these candidates
+    /// can serve others among which more share their semantic tokens.
+    ///
+    /// # Errors
+    /// [`Error::Identifier`] for more than 65,536.
+    pub fn with_unique_capacity(self, capacity: usize) -> Result<Self> {
+        let mut sizes = self.vocabulary().sizes().to_vec();
+        if let Some(last) = sizes.last_mut() {
+            *last = capacity.max(*last);
+        }
+        self.within(&Vocabulary::new(sizes)?)
+    }
+
+    /// The same candidates under a vocabulary with a larger last level.
+    ///
+    /// # Errors
+    /// As [`Trie::within`].
+    pub fn within(self, vocabulary: &Vocabulary) -> Result<Self> {
+        Ok(Self { trie: self.trie.within(vocabulary)?, ..self })
+    }
+
+    /// Keeps the candidates' vectors, summed up along the trie: what guides a network with an
+    /// alignment, and what reranking compares.
+    ///
+    /// # Shapes
+    /// - `vectors`: `[N, D]`, in the order of the ids
+    ///
+    /// # Errors
+    /// As [`Geometry::new`]; [`Error::Ids`] when the vectors are named otherwise.
+    pub fn with_vectors(mut self, vectors: Features) -> Result<Self> {
+        let same = !vectors.has_given_ids() || vectors.ids().iter().eq(self.ids.iter());
+        if vectors.len() == self.ids.len() && !same {
+            return Err(Error::ids(
+                "vectors of the candidates",
+                "the ids of the candidates, in their order",
+                "other ids or another order",
+                "use vectors and identifiers of one collection",
+            ));
+        }
+        self.geometry = Some(Arc::new(Geometry::new(vectors, &self.trie)?));
+        Ok(self)
+    }
+
+    /// Where the candidates lie, if that is kept.
+    pub fn geometry(&self) -> Option<&Arc<Geometry>> {
+        self.geometry.as_ref()
     }
 
     /// Ids of the candidates.

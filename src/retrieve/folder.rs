@@ -15,10 +15,11 @@ use sha2::{Digest, Sha256};
 
 use super::Retriever;
 use crate::{
+    align::CandidateSpace,
     data::TextTokenizer,
     decode::BeamConfig,
     error::{Error, Result},
-    features::ItemIds,
+    features::{Features, ItemIds},
     model::CartConfig,
     quantizer::{CandidateIndex, CoarseToFine, HealthReport},
     storage::{NamedTensors, hex, load_module, sha256_file, write_bytes},
@@ -31,6 +32,10 @@ pub const FORMAT_VERSION: u32 = 1;
 const KIND: &str = "cart-retrieval index";
 /// Name of the manifest.
 const MANIFEST: &str = "manifest.json";
+/// Role of the file of the candidates' vectors, and name of its tensor.
+const VECTORS: &str = "vectors";
+/// Role of the file of the map that made them.
+const SPACE: &str = "space";
 
 /// A file of the index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,7 +68,8 @@ pub struct Manifest {
     pub max_tokens: usize,
     /// Health of the quantizer on the candidates.
     pub health: HealthReport,
-    /// Files by role: `model`, `quantizer`, `tokenizer`, `trie`, `ids`.
+    /// Files by role: `model`, `quantizer`, `tokenizer`, `trie`, `ids`; `vectors` and `space` where
+    /// the index has them.
     pub files: BTreeMap<String, ManifestFile>,
 }
 
@@ -209,13 +215,24 @@ impl<B: Backend> Retriever<B> {
         tensors.insert_module::<B, _>("", &self.model)?;
         let ids: String = self.index.ids().iter().flat_map(|id| [id, "\n"]).collect();
         let mut files = BTreeMap::new();
-        for (role, extension, bytes) in [
+        let mut parts = vec![
             ("model", "safetensors", tensors.to_bytes(&[])?),
             ("quantizer", "safetensors", self.quantizer.to_safetensors()?),
             ("tokenizer", "json", self.tokenizer.to_json()?.into_bytes()),
             ("trie", "bin", self.index.trie().to_bytes()),
             ("ids", "txt", ids.into_bytes()),
-        ] {
+        ];
+        if let Some(geometry) = self.index.geometry() {
+            let vectors = geometry.vectors();
+            let mut tensors = NamedTensors::new();
+            let shape = [vectors.len(), vectors.dim()];
+            tensors.insert_f32(VECTORS, &shape, vectors.as_slice());
+            parts.push((VECTORS, "safetensors", tensors.to_bytes(&[])?));
+        }
+        if let Some(space) = &self.space {
+            parts.push((SPACE, "safetensors", space.to_safetensors()?));
+        }
+        for (role, extension, bytes) in parts {
             let sha256 = hex(&Sha256::digest(&bytes));
             let name = format!("{role}-{}.{extension}", &sha256[..12]);
             write_bytes(folder.join(&name), &bytes)?;
@@ -260,10 +277,23 @@ impl<B: Backend> Retriever<B> {
         let ids = String::from_utf8(manifest.load(folder, "ids")?)
             .map_err(|e| Error::index("ids", "UTF-8", e.to_string(), "save the index again"))?;
         let ids = ItemIds::new(&ids.lines().collect::<Vec<_>>())?;
-        let index = CandidateIndex::new(ids, trie, manifest.health.clone())?;
+        let mut index = CandidateIndex::new(ids, trie, manifest.health.clone())?;
+        if manifest.files.contains_key(VECTORS) {
+            let bytes = manifest.load(folder, VECTORS)?;
+            let (shape, values) = NamedTensors::from_bytes(&bytes)?.0.take_f32(VECTORS)?;
+            let width = shape.last().copied().unwrap_or(0);
+            index = index.with_vectors(Features::from_rows(values, width)?)?;
+        }
         let retriever =
-            Self::new(model, manifest.model, tokenizer, quantizer, index, device.clone())?;
-        Ok(retriever.with_beam(manifest.beam))
+            Self::new(model, manifest.model.clone(), tokenizer, quantizer, index, device.clone())?;
+        let retriever = retriever.with_beam(manifest.beam);
+        Ok(match manifest.files.contains_key(SPACE) {
+            true => {
+                let space = manifest.load(folder, SPACE)?;
+                retriever.with_space(CandidateSpace::from_safetensors(&space)?)
+            }
+            false => retriever,
+        })
     }
 }
 

@@ -4,8 +4,9 @@ use burn::tensor::backend::Backend;
 
 use super::{Search, SearchAll};
 use crate::{
+    align::CandidateSpace,
     data::{QueryBatch, TextTokenizer},
-    decode::{Answer, BeamConfig, beam_search, score_all},
+    decode::{Answer, BeamConfig, SearchSpace, beam_search, score_all},
     error::{Error, Result},
     model::{Cart, CartConfig},
     quantizer::{CandidateIndex, CoarseToFine, Quantizer},
@@ -35,6 +36,7 @@ pub struct Retriever<B: Backend> {
     pub(super) index: CandidateIndex,
     pub(super) beam: BeamConfig,
     pub(super) device: B::Device,
+    pub(super) space: Option<CandidateSpace>,
 }
 
 impl<B: Backend> Retriever<B> {
@@ -80,13 +82,52 @@ impl<B: Backend> Retriever<B> {
                 format!("{:?}", quantizer.level_sizes()),
             ));
         }
+        let wanted = config.alignment.as_ref().filter(|alignment| alignment.guided);
+        let found = index.geometry().map(|geometry| geometry.dim());
+        if let Some(wanted) = wanted.filter(|wanted| found != Some(wanted.dim)) {
+            return Err(problem(
+                "candidates of a network that their vectors guide",
+                format!("vectors of width {}", wanted.dim),
+                found.map_or("none".into(), |dim| format!("width {dim}")),
+            ));
+        }
         let beam = BeamConfig::default();
-        Ok(Self { model, config, tokenizer, quantizer, index, beam, device })
+        Ok(Self { model, config, tokenizer, quantizer, index, beam, device, space: None })
     }
 
     /// Sets the beam that searches use unless told otherwise. Its scope should be the training's.
     pub fn with_beam(self, beam: BeamConfig) -> Self {
         Self { beam, ..self }
+    }
+
+    /// Searches other candidates from now on, with identifiers of the same quantizer: candidates that
+    /// the network was not trained on.
+    ///
+    /// # Errors
+    /// [`Error::Identifier`] for identifiers of another quantizer, or when more candidates share
+    /// their semantic tokens than the network has unique tokens; [`Error::Model`] when the network
+    /// is guided and the candidates have no vectors.
+    pub fn with_candidates(self, index: CandidateIndex) -> Result<Self> {
+        let index = index.within(&self.config.vocabulary)?;
+        let Self { model, config, tokenizer, quantizer, device, .. } = self;
+        let made = Self::new(model, config, tokenizer, quantizer, index, device)?;
+        Ok(Self { beam: self.beam, space: self.space, ..made })
+    }
+
+    /// Keeps the map that made the candidates' vectors, for candidates to come.
+    pub fn with_space(self, space: CandidateSpace) -> Self {
+        Self { space: Some(space), ..self }
+    }
+
+    /// The map that made the candidates' vectors, if it is kept.
+    pub fn space(&self) -> Option<&CandidateSpace> {
+        self.space.as_ref()
+    }
+
+    /// The candidates with where they lie.
+    fn search_space(&self) -> SearchSpace<'_> {
+        let geometry = self.index.geometry().map(|geometry| &**geometry);
+        SearchSpace { trie: self.index.trie(), geometry }
     }
 
     /// The candidates.
@@ -138,7 +179,7 @@ impl<B: Backend> Retriever<B> {
         let tokens = [self.tokenizer.encode(query)?];
         let batch = QueryBatch::new(&tokens, self.tokenizer.padding(), &self.device)?;
         let encoded = self.model.encode(batch.tokens, batch.padding);
-        score_all(&self.model, &encoded, self.index.trie(), self.beam.scope)
+        score_all(&self.model, &encoded, self.search_space(), self.beam.scope)
     }
 
     /// Answers of tokenised queries, in their order.
@@ -155,7 +196,7 @@ impl<B: Backend> Retriever<B> {
             let rows: Vec<&[u32]> = chunk.iter().map(|&query| queries[query].as_slice()).collect();
             let batch = QueryBatch::new(&rows, self.tokenizer.padding(), &self.device)?;
             let encoded = self.model.encode(batch.tokens, batch.padding);
-            let found = beam_search(&self.model, &encoded, self.index.trie(), beam)?;
+            let found = beam_search(&self.model, &encoded, self.search_space(), beam)?;
             for (&query, found) in chunk.iter().zip(found) {
                 answers[query] = found;
             }

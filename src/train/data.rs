@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use burn::tensor::backend::Backend;
 use sha2::{Digest, Sha256};
 
 use super::TrainConfig;
 use crate::{
+    align::{Geometry, HeldOut},
     data::{Example, ItemCaption, TextTokenizer},
     error::{Error, Result},
     identifier::Codes,
+    nn::GuideBatch,
     quantizer::CandidateIndex,
     storage::hex,
     trie::Trie,
@@ -31,6 +34,8 @@ pub struct TrainingData {
     pub(super) identifiers: Arc<Codes>,
     pub(super) trie: Arc<Trie>,
     pub(super) padding: u32,
+    pub(super) geometry: Option<Arc<Geometry>>,
+    pub(super) held_out: Option<Arc<HeldOut>>,
 }
 
 impl TrainingData {
@@ -73,7 +78,31 @@ impl TrainingData {
             identifiers: Arc::new(index.trie().identifiers()),
             trie: Arc::new(index.trie().clone()),
             padding: tokenizer.padding(),
+            geometry: index.geometry().cloned(),
+            held_out: None,
         })
+    }
+
+    /// Lets every training text see its candidate's vector as it would be without that text.
+    ///
+    /// # Shapes
+    /// - `held_out`: `[pairs, D]`, in the order of the training captions
+    ///
+    /// # Errors
+    /// [`Error::Training`] when there is not one vector per pair, or none of the candidates to
+    /// compare with, or of another width.
+    pub fn with_held_out(mut self, held_out: HeldOut) -> Result<Self> {
+        let width = self.geometry.as_ref().map(|geometry| geometry.dim());
+        if held_out.len() != self.pairs() || width != Some(held_out.dim()) {
+            return Err(Error::training(
+                "held-out vectors",
+                format!("one for each of {} pairs, of the width {width:?}", self.pairs()),
+                format!("{} of width {}", held_out.len(), held_out.dim()),
+                "fit the space on the training captions, and give the index its vectors",
+            ));
+        }
+        self.held_out = Some(Arc::new(held_out));
+        Ok(self)
     }
 
     /// Number of training pairs.
@@ -98,7 +127,26 @@ impl TrainingData {
         self.train.iter().for_each(|weighted| pair(&weighted.example, weighted.weight));
         self.valid.iter().for_each(|example| pair(example, 0.0));
         self.identifiers.as_flat().iter().for_each(|token| hash.update(token.to_le_bytes()));
+        let mut vectors = |values: &[f32]| values.iter().for_each(|v| hash.update(v.to_le_bytes()));
+        if let Some(geometry) = &self.geometry {
+            vectors(geometry.vectors().as_slice());
+        }
+        if let Some(held_out) = &self.held_out {
+            (0..held_out.len()).for_each(|text| vectors(held_out.row(text)));
+        }
         hex(&hash.finalize())
+    }
+
+    /// Where items lie, if that is known; `texts` are the training texts that describe them.
+    pub(super) fn guide<B: Backend>(
+        &self,
+        items: &[u32],
+        texts: Option<(&[u32], &HeldOut)>,
+        device: &B::Device,
+    ) -> Option<GuideBatch<B>> {
+        let geometry = self.geometry.as_ref()?;
+        let (identifiers, trie) = (&self.identifiers, &self.trie);
+        Some(GuideBatch::new(items, texts, identifiers, trie, geometry, device))
     }
 
     /// The trie of the candidates.

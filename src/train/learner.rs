@@ -24,10 +24,11 @@ use super::{
     rounds::Rounds,
 };
 use crate::{
+    align::Geometry,
     data::{QueryBatch, TargetBatch},
-    decode::{BeamConfig, beam_search},
+    decode::{BeamConfig, SearchSpace, beam_search},
     model::{Cart, LossConfig},
-    nn::on_host,
+    nn::{GuideBatch, on_host},
     trie::Trie,
 };
 
@@ -38,6 +39,8 @@ pub struct TrainBatch<B: Backend> {
     pub queries: QueryBatch<B>,
     /// Identifiers of the items they describe.
     pub targets: TargetBatch<B>,
+    /// Where those items lie, if that is known.
+    pub guide: Option<GuideBatch<B>>,
     /// Seed of the dropout.
     pub seed: u64,
     /// Numbers of the training pairs, one a row; `u32::MAX` where there is none.
@@ -57,6 +60,8 @@ pub struct ValidBatch<B: Backend> {
     pub queries: QueryBatch<B>,
     /// Identifiers of the items they describe.
     pub targets: TargetBatch<B>,
+    /// Where those items lie, if that is known.
+    pub guide: Option<GuideBatch<B>>,
     /// The items they describe.
     pub items: Vec<u32>,
 }
@@ -70,6 +75,7 @@ pub(super) struct Context {
     pub(super) frozen: Option<Frozen>,
     pub(super) beam: usize,
     pub(super) trie: Arc<Trie>,
+    pub(super) geometry: Option<Arc<Geometry>>,
     pub(super) rounds: Arc<Mutex<Rounds>>,
     pub(super) guard: Arc<Guard>,
     pub(super) reporter: Arc<Reporter>,
@@ -81,7 +87,7 @@ pub(super) struct Context {
 impl Context {
     pub(super) fn new(
         config: &TrainConfig,
-        trie: Arc<Trie>,
+        (trie, geometry): (Arc<Trie>, Option<Arc<Geometry>>),
         rounds: Arc<Mutex<Rounds>>,
         guard: Arc<Guard>,
         reporter: Reporter,
@@ -95,6 +101,7 @@ impl Context {
             frozen,
             beam: config.validation_beam,
             trie,
+            geometry,
             rounds,
             guard,
             reporter: Arc::new(reporter),
@@ -122,7 +129,16 @@ impl<B: Backend> TrainBatch<B> {
     /// A whole step of one device.
     pub fn new(queries: QueryBatch<B>, targets: TargetBatch<B>, seed: u64) -> Self {
         let [of, _] = queries.tokens.dims();
-        Self { queries, targets, seed, pairs: vec![u32::MAX; of], of, step: 0, rank: 0 }
+        Self {
+            queries,
+            targets,
+            guide: None,
+            seed,
+            pairs: vec![u32::MAX; of],
+            of,
+            step: 0,
+            rank: 0,
+        }
     }
 }
 
@@ -181,17 +197,21 @@ impl<B: Backend> InferenceStep for CartLearner<B> {
 
     fn step(&self, batch: ValidBatch<B>) -> ValidOutput {
         let queries = batch.queries;
-        let logits = self.cart.forward(
-            queries.tokens.clone(),
-            queries.padding.clone(),
-            batch.targets.identifiers.clone(),
-        );
+        let encoded = self.cart.encode_layers(queries.tokens.clone(), queries.padding.clone());
+        let logits = self.cart.forward_encoded(&encoded, batch.targets.identifiers.clone());
+        let logits = match (self.cart.alignment(), &batch.guide) {
+            (Some(head), Some(guide)) => head.guide(&head.forward(encoded.pooled()), guide, logits),
+            _ => logits,
+        };
         let config = LossConfig { r_drop: 0.0, label_smoothing: 0.0, ..self.context.loss.clone() };
         let loss = config.forward(logits, batch.targets.identifiers, &batch.targets.legal, 1);
         let loss = loss.total.into_data().iter::<f64>().next().unwrap_or(f64::NAN);
         let encoded = self.cart.encode(queries.tokens, queries.padding);
-        let beam = BeamConfig { width: self.context.beam, scope: self.context.loss.scope };
-        let Ok(answers) = beam_search(&self.cart, &encoded, &self.context.trie, &beam) else {
+        let scope = self.context.loss.scope;
+        let beam = BeamConfig { width: self.context.beam, scope, rerank: 0.0 };
+        let space =
+            SearchSpace { trie: &self.context.trie, geometry: self.context.geometry.as_deref() };
+        let Ok(answers) = beam_search(&self.cart, &encoded, space, &beam) else {
             self.context.guard.diverged().store(true, Ordering::Relaxed);
             return ValidOutput { loss, recall_at_1: 0.0, queries: batch.items.len() };
         };

@@ -147,8 +147,10 @@ impl<B: Backend> TrainLoader<B> {
             TargetBatch::new(&items, &self.data.identifiers, &self.data.trie, &self.device);
         let queries = QueryBatch::new(&rows[share], self.data.padding, &self.device)
             .expect("captions were tokenised to at least one token");
-        let pairs = own.iter().map(|(index, _)| *index).collect();
-        Some(TrainBatch { queries, targets, seed, pairs, of, step, rank: self.share.rank })
+        let pairs: Vec<u32> = own.iter().map(|(index, _)| *index).collect();
+        let texts = self.data.held_out.as_ref().map(|held_out| (pairs.as_slice(), &**held_out));
+        let guide = self.data.guide(&items, texts, &self.device);
+        Some(TrainBatch { queries, targets, guide, seed, pairs, of, step, rank: self.share.rank })
     }
 }
 
@@ -321,6 +323,7 @@ impl<B: Backend> Iterator for ValidRound<'_, B> {
             queries: QueryBatch::new(&rows, data.padding, &self.loader.device)
                 .expect("captions were tokenised to at least one token"),
             targets: TargetBatch::new(&items, &data.identifiers, &data.trie, &self.loader.device),
+            guide: data.guide(&items, None, &self.loader.device),
             items,
         })
     }

@@ -14,7 +14,7 @@ use burn::{
 use super::{CartLearner, TrainBatch, learner::Context};
 use crate::{
     data::{QueryBatch, TargetBatch},
-    nn::{EncoderPrefix, on_host, widened, with_noise},
+    nn::{EncoderPrefix, GuideBatch, on_host, widened, with_noise},
 };
 
 /// Fewest rows of a thread.
@@ -28,6 +28,7 @@ pub(super) type Part<B> = (Tensor<<B as AutodiffBackend>::InnerBackend, 1>, Grad
 struct Piece<B: AutodiffBackend> {
     queries: QueryBatch<B>,
     targets: TargetBatch<B>,
+    guide: Option<GuideBatch<B>>,
     pairs: Vec<u32>,
     seed: u64,
     /// Share of the rows of the step.
@@ -70,6 +71,7 @@ impl<B: AutodiffBackend> CartLearner<B> {
                         seed: batch.seed.wrapping_add(number - 1),
                         queries: batch.queries.rows(rows.clone()),
                         targets: batch.targets.rows(rows.clone()),
+                        guide: batch.guide.as_ref().map(|guide| guide.rows(rows.clone())),
                         pairs: batch.pairs[rows].to_vec(),
                     }
                 })
@@ -108,27 +110,45 @@ impl<B: AutodiffBackend> CartLearner<B> {
 
     /// Forward and backward.
     fn piece(&self, piece: Piece<B>) -> Part<B> {
-        let Piece { queries, targets, pairs, seed, weight } = piece;
+        let Piece { queries, targets, guide, pairs, seed, weight } = piece;
         let Context { loss: config, precision, frozen, guard, .. } = &*self.context;
         let prefix = frozen.as_ref().map(|frozen| frozen.prefix(&self.cart, &queries, &pairs));
         let cart = precision.apply(self.cart.clone());
         // Both passes of R-Drop are one batch: every query twice, with dropouts of their own.
         let passes = if config.r_drop > 0.0 { 2 } else { 1 };
-        let (queries, targets, prefix) = match passes {
-            2 => (queries.doubled(), targets.doubled(), prefix.map(EncoderPrefix::doubled)),
-            _ => (queries, targets, prefix),
+        let (queries, targets, guide, prefix) = match passes {
+            2 => (
+                queries.doubled(),
+                targets.doubled(),
+                guide.as_ref().map(GuideBatch::doubled),
+                prefix.map(EncoderPrefix::doubled),
+            ),
+            _ => (queries, targets, guide, prefix),
         };
         let loss = with_noise(seed, || {
             let QueryBatch { tokens, padding } = queries;
             let identifiers = targets.identifiers.clone();
-            let logits = match prefix {
-                Some(prefix) => cart.forward_prefix(prefix, padding, identifiers),
-                None => cart.forward(tokens, padding, identifiers),
+            let encoded = match prefix {
+                Some(prefix) => cart.encoder().finish(prefix, padding),
+                None => cart.encode_layers(tokens, padding),
             };
-            let logits = logits.into_iter().map(widened).collect();
-            config.forward(logits, targets.identifiers, &targets.legal, passes)
+            let logits = cart.forward_encoded(&encoded, identifiers);
+            let mut logits = logits.into_iter().map(widened).collect();
+            let mut contrast = None;
+            if let (Some(head), Some(guide)) = (cart.alignment(), &guide) {
+                let aligned = head.forward(encoded.pooled());
+                logits = head.guide(&aligned, guide, logits);
+                if config.alignment > 0.0 {
+                    contrast = Some(head.contrast(&aligned, guide).mul_scalar(config.alignment));
+                }
+            }
+            let loss = config.forward(logits, targets.identifiers, &targets.legal, passes).total;
+            match contrast {
+                Some(contrast) => loss + contrast,
+                None => loss,
+            }
         });
-        let loss = loss.total.mul_scalar(weight);
+        let loss = loss.mul_scalar(weight);
         let scaled = loss.clone().mul_scalar(guard.scale());
         let grads = GradientsParams::from_grads(scaled.backward(), self);
         (loss.inner(), grads)

@@ -80,6 +80,7 @@ impl<B: AutodiffBackend> Stepper<B> {
         let frozen = Frozen::new(config.freeze, config.precision, &cart, |_| None)?;
         let reporter = Reporter::new(None, position);
         let together = Together::alone();
+        let trie = (trie, None);
         let context = Context::new(config, trie, rounds, guard.clone(), reporter, frozen, together);
         let learner = CartLearner::new(cart, Arc::new(context));
         let optimizer = CartOptimizer::new(config.weight_decay, config.clip_norm).with_guard(guard);

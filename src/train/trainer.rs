@@ -187,7 +187,7 @@ impl Trainer {
         let reporter = Reporter::new(listener, position.clone());
         let context = Arc::new(Context::new(
             &config,
-            data.trie().clone(),
+            (data.trie().clone(), data.geometry.clone()),
             rounds.clone(),
             guard.clone(),
             reporter,

@@ -97,6 +97,26 @@ impl Trie {
         Ok(Self { vocabulary: vocabulary.clone(), first, columns, items, rows })
     }
 
+    /// The same trie under a vocabulary whose last level is larger: room for unique tokens that other
+    /// candidates need.
+    ///
+    /// # Errors
+    /// [`Error::Identifier`] when another level differs or the last is smaller.
+    pub fn within(self, vocabulary: &Vocabulary) -> Result<Self> {
+        let (own, given) = (self.vocabulary.sizes(), vocabulary.sizes());
+        let last = own.len() - 1;
+        if given.len() != own.len() || given[..last] != own[..last] || given[last] < own[last] {
+            return Err(Error::identifier(
+                "identifier levels",
+                format!("{:?}, or a larger last one", own),
+                format!("{given:?}"),
+                "make the identifiers with the quantizer of the network, and train it with room for \
+                 as many unique tokens (CandidateIndex::with_unique_capacity)",
+            ));
+        }
+        Ok(Self { vocabulary: vocabulary.clone(), ..self })
+    }
+
     /// Number of candidates.
     pub fn len(&self) -> usize {
         self.items.len()

@@ -1,0 +1,256 @@
+//! From a recipe and a folder to a searchable index: what `train` and `study` share.
+
+use std::{path::Path, time::Instant};
+
+use anyhow::{Context, Result, bail};
+use burn::backend::Autodiff;
+use cart_retrieval::{
+    align::{FittedSpace, TextVectors, embed_texts},
+    backend::LocalBackend,
+    data::DataFolder,
+    nn::{AlignmentConfig, TextEncoder},
+    prelude::*,
+    pretrained::PretrainedText,
+    train::{StopFlag, StopReason, TrainEvent},
+};
+
+use super::{
+    progress,
+    recipe::{Part, Recipe},
+};
+
+/// What to train on, what to find, and what to ask.
+pub struct Task {
+    /// Candidates of the training.
+    pub items: Features,
+    pub train: Vec<ItemCaption>,
+    pub valid: Vec<ItemCaption>,
+    /// Candidates to find: those of the training, or others.
+    pub candidates: Features,
+    pub queries: Vec<ItemCaption>,
+    /// Whether the candidates are those of the training.
+    pub seen: bool,
+}
+
+impl Task {
+    pub fn new(recipe: &Recipe, data: &DataFolder, part: Part) -> Result<Self> {
+        let (train, queries) = recipe.filters(part)?;
+        let (train, queries) = (data.select(train)?, data.select(queries)?);
+        let valid = match (&recipe.validation, part) {
+            (Some(filter), Part::Test) => {
+                data.select(filter).context("the recipe's [validation]")?
+            }
+            _ => Vec::new(),
+        };
+        let Some(splits) = &recipe.splits else {
+            let items = data.items.clone();
+            return Ok(Self {
+                candidates: items.clone(),
+                items,
+                train,
+                valid,
+                queries,
+                seen: true,
+            });
+        };
+        let Some(of) = &data.splits else {
+            bail!("the recipe names splits, and the data has no splits.json");
+        };
+        let rows = |name: &str| -> Result<Vec<usize>> {
+            let rows = of.indices(name, |id| data.items.index_of(id))?;
+            Ok(rows.into_iter().map(|row| row as usize).collect())
+        };
+        let known = rows(&splits.train)?;
+        let asked = rows(if part == Part::Test { &splits.test } else { &splits.tuning })?;
+        Ok(Self {
+            items: data.items.select(&known),
+            train: within(&train, &known, data.items.len()),
+            valid: within(&valid, &known, data.items.len()),
+            candidates: data.items.select(&asked),
+            queries: within(&queries, &asked, data.items.len()),
+            seen: false,
+        })
+    }
+}
+
+/// The captions of some rows, with the places of those rows in the list.
+fn within(captions: &[ItemCaption], rows: &[usize], of: usize) -> Vec<ItemCaption> {
+    let mut place = vec![None; of];
+    for (at, &row) in rows.iter().enumerate() {
+        place[row] = Some(at as u32);
+    }
+    let renumbered = |caption: &ItemCaption| {
+        place[caption.item as usize].map(|item| ItemCaption { item, ..caption.clone() })
+    };
+    captions.iter().filter_map(renumbered).collect()
+}
+
+/// The text side: a tokenizer, and an encoder with weights where there is a pretrained one.
+pub struct Text<B: LocalBackend> {
+    pub tokenizer: TextTokenizer,
+    pub pretrained: Option<(PretrainedText, TextEncoder<B>)>,
+}
+
+impl<B: LocalBackend> Text<B> {
+    pub fn new(
+        recipe: &Recipe,
+        folder: Option<&Path>,
+        train: &[ItemCaption],
+        device: &B::Device,
+    ) -> Result<Self> {
+        let Some(folder) = folder.or(recipe.model.pretrained.as_deref()) else {
+            return Ok(Self { tokenizer: recipe.tokenizer(train)?, pretrained: None });
+        };
+        let pretrained = PretrainedText::open(folder)?
+            .with_max_tokens(recipe.model.max_tokens)?
+            .with_dropout(recipe.model.dropout);
+        let (encoder, tokenizer, report) = pretrained.load::<B>(device)?;
+        println!("{}: {report}", folder.display());
+        Ok(Self { tokenizer, pretrained: Some((pretrained, encoder)) })
+    }
+
+    /// Vectors of captions by the encoder as it came.
+    pub fn embed(&self, captions: &[ItemCaption], device: &B::Device) -> Result<TextVectors> {
+        let Some((_, encoder)) = &self.pretrained else {
+            bail!("the recipe's [space] needs a pretrained text encoder: give --encoder FOLDER");
+        };
+        Ok(embed_texts(encoder, &self.tokenizer, captions, device)?)
+    }
+}
+
+/// The space of the candidates, where the recipe asks for one.
+pub fn space<B: LocalBackend>(
+    recipe: &Recipe,
+    task: &Task,
+    text: &Text<B>,
+    device: &B::Device,
+) -> Result<Option<FittedSpace>> {
+    let Some(config) = &recipe.space else {
+        return Ok(None);
+    };
+    let texts = text.embed(&task.train, device)?;
+    let mut config = config.clone();
+    config.seed = recipe.seed;
+    let fitted = config.fit(&task.items, &texts)?;
+    println!(
+        "space of width {}, penalty {}, held-out MRR {:.3}",
+        fitted.space.dim(),
+        fitted.penalty,
+        fitted.held_out_mrr
+    );
+    Ok(Some(fitted))
+}
+
+/// How an index is trained.
+pub struct Run<'a, B: LocalBackend> {
+    pub recipe: &'a Recipe,
+    pub task: &'a Task,
+    pub text: &'a Text<B>,
+    /// Trains even on identifiers that the health check refuses.
+    pub ignore_health: bool,
+    /// Keeps checkpoints here.
+    pub folder: Option<&'a Path>,
+    pub resume: bool,
+    pub dashboard: bool,
+    pub devices: Vec<B::Device>,
+    pub stop: StopFlag,
+}
+
+/// A trained index and what it took.
+pub struct Done<B: LocalBackend> {
+    pub retriever: Retriever<B>,
+    /// Seconds of training the network.
+    pub seconds: f64,
+    /// Seconds in all.
+    pub total: f64,
+}
+
+impl<B: LocalBackend> Run<'_, B> {
+    pub fn run(self) -> Result<Done<B>> {
+        let started = Instant::now();
+        let Self { recipe, task, text, .. } = self;
+        let device = &self.devices[0];
+        let fitted = space(recipe, task, text, device)?;
+        let rows = fitted.as_ref().map_or(&task.items, |fitted| &fitted.vectors);
+        let quantizer = recipe.quantizer().fit_with_progress::<Autodiff<B>>(
+            rows,
+            device,
+            &mut progress::quantizer(self.stop.clone()),
+        )?;
+        let mut index = quantizer.assign(rows)?.with_unique_capacity(recipe.unique_capacity)?;
+        println!("{}", index.health());
+        match index.ensure_healthy(&recipe.health) {
+            Err(error) if self.ignore_health => eprintln!("going on all the same: {error}"),
+            result => result?,
+        }
+        if recipe.alignment.is_some() {
+            index = index.with_vectors(rows.clone())?;
+        }
+        let mut config = match &text.pretrained {
+            Some((pretrained, _)) => recipe.around(pretrained.config().clone(), &index),
+            None => recipe.model(&text.tokenizer, &index),
+        };
+        if let Some(alignment) = &recipe.alignment {
+            let dim = rows.dim();
+            let AlignmentRecipe { scale, guided } = alignment.clone();
+            config = config.with_alignment(AlignmentConfig { dim, scale, guided });
+        }
+        println!("{}", config.num_params());
+        let mut pairs = TrainingData::new(&text.tokenizer, &task.train, &task.valid, &index)?;
+        if let Some(fitted) = fitted.as_ref().filter(|_| recipe.alignment.is_some()) {
+            pairs = pairs.with_held_out(fitted.held_out.clone())?;
+        }
+        let network = match &text.pretrained {
+            Some((pretrained, _)) => {
+                let (encoder, ..) = pretrained.load::<Autodiff<B>>(device)?;
+                config.init_around(encoder, device)?
+            }
+            None => config.init::<Autodiff<B>>(device)?,
+        };
+        let (listener, _) = progress::training();
+        let mut trainer = Trainer::new(recipe.training())
+            .with_resume(self.resume)
+            .with_stop(self.stop)
+            .with_dashboard(self.dashboard)
+            .with_listener(move |event: TrainEvent| listener(event));
+        if let Some(folder) = self.folder {
+            trainer = trainer.with_folder(folder);
+        }
+        let trained = trainer.fit_devices(network, &pairs, &self.devices)?;
+        if trained.reason == StopReason::Interrupted {
+            match self.folder {
+                Some(folder) => bail!(
+                    "stopped; the checkpoint is in {}: add --resume to go on",
+                    folder.display()
+                ),
+                None => bail!("stopped"),
+            }
+        }
+        let tokenizer = text.tokenizer.clone();
+        let retriever =
+            Retriever::new(trained.model, config, tokenizer, quantizer, index, device.clone())?
+                .with_beam(recipe.beam);
+        let retriever = match fitted {
+            Some(fitted) => retriever.with_space(fitted.space),
+            None => retriever,
+        };
+        let total = started.elapsed().as_secs_f64();
+        Ok(Done { retriever, seconds: trained.seconds, total })
+    }
+}
+
+/// The index over other candidates, by their features alone.
+pub fn over<B: LocalBackend>(retriever: Retriever<B>, items: &Features) -> Result<Retriever<B>> {
+    let vectors = match retriever.space() {
+        Some(space) => space.embed(items, None)?,
+        None => items.clone(),
+    };
+    let index = retriever.quantizer().assign(&vectors)?;
+    let index = match retriever.index().geometry() {
+        Some(_) => index.with_vectors(vectors)?,
+        None => index,
+    };
+    Ok(retriever.with_candidates(index)?)
+}
+
+pub use super::recipe::AlignmentRecipe;

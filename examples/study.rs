@@ -1,0 +1,187 @@
+//! Trains and measures an index, seed by seed, beside honest baselines on the same text.
+
+mod common;
+
+use std::{collections::BTreeMap, path::PathBuf, time::Instant};
+
+use anyhow::{Result, ensure};
+use cart_retrieval::{
+    backend::{BackendTask, LocalBackend},
+    data::{DataFolder, audit},
+    eval::{
+        BootstrapConfig, EvalRecord, Ranking, TruncatedTies, bootstrap, evaluate, markdown_table,
+        write_json,
+    },
+    prelude::*,
+};
+use clap::Parser;
+use common::{
+    backend::Hardware,
+    pipeline::{self, Run, Task, Text},
+    recipe::{Part, Recipe},
+};
+
+/// Recall and MRR of a recipe over several seeds.
+#[derive(Parser)]
+struct Args {
+    /// Folder with features, ids.txt and captions.jsonl.
+    #[arg(long)]
+    data: PathBuf,
+    /// The recipe.
+    #[arg(long)]
+    recipe: PathBuf,
+    /// Folder of a pretrained text encoder, in place of the recipe's.
+    #[arg(long)]
+    encoder: Option<PathBuf>,
+    /// Seeds, with commas between.
+    #[arg(long, value_delimiter = ',', default_values_t = [1u64])]
+    seeds: Vec<u64>,
+    /// Measures on the recipe's tuning captions in place of the test's.
+    #[arg(long)]
+    tuning: bool,
+    /// Settings of the recipe to replace, as in `training.epochs=3`; may be given several times.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
+    /// Name of the row in the report.
+    #[arg(long, default_value = "CART")]
+    method: String,
+    /// Weights of the rerank to measure, with commas between.
+    #[arg(long, value_delimiter = ',', default_values_t = [0.0f32])]
+    rerank: Vec<f32>,
+    /// Trains even on identifiers that the health check refuses.
+    #[arg(long)]
+    ignore_health: bool,
+    /// Writes the figures as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    #[command(flatten)]
+    hardware: Hardware,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    args.hardware.run(Main(args))
+}
+
+struct Main(Args);
+
+impl BackendTask for Main {
+    type Output = Result<()>;
+
+    fn run<B: LocalBackend>(self, device: B::Device) -> Result<()> {
+        study::<B>(&self.0, &device)
+    }
+}
+
+fn study<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
+    let recipe = Recipe::read_with(&args.recipe, &args.settings)?;
+    let part = if args.tuning { Part::Tuning } else { Part::Test };
+    let stop = common::stop_on_ctrl_c()?;
+    let data = DataFolder::open(&args.data)?;
+    let task = Task::new(&recipe, &data, part)?;
+    ensure!(!task.queries.is_empty(), "no queries: check the recipe's filters and splits");
+    println!("{}", audit(&task.train, &task.queries));
+    println!(
+        "{} training captions of {} items; {} queries for {} {} candidates",
+        task.train.len(),
+        task.items.len(),
+        task.queries.len(),
+        task.candidates.len(),
+        if task.seen { "seen" } else { "unseen" }
+    );
+    let text = Text::<B>::new(&recipe, args.encoder.as_deref(), &task.train, device)?;
+    let judge = Judge::new(&task);
+    let mut records = Vec::new();
+    for &seed in &args.seeds {
+        let recipe = recipe.clone().with_seed(seed);
+        let done = Run {
+            recipe: &recipe,
+            task: &task,
+            text: &text,
+            ignore_health: args.ignore_health,
+            folder: None,
+            resume: false,
+            dashboard: false,
+            devices: vec![device.clone()],
+            stop: stop.clone(),
+        }
+        .run()?;
+        println!("trained for {:.0} s, {:.0} s in all", done.seconds, done.total);
+        let retriever = match task.seen {
+            true => done.retriever,
+            false => pipeline::over(done.retriever, &task.candidates)?,
+        };
+        for &rerank in &args.rerank {
+            let beam = BeamConfig { rerank, ..recipe.beam };
+            let started = Instant::now();
+            let rankings = retriever
+                .clone()
+                .with_beam(beam)
+                .search_all(&judge.texts)
+                .top(beam.width.min(task.candidates.len()))
+                .rankings()?;
+            let rate = judge.texts.len() as f64 / started.elapsed().as_secs_f64();
+            let method = match rerank {
+                0.0 => args.method.clone(),
+                weight => format!("{}, rerank {weight}", args.method),
+            };
+            let scores =
+                evaluate(&rankings, &judge.relevant, task.candidates.len(), TruncatedTies::Listed)?;
+            let metrics = scores.metrics();
+            let found = judge.in_beam(&rankings);
+            println!(
+                "seed {seed}, {method}: {metrics}; in the beam {found:.1} %; {rate:.0} queries/s"
+            );
+            let intervals = bootstrap(&scores, &BootstrapConfig::default())?;
+            records.push(
+                EvalRecord::new(&recipe.dataset, &recipe.protocol, &method, &metrics)
+                    .with_intervals(&intervals)
+                    .with_seed(seed)
+                    .with_seconds(done.total)
+                    .with_hardware(common::hardware::<B>(device))
+                    .with_command(common::command()),
+            );
+        }
+    }
+    println!("\n{}", markdown_table(&records));
+    if let Some(path) = &args.json {
+        write_json(path, &records)?;
+    }
+    Ok(())
+}
+
+/// The queries and what answers them.
+struct Judge {
+    texts: Vec<String>,
+    relevant: Vec<Vec<u32>>,
+}
+
+impl Judge {
+    /// A text that describes several candidates has found its own when it finds any of them.
+    fn new(task: &Task) -> Self {
+        let mut same: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+        for query in &task.queries {
+            same.entry(query.text.to_lowercase()).or_default().push(query.item);
+        }
+        let relevant = |query: &ItemCaption| {
+            let mut items = same[&query.text.to_lowercase()].clone();
+            items.sort_unstable();
+            items.dedup();
+            items
+        };
+        Self {
+            texts: task.queries.iter().map(|query| query.text.clone()).collect(),
+            relevant: task.queries.iter().map(relevant).collect(),
+        }
+    }
+
+    /// Percentage of the queries of which a right item is anywhere in the list.
+    fn in_beam(&self, rankings: &[Ranking]) -> f64 {
+        let found = rankings
+            .iter()
+            .zip(&self.relevant)
+            .filter(|(ranking, relevant)| ranking.items.iter().any(|i| relevant.contains(i)))
+            .count();
+        100.0 * found as f64 / rankings.len() as f64
+    }
+}

@@ -1,0 +1,342 @@
+//! Where the candidates below every prefix lie.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::dot;
+use crate::{
+    error::{Error, Result},
+    features::Features,
+    trie::{Node, Trie},
+};
+
+/// Marks a slot that is an item's own vector.
+const ITEM: u32 = 1 << 31;
+/// Most candidates that a level's covariance is measured on.
+const SAMPLE: usize = 16_384;
+
+/// The candidates' vectors summed up for every node of the trie: number, mean, spread.
+///
+/// For a query vector x and a scale s, the sum over the candidates z below a node of `exp(s <x, z>)`
+/// is what a softmax over all candidates would give the node. With mean `mu`, number `n` and a
+/// Gaussian around the mean, its logarithm is
+/// `ln n + s <x, mu> + s^2 / 2 * <x, S x> * t`, with `S` the level's covariance within nodes, scaled
+/// to trace 1, and `t` the node's own mean squared distance from its mean. [`Geometry`] keeps what
+/// this takes; a node of one candidate has that candidate's vector as its mean and no spread, so the
+/// last step of an identifier is exact.
+///
+/// # Memory
+/// The vectors, `4 N D` bytes; a mean for every node of at least two candidates; 20 bytes a node.
+#[derive(Debug, Clone)]
+pub struct Geometry {
+    vectors: Features,
+    levels: Vec<Level>,
+}
+
+/// The nodes that are reached by the token of one level, in order of their rows.
+#[derive(Debug, Clone)]
+struct Level {
+    /// First row of every node.
+    starts: Vec<u32>,
+    /// Mean of every node: a row of `means`, or an item's vector where [`ITEM`] is set.
+    slots: Vec<u32>,
+    means: Vec<f32>,
+    /// ln of the number of candidates.
+    log_count: Vec<f32>,
+    /// Mean squared distance from the mean.
+    spread: Vec<f32>,
+    /// Covariance within nodes, of trace 1 (or zero), `[D, D]`.
+    covariance: Vec<f32>,
+}
+
+impl Geometry {
+    /// Sums candidates up along a trie.
+    ///
+    /// # Shapes
+    /// - `vectors`: `[N, D]`, one for each item of the trie
+    ///
+    /// # Errors
+    /// [`Error::Index`] when there is not one vector per item.
+    ///
+    /// # Example
+    /// ```
+    /// use cart_retrieval::{
+    ///     align::Geometry, features::Features, identifier::{Codes, Vocabulary}, trie::Trie,
+    /// };
+    /// let codes = Codes::from_rows(2, &[[0, 0], [0, 1], [1, 0]])?;
+    /// let trie = Trie::build(&codes, &Vocabulary::new(vec![2, 2])?)?;
+    /// let vectors = Features::from_rows(vec![1.0, 0.0, 0.0, 1.0, -1.0, 0.0], 2)?;
+    /// let geometry = Geometry::new(vectors, &trie)?;
+    /// assert_eq!(geometry.mean(0, 0), [0.5, 0.5]);
+    /// # Ok::<(), cart_retrieval::Error>(())
+    /// ```
+    pub fn new(vectors: Features, trie: &Trie) -> Result<Self> {
+        if vectors.len() != trie.len() {
+            return Err(Error::index(
+                "vectors of the candidates",
+                format!("one for each of {} identifiers", trie.len()),
+                vectors.len().to_string(),
+                "use vectors and identifiers of one collection",
+            ));
+        }
+        let mut nodes = vec![trie.root()];
+        let mut levels = Vec::with_capacity(trie.levels());
+        for _ in 0..trie.levels() {
+            nodes = nodes.iter().flat_map(|&node| trie.children(node)).map(|(_, n)| n).collect();
+            levels.push(Level::new(&nodes, &vectors, trie));
+        }
+        Ok(Self { vectors, levels })
+    }
+
+    /// The candidates' vectors, `[N, D]`.
+    pub fn vectors(&self) -> &Features {
+        &self.vectors
+    }
+
+    /// Width D of the vectors.
+    pub fn dim(&self) -> usize {
+        self.vectors.dim()
+    }
+
+    /// Number of levels L.
+    pub fn levels(&self) -> usize {
+        self.levels.len()
+    }
+
+    /// Numbers of a node's children among the nodes of their level, in token order.
+    ///
+    /// # Panics
+    /// For a whole identifier, which has no children.
+    pub fn children(&self, node: Node) -> Range<usize> {
+        let starts = &self.levels[node.depth()].starts;
+        let (lo, hi) = (node.first_row(), node.first_row() + node.count());
+        let first = starts.partition_point(|&start| (start as usize) < lo);
+        first..first + starts[first..].partition_point(|&start| (start as usize) < hi)
+    }
+
+    /// Mean of the candidates below a node, `[D]`.
+    ///
+    /// # Panics
+    /// When there is no such level or node.
+    pub fn mean(&self, level: usize, node: usize) -> &[f32] {
+        let level = &self.levels[level];
+        let slot = level.slots[node];
+        let at = (slot & !ITEM) as usize;
+        match slot & ITEM {
+            0 => &level.means[at * self.dim()..(at + 1) * self.dim()],
+            _ => self.vectors.row(at),
+        }
+    }
+
+    /// Natural logarithm of the number of candidates below a node.
+    pub fn log_count(&self, level: usize, node: usize) -> f32 {
+        self.levels[level].log_count[node]
+    }
+
+    /// Mean squared distance of the candidates below a node from their mean.
+    pub fn spread(&self, level: usize, node: usize) -> f32 {
+        self.levels[level].spread[node]
+    }
+
+    /// Covariance within the nodes of a level, scaled to trace 1, `[D, D]`; zeros where every node
+    /// has one candidate.
+    pub fn covariance(&self, level: usize) -> &[f32] {
+        &self.levels[level].covariance
+    }
+
+    /// `<x, S x>` with the level's covariance.
+    pub(crate) fn along(&self, level: usize, x: &[f32]) -> f32 {
+        let rows = self.levels[level].covariance.chunks_exact(x.len());
+        rows.zip(x).map(|(row, &value)| value * dot(row, x)).sum()
+    }
+
+    /// Bytes in memory, the vectors included.
+    pub fn memory(&self) -> usize {
+        let level = |level: &Level| {
+            12 * level.starts.len() + 4 * (level.means.len() + level.covariance.len())
+        };
+        4 * self.vectors.as_slice().len() + self.levels.iter().map(level).sum::<usize>()
+    }
+}
+
+impl Level {
+    fn new(nodes: &[Node], vectors: &Features, trie: &Trie) -> Self {
+        let dim = vectors.dim();
+        let several: Vec<Node> = nodes.iter().copied().filter(|node| node.count() > 1).collect();
+        let mut means = vec![0f32; several.len() * dim];
+        let mut spreads = vec![0f32; several.len()];
+        several.par_iter().zip(means.par_chunks_exact_mut(dim.max(1))).zip(&mut spreads).for_each(
+            |((&node, mean), spread)| {
+                let items = trie.items(node);
+                let mut sum = vec![0f64; dim];
+                for &item in items {
+                    let row = vectors.row(item as usize);
+                    sum.iter_mut().zip(row).for_each(|(sum, &v)| *sum += f64::from(v));
+                }
+                for (mean, sum) in mean.iter_mut().zip(&sum) {
+                    *mean = (sum / items.len() as f64) as f32;
+                }
+                let distance = |&item: &u32| -> f64 {
+                    let row = vectors.row(item as usize);
+                    row.iter().zip(&*mean).map(|(v, m)| f64::from(v - m).powi(2)).sum()
+                };
+                *spread = (items.iter().map(distance).sum::<f64>() / items.len() as f64) as f32;
+            },
+        );
+        let covariance = covariance(&several, &means, vectors, trie);
+        let mut next = 0u32;
+        let mut slots = Vec::with_capacity(nodes.len());
+        let mut spread = Vec::with_capacity(nodes.len());
+        for &node in nodes {
+            if node.count() > 1 {
+                spread.push(spreads[next as usize]);
+                slots.push(next);
+                next += 1;
+            } else {
+                spread.push(0.0);
+                slots.push(trie.items(node)[0] | ITEM);
+            }
+        }
+        Self {
+            starts: nodes.iter().map(|node| node.first_row() as u32).collect(),
+            log_count: nodes.iter().map(|node| (node.count() as f32).ln()).collect(),
+            slots,
+            means,
+            spread,
+            covariance,
+        }
+    }
+}
+
+/// Covariance within nodes over an even sample of their candidates, scaled to trace 1.
+fn covariance(nodes: &[Node], means: &[f32], vectors: &Features, trie: &Trie) -> Vec<f32> {
+    let dim = vectors.dim();
+    let total: usize = nodes.iter().map(|node| node.count()).sum();
+    let stride = total.div_ceil(SAMPLE).max(1);
+    let mut residuals: Vec<f32> = Vec::new();
+    let mut seen = 0usize;
+    for (&node, mean) in nodes.iter().zip(means.chunks_exact(dim)) {
+        for &item in trie.items(node) {
+            if seen.is_multiple_of(stride) {
+                let row = vectors.row(item as usize);
+                residuals.extend(row.iter().zip(mean).map(|(v, m)| v - m));
+            }
+            seen += 1;
+        }
+    }
+    let rows = residuals.len() / dim;
+    let mut columns = vec![0f32; residuals.len()];
+    for (row, values) in residuals.chunks_exact(dim).enumerate() {
+        for (column, &value) in values.iter().enumerate() {
+            columns[column * rows + row] = value;
+        }
+    }
+    let mut out = vec![0f32; dim * dim];
+    if rows > 0 {
+        out.par_chunks_exact_mut(dim).enumerate().for_each(|(i, out)| {
+            let left = &columns[i * rows..(i + 1) * rows];
+            for (out, right) in out.iter_mut().zip(columns.chunks_exact(rows)) {
+                *out = dot(left, right);
+            }
+        });
+    }
+    let trace: f64 = (0..dim).map(|i| f64::from(out[i * dim + i])).sum();
+    if trace > 0.0 {
+        out.iter_mut().for_each(|value| *value = (f64::from(*value) / trace) as f32);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use approx::assert_abs_diff_eq;
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+    use crate::identifier::{Codes, Vocabulary};
+
+    fn fixture() -> (Features, Trie, Vec<[u16; 3]>) {
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        let mut rows: Vec<[u16; 3]> =
+            (0..60u16).map(|i| [rng.random_range(0..3), rng.random_range(0..4), i]).collect();
+        rows.sort_by_key(|row| row[2] % 7);
+        let codes = Codes::from_rows(3, &rows).unwrap();
+        let trie = Trie::build(&codes, &Vocabulary::new(vec![3, 4, 60]).unwrap()).unwrap();
+        let values = (0..60 * 5).map(|_| rng.random::<f32>() - 0.3).collect();
+        (Features::from_rows(values, 5).unwrap(), trie, rows)
+    }
+
+    /// Twin: every statistic from a filter over all items.
+    #[test]
+    fn sums_up_the_items_below_every_node() {
+        let (vectors, trie, rows) = fixture();
+        let geometry = Geometry::new(vectors.clone(), &trie).unwrap();
+        let mut nodes = vec![(trie.root(), Vec::<u16>::new())];
+        for level in 0..3 {
+            let mut total = vec![0f64; 25];
+            let mut next = Vec::new();
+            for (node, prefix) in &nodes {
+                let children = geometry.children(*node);
+                assert_eq!(children.len(), trie.children(*node).count());
+                for ((token, child), number) in trie.children(*node).zip(children) {
+                    let prefix: Vec<u16> = [prefix.as_slice(), &[token]].concat();
+                    let below: Vec<usize> =
+                        (0..60).filter(|&i| rows[i].starts_with(&prefix)).collect();
+                    let n = below.len() as f64;
+                    let mean: Vec<f64> = (0..5)
+                        .map(|d| {
+                            below.iter().map(|&i| f64::from(vectors.row(i)[d])).sum::<f64>() / n
+                        })
+                        .collect();
+                    let mut spread = 0.0;
+                    for &i in &below {
+                        let r: Vec<f64> =
+                            (0..5).map(|d| f64::from(vectors.row(i)[d]) - mean[d]).collect();
+                        spread += r.iter().map(|v| v * v).sum::<f64>() / n;
+                        for (at, total) in total.iter_mut().enumerate() {
+                            *total += r[at / 5] * r[at % 5];
+                        }
+                    }
+                    for (a, b) in geometry.mean(level, number).iter().zip(&mean) {
+                        assert_abs_diff_eq!(f64::from(*a), b, epsilon = 1e-6);
+                    }
+                    let got = f64::from(geometry.spread(level, number));
+                    assert_abs_diff_eq!(got, spread, epsilon = 1e-6);
+                    let got = f64::from(geometry.log_count(level, number));
+                    assert_abs_diff_eq!(got, n.ln(), epsilon = 1e-6);
+                    next.push((child, prefix));
+                }
+            }
+            let trace: f64 = (0..5).map(|d| total[d * 6]).sum();
+            for (got, total) in geometry.covariance(level).iter().zip(&total) {
+                let expected = if trace > 0.0 { total / trace } else { 0.0 };
+                assert_abs_diff_eq!(f64::from(*got), expected, epsilon = 1e-6);
+            }
+            nodes = next;
+        }
+    }
+
+    #[test]
+    fn a_node_of_one_candidate_is_that_candidate() {
+        let (vectors, trie, _) = fixture();
+        let geometry = Geometry::new(vectors.clone(), &trie).unwrap();
+        for item in 0..60 {
+            let identifier = trie.identifier_of(item).unwrap();
+            let parent = trie.find(&identifier.tokens()[..2]).unwrap();
+            let at = trie.children(parent).position(|(t, _)| t == identifier.tokens()[2]).unwrap();
+            let number = geometry.children(parent).nth(at).unwrap();
+            assert_eq!(geometry.mean(2, number), vectors.row(item as usize));
+            assert_eq!(geometry.spread(2, number), 0.0);
+        }
+    }
+
+    #[test]
+    fn one_vector_per_item_is_asked_for() {
+        let (vectors, trie, _) = fixture();
+        let short = vectors.select(&[0, 1]);
+        let error = Geometry::new(short, &trie).unwrap_err().to_string();
+        assert!(error.contains("60") && error.contains('2'), "{error}");
+    }
+}

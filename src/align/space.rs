@@ -1,0 +1,471 @@
+//! From features and texts to vectors in the space of the text encoder.
+
+use rand::{SeedableRng, seq::SliceRandom};
+use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::{HeldOut, Ridge, TextVectors, dot, normalise, ridge::RidgeProblem};
+use crate::{
+    error::{Error, Result},
+    features::Features,
+    storage::NamedTensors,
+};
+
+/// Version of the file of a space.
+const FORMAT: u32 = 1;
+
+/// How candidates become vectors.
+///
+/// The vector of a candidate is `features * R(f) + texts * c`, scaled to length 1: `R` a ridge
+/// regression from its feature row to the mean vector of its training texts, `c` that mean (of
+/// length 1) itself where the candidate has texts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CandidateSpaceConfig {
+    /// Weight of what the features say.
+    pub features: f32,
+    /// Weight of what the training texts say. At 0, candidates that have texts are treated like
+    /// those that have none: right where the candidates to find are none of the training.
+    pub texts: f32,
+    /// Penalties of the regression to choose from, by how well texts find their held-out item.
+    pub penalties: Vec<f64>,
+    /// Parts that the items are divided into for that choice and for the held-out vectors.
+    pub folds: usize,
+    /// Seed of the division.
+    pub seed: u64,
+}
+
+impl Default for CandidateSpaceConfig {
+    fn default() -> Self {
+        let penalties = vec![0.3, 1.0, 3.0, 10.0];
+        Self { features: 1.0, texts: 1.0, penalties, folds: 5, seed: 0 }
+    }
+}
+
+/// A fitted map from candidates to the space of the text encoder.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CandidateSpace {
+    ridge: Ridge,
+    features: f32,
+    texts: f32,
+}
+
+/// What a fit gives.
+#[derive(Debug, Clone)]
+pub struct FittedSpace {
+    /// The map, for candidates to come.
+    pub space: CandidateSpace,
+    /// Vectors of the candidates, with their ids.
+    pub vectors: Features,
+    /// For every text, its candidate's vector made without it.
+    pub held_out: HeldOut,
+    /// The penalty that was chosen.
+    pub penalty: f64,
+    /// Mean reciprocal rank at which texts find their item among those of its fold, by the features
+    /// of an item that the regression has not seen.
+    pub held_out_mrr: f64,
+}
+
+impl CandidateSpaceConfig {
+    /// Checks ranges.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the setting that does not fit.
+    pub fn validate(&self) -> Result<()> {
+        let weight = |w: f32| w >= 0.0 && w.is_finite();
+        if !weight(self.features) || !weight(self.texts) || self.features + self.texts == 0.0 {
+            return Err(Error::config(
+                "space weights",
+                "features and texts of at least 0, not both 0",
+                format!("{} and {}", self.features, self.texts),
+                "1 and 1 are usual",
+            ));
+        }
+        if self.penalties.is_empty() || !self.penalties.iter().all(|p| *p > 0.0 && p.is_finite()) {
+            return Err(Error::config(
+                "space penalties",
+                "at least one number above 0",
+                format!("{:?}", self.penalties),
+                "0.3, 1, 3 and 10 are usual",
+            ));
+        }
+        if self.folds < 2 {
+            return Err(Error::config(
+                "space folds",
+                "at least 2",
+                self.folds.to_string(),
+                "5 is usual",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Fits the map on the items that have texts, and applies it to all.
+    ///
+    /// # Shapes
+    /// - `items`: `[N, D]`; the texts' items are rows of it
+    ///
+    /// # Errors
+    /// [`Error::Config`] for settings out of range; [`Error::Captions`] when fewer than two items
+    /// have texts, or a text names an item that is not there.
+    pub fn fit(&self, items: &Features, texts: &TextVectors) -> Result<FittedSpace> {
+        self.validate()?;
+        if let Some(item) = texts.items.iter().find(|&&item| item as usize >= items.len()) {
+            return Err(Error::captions(
+                "vectors of texts",
+                format!("items below {}", items.len()),
+                item.to_string(),
+                "resolve captions against these candidates",
+            ));
+        }
+        let centroids = Centroids::new(items.len(), texts);
+        let mut known: Vec<u32> = centroids.known().collect();
+        if known.len() < 2 {
+            return Err(Error::captions(
+                "training texts",
+                "texts of at least two items",
+                known.len().to_string(),
+                "fit the space on captioned candidates",
+            ));
+        }
+        known.shuffle(&mut ChaCha8Rng::seed_from_u64(self.seed));
+        let folds = self.folds.min(known.len());
+        let fold_of = |rank: usize| rank % folds;
+        let widths = (items.dim(), texts.dim());
+        let pair = |&item: &u32| (items.row(item as usize), centroids.row(item));
+
+        // Per fold and penalty: predictions for the items left out, in the order of `known`.
+        let parts: Vec<Vec<Part>> = (0..folds)
+            .into_par_iter()
+            .map(|fold| {
+                let (out, rest): (Vec<_>, Vec<_>) =
+                    known.iter().enumerate().partition(|(rank, _)| fold_of(*rank) == fold);
+                let out: Vec<u32> = out.into_iter().map(|(_, item)| *item).collect();
+                let rest: Vec<u32> = rest.into_iter().map(|(_, item)| *item).collect();
+                let problem = RidgeProblem::new(widths, rest.iter().map(pair));
+                self.penalties
+                    .iter()
+                    .map(|&penalty| {
+                        let ridge = problem.solve(penalty)?;
+                        let rows = out.iter().map(|&i| ridge.map(items.row(i as usize)));
+                        Ok(Part::new(&out, rows.collect(), texts))
+                    })
+                    .collect()
+            })
+            .collect::<Result<_>>()?;
+        let mrr = |at: usize| {
+            let found: f64 = parts.iter().map(|fold| fold[at].reciprocal_ranks).sum();
+            found / texts.len() as f64
+        };
+        let best = (0..self.penalties.len())
+            .max_by(|&a, &b| mrr(a).total_cmp(&mrr(b)))
+            .expect("there are penalties");
+        let mut out_of_fold: Vec<Option<&[f32]>> = vec![None; items.len()];
+        for fold in &parts {
+            let part = &fold[best];
+            for (&item, row) in part.items.iter().zip(&part.rows) {
+                out_of_fold[item as usize] = Some(row);
+            }
+        }
+
+        let penalty = self.penalties[best];
+        let ridge = RidgeProblem::new(widths, known.iter().map(pair)).solve(penalty)?;
+        let space = CandidateSpace { ridge, features: self.features, texts: self.texts };
+        let mut held_out = Vec::with_capacity(texts.values.len());
+        for (text, &item) in texts.items.iter().enumerate() {
+            let row = out_of_fold[item as usize].expect("an item with texts is in a fold");
+            let others = centroids.without(item, texts.row(text));
+            held_out.extend(space.blend(row, others.as_deref()));
+        }
+        Ok(FittedSpace {
+            vectors: space.place(items, &centroids)?,
+            space,
+            held_out: HeldOut::new(texts.dim(), held_out)?,
+            penalty,
+            held_out_mrr: mrr(best),
+        })
+    }
+}
+
+/// Predictions of one fold under one penalty.
+struct Part {
+    items: Vec<u32>,
+    rows: Vec<Vec<f32>>,
+    reciprocal_ranks: f64,
+}
+
+impl Part {
+    fn new(items: &[u32], rows: Vec<Vec<f32>>, texts: &TextVectors) -> Self {
+        let units: Vec<Vec<f32>> = rows
+            .iter()
+            .map(|row| {
+                let mut row = row.clone();
+                normalise(&mut row);
+                row
+            })
+            .collect();
+        let mut place = std::collections::HashMap::new();
+        place.extend(items.iter().enumerate().map(|(at, &item)| (item, at)));
+        let reciprocal_ranks = texts
+            .items
+            .iter()
+            .enumerate()
+            .filter_map(|(text, item)| Some((text, *place.get(item)?)))
+            .map(|(text, own)| {
+                let text = texts.row(text);
+                let target = dot(text, &units[own]);
+                let above = units.iter().filter(|unit| dot(text, unit) > target).count();
+                1.0 / (above + 1) as f64
+            })
+            .sum();
+        Self { items: items.to_vec(), rows, reciprocal_ranks }
+    }
+}
+
+/// Sums of the texts of every item.
+struct Centroids {
+    dim: usize,
+    sums: Vec<f32>,
+    counts: Vec<u32>,
+    means: Vec<f32>,
+}
+
+impl Centroids {
+    fn new(items: usize, texts: &TextVectors) -> Self {
+        let dim = texts.dim();
+        let mut sums = vec![0f32; items * dim];
+        let mut counts = vec![0u32; items];
+        for (text, &item) in texts.items.iter().enumerate() {
+            let item = item as usize;
+            counts[item] += 1;
+            let sum = &mut sums[item * dim..(item + 1) * dim];
+            sum.iter_mut().zip(texts.row(text)).for_each(|(sum, v)| *sum += v);
+        }
+        let mut means = sums.clone();
+        means.chunks_exact_mut(dim).for_each(normalise);
+        Self { dim, sums, counts, means }
+    }
+
+    /// Items that have texts, in order.
+    fn known(&self) -> impl Iterator<Item = u32> {
+        (0..self.counts.len() as u32).filter(|&item| self.counts[item as usize] > 0)
+    }
+
+    /// The mean, of length 1.
+    fn row(&self, item: u32) -> &[f32] {
+        &self.means[item as usize * self.dim..(item as usize + 1) * self.dim]
+    }
+
+    fn get(&self, item: u32) -> Option<&[f32]> {
+        (self.counts.get(item as usize).is_some_and(|&count| count > 0)).then(|| self.row(item))
+    }
+
+    /// The mean without one text, of length 1; absent where that was the only one.
+    fn without(&self, item: u32, text: &[f32]) -> Option<Vec<f32>> {
+        if self.counts[item as usize] < 2 {
+            return None;
+        }
+        let at = item as usize * self.dim;
+        let sum = &self.sums[at..at + self.dim];
+        let mut rest: Vec<f32> = sum.iter().zip(text).map(|(sum, v)| sum - v).collect();
+        normalise(&mut rest);
+        Some(rest)
+    }
+}
+
+impl CandidateSpace {
+    /// Width of the vectors.
+    pub fn dim(&self) -> usize {
+        self.ridge.widths().1
+    }
+
+    /// Vectors of candidates, with their ids: also of candidates the fit has not seen.
+    ///
+    /// # Shapes
+    /// - `items`: `[N, D]`, `texts`: what describes them, if anything does
+    /// - returns: `[N, d]`
+    ///
+    /// # Errors
+    /// [`Error::Features`] for features of another width; [`Error::Captions`] for texts of another
+    /// width, or of items that are not there.
+    pub fn embed(&self, items: &Features, texts: Option<&TextVectors>) -> Result<Features> {
+        let (d_input, dim) = self.ridge.widths();
+        if items.dim() != d_input {
+            return Err(Error::features(
+                "candidates",
+                format!("{d_input} numbers an item"),
+                items.dim().to_string(),
+                "use features of the encoder that the space was fitted on",
+            ));
+        }
+        let none = TextVectors { dim, values: vec![], items: vec![] };
+        let texts = texts.unwrap_or(&none);
+        let misplaced = texts.items.iter().find(|&&item| item as usize >= items.len());
+        if texts.dim() != dim || misplaced.is_some() {
+            return Err(Error::captions(
+                "vectors of texts",
+                format!("width {dim}, items below {}", items.len()),
+                format!("width {}, item {:?}", texts.dim(), misplaced),
+                "encode the texts of these candidates with the encoder of the space",
+            ));
+        }
+        self.place(items, &Centroids::new(items.len(), texts))
+    }
+
+    fn place(&self, items: &Features, centroids: &Centroids) -> Result<Features> {
+        let rows: Vec<Vec<f32>> = (0..items.len())
+            .into_par_iter()
+            .map(|item| self.blend(&self.ridge.map(items.row(item)), centroids.get(item as u32)))
+            .collect();
+        Features::from_rows(rows.concat(), self.dim())?.with_item_ids(items.ids().clone())
+    }
+
+    /// What the features say and what the texts say, as one vector of length 1.
+    fn blend(&self, features: &[f32], texts: Option<&[f32]>) -> Vec<f32> {
+        let mut row: Vec<f32> = features.iter().map(|v| v * self.features).collect();
+        if let Some(texts) = texts {
+            row.iter_mut().zip(texts).for_each(|(row, v)| *row += v * self.texts);
+        }
+        // Without texts, features of weight 0 still say more than nothing.
+        if row.iter().all(|v| *v == 0.0) {
+            row.copy_from_slice(features);
+        }
+        normalise(&mut row);
+        row
+    }
+
+    /// The space as a safetensors file.
+    ///
+    /// # Errors
+    /// As [`NamedTensors::to_bytes`].
+    pub fn to_safetensors(&self) -> Result<Vec<u8>> {
+        let (d_input, dim) = self.ridge.widths();
+        let mut tensors = NamedTensors::new();
+        tensors.insert_f32("input_mean", &[d_input], &self.ridge.input_mean);
+        tensors.insert_f32("weight", &[d_input, dim], &self.ridge.weight);
+        tensors.insert_f32("bias", &[dim], &self.ridge.bias);
+        tensors.insert_f32("blend", &[2], &[self.features, self.texts]);
+        tensors.to_bytes(&[("candidate-space", &FORMAT.to_string())])
+    }
+
+    /// Reads what [`CandidateSpace::to_safetensors`] wrote.
+    ///
+    /// # Errors
+    /// [`Error::Index`] or [`Error::Model`] when it is not that.
+    pub fn from_safetensors(bytes: &[u8]) -> Result<Self> {
+        let (mut tensors, metadata) = NamedTensors::from_bytes(bytes)?;
+        let version = metadata.get("candidate-space").cloned().unwrap_or_default();
+        let (_, input_mean) = tensors.take_f32("input_mean")?;
+        let (shape, weight) = tensors.take_f32("weight")?;
+        let (_, bias) = tensors.take_f32("bias")?;
+        let (_, blend) = tensors.take_f32("blend")?;
+        tensors.ensure_empty("candidate space")?;
+        let whole = shape == [input_mean.len(), bias.len()] && blend.len() == 2;
+        if version != FORMAT.to_string() || !whole {
+            return Err(Error::index(
+                "candidate space",
+                format!("format {FORMAT} with a weight for every input and output"),
+                format!("format {version:?}, a weight of shape {shape:?}"),
+                "load it with the version of the library that wrote it",
+            ));
+        }
+        let ridge = Ridge { input_mean, weight, bias };
+        Ok(Self { ridge, features: blend[0], texts: blend[1] })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use approx::assert_abs_diff_eq;
+    use rand::RngExt;
+
+    use super::*;
+
+    /// Features are a noisy linear image of what the texts say.
+    fn fixture(items: usize, texts_each: usize) -> (Features, TextVectors) {
+        let mut rng = ChaCha8Rng::seed_from_u64(9);
+        let mut noise = |scale: f32| (rng.random::<f32>() - 0.5) * scale;
+        let (mut features, mut values, mut owners) = (vec![], vec![], vec![]);
+        for item in 0..items {
+            let truth: Vec<f32> = (0..4).map(|_| noise(2.0)).collect();
+            features.extend((0..6).map(|d| truth[d % 4] * (d + 1) as f32 + noise(0.3)));
+            for _ in 0..texts_each {
+                values.extend(truth.iter().map(|v| v + noise(0.4)));
+                owners.push(item as u32);
+            }
+        }
+        let features = Features::from_rows(features, 6).unwrap();
+        (features, TextVectors::new(4, values, owners).unwrap())
+    }
+
+    #[test]
+    fn candidates_lie_near_their_texts_seen_or_not() {
+        let (features, texts) = fixture(60, 3);
+        let fitted = CandidateSpaceConfig::default().fit(&features, &texts).unwrap();
+        assert!(fitted.held_out_mrr > 0.5, "{}", fitted.held_out_mrr);
+        let near = |vectors: &Features| {
+            let cosine = |(text, &item): (usize, &u32)| {
+                f64::from(dot(texts.row(text), vectors.row(item as usize)))
+            };
+            texts.items().iter().enumerate().map(cosine).sum::<f64>() / texts.len() as f64
+        };
+        let with = near(&fitted.vectors);
+        let without = near(&fitted.space.embed(&features, None).unwrap());
+        assert!(with > without && without > 0.8, "{with} {without}");
+        let again = fitted.space.embed(&features, Some(&texts)).unwrap();
+        assert_eq!(again.as_slice(), fitted.vectors.as_slice());
+    }
+
+    /// Twin: the vector fitted anew without the text, and without the item in the regression.
+    #[test]
+    fn held_out_vectors_do_not_know_their_text() {
+        let (features, texts) = fixture(10, 2);
+        let config = CandidateSpaceConfig { folds: 10, penalties: vec![1.0], ..Default::default() };
+        let fitted = config.fit(&features, &texts).unwrap();
+        for text in 0..texts.len() {
+            let item = texts.items()[text] as usize;
+            let keep = |t: &usize| texts.items()[*t] as usize != item;
+            let rest: Vec<usize> = (0..texts.len()).filter(keep).collect();
+            let others = TextVectors::new(
+                4,
+                rest.iter().flat_map(|&t| texts.row(t).to_vec()).collect(),
+                rest.iter().map(|&t| texts.items()[t]).collect(),
+            )
+            .unwrap();
+            let refit = config.fit(&features, &others).unwrap().space;
+            let sibling = text ^ 1;
+            let only = TextVectors::new(4, texts.row(sibling).to_vec(), vec![item as u32]).unwrap();
+            let expected = refit.embed(&features, Some(&only)).unwrap();
+            for (a, b) in fitted.held_out.row(text).iter().zip(expected.row(item)) {
+                assert_abs_diff_eq!(a, b, epsilon = 1e-5);
+            }
+        }
+    }
+
+    #[test]
+    fn comes_back_from_its_file() {
+        let (features, texts) = fixture(12, 2);
+        let space = CandidateSpaceConfig::default().fit(&features, &texts).unwrap().space;
+        let bytes = space.to_safetensors().unwrap();
+        assert_eq!(CandidateSpace::from_safetensors(&bytes).unwrap(), space);
+        assert!(CandidateSpace::from_safetensors(&bytes[..bytes.len() - 1]).is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let (features, texts) = fixture(12, 2);
+        let bad = |config: CandidateSpaceConfig| config.fit(&features, &texts).is_err();
+        assert!(bad(CandidateSpaceConfig { folds: 1, ..Default::default() }));
+        assert!(bad(CandidateSpaceConfig { penalties: vec![], ..Default::default() }));
+        assert!(bad(CandidateSpaceConfig { penalties: vec![0.0], ..Default::default() }));
+        assert!(bad(CandidateSpaceConfig { texts: 0.0, features: 0.0, ..Default::default() }));
+        assert!(bad(CandidateSpaceConfig { texts: f32::NAN, ..Default::default() }));
+        let (few, _) = fixture(3, 1);
+        assert!(CandidateSpaceConfig::default().fit(&few, &texts).is_err());
+        let one = TextVectors::new(4, vec![1.0, 0.0, 0.0, 0.0], vec![0]).unwrap();
+        assert!(CandidateSpaceConfig::default().fit(&features, &one).is_err());
+        assert!(TextVectors::new(2, vec![1.0], vec![0]).is_err());
+        assert!(TextVectors::new(1, vec![f32::NAN], vec![0]).is_err());
+    }
+}

@@ -1,0 +1,112 @@
+//! Texts as vectors: what the text encoder makes of captions, pooled.
+
+use burn::tensor::backend::Backend;
+
+use super::normalise;
+use crate::{
+    data::{ItemCaption, QueryBatch, TextTokenizer},
+    error::{Error, Result},
+    nn::TextEncoder,
+};
+
+/// Texts encoded at once.
+const BATCH: usize = 32;
+
+/// Vectors of texts, each of length 1, and the items that the texts describe.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TextVectors {
+    pub(super) dim: usize,
+    pub(super) values: Vec<f32>,
+    pub(super) items: Vec<u32>,
+}
+
+impl TextVectors {
+    /// Scales vectors to length 1.
+    ///
+    /// # Shapes
+    /// - `values`: `[texts, dim]`, `items`: `[texts]`
+    ///
+    /// # Errors
+    /// [`Error::Captions`] when the shapes disagree or a number is not finite.
+    pub fn new(dim: usize, mut values: Vec<f32>, items: Vec<u32>) -> Result<Self> {
+        if dim == 0 || values.len() != items.len() * dim {
+            return Err(Error::captions(
+                "vectors of texts",
+                format!("{} rows of {dim} numbers, at least one", items.len()),
+                format!("{} numbers", values.len()),
+                "pass a vector and an item for every text",
+            ));
+        }
+        if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+            return Err(Error::captions(
+                format!("vector of text {}", at / dim),
+                "finite numbers",
+                values[at].to_string(),
+                "check the weights of the text encoder",
+            ));
+        }
+        values.chunks_exact_mut(dim).for_each(normalise);
+        Ok(Self { dim, values, items })
+    }
+
+    /// Number of texts.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether there is no text.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Width of the vectors.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// The vector of a text, of length 1.
+    ///
+    /// # Panics
+    /// When there is no such text.
+    pub fn row(&self, text: usize) -> &[f32] {
+        &self.values[text * self.dim..(text + 1) * self.dim]
+    }
+
+    /// The item that every text describes.
+    pub fn items(&self) -> &[u32] {
+        &self.items
+    }
+
+    /// All vectors, `[texts, dim]`.
+    pub fn as_slice(&self) -> &[f32] {
+        &self.values
+    }
+}
+
+/// Encodes captions, without dropout, in batches of like length.
+///
+/// # Errors
+/// As [`TextTokenizer::encode`] for a blank caption, naming it.
+pub fn embed_texts<B: Backend>(
+    encoder: &TextEncoder<B>,
+    tokenizer: &TextTokenizer,
+    captions: &[ItemCaption],
+    device: &B::Device,
+) -> Result<TextVectors> {
+    let tokens =
+        captions.iter().map(|c| tokenizer.encode(&c.text)).collect::<Result<Vec<Vec<u32>>>>()?;
+    let dim = encoder.d_model();
+    let mut order: Vec<usize> = (0..tokens.len()).collect();
+    order.sort_by_key(|&text| tokens[text].len());
+    let mut values = vec![0f32; tokens.len() * dim];
+    for chunk in order.chunks(BATCH) {
+        let rows: Vec<&[u32]> = chunk.iter().map(|&text| tokens[text].as_slice()).collect();
+        let batch = QueryBatch::<B>::new(&rows, tokenizer.padding(), device)?;
+        let pooled = encoder.forward(batch.tokens, batch.padding).pooled();
+        let pooled: Vec<f32> = pooled.into_data().iter::<f32>().collect();
+        for (&text, row) in chunk.iter().zip(pooled.chunks_exact(dim)) {
+            values[text * dim..(text + 1) * dim].copy_from_slice(row);
+        }
+    }
+    TextVectors::new(dim, values, captions.iter().map(|caption| caption.item).collect())
+}

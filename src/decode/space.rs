@@ -1,0 +1,63 @@
+//! What a search searches: the trie, and where its candidates lie.
+
+use burn::tensor::backend::Backend;
+
+use crate::{
+    align::{Geometry, Guide},
+    error::{Error, Result},
+    model::{Cart, EncodedQueries, Scope},
+    trie::Trie,
+};
+
+/// The candidates of a search. A trie alone will do for a network without guidance.
+#[derive(Debug, Clone, Copy)]
+pub struct SearchSpace<'a> {
+    /// All identifiers.
+    pub trie: &'a Trie,
+    /// Where the candidates lie.
+    pub geometry: Option<&'a Geometry>,
+}
+
+impl<'a> From<&'a Trie> for SearchSpace<'a> {
+    fn from(trie: &'a Trie) -> Self {
+        Self { trie, geometry: None }
+    }
+}
+
+impl<'a> SearchSpace<'a> {
+    /// Queries in the space of the candidates, where network and candidates both know it.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when the network needs a geometry that is not there, or another one;
+    /// [`Error::Config`] for guidance over all tokens, most of which have no geometry.
+    pub(super) fn guide<B: Backend>(
+        &self,
+        model: &Cart<B>,
+        encoded: &EncodedQueries<B>,
+        scope: Scope,
+    ) -> Result<Option<Guide<'a>>> {
+        let guided = model.alignment().is_some_and(|head| head.is_guided());
+        if guided && scope == Scope::All {
+            return Err(Error::config(
+                "scope of the search",
+                "the legal tokens, for a network that is guided by the candidates' geometry",
+                "all tokens",
+                "search with Scope::Legal",
+            ));
+        }
+        match (encoded.aligned(), self.geometry) {
+            (Some((queries, scales)), Some(geometry)) => {
+                let queries = queries.to_data().iter::<f32>().collect();
+                let scales = scales.to_data().iter::<f32>().collect();
+                Guide::new(geometry, queries, scales).map(Some)
+            }
+            (Some(_), None) if guided => Err(Error::model(
+                "candidates",
+                "their vectors, which guide this network",
+                "identifiers alone",
+                "give the index the vectors it was made from (CandidateIndex::with_vectors)",
+            )),
+            _ => Ok(None),
+        }
+    }
+}
