@@ -1,18 +1,16 @@
 //! Measures of retrieval and honest baselines.
 
-mod bm25;
+pub mod baselines;
 mod bootstrap;
-mod dual_tower;
 mod metrics;
 mod ranking;
 mod report;
 
-pub use bm25::{Bm25, Bm25Config, Bm25Grid, Bm25Tuning};
+pub use baselines::{Bm25, Bm25Config, Bm25Grid, Bm25Tuning, DualTower, DualTowerConfig};
 pub use bootstrap::{
     BootstrapConfig, Interval, Intervals, PairedDifference, bootstrap, bootstrap_mean,
     paired_bootstrap,
 };
-pub use dual_tower::{DualTower, DualTowerConfig, DualTowerNetwork};
 pub use metrics::{
     Metric, Metrics, QueryScores, TruncatedTies, evaluate, mrr_at_k, recall_at_k,
     recall_fraction_at_k,

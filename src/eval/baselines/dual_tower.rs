@@ -15,7 +15,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::Ranking;
+use super::{Ranking, best};
 use crate::{
     data::{ItemCaption, QueryBatch, TextTokenizer},
     error::{Error, Result},
@@ -227,20 +227,6 @@ impl<B: Backend> DualTower<B> {
         }
         Ok(rankings)
     }
-}
-
-/// The `k` highest scores, ties by item.
-fn best(scores: &[f32], k: usize) -> Result<Ranking> {
-    let mut order: Vec<u32> = (0..scores.len() as u32).collect();
-    let by = |&a: &u32, &b: &u32| scores[b as usize].total_cmp(&scores[a as usize]).then(a.cmp(&b));
-    let k = k.min(order.len());
-    if k > 0 && k < order.len() {
-        order.select_nth_unstable_by(k - 1, by);
-    }
-    order.truncate(k);
-    order.sort_unstable_by(by);
-    let values = order.iter().map(|&item| scores[item as usize]).collect();
-    Ranking::new(order, values)
 }
 
 /// Features less their mean, each row of unit length.

@@ -14,13 +14,13 @@ use std::collections::HashMap;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    metrics::{TruncatedTies, check_relevant, mrr_at_k, name_query},
-    ranking::Ranking,
-};
 use crate::{
     data::words,
     error::{Error, Result},
+    eval::{
+        metrics::{TruncatedTies, check_relevant, mrr_at_k, name_query},
+        ranking::Ranking,
+    },
 };
 
 /// English words that say nothing about an image, for [`Bm25Config::stop_words`].
@@ -233,7 +233,7 @@ impl Bm25 {
     /// Candidates that share no word with the query follow with score zero, by item, so that the
     /// list holds `min(k, candidates)` items. Equal scores are ordered by item for the output only:
     /// metrics count them as ties. Where the list may end among the zeros, evaluate with
-    /// [`TruncatedTies::AllUnlisted`](super::TruncatedTies::AllUnlisted) or ask for all candidates.
+    /// [`TruncatedTies::AllUnlisted`](crate::eval::TruncatedTies::AllUnlisted) or ask for all candidates.
     pub fn search(&self, query: &str, k: usize) -> Ranking {
         self.search_with(query, k, &mut self.scratch())
     }
