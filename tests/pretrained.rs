@@ -197,6 +197,26 @@ fn roberta_in_two_files_is_transformers() {
     check("roberta", &["pooler.dense.bias", "pooler.dense.weight"]);
 }
 
+#[test]
+fn t5_in_bf16_beside_its_decoder_is_transformers() {
+    check("t5", &["decoder."]);
+}
+
+#[test]
+fn t5_with_gated_blocks_is_transformers() {
+    check("t5_gated", &[]);
+}
+
+#[test]
+fn clip_in_f16_beside_its_vision_tower_is_transformers() {
+    check("clip", &["vision_model.", "visual_projection.", "text_projection.", "logit_scale"]);
+}
+
+#[test]
+fn clip_with_gelu_is_transformers() {
+    check("clip_gelu", &[]);
+}
+
 /// Runs where the weights are: `CART_MINILM` names the folder of all-MiniLM-L6-v2.
 #[test]
 fn minilm_is_transformers() {

@@ -21,6 +21,7 @@ pub use fusion::{CoarseFusion, FineFusion, FusionConfig, FusionMode, GatedAttent
 pub use init::WeightInit;
 pub(crate) use init::widened;
 pub use text::{
-    BertConfig, BertEncoder, BertLayer, EncoderOutput, EncoderPrefix, Pooling, ScratchEncoder,
-    ScratchEncoderConfig, ScratchLayer, TextEncoder, TextEncoderConfig,
+    BertConfig, BertEncoder, BertLayer, ClipTextConfig, ClipTextEncoder, ClipTextLayer,
+    EncoderOutput, EncoderPrefix, Pooling, ScratchEncoder, ScratchEncoderConfig, ScratchLayer,
+    T5Config, T5Encoder, T5FeedForward, T5Layer, TextEncoder, TextEncoderConfig,
 };
