@@ -20,6 +20,8 @@ pub use feed_forward::FeedForward;
 pub use fusion::{CoarseFusion, FineFusion, FusionConfig, FusionMode, GatedAttention};
 pub use init::WeightInit;
 pub(crate) use init::widened;
+#[cfg(test)]
+pub(crate) use text::families;
 pub use text::{
     BertConfig, BertEncoder, BertLayer, ClipTextConfig, ClipTextEncoder, ClipTextLayer,
     EncoderOutput, EncoderPrefix, Pooling, ScratchEncoder, ScratchEncoderConfig, ScratchLayer,

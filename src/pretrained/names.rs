@@ -24,7 +24,7 @@ const BERT: Modules = &[
 const T5: Modules = &[
     ("tokens", &["embed_tokens", "^shared"]),
     ("distances", &["block.0.layer.0.SelfAttention.relative_attention_bias"]),
-    ("norm", &["final_layer_norm"]),
+    ("final_norm", &["final_layer_norm"]),
     ("layers.#.attention.query", &["block.#.layer.0.SelfAttention.q"]),
     ("layers.#.attention.key", &["block.#.layer.0.SelfAttention.k"]),
     ("layers.#.attention.value", &["block.#.layer.0.SelfAttention.v"]),
@@ -42,7 +42,7 @@ const T5: Modules = &[
 const CLIP: Modules = &[
     ("tokens", &["embeddings.token_embedding"]),
     ("positions", &["embeddings.position_embedding"]),
-    ("norm", &["final_layer_norm"]),
+    ("final_norm", &["final_layer_norm"]),
     ("layers.#.attention.query", &["encoder.layers.#.self_attn.q_proj"]),
     ("layers.#.attention.key", &["encoder.layers.#.self_attn.k_proj"]),
     ("layers.#.attention.value", &["encoder.layers.#.self_attn.v_proj"]),

@@ -64,7 +64,7 @@ pub struct ClipTextEncoder<B: Backend> {
     tokens: Embedding<B>,
     positions: Embedding<B>,
     layers: Vec<ClipTextLayer<B>>,
-    norm: LayerNorm<B>,
+    final_norm: LayerNorm<B>,
     dropout: Dropout,
     #[module(skip)]
     pooling: Pooling,
@@ -100,7 +100,7 @@ impl ClipTextConfig {
             tokens: init.embedding(self.vocabulary, self.d_model, device),
             positions: init.embedding(self.max_tokens, self.d_model, device),
             layers: (0..self.n_layers).map(|_| self.init_layer(init, device)).collect(),
-            norm: self.norm(device),
+            final_norm: self.norm(device),
             dropout: Dropout::new(self.dropout),
             pooling: self.pooling,
         }
@@ -176,7 +176,7 @@ impl<B: Backend> Family<B> for ClipTextEncoder<B> {
     }
 
     fn hand_out(&self, _at: usize, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
-        self.norm.forward(hidden)
+        self.final_norm.forward(hidden)
     }
 
     fn n_layers(&self) -> usize {
@@ -204,7 +204,7 @@ impl<B: Backend> Family<B> for ClipTextEncoder<B> {
             tokens: self.tokens.no_grad(),
             positions: self.positions.no_grad(),
             layers: freeze_lowest::<B, _>(self.layers, layers),
-            norm: self.norm.no_grad(),
+            final_norm: self.final_norm.no_grad(),
             ..self
         }
     }

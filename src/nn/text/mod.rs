@@ -208,3 +208,5 @@ impl<B: Backend> TextEncoder<B> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::families;

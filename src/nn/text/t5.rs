@@ -86,7 +86,7 @@ pub struct T5Encoder<B: Backend> {
     /// The bias of every class of distances, `[buckets, heads]`.
     distances: Embedding<B>,
     layers: Vec<T5Layer<B>>,
-    norm: RmsNorm<B>,
+    final_norm: RmsNorm<B>,
     dropout: Dropout,
     max_distance: usize,
     #[module(skip)]
@@ -135,7 +135,7 @@ impl T5Config {
             tokens: init.embedding(self.vocabulary, self.d_model, device),
             distances: init.embedding(self.buckets, self.n_heads, device),
             layers: (0..self.n_layers).map(|_| self.init_layer(init, device)).collect(),
-            norm: self.norm(device),
+            final_norm: self.norm(device),
             dropout: Dropout::new(self.dropout),
             max_distance: self.max_distance,
             pooling: self.pooling,
@@ -250,7 +250,7 @@ impl<B: Backend> Family<B> for T5Encoder<B> {
     }
 
     fn hand_out(&self, _at: usize, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
-        self.dropout.forward(self.norm.forward(hidden))
+        self.dropout.forward(self.final_norm.forward(hidden))
     }
 
     fn hidden_state(&self, at: usize, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
@@ -283,7 +283,7 @@ impl<B: Backend> Family<B> for T5Encoder<B> {
             tokens: self.tokens.no_grad(),
             distances: self.distances.no_grad(),
             layers: freeze_lowest::<B, _>(self.layers, layers),
-            norm: self.norm.no_grad(),
+            final_norm: self.final_norm.no_grad(),
             ..self
         }
     }
