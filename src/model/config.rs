@@ -107,7 +107,6 @@ impl CartConfig {
             d_ff: encoder.d_ff(),
             n_heads: encoder.n_heads(),
             encoder_layers: encoder.n_layers(),
-            dropout: encoder.dropout(),
             ..Self::new(encoder.vocabulary(), vocabulary)
         }
         .with_text_encoder(encoder)

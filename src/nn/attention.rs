@@ -152,11 +152,31 @@ impl<B: Backend> Attention<B> {
         bias: Option<&Tensor<B, 4>>,
     ) -> Tensor<B, 3> {
         let dtype = queries.dtype();
-        let queries = self.queries(queries);
+        as_dtype(self.attend_joined(self.queries(queries), context, bias), dtype)
+    }
+
+    /// The same without the division of scores by the root of a head's width, which may have any
+    /// width (T5).
+    pub(super) fn forward_unscaled(
+        &self,
+        queries: Tensor<B, 3>,
+        context: &KeyValue<B>,
+        bias: Option<&Tensor<B, 4>>,
+    ) -> Tensor<B, 3> {
+        let dtype = queries.dtype();
+        let queries = self.split(apply(&self.query, queries));
+        as_dtype(self.attend_joined(queries, context, bias), dtype)
+    }
+
+    fn attend_joined(
+        &self,
+        queries: Tensor<B, 4>,
+        context: &KeyValue<B>,
+        bias: Option<&Tensor<B, 4>>,
+    ) -> Tensor<B, 3> {
         let attended = self.attend(queries, context, bias);
         let [batch, heads, n, d_head] = attended.dims();
-        let joined = attended.swap_dims(1, 2).reshape([batch, n, heads * d_head]);
-        as_dtype(self.project(joined), dtype)
+        self.project(attended.swap_dims(1, 2).reshape([batch, n, heads * d_head]))
     }
 
     /// Attends within a sequence whose earlier tokens are in `cache`, which grows by this one.

@@ -54,6 +54,16 @@ impl WeightInit {
         }
     }
 
+    /// A linear layer without bias.
+    pub(crate) fn linear_without_bias<B: Backend>(
+        &mut self,
+        d_input: usize,
+        d_output: usize,
+        device: &B::Device,
+    ) -> Linear<B> {
+        Linear { bias: None, ..self.linear(d_input, d_output, device) }
+    }
+
     /// An embedding table `[count, d_model]` with normal entries of standard deviation 0.02.
     pub fn embedding<B: Backend>(
         &mut self,

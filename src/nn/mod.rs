@@ -22,7 +22,10 @@ pub use feed_forward::FeedForward;
 pub use fusion::{CoarseFusion, FineFusion, FusionConfig, FusionMode, GatedAttention};
 pub use init::WeightInit;
 pub(crate) use init::widened;
+#[cfg(test)]
+pub(crate) use text::families;
 pub use text::{
-    BertConfig, BertEncoder, BertLayer, EncoderOutput, EncoderPrefix, Pooling, ScratchEncoder,
-    ScratchEncoderConfig, ScratchLayer, TextEncoder, TextEncoderConfig,
+    BertConfig, BertEncoder, BertLayer, ClipTextConfig, ClipTextEncoder, ClipTextLayer,
+    EncoderOutput, EncoderPrefix, Pooling, ScratchEncoder, ScratchEncoderConfig, ScratchLayer,
+    T5Config, T5Encoder, T5FeedForward, T5Layer, TextEncoder, TextEncoderConfig,
 };

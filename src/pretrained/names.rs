@@ -21,6 +21,38 @@ const BERT: Modules = &[
     ("layers.#.feed_forward_norm", &["encoder.layer.#.output.LayerNorm"]),
 ];
 
+const T5: Modules = &[
+    ("tokens", &["embed_tokens", "^shared"]),
+    ("distances", &["block.0.layer.0.SelfAttention.relative_attention_bias"]),
+    ("final_norm", &["final_layer_norm"]),
+    ("layers.#.attention.query", &["block.#.layer.0.SelfAttention.q"]),
+    ("layers.#.attention.key", &["block.#.layer.0.SelfAttention.k"]),
+    ("layers.#.attention.value", &["block.#.layer.0.SelfAttention.v"]),
+    ("layers.#.attention.output", &["block.#.layer.0.SelfAttention.o"]),
+    ("layers.#.attention_norm", &["block.#.layer.0.layer_norm"]),
+    (
+        "layers.#.feed_forward.inner",
+        &["block.#.layer.1.DenseReluDense.wi", "block.#.layer.1.DenseReluDense.wi_0"],
+    ),
+    ("layers.#.feed_forward.gated", &["block.#.layer.1.DenseReluDense.wi_1"]),
+    ("layers.#.feed_forward.outer", &["block.#.layer.1.DenseReluDense.wo"]),
+    ("layers.#.feed_forward_norm", &["block.#.layer.1.layer_norm"]),
+];
+
+const CLIP: Modules = &[
+    ("tokens", &["embeddings.token_embedding"]),
+    ("positions", &["embeddings.position_embedding"]),
+    ("final_norm", &["final_layer_norm"]),
+    ("layers.#.attention.query", &["encoder.layers.#.self_attn.q_proj"]),
+    ("layers.#.attention.key", &["encoder.layers.#.self_attn.k_proj"]),
+    ("layers.#.attention.value", &["encoder.layers.#.self_attn.v_proj"]),
+    ("layers.#.attention.output", &["encoder.layers.#.self_attn.out_proj"]),
+    ("layers.#.attention_norm", &["encoder.layers.#.layer_norm1"]),
+    ("layers.#.feed_forward.inner", &["encoder.layers.#.mlp.fc1"]),
+    ("layers.#.feed_forward.outer", &["encoder.layers.#.mlp.fc2"]),
+    ("layers.#.feed_forward_norm", &["encoder.layers.#.layer_norm2"]),
+];
+
 /// The names of a family's parameters.
 pub(super) struct Names {
     modules: Modules,
@@ -43,6 +75,13 @@ impl Names {
             TextEncoderConfig::Scratch(_) => return None,
             TextEncoderConfig::Bert(_) => {
                 Self { modules: BERT, anchor: "embeddings.word_embeddings.weight" }
+            }
+            TextEncoderConfig::T5(_) => Self {
+                modules: T5,
+                anchor: "block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+            },
+            TextEncoderConfig::Clip(_) => {
+                Self { modules: CLIP, anchor: "embeddings.token_embedding.weight" }
             }
         })
     }

@@ -6,12 +6,12 @@ use serde_json::Value;
 
 use crate::{
     error::{Error, Result},
-    nn::{Activation, BertConfig, Pooling, TextEncoderConfig},
+    nn::{Activation, BertConfig, ClipTextConfig, Pooling, T5Config, TextEncoderConfig},
     storage::read_limited,
 };
 
 /// Values of `model_type` that can be read.
-const SUPPORTED: &str = "bert, roberta, xlm-roberta";
+const SUPPORTED: &str = "bert, roberta, xlm-roberta, t5, mt5, clip, clip_text_model";
 
 /// Most bytes of a settings file.
 const LIMIT: u64 = 16 << 20;
@@ -40,6 +40,14 @@ impl Settings {
     /// The value of a key, unless it is absent or null.
     pub(super) fn get(&self, key: &str) -> Option<&Value> {
         self.value.get(key).filter(|value| !value.is_null())
+    }
+
+    /// The settings under a key; those of the file where there are none.
+    fn within(self, key: &str) -> Self {
+        match self.get(key).filter(|value| value.is_object()).cloned() {
+            Some(value) => Self { value, ..self },
+            None => self,
+        }
     }
 
     fn problem(&self, key: &str, expected: &str, found: impl ToString) -> Error {
@@ -117,6 +125,9 @@ pub(super) fn encoder(folder: &Path) -> Result<TextEncoderConfig> {
             let first = settings.size_or("pad_token_id", 1)? + 1;
             bert(&settings, first)?
         }
+        "t5" | "mt5" => t5(&settings)?,
+        "clip" => clip(&settings.within("text_config"))?,
+        "clip_text_model" => clip(&settings)?,
         other => {
             let expected = format!("one of {SUPPORTED}");
             return Err(settings.problem("model_type", &expected, format!("{other:?}")));
@@ -151,6 +162,57 @@ fn bert(settings: &Settings, first_position: usize) -> Result<TextEncoderConfig>
         dropout: settings.number_or("hidden_dropout_prob", 0.1)?,
         attention_dropout: settings.number_or("attention_probs_dropout_prob", 0.1)?,
         pooling: Pooling::Mean,
+    }
+    .into())
+}
+
+fn t5(settings: &Settings) -> Result<TextEncoderConfig> {
+    const BLOCKS: &str = "feed_forward_proj";
+    let default =
+        if settings.text_or("model_type", "t5")? == "mt5" { "gated-gelu" } else { "relu" };
+    let blocks = settings.text_or(BLOCKS, default)?;
+    // "gated-gelu" is the approximation by tanh, whatever its name.
+    let (gated, name) = match blocks.strip_prefix("gated-") {
+        Some("gelu") => (true, "gelu_new"),
+        Some(name) => (true, name),
+        None => (false, blocks),
+    };
+    let activation = activation(name).ok_or_else(|| {
+        settings.problem(BLOCKS, "relu, gelu, gelu_new, gated-gelu or gated-relu", blocks)
+    })?;
+    Ok(T5Config {
+        vocabulary: settings.size("vocab_size")?,
+        max_tokens: settings.size_or("n_positions", 512)?,
+        d_model: settings.size("d_model")?,
+        d_kv: settings.size("d_kv")?,
+        d_ff: settings.size("d_ff")?,
+        n_heads: settings.size("num_heads")?,
+        n_layers: settings.size("num_layers")?,
+        buckets: settings.size_or("relative_attention_num_buckets", 32)?,
+        max_distance: settings.size_or("relative_attention_max_distance", 128)?,
+        activation,
+        gated,
+        norm_epsilon: settings.number_or("layer_norm_epsilon", 1e-6)?,
+        dropout: settings.number_or("dropout_rate", 0.1)?,
+        pooling: Pooling::Mean,
+    }
+    .into())
+}
+
+/// Settings of a part of a model leave out what has its usual value.
+fn clip(settings: &Settings) -> Result<TextEncoderConfig> {
+    Ok(ClipTextConfig {
+        vocabulary: settings.size_or("vocab_size", 49_408)?,
+        max_tokens: settings.size_or("max_position_embeddings", 77)?,
+        d_model: settings.size_or("hidden_size", 512)?,
+        d_ff: settings.size_or("intermediate_size", 2048)?,
+        n_heads: settings.size_or("num_attention_heads", 8)?,
+        n_layers: settings.size_or("num_hidden_layers", 12)?,
+        activation: settings.activation("hidden_act", "quick_gelu")?,
+        norm_epsilon: settings.number_or("layer_norm_eps", 1e-5)?,
+        dropout: 0.0,
+        attention_dropout: settings.number_or("attention_dropout", 0.0)?,
+        pooling: Pooling::Last,
     }
     .into())
 }

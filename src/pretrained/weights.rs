@@ -9,13 +9,14 @@ use std::{
 use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
-use serde::Deserialize;
 
 use super::settings::Settings;
 use crate::error::{Error, Result};
 
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+/// The file of all weights.
+pub(super) const SINGLE: &str = "model.safetensors";
+/// The file that says where weights are, if there are several files.
+pub(super) const INDEX: &str = "model.safetensors.index.json";
 
 /// The tensors of a folder.
 pub(super) struct Weights {
@@ -58,31 +59,15 @@ impl Weights {
     }
 
     fn open_index(folder: &Path, index: &Path) -> Result<Self> {
-        #[derive(Deserialize)]
-        struct Index {
-            weight_map: BTreeMap<String, String>,
-        }
-        let shown = index.display().to_string();
-        let settings = Settings::read(index)?;
-        let map = settings.get("weight_map").cloned().unwrap_or_default();
-        let map: Index =
-            serde_json::from_value(serde_json::json!({ "weight_map": map })).map_err(|e| {
-                let expected = "a weight_map from tensors to files";
-                Error::model(&shown, expected, e.to_string(), "fetch the file again")
-            })?;
+        let map = weight_map(index)?;
         let mut weights = Self { files: Vec::new(), tensors: BTreeMap::new() };
-        let names: BTreeSet<&String> = map.weight_map.values().collect();
-        for name in names {
-            if Path::new(name).file_name() != Some(name.as_ref()) || name.contains('\\') {
-                let remedy = "do not use it: a name that leads out of the folder is no accident";
-                return Err(Error::model(&shown, "plain file names", format!("{name:?}"), remedy));
-            }
+        for name in map.values().collect::<BTreeSet<_>>() {
             weights.add(folder.join(name))?;
         }
-        match map.weight_map.keys().find(|tensor| !weights.tensors.contains_key(*tensor)) {
+        match map.keys().find(|tensor| !weights.tensors.contains_key(*tensor)) {
             Some(tensor) => Err(Error::model(
-                &shown,
-                format!("tensor {tensor:?} in {:?}", map.weight_map[tensor]),
+                index.display().to_string(),
+                format!("tensor {tensor:?} in {:?}", map[tensor]),
                 "no tensor of that name",
                 "fetch all files again, from one revision",
             )),
@@ -163,5 +148,32 @@ impl Weights {
             }
         };
         Ok(Some((&place.shape, values)))
+    }
+}
+
+/// The files that an index names.
+#[cfg(feature = "hub")]
+pub(super) fn file_names(index: &Path) -> Result<BTreeSet<String>> {
+    Ok(weight_map(index)?.into_values().collect())
+}
+
+/// The file of every tensor; no name leads out of the folder.
+fn weight_map(index: &Path) -> Result<BTreeMap<String, String>> {
+    let shown = index.display().to_string();
+    let settings = Settings::read(index)?;
+    let map = settings.get("weight_map").cloned().unwrap_or_default();
+    let map: BTreeMap<String, String> = serde_json::from_value(map).map_err(|e| {
+        let expected = "a weight_map from tensors to files";
+        Error::model(&shown, expected, e.to_string(), "fetch the file again")
+    })?;
+    let plain = |name: &str| Path::new(name).file_name() == Some(name.as_ref());
+    match map.values().find(|name| !plain(name) || name.contains('\\')) {
+        Some(name) => Err(Error::model(
+            &shown,
+            "plain file names",
+            format!("{name:?}"),
+            "do not use it: a name that leads out of the folder is no accident",
+        )),
+        None => Ok(map),
     }
 }

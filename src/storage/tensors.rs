@@ -249,7 +249,7 @@ mod tests {
         load_module::<Flex, _>(&mut loaded, &mut tensors, "model.").unwrap();
         tensors.ensure_empty("model").unwrap();
         assert_eq!(loaded.num_params(), saved.num_params());
-        for (a, b) in saved.collect(None, None, false).iter().zip(loaded.collect(None, None, false))
+        for (a, b) in saved.collect(None, None, true).iter().zip(loaded.collect(None, None, false))
         {
             assert_eq!(a.to_data().unwrap(), b.to_data().unwrap(), "{}", a.full_path());
         }

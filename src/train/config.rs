@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Freeze, FrozenCache, Precision};
+use super::{EncoderRates, Freeze, FrozenCache, Precision};
 use crate::{
     error::{Error, Result},
     model::LossConfig,
@@ -36,6 +36,12 @@ pub struct TrainConfig {
     pub frozen_cache: FrozenCache,
     /// Peak learning rate.
     pub learning_rate: f64,
+    /// Learning rate of the text encoder relative to that of everything else: below 1 for a
+    /// pretrained encoder, which has less to learn.
+    pub encoder_lr: f64,
+    /// Learning rate of an encoder layer relative to that of the layer above it; the embeddings are
+    /// below the lowest layer. 1 gives all layers one rate.
+    pub layer_decay: f64,
     /// Share of the steps in which the rate rises to its peak.
     pub warmup: f64,
     /// Rate at the end, relative to the peak.
@@ -73,6 +79,8 @@ impl Default for TrainConfig {
             freeze: Freeze::Nothing,
             frozen_cache: FrozenCache::default(),
             learning_rate: 1e-3,
+            encoder_lr: 1.0,
+            layer_decay: 1.0,
             warmup: 0.05,
             final_rate: 0.02,
             weight_decay: 0.01,
@@ -112,6 +120,14 @@ impl TrainConfig {
         if !(self.learning_rate > 0.0 && self.learning_rate <= 1.0) {
             return problem("learning_rate", "a rate in (0, 1]", self.learning_rate.to_string());
         }
+        let rate = self.encoder_lr * self.learning_rate;
+        if !(rate > 0.0 && rate <= 1.0) {
+            let expected = "a factor that leaves a rate in (0, 1]; to keep the encoder, freeze it";
+            return problem("encoder_lr", expected, self.encoder_lr.to_string());
+        }
+        if !(self.layer_decay > 0.0 && self.layer_decay <= 1.0) {
+            return problem("layer_decay", "a factor in (0, 1]", self.layer_decay.to_string());
+        }
         for (name, value) in [
             ("warmup", self.warmup),
             ("final_rate", self.final_rate),
@@ -144,6 +160,12 @@ impl TrainConfig {
             ));
         }
         self.loss.validate(levels)
+    }
+
+    /// Learning rates of an encoder of so many layers.
+    pub(super) fn encoder_rates(&self, layers: usize) -> EncoderRates {
+        let Self { encoder_lr, layer_decay, .. } = *self;
+        EncoderRates { encoder_lr, layer_decay, layers }
     }
 
     /// Steps in which the rate rises, of `steps` in all.

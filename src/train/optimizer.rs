@@ -24,7 +24,7 @@ use burn::{
 };
 use rayon::prelude::*;
 
-use super::guard::Guard;
+use super::{EncoderRates, guard::Guard};
 use crate::nn::on_host;
 
 /// Decay of the first moment.
@@ -154,13 +154,21 @@ pub struct CartOptimizer<M: AutodiffModule<B>, B: AutodiffBackend> {
     inner: OptimizerAdaptor<GroupedAdamW, M, B>,
     clip_norm: f64,
     guard: Option<Arc<Guard>>,
+    rates: Option<EncoderRates>,
 }
 
 impl<M: AutodiffModule<B>, B: AutodiffBackend> CartOptimizer<M, B> {
     /// An optimizer; a `clip_norm` of 0 does not clip.
     pub fn new(weight_decay: f64, clip_norm: f64) -> Self {
         let adam = GroupedAdamW::new(weight_decay as f32);
-        Self { inner: OptimizerAdaptor::from(adam), clip_norm, guard: None }
+        Self { inner: OptimizerAdaptor::from(adam), clip_norm, guard: None, rates: None }
+    }
+
+    /// Gives the layers of the text encoder, the part of the module called `encoder`, learning rates
+    /// of their own.
+    pub fn with_encoder_rates(self, rates: EncoderRates) -> Self {
+        let rates = (rates.factors().len() > 1).then_some(rates);
+        Self { rates, ..self }
     }
 
     /// Asks a guard before every step, and divides gradients by its scale of the loss.
@@ -182,13 +190,16 @@ impl<M: AutodiffModule<B>, B: AutodiffBackend> Optimizer<M, B> for CartOptimizer
 
     fn step(&mut self, lr: LearningRate, module: M, grads: GradientsParams) -> M {
         let loss_scale = self.guard.as_ref().map_or(1.0, |guard| guard.scale());
-        let (norm, grads) = norm::<B, M>(&module, grads);
+        let (norm, groups) = norm::<B, M>(&module, grads, self.rates);
         let finite = norm.is_finite();
         if !self.guard.as_ref().map_or(finite, |guard| guard.allows(finite)) {
             return module;
         }
         self.inner.optim().set_factor(self.factor(norm, loss_scale));
-        self.inner.step(lr, module, grads)
+        // Each tensor is in one group: none is touched twice.
+        let factors = self.rates.map_or_else(|| vec![1.0], |rates| rates.factors());
+        let groups = factors.into_iter().zip(groups);
+        groups.fold(module, |module, (factor, grads)| self.inner.step(lr * factor, module, grads))
     }
 
     fn step_multi(&mut self, lr: LearningRate, module: M, mut grads: MultiGradientsParams) -> M {
@@ -210,20 +221,28 @@ impl<M: AutodiffModule<B>, B: AutodiffBackend> Optimizer<M, B> for CartOptimizer
     }
 }
 
-/// The norm of all gradients together, and the gradients.
+/// The norm of all gradients together, and the gradients, by group where there are groups.
 fn norm<B: AutodiffBackend, M: AutodiffModule<B>>(
     module: &M,
     grads: GradientsParams,
-) -> (f64, GradientsParams) {
-    let mut squares = SquaredNorm::<B> { grads, host: 0.0, device: None };
+    rates: Option<EncoderRates>,
+) -> (f64, Vec<GradientsParams>) {
+    let count = rates.map_or(1, |rates| rates.factors().len());
+    let groups = (0..count).map(|_| GradientsParams::new()).collect();
+    let mut squares =
+        SquaredNorm::<B> { grads, rates, groups, path: Vec::new(), host: 0.0, device: None };
     module.visit(&mut squares);
     let device = squares.device.map_or(0.0, |sum| sum.into_data().iter::<f64>().sum());
-    ((squares.host + device).sqrt(), squares.grads)
+    ((squares.host + device).sqrt(), squares.groups)
 }
 
-/// Sums the squares of all gradients.
+/// Sums the squares of all gradients, and sorts them into groups.
 struct SquaredNorm<B: AutodiffBackend> {
     grads: GradientsParams,
+    rates: Option<EncoderRates>,
+    groups: Vec<GradientsParams>,
+    /// Of the parameter at hand.
+    path: Vec<String>,
     /// Of tensors in the host's memory.
     host: f64,
     /// Of the others.
@@ -231,20 +250,31 @@ struct SquaredNorm<B: AutodiffBackend> {
 }
 
 impl<B: AutodiffBackend> ModuleVisitor<B> for SquaredNorm<B> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        if self.rates.is_some() {
+            self.path.push(name.to_string());
+        }
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
         let Some(grad) = self.grads.remove::<B::InnerBackend, D>(param.id) else {
             return;
         };
+        let group = &mut self.groups[self.rates.map_or(0, |rates| rates.group(&self.path))];
         let device = grad.device();
         if grad.dtype() == DType::F32 && on_host::<B::InnerBackend>(&device) {
             let data = grad.into_data();
             self.host += data.as_slice::<f32>().map_or(f64::NAN, sum_of_squares);
             let grad = Tensor::<B::InnerBackend, D>::from_data(data, &device);
-            self.grads.register::<B::InnerBackend, D>(param.id, grad);
+            group.register::<B::InnerBackend, D>(param.id, grad);
             return;
         }
         let squares = grad.clone().square().sum();
-        self.grads.register::<B::InnerBackend, D>(param.id, grad);
+        group.register::<B::InnerBackend, D>(param.id, grad);
         self.device = Some(match self.device.take() {
             Some(sum) => sum.clone() + squares.to_device(&sum.device()),
             None => squares,
@@ -289,8 +319,15 @@ mod tests {
         tensor::Tolerance,
     };
 
+    use burn::module::Module;
+    use burn_store::{ModuleSnapshot, TensorSnapshot};
+
     use super::*;
-    use crate::nn::WeightInit;
+    use crate::{
+        identifier::Vocabulary,
+        model::{Cart, CartConfig},
+        nn::{WeightInit, families},
+    };
 
     type A = Autodiff<Flex>;
 
@@ -314,7 +351,7 @@ mod tests {
             let (weight, bias) = parts(&linear, &before);
             let expected =
                 f64::from((weight.square().sum() + bias.square().sum()).sqrt().into_scalar());
-            let (norm, _) = norm::<A, _>(&linear, before);
+            let (norm, _) = norm::<A, _>(&linear, before, None);
             approx::assert_relative_eq!(norm, expected, max_relative = 1e-6);
             for loss_scale in [1.0, 1024.0] {
                 let factor = f64::from(optimizer.factor(norm * loss_scale, loss_scale));
@@ -392,5 +429,75 @@ mod tests {
         let bias: Vec<f32> = moved.bias.unwrap().val().into_data().to_vec().unwrap();
         assert!(weight.iter().all(|w| (w - 0.95).abs() < 1e-6), "{weight:?}");
         assert_eq!(bias, [1.0, 1.0]);
+    }
+    /// A first step of AdamW moves every number by its learning rate, whatever the gradient.
+    #[test]
+    fn layers_move_by_their_rates_and_frozen_ones_not_at_all() {
+        let device = Default::default();
+        let rates = EncoderRates { encoder_lr: 0.5, layer_decay: 0.8, layers: 3 };
+        for config in families() {
+            let config = CartConfig::for_encoder(config, Vocabulary::new(vec![3, 2]).unwrap())
+                .with_decoder_layers(1);
+            let cart = config.init::<A>(&device).unwrap();
+            let cart = cart.map_encoder(|encoder| encoder.freeze_layers(1));
+            let before = cart.clone();
+            let mut optimizer =
+                CartOptimizer::<Cart<A>, A>::new(0.0, 0.0).with_encoder_rates(rates);
+            // Gradients of 1 for everything that has any.
+            let tokens = Tensor::from_ints([[1, 2, 3, 4]], &device);
+            let padding = Tensor::from_data([[false; 4]], &device);
+            let ids = Tensor::from_ints([[1, 0]], &device);
+            let logits = cart.forward(tokens, padding, ids);
+            let loss = logits.into_iter().map(|l| l.square().sum()).reduce(|a, b| a + b).unwrap();
+            let found = GradientsParams::from_grads(loss.backward(), &cart);
+            let mut ones = Ones { found, grads: GradientsParams::new() };
+            cart.visit(&mut ones);
+            let after = optimizer.step(0.01, cart, ones.grads);
+            let record = optimizer.to_record();
+            let mut seen = [0; 3];
+            let pairs = before.collect(None, None, true);
+            for (before, after) in pairs.iter().zip(after.collect(None, None, true)) {
+                let path = before.full_path();
+                let part: Vec<&str> = path.split('.').collect();
+                let expected = match part.as_slice() {
+                    ["decoder", ..] => 0.01,
+                    ["encoder", "final_norm", ..] => 0.0,
+                    ["encoder", "layers" | "norms", "2", ..] => 0.005,
+                    ["encoder", "layers" | "norms", "1", ..] => 0.004,
+                    _ => 0.0,
+                };
+                let values = |snapshot: &TensorSnapshot| -> Vec<f32> {
+                    snapshot.to_data().unwrap().to_vec().unwrap()
+                };
+                let (old, new) = (values(before), values(&after));
+                let id = before.tensor_id.unwrap();
+                if expected == 0.0 {
+                    assert_eq!(old, new, "{path}");
+                    assert!(!record.contains_key(&id), "{path} has moments");
+                    seen[0] += 1;
+                } else if record.contains_key(&id) {
+                    for (old, new) in old.iter().zip(&new) {
+                        let moved = f64::from(old - new);
+                        assert!((moved - expected).abs() < 1e-5, "{path}: {moved}");
+                    }
+                    seen[if expected == 0.01 { 1 } else { 2 }] += 1;
+                }
+            }
+            assert!(seen.iter().all(|&count| count > 4), "{seen:?}");
+        }
+    }
+
+    /// Puts a 1 in the place of every number of the gradients.
+    struct Ones {
+        found: GradientsParams,
+        grads: GradientsParams,
+    }
+
+    impl ModuleVisitor<A> for Ones {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<A, D>>) {
+            if let Some(grad) = self.found.remove::<Flex, D>(param.id) {
+                self.grads.register(param.id, grad.ones_like());
+            }
+        }
     }
 }

@@ -82,8 +82,11 @@ impl<B: AutodiffBackend> Stepper<B> {
         let together = Together::alone();
         let trie = (trie, None);
         let context = Context::new(config, trie, rounds, guard.clone(), reporter, frozen, together);
+        let rates = config.encoder_rates(cart.encoder().n_layers());
         let learner = CartLearner::new(cart, Arc::new(context));
-        let optimizer = CartOptimizer::new(config.weight_decay, config.clip_norm).with_guard(guard);
+        let optimizer = CartOptimizer::new(config.weight_decay, config.clip_norm)
+            .with_encoder_rates(rates)
+            .with_guard(guard);
         let schedule = WarmupCosine::new(
             config.learning_rate,
             config.warmup_steps(steps),

@@ -194,9 +194,11 @@ impl Trainer {
             frozen,
             together,
         ));
+        let rates = config.encoder_rates(model.encoder().n_layers());
         let learner = CartLearner::new(model, context);
         let optimizer =
             CartOptimizer::<CartLearner<B>, B>::new(config.weight_decay, config.clip_norm)
+                .with_encoder_rates(rates)
                 .with_guard(guard.clone());
         if let (Some(folder), Some((saved, history))) = (&self.folder, resumed) {
             let best = state.as_ref().and_then(|state| state.best_round);

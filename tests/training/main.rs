@@ -88,7 +88,7 @@ fn settings() -> TrainConfig {
 
 fn weights(model: &cart_retrieval::model::Cart<Flex>) -> Vec<f32> {
     model
-        .collect(None, None, false)
+        .collect(None, None, true)
         .iter()
         .flat_map(|tensor| tensor.to_data().unwrap().iter::<f32>().collect::<Vec<_>>())
         .collect()

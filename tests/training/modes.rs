@@ -31,7 +31,7 @@ fn losses(trained: &Trained<Flex>) -> Vec<f64> {
 /// The largest difference of two trainings' weights, but for those of biases of keys, whose
 /// gradients are rounding alone.
 fn difference(a: &Trained<Flex>, b: &Trained<Flex>) -> f32 {
-    let tensors = |trained: &Trained<Flex>| trained.model.collect(None, None, false);
+    let tensors = |trained: &Trained<Flex>| trained.model.collect(None, None, true);
     let mut largest = 0f32;
     for (a, b) in tensors(a).iter().zip(&tensors(b)) {
         if !a.full_path().ends_with("key.bias") {
@@ -110,8 +110,8 @@ fn what_is_frozen_stays_and_the_rest_learns() {
         (Freeze::Encoder, vec!["encoder."]),
     ] {
         let trained = run(&setup, &TrainConfig { freeze, micro_batch: 8, ..settings() });
-        let now = trained.model.collect(None, None, false);
-        for (before, now) in start.collect(None, None, false).iter().zip(&now) {
+        let now = trained.model.collect(None, None, true);
+        for (before, now) in start.collect(None, None, true).iter().zip(&now) {
             let path = before.full_path();
             let same = before.to_data().unwrap() == now.to_data().unwrap();
             let kept = frozen.iter().any(|prefix| path.starts_with(prefix));

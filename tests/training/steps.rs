@@ -45,7 +45,7 @@ fn assert_close(a: &Trained<Flex>, b: &Trained<Flex>) {
         let (a, b) = (a.loss.unwrap(), b.loss.unwrap());
         assert!((a - b).abs() < 1e-5, "{a} {b}");
     }
-    let tensors = |trained: &Trained<Flex>| trained.model.collect(None, None, false);
+    let tensors = |trained: &Trained<Flex>| trained.model.collect(None, None, true);
     let mut compared = 0;
     for (a, b) in tensors(a).iter().zip(&tensors(b)) {
         assert_eq!(a.full_path(), b.full_path());

@@ -3,7 +3,7 @@
 use burn::tensor::backend::Backend;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
-use super::{BertConfig, Pooling, ScratchEncoderConfig, TextEncoder};
+use super::{BertConfig, ClipTextConfig, Pooling, ScratchEncoderConfig, T5Config, TextEncoder};
 use crate::{error::Result, nn::WeightInit};
 
 /// The shape of a text encoder of any family.
@@ -26,6 +26,10 @@ pub enum TextEncoderConfig {
     Scratch(ScratchEncoderConfig),
     /// BERT and its kin.
     Bert(BertConfig),
+    /// The encoder of T5.
+    T5(T5Config),
+    /// The text tower of CLIP.
+    Clip(ClipTextConfig),
 }
 
 impl<'de> Deserialize<'de> for TextEncoderConfig {
@@ -35,6 +39,8 @@ impl<'de> Deserialize<'de> for TextEncoderConfig {
         enum Tagged {
             Scratch(ScratchEncoderConfig),
             Bert(BertConfig),
+            T5(T5Config),
+            Clip(ClipTextConfig),
         }
         let mut value = serde_json::Value::deserialize(deserializer)?;
         if let Some(fields) = value.as_object_mut() {
@@ -43,6 +49,8 @@ impl<'de> Deserialize<'de> for TextEncoderConfig {
         Ok(match serde_json::from_value(value).map_err(D::Error::custom)? {
             Tagged::Scratch(config) => Self::Scratch(config),
             Tagged::Bert(config) => Self::Bert(config),
+            Tagged::T5(config) => Self::T5(config),
+            Tagged::Clip(config) => Self::Clip(config),
         })
     }
 }
@@ -59,12 +67,26 @@ impl From<BertConfig> for TextEncoderConfig {
     }
 }
 
+impl From<T5Config> for TextEncoderConfig {
+    fn from(config: T5Config) -> Self {
+        Self::T5(config)
+    }
+}
+
+impl From<ClipTextConfig> for TextEncoderConfig {
+    fn from(config: ClipTextConfig) -> Self {
+        Self::Clip(config)
+    }
+}
+
 /// Does the same with the configuration of whatever family.
 macro_rules! each {
     ($config:expr, $inner:ident => $do:expr) => {
         match $config {
             TextEncoderConfig::Scratch($inner) => $do,
             TextEncoderConfig::Bert($inner) => $do,
+            TextEncoderConfig::T5($inner) => $do,
+            TextEncoderConfig::Clip($inner) => $do,
         }
     };
 }
@@ -83,6 +105,8 @@ impl TextEncoderConfig {
         match self {
             Self::Scratch(config) => TextEncoder::Scratch(config.init(init, device)),
             Self::Bert(config) => TextEncoder::Bert(config.init(init, device)),
+            Self::T5(config) => TextEncoder::T5(config.init(init, device)),
+            Self::Clip(config) => TextEncoder::Clip(config.init(init, device)),
         }
     }
 
@@ -101,6 +125,8 @@ impl TextEncoderConfig {
         match self {
             Self::Scratch(config) => config.max_tokens,
             Self::Bert(config) => config.max_tokens(),
+            Self::T5(config) => config.max_tokens,
+            Self::Clip(config) => config.max_tokens,
         }
     }
 
@@ -124,16 +150,16 @@ impl TextEncoderConfig {
         each!(self, config => config.n_layers)
     }
 
-    /// Dropout of embeddings and residual branches.
-    pub fn dropout(&self) -> f64 {
-        each!(self, config => config.dropout)
-    }
-
     /// Sets all dropouts.
     pub fn with_dropout(mut self, dropout: f64) -> Self {
         match &mut self {
             Self::Scratch(config) => config.dropout = dropout,
             Self::Bert(config) => {
+                config.dropout = dropout;
+                config.attention_dropout = dropout;
+            }
+            Self::T5(config) => config.dropout = dropout,
+            Self::Clip(config) => {
                 config.dropout = dropout;
                 config.attention_dropout = dropout;
             }
@@ -146,6 +172,8 @@ impl TextEncoderConfig {
         match &mut self {
             Self::Scratch(_) => {}
             Self::Bert(config) => config.pooling = pooling,
+            Self::T5(config) => config.pooling = pooling,
+            Self::Clip(config) => config.pooling = pooling,
         }
         self
     }

@@ -1,20 +1,24 @@
 //! Text encoders that hand out every layer's output, of several families.
 
 mod bert;
+mod clip;
 mod config;
 mod family;
 mod output;
 mod scratch;
+mod t5;
 
 pub use bert::{BertConfig, BertEncoder, BertLayer};
 use burn::{
     module::Module,
     tensor::{Bool, Int, Tensor, backend::Backend},
 };
+pub use clip::{ClipTextConfig, ClipTextEncoder, ClipTextLayer};
 pub use config::TextEncoderConfig;
 use family::Family;
 pub use output::{EncoderOutput, EncoderPrefix, Pooling};
 pub use scratch::{ScratchEncoder, ScratchEncoderConfig, ScratchLayer};
+pub use t5::{T5Config, T5Encoder, T5FeedForward, T5Layer};
 
 use super::padding_bias;
 
@@ -24,6 +28,7 @@ use super::padding_bias;
 /// |---|---|
 /// | scratch | its output through a norm of its own |
 /// | bert | its output, which the layer's last norm has normalised |
+/// | t5, clip | its output through the norm behind the last layer, which all share |
 ///
 /// The last one is the reference implementation's `last_hidden_state`.
 #[derive(Module, Debug)]
@@ -32,6 +37,10 @@ pub enum TextEncoder<B: Backend> {
     Scratch(ScratchEncoder<B>),
     /// BERT and its kin.
     Bert(BertEncoder<B>),
+    /// The encoder of T5.
+    T5(T5Encoder<B>),
+    /// The text tower of CLIP.
+    Clip(ClipTextEncoder<B>),
 }
 
 /// Does the same with the encoder of whatever family.
@@ -40,6 +49,8 @@ macro_rules! each {
         match $encoder {
             TextEncoder::Scratch($inner) => $do,
             TextEncoder::Bert($inner) => $do,
+            TextEncoder::T5($inner) => $do,
+            TextEncoder::Clip($inner) => $do,
         }
     };
 }
@@ -50,6 +61,8 @@ macro_rules! map_each {
         match $encoder {
             TextEncoder::Scratch($inner) => TextEncoder::Scratch($do),
             TextEncoder::Bert($inner) => TextEncoder::Bert($do),
+            TextEncoder::T5($inner) => TextEncoder::T5($do),
+            TextEncoder::Clip($inner) => TextEncoder::Clip($do),
         }
     };
 }
@@ -174,6 +187,8 @@ impl<B: Backend> TextEncoder<B> {
         match self {
             Self::Scratch(_) => "scratch",
             Self::Bert(_) => "bert",
+            Self::T5(_) => "t5",
+            Self::Clip(_) => "clip",
         }
     }
 
@@ -193,3 +208,5 @@ impl<B: Backend> TextEncoder<B> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::families;

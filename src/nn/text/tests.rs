@@ -38,6 +38,41 @@ fn bert() -> BertConfig {
     }
 }
 
+fn t5() -> T5Config {
+    T5Config {
+        vocabulary: 20,
+        max_tokens: 8,
+        d_model: 12,
+        d_kv: 5,
+        d_ff: 16,
+        n_heads: 3,
+        n_layers: 3,
+        buckets: 8,
+        max_distance: 4,
+        activation: Activation::GeluTanh,
+        gated: true,
+        norm_epsilon: 1e-6,
+        dropout: 0.1,
+        pooling: Pooling::Mean,
+    }
+}
+
+fn clip() -> ClipTextConfig {
+    ClipTextConfig {
+        vocabulary: 20,
+        max_tokens: 8,
+        d_model: 12,
+        d_ff: 16,
+        n_heads: 3,
+        n_layers: 3,
+        activation: Activation::QuickGelu,
+        norm_epsilon: 1e-5,
+        dropout: 0.0,
+        attention_dropout: 0.0,
+        pooling: Pooling::Last,
+    }
+}
+
 /// One configuration of every family.
 pub(crate) fn families() -> Vec<TextEncoderConfig> {
     vec![
@@ -51,6 +86,9 @@ pub(crate) fn families() -> Vec<TextEncoderConfig> {
             ..bert()
         }
         .into(),
+        t5().into(),
+        T5Config { gated: false, activation: Activation::Relu, ..t5() }.into(),
+        clip().into(),
     ]
 }
 
@@ -142,6 +180,10 @@ fn impossible_shapes_are_refused() {
         BertConfig { n_heads: 5, ..bert() }.into(),
         BertConfig { first_position: 8, ..bert() }.into(),
         BertConfig { vocabulary: 0, ..bert() }.into(),
+        T5Config { buckets: 3, ..t5() }.into(),
+        T5Config { max_distance: 2, ..t5() }.into(),
+        T5Config { norm_epsilon: 0.0, ..t5() }.into(),
+        ClipTextConfig { n_heads: 5, ..clip() }.into(),
     ] {
         assert!(bad.validate().is_err(), "{bad:?}");
     }

@@ -1,32 +1,18 @@
-//! Pretrained text encoders against what transformers makes of the same weights; the models are made
-//! by `tests/fixtures/make_text_models.py`.
+//! Every hidden state against that of transformers, and the same tokens.
 
-use std::{
-    collections::HashMap,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::HashMap, fs, path::Path};
 
 use burn::{
-    backend::Flex,
     module::Module,
     tensor::{Bool, Int, Tensor, TensorData},
 };
-use cart_retrieval::{
-    data::TextTokenizer,
-    nn::TextEncoder,
-    pretrained::{LoadReport, PretrainedText},
-};
+use cart_retrieval::{data::TextTokenizer, nn::TextEncoder, pretrained::PretrainedText};
 use safetensors::{Dtype, SafeTensors};
 
-type B = Flex;
+use super::{B, fixture, load};
 
 /// Largest difference allowed, relative to the largest number of the tensor.
 const TOLERANCE: f32 = 1e-4;
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/text").join(name)
-}
 
 /// What transformers makes of a model's sentences.
 struct Expected {
@@ -74,10 +60,6 @@ impl Expected {
         };
         (0..shape[0]).map(row).collect()
     }
-}
-
-fn load(folder: &Path) -> (TextEncoder<B>, TextTokenizer, LoadReport) {
-    PretrainedText::open(folder).unwrap().load(&Default::default()).unwrap()
 }
 
 /// Rows padded to the longest.
@@ -195,6 +177,26 @@ fn bert_is_transformers() {
 #[test]
 fn roberta_in_two_files_is_transformers() {
     check("roberta", &["pooler.dense.bias", "pooler.dense.weight"]);
+}
+
+#[test]
+fn t5_in_bf16_beside_its_decoder_is_transformers() {
+    check("t5", &["decoder."]);
+}
+
+#[test]
+fn t5_with_gated_blocks_is_transformers() {
+    check("t5_gated", &[]);
+}
+
+#[test]
+fn clip_in_f16_beside_its_vision_tower_is_transformers() {
+    check("clip", &["vision_model.", "visual_projection.", "text_projection.", "logit_scale"]);
+}
+
+#[test]
+fn clip_with_gelu_is_transformers() {
+    check("clip_gelu", &[]);
 }
 
 /// Runs where the weights are: `CART_MINILM` names the folder of all-MiniLM-L6-v2.

@@ -1,0 +1,211 @@
+//! The text tower of CLIP.
+//!
+//! Source: Radford et al. 2021 (arXiv 2103.00020).
+
+use burn::{
+    module::Module,
+    nn::{Embedding, LayerNorm, LayerNormConfig},
+    tensor::{Bool, Int, Tensor, backend::Backend},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Pooling,
+    family::{Family, check_sizes, freeze_lowest},
+};
+use crate::{
+    error::Result,
+    nn::{Activation, Attention, AttentionConfig, Dropout, FeedForward, WeightInit, causal_bias},
+};
+
+/// Shape of the text tower of CLIP.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClipTextConfig {
+    /// Rows of the table of word embeddings.
+    pub vocabulary: usize,
+    /// Most tokens of a query: rows of the table of positions.
+    pub max_tokens: usize,
+    /// Width of the layers.
+    pub d_model: usize,
+    /// Inner width of the feed-forward blocks.
+    pub d_ff: usize,
+    /// Number of attention heads.
+    pub n_heads: usize,
+    /// Number of layers S.
+    pub n_layers: usize,
+    /// Activation of the feed-forward blocks.
+    pub activation: Activation,
+    /// What keeps the norms' divisions from zero.
+    pub norm_epsilon: f64,
+    /// Dropout of embeddings and residual branches; CLIP has none.
+    pub dropout: f64,
+    /// Dropout of the attention probabilities.
+    pub attention_dropout: f64,
+    /// How one vector of a query is made.
+    pub pooling: Pooling,
+}
+
+/// One pre-norm transformer layer.
+#[derive(Module, Debug)]
+pub struct ClipTextLayer<B: Backend> {
+    attention: Attention<B>,
+    attention_norm: LayerNorm<B>,
+    feed_forward: FeedForward<B>,
+    feed_forward_norm: LayerNorm<B>,
+    dropout: Dropout,
+}
+
+/// A pre-norm transformer in which a token sees itself and those before it. What a layer hands out
+/// is its output through the norm behind the last layer, so that the last one is what CLIP itself
+/// hands out.
+#[derive(Module, Debug)]
+pub struct ClipTextEncoder<B: Backend> {
+    tokens: Embedding<B>,
+    positions: Embedding<B>,
+    layers: Vec<ClipTextLayer<B>>,
+    final_norm: LayerNorm<B>,
+    dropout: Dropout,
+    #[module(skip)]
+    pooling: Pooling,
+}
+
+impl ClipTextConfig {
+    /// Checks that the sizes fit each other.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) naming the size that does not.
+    pub fn validate(&self) -> Result<()> {
+        check_sizes(
+            &[
+                ("vocabulary", self.vocabulary),
+                ("max_tokens", self.max_tokens),
+                ("d_model", self.d_model),
+                ("d_ff", self.d_ff),
+                ("n_heads", self.n_heads),
+                ("n_layers", self.n_layers),
+            ],
+            Some((self.d_model, self.n_heads)),
+            &[("dropout", self.dropout), ("attention_dropout", self.attention_dropout)],
+        )
+    }
+
+    /// Initialises an encoder.
+    pub fn init<B: Backend>(
+        &self,
+        init: &mut WeightInit,
+        device: &B::Device,
+    ) -> ClipTextEncoder<B> {
+        ClipTextEncoder {
+            tokens: init.embedding(self.vocabulary, self.d_model, device),
+            positions: init.embedding(self.max_tokens, self.d_model, device),
+            layers: (0..self.n_layers).map(|_| self.init_layer(init, device)).collect(),
+            final_norm: self.norm(device),
+            dropout: Dropout::new(self.dropout),
+            pooling: self.pooling,
+        }
+    }
+
+    fn norm<B: Backend>(&self, device: &B::Device) -> LayerNorm<B> {
+        LayerNormConfig::new(self.d_model).with_epsilon(self.norm_epsilon).init(device)
+    }
+
+    fn init_layer<B: Backend>(
+        &self,
+        init: &mut WeightInit,
+        device: &B::Device,
+    ) -> ClipTextLayer<B> {
+        ClipTextLayer {
+            attention: AttentionConfig::new(self.d_model, self.n_heads, self.attention_dropout)
+                .init(init, device),
+            attention_norm: self.norm(device),
+            feed_forward: FeedForward::init(self.d_model, self.d_ff, 0.0, init, device)
+                .with_activation(self.activation),
+            feed_forward_norm: self.norm(device),
+            dropout: Dropout::new(self.dropout),
+        }
+    }
+
+    /// Number of parameters.
+    pub fn num_params(&self) -> usize {
+        let (d, f) = (self.d_model, self.d_ff);
+        let layer = 4 * (d * d + d) + (d * f + f) + (f * d + d) + 4 * d;
+        (self.vocabulary + self.max_tokens) * d + 2 * d + self.n_layers * layer
+    }
+}
+
+impl<B: Backend> ClipTextLayer<B> {
+    /// Applies the layer.
+    ///
+    /// # Shapes
+    /// - `x`, output: `[batch, tokens, d_model]`
+    /// - `bias`: `[batch, heads or 1, tokens, tokens]`
+    pub fn forward(&self, x: Tensor<B, 3>, bias: &Tensor<B, 4>) -> Tensor<B, 3> {
+        let normed = self.attention_norm.forward(x.clone());
+        let context = self.attention.key_value(normed.clone());
+        let attended = self.attention.forward(normed, &context, Some(bias));
+        let x = x + self.dropout.forward(attended);
+        let normed = self.feed_forward_norm.forward(x.clone());
+        x + self.dropout.forward(self.feed_forward.forward(normed))
+    }
+}
+
+impl<B: Backend> Family<B> for ClipTextEncoder<B> {
+    fn embed(&self, tokens: Tensor<B, 2, Int>, _: &Tensor<B, 2, Bool>) -> Tensor<B, 3> {
+        let [_, length] = tokens.dims();
+        let [max_tokens, _] = self.positions.weight.dims();
+        assert!(length <= max_tokens, "{length} tokens exceed max_tokens = {max_tokens}");
+        let positions = self.positions.weight.val().narrow(0, 0, length).unsqueeze::<3>();
+        self.dropout.forward(self.tokens.forward(tokens) + positions)
+    }
+
+    fn bias(&self, padding: &Tensor<B, 4>) -> Tensor<B, 4> {
+        let [batch, _, _, n] = padding.dims();
+        let causal = causal_bias(n, &padding.device());
+        // Laid out in full, as `laid_out` does and for its reason.
+        (padding.clone() + causal).repeat_dim(1, self.n_heads()).reshape([
+            batch,
+            self.n_heads(),
+            n,
+            n,
+        ])
+    }
+
+    fn layer(&self, at: usize, hidden: Tensor<B, 3>, bias: &Tensor<B, 4>) -> Tensor<B, 3> {
+        self.layers[at].forward(hidden, bias)
+    }
+
+    fn hand_out(&self, _at: usize, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
+        self.final_norm.forward(hidden)
+    }
+
+    fn n_layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    fn n_heads(&self) -> usize {
+        self.layers.first().map_or(1, |layer| layer.attention.n_heads())
+    }
+
+    fn pooling(&self) -> Pooling {
+        self.pooling
+    }
+
+    fn tokens(&self) -> &Embedding<B> {
+        &self.tokens
+    }
+
+    fn freeze_words(self) -> Self {
+        Self { tokens: self.tokens.no_grad(), ..self }
+    }
+
+    fn freeze_layers(self, layers: usize) -> Self {
+        Self {
+            tokens: self.tokens.no_grad(),
+            positions: self.positions.no_grad(),
+            layers: freeze_lowest::<B, _>(self.layers, layers),
+            final_norm: self.final_norm.no_grad(),
+            ..self
+        }
+    }
+}

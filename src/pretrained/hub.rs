@@ -1,0 +1,254 @@
+//! Pretrained models from the Hugging Face Hub, through the cache that its other clients share.
+
+use std::path::{Path, PathBuf};
+
+use hf_hub::{
+    Cache, Repo, RepoType,
+    api::sync::{ApiBuilder, ApiError},
+};
+
+use super::{PretrainedText, weights};
+use crate::error::{Error, Result};
+
+/// How to reach the hub.
+///
+/// # Example
+/// ```
+/// use cart_retrieval::pretrained::HubOptions;
+/// let options = HubOptions::default().with_cache("models").with_offline(true);
+/// # let _ = options;
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct HubOptions {
+    cache: Option<PathBuf>,
+    offline: bool,
+    endpoint: Option<String>,
+}
+
+impl HubOptions {
+    /// Keeps files in another folder than `$HF_HOME/hub` or `~/.cache/huggingface/hub`.
+    pub fn with_cache(self, folder: impl AsRef<Path>) -> Self {
+        Self { cache: Some(folder.as_ref().to_path_buf()), ..self }
+    }
+
+    /// Uses what the cache holds and never the network; also on where `HF_HUB_OFFLINE` is 1.
+    pub fn with_offline(self, offline: bool) -> Self {
+        Self { offline, ..self }
+    }
+
+    /// Asks another server than `$HF_ENDPOINT` or `https://huggingface.co`.
+    pub fn with_endpoint(self, endpoint: impl Into<String>) -> Self {
+        Self { endpoint: Some(endpoint.into()), ..self }
+    }
+
+    fn is_offline(&self) -> bool {
+        let set = std::env::var("HF_HUB_OFFLINE").unwrap_or_default().to_lowercase();
+        self.offline || ["1", "true", "yes", "on"].contains(&set.as_str())
+    }
+
+    fn cache(&self) -> Cache {
+        self.cache.clone().map_or_else(Cache::from_env, Cache::new)
+    }
+}
+
+impl PretrainedText {
+    /// Fetches a model from the hub, or takes it from the cache, and opens it.
+    ///
+    /// `revision` is a branch, a tag or a commit; the files of one call are of one commit. Only
+    /// settings, tokenizer and safetensors weights are fetched.
+    ///
+    /// # Errors
+    /// As [`PretrainedText::open`]; [`Error::Model`] when the hub cannot be reached, does not have
+    /// the model or its files, or, offline, when the cache does not hold it; [`Error::Config`] for a
+    /// name that is no name of a model or a revision.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use cart_retrieval::pretrained::{HubOptions, PretrainedText};
+    /// let repo = "sentence-transformers/all-MiniLM-L6-v2";
+    /// let pretrained = PretrainedText::from_hub(repo, "main", &HubOptions::default())?;
+    /// # Ok::<(), cart_retrieval::Error>(())
+    /// ```
+    pub fn from_hub(repo: &str, revision: &str, options: &HubOptions) -> Result<Self> {
+        check_name("repo", repo, 2)?;
+        check_name("revision", revision, usize::MAX)?;
+        let folder = match options.is_offline() {
+            true => cached(repo, revision, &options.cache())?,
+            false => fetched(repo, revision, options)?,
+        };
+        Self::open(folder)
+    }
+}
+
+/// Refuses names that lead out of the cache.
+fn check_name(what: &str, name: &str, parts: usize) -> Result<()> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let fine = |part: &str| !part.is_empty() && !part.starts_with('.') && part.chars().all(plain);
+    if name.split('/').all(fine) && name.split('/').count() <= parts && !name.contains("..") {
+        return Ok(());
+    }
+    Err(Error::config(
+        what,
+        "a name like sentence-transformers/all-MiniLM-L6-v2, or a revision like main",
+        format!("{name:?}"),
+        "copy it from the model's page; for a folder on disk, call PretrainedText::open",
+    ))
+}
+
+fn repository(repo: &str, revision: &str) -> Repo {
+    Repo::with_revision(repo.to_string(), RepoType::Model, revision.to_string())
+}
+
+/// The folder of a revision in the cache.
+fn cached(repo: &str, revision: &str, cache: &Cache) -> Result<PathBuf> {
+    let reference = repository(repo, revision);
+    let place = cache.path().join(reference.folder_name());
+    let commit = std::fs::read_to_string(place.join("refs").join(revision));
+    let commit = commit.map_or_else(|_| revision.to_string(), |commit| commit.trim().to_string());
+    check_name("commit in the cache", &commit, 1)?;
+    let folder = cache.repo(reference).pointer_path(&commit);
+    if folder.is_dir() {
+        return Ok(folder);
+    }
+    Err(Error::model(
+        format!("{repo}, revision {revision}"),
+        format!("to be in the cache {}, since the network is off", cache.path().display()),
+        "nothing",
+        "fetch it once without the offline mode, copy a filled cache there, or call \
+         PretrainedText::open on a folder with the model",
+    ))
+}
+
+/// The folder of a revision in the cache, after fetching what is not there.
+fn fetched(repo: &str, revision: &str, options: &HubOptions) -> Result<PathBuf> {
+    let subject = format!("{repo}, revision {revision}");
+    let failed = |error: ApiError| {
+        Error::model(
+            &subject,
+            "the Hugging Face Hub to have it and to answer",
+            error.to_string(),
+            "check name and network; without a network, call PretrainedText::open on a folder with \
+             the model, or turn the offline mode on with a filled cache",
+        )
+    };
+    let cache = options.cache();
+    let mut builder =
+        ApiBuilder::from_env().with_cache_dir(cache.path().clone()).with_progress(false);
+    if let Some(endpoint) = &options.endpoint {
+        builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_string());
+    }
+    let api = builder.build().map_err(failed)?;
+    let info = api.repo(repository(repo, revision)).info().map_err(failed)?;
+    check_name("commit of the hub", &info.sha, 1)?;
+    // By its commit, so that all files are of one, even if the branch moves on meanwhile.
+    let files = api.repo(repository(repo, &info.sha));
+    let has = |name: &str| info.siblings.iter().any(|file| file.rfilename == name);
+    for name in ["config.json", "tokenizer.json", "1_Pooling/config.json"] {
+        if has(name) {
+            files.get(name).map_err(failed)?;
+        }
+    }
+    if has(weights::SINGLE) {
+        files.get(weights::SINGLE).map_err(failed)?;
+    } else if has(weights::INDEX) {
+        let index = files.get(weights::INDEX).map_err(failed)?;
+        for name in weights::file_names(&index)? {
+            files.get(&name).map_err(failed)?;
+        }
+    }
+    let reference = cache.repo(repository(repo, revision));
+    reference
+        .create_ref(&info.sha)
+        .map_err(|e| Error::io("write", cache.path().join("refs"), e))?;
+    Ok(reference.pointer_path(&info.sha))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+    /// A cache with the tiny BERT, as the hub's clients lay it out.
+    fn cache() -> tempfile::TempDir {
+        let cache = tempfile::tempdir().unwrap();
+        let model = cache.path().join("models--someone--tiny-bert");
+        let snapshot = model.join("snapshots").join(COMMIT);
+        fs::create_dir_all(&snapshot).unwrap();
+        fs::create_dir_all(model.join("refs")).unwrap();
+        fs::write(model.join("refs/main"), COMMIT).unwrap();
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/text/bert");
+        for name in ["config.json", "tokenizer.json", "model.safetensors"] {
+            fs::copy(fixture.join(name), snapshot.join(name)).unwrap();
+        }
+        cache
+    }
+
+    #[test]
+    fn a_filled_cache_needs_no_network() {
+        let cache = cache();
+        let options = HubOptions::default().with_cache(cache.path()).with_offline(true);
+        for revision in ["main", COMMIT] {
+            let pretrained =
+                PretrainedText::from_hub("someone/tiny-bert", revision, &options).unwrap();
+            let (encoder, ..) =
+                pretrained.load::<burn::backend::Flex>(&Default::default()).unwrap();
+            assert_eq!(encoder.n_layers(), 3);
+        }
+    }
+
+    #[test]
+    fn what_the_cache_does_not_hold_is_named_with_a_remedy() {
+        let cache = cache();
+        let options = HubOptions::default().with_cache(cache.path()).with_offline(true);
+        for (repo, revision) in [("someone/other", "main"), ("someone/tiny-bert", "v2")] {
+            let message =
+                PretrainedText::from_hub(repo, revision, &options).unwrap_err().to_string();
+            assert!(
+                message.contains(repo) && message.contains("PretrainedText::open"),
+                "{message}"
+            );
+        }
+        let snapshot = cache.path().join("models--someone--tiny-bert/snapshots").join(COMMIT);
+        fs::remove_file(snapshot.join("tokenizer.json")).unwrap();
+        let error = PretrainedText::from_hub("someone/tiny-bert", "main", &options).unwrap_err();
+        assert!(error.to_string().contains("tokenizer.json"), "{error}");
+    }
+
+    #[test]
+    fn names_do_not_lead_out_of_the_cache() {
+        let options = HubOptions::default().with_offline(true);
+        for (repo, revision) in [
+            ("../x", "main"),
+            ("a/b/c", "main"),
+            ("/etc", "main"),
+            ("", "main"),
+            ("a/b", "../../x"),
+            ("a/b", ""),
+            ("a b", "main"),
+        ] {
+            let error = PretrainedText::from_hub(repo, revision, &options).unwrap_err();
+            assert!(matches!(error, Error::Config(_)), "{repo} {revision}: {error}");
+        }
+        let cache = cache();
+        let reference = cache.path().join("models--someone--tiny-bert/refs/main");
+        fs::write(reference, "../../elsewhere").unwrap();
+        let options = HubOptions::default().with_cache(cache.path()).with_offline(true);
+        assert!(PretrainedText::from_hub("someone/tiny-bert", "main", &options).is_err());
+    }
+
+    /// A port that nothing listens on.
+    #[test]
+    fn without_a_network_the_error_says_what_to_do() {
+        let cache = cache();
+        let options =
+            HubOptions::default().with_cache(cache.path()).with_endpoint("http://127.0.0.1:1/");
+        let error = PretrainedText::from_hub("someone/tiny-bert", "main", &options).unwrap_err();
+        let message = error.to_string();
+        for part in ["someone/tiny-bert", "PretrainedText::open", "offline"] {
+            assert!(message.contains(part), "{message}");
+        }
+    }
+}

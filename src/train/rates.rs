@@ -1,0 +1,74 @@
+//! Learning rates by depth: lower for a pretrained encoder, and lower still towards its embeddings.
+//!
+//! Source: Howard and Ruder 2018 (arXiv 1801.06146), section 3.2.
+
+/// Learning rates of the layers of a text encoder, relative to that of the other parameters.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EncoderRates {
+    /// Rate of the highest layer.
+    pub encoder_lr: f64,
+    /// Rate of a layer relative to that of the layer above it.
+    pub layer_decay: f64,
+    /// Number of layers.
+    pub layers: usize,
+}
+
+/// Parameters that share a learning rate: number 0 is everything outside of the encoder, number 1
+/// the embeddings, and number i + 2 layer i.
+pub(super) type Group = usize;
+
+impl EncoderRates {
+    /// Relative rates by group; one where all are the same.
+    pub(super) fn factors(&self) -> Vec<f64> {
+        if self.encoder_lr == 1.0 && self.layer_decay == 1.0 {
+            return vec![1.0];
+        }
+        let below_the_top = (0..=self.layers).rev();
+        let encoder = below_the_top.map(|n| self.encoder_lr * self.layer_decay.powi(n as i32));
+        std::iter::once(1.0).chain(encoder).collect()
+    }
+
+    /// The group of a parameter by its path, in which names of enum variants may stand.
+    pub(super) fn group(&self, path: &[String]) -> Group {
+        let Some(encoder) = path.iter().position(|part| part == "encoder") else {
+            return 0;
+        };
+        let inside = &path[encoder + 1..];
+        if inside.iter().any(|part| part == "final_norm") {
+            return self.layers + 1;
+        }
+        // Every layer has its parts under its number: `layers.3`, `norms.3`.
+        let list = inside.iter().position(|part| part == "layers" || part == "norms");
+        let number = list.and_then(|list| inside.get(list + 1)?.parse::<usize>().ok());
+        number.map_or(1, |number| (number + 2).min(self.layers + 1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_fall_from_the_top_to_the_embeddings() {
+        let rates = EncoderRates { encoder_lr: 0.1, layer_decay: 0.5, layers: 3 };
+        let factors = rates.factors();
+        let factor = |path: &str| {
+            factors[rates.group(&path.split('.').map(String::from).collect::<Vec<_>>())]
+        };
+        for (path, expected) in [
+            ("cart.decoder.layers.0.self_attention.query.weight", 1.0),
+            ("cart.encoder.Bert.layers.2.attention.query.weight", 0.1),
+            ("cart.encoder.Scratch.norms.2.gamma", 0.1),
+            ("cart.encoder.T5.final_norm.gamma", 0.1),
+            ("cart.encoder.T5.layers.1.attention_norm.gamma", 0.05),
+            ("encoder.layers.0.feed_forward.inner.bias", 0.025),
+            ("cart.encoder.Bert.norm.beta", 0.0125),
+            ("cart.encoder.Clip.tokens.weight", 0.0125),
+            ("cart.encoder.T5.distances.weight", 0.0125),
+        ] {
+            approx::assert_relative_eq!(factor(path), expected, max_relative = 1e-12);
+        }
+        let same = EncoderRates { encoder_lr: 1.0, layer_decay: 1.0, layers: 3 };
+        assert_eq!(same.factors(), [1.0]);
+    }
+}
