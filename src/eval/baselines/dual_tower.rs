@@ -21,7 +21,7 @@ use crate::{
     error::{Error, Result},
     features::Features,
     nn::{TextEncoder, TextEncoderConfig, WeightInit},
-    train::{CartOptimizer, StopFlag, WarmupCosine, drop_words},
+    train::{CartOptimizer, EncoderRates, StopFlag, WarmupCosine, drop_words},
 };
 
 /// Candidates that compete at a step, unless there are fewer.
@@ -41,12 +41,19 @@ pub struct DualTowerConfig {
     pub batch_size: usize,
     /// Peak learning rate.
     pub learning_rate: f64,
+    /// Factor of the learning rate for the text encoder; a pretrained one wants less than 1.
+    #[serde(default = "one")]
+    pub encoder_lr: f64,
     /// Weight decay of matrices.
     pub weight_decay: f64,
     /// Share of a caption's tokens that are left out, anew at every step.
     pub word_dropout: f64,
     /// Seed of weights, order and dropout.
     pub seed: u64,
+}
+
+fn one() -> f64 {
+    1.0
 }
 
 impl DualTowerConfig {
@@ -58,6 +65,7 @@ impl DualTowerConfig {
             epochs: 30,
             batch_size: 64,
             learning_rate: 1e-3,
+            encoder_lr: one(),
             weight_decay: 0.01,
             word_dropout: 0.0,
             seed: 0,
@@ -95,6 +103,8 @@ pub struct DualTower<B: Backend> {
     tokenizer: TextTokenizer,
     /// `[projection, n]`
     candidates: Tensor<B, 2>,
+    /// Mean of the training candidates' features.
+    mean: Vec<f32>,
     device: B::Device,
 }
 
@@ -116,6 +126,23 @@ impl DualTowerConfig {
         device: &B::Device,
     ) -> Result<DualTower<B::InnerBackend>> {
         self.encoder.validate()?;
+        let encoder: TextEncoder<B> = self.encoder.init(&mut WeightInit::new(self.seed), device);
+        self.fit_around(encoder, tokenizer, train, items, stop, device)
+    }
+
+    /// The same around a text encoder with weights, a pretrained one as a rule.
+    ///
+    /// # Errors
+    /// As [`DualTowerConfig::fit`].
+    pub fn fit_around<B: AutodiffBackend>(
+        &self,
+        encoder: TextEncoder<B>,
+        tokenizer: &TextTokenizer,
+        train: &[ItemCaption],
+        items: &Features,
+        stop: &StopFlag,
+        device: &B::Device,
+    ) -> Result<DualTower<B::InnerBackend>> {
         if self.epochs == 0 || self.batch_size == 0 || self.projection == 0 {
             return Err(Error::config(
                 "dual tower",
@@ -137,11 +164,14 @@ impl DualTowerConfig {
             .iter()
             .map(|caption| tokenizer.encode(&caption.text))
             .collect::<Result<Vec<_>>>()?;
-        let features = centred_units(items);
-        let mut init = WeightInit::new(self.seed);
+        let mean = mean(items);
+        let features = centred_units(items, &mean);
+        let mut init = WeightInit::new(self.seed.wrapping_add(1));
+        let d_query = encoder.d_model();
+        let layers = encoder.n_layers();
         let mut network = DualTowerNetwork::<B> {
-            encoder: self.encoder.init(&mut init, device),
-            query: init.linear(self.encoder.d_model(), self.projection, device),
+            encoder,
+            query: init.linear(d_query, self.projection, device),
             item: init.linear(items.dim(), self.projection, device),
             log_scale: Param::from_tensor(Tensor::from_floats([(1.0f32 / 0.07).ln()], device)),
         };
@@ -149,7 +179,12 @@ impl DualTowerConfig {
         let steps_per_epoch = train.len().div_ceil(self.batch_size);
         let steps = self.epochs * steps_per_epoch;
         let mut schedule = WarmupCosine::new(self.learning_rate, steps.div_ceil(20), steps, 0.02);
-        let mut optimizer = CartOptimizer::<DualTowerNetwork<B>, B>::new(self.weight_decay, 1.0);
+        let mut optimizer = CartOptimizer::<DualTowerNetwork<B>, B>::new(self.weight_decay, 1.0)
+            .with_encoder_rates(EncoderRates {
+                encoder_lr: self.encoder_lr,
+                layer_decay: 1.0,
+                layers,
+            });
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         let mut order: Vec<usize> = (0..train.len()).collect();
         for _ in 0..self.epochs {
@@ -189,21 +224,43 @@ impl DualTowerConfig {
                 network = optimizer.step(rate, network, grads);
             }
         }
-        let network = network.valid();
-        let all: Vec<u32> = (0..items.len() as u32).collect();
-        let vectors = all
-            .chunks(COMPETITORS)
-            .map(|chunk| {
-                let rows = select_rows::<B::InnerBackend>(&features, items.dim(), chunk, device);
-                network.items(rows)
-            })
-            .collect();
-        let candidates = Tensor::cat(vectors, 0).transpose();
-        Ok(DualTower { network, tokenizer: tokenizer.clone(), candidates, device: device.clone() })
+        let tower = DualTower {
+            network: network.valid(),
+            tokenizer: tokenizer.clone(),
+            candidates: Tensor::zeros([self.projection, 1], device),
+            mean,
+            device: device.clone(),
+        };
+        tower.over(items)
     }
 }
 
 impl<B: Backend> DualTower<B> {
+    /// Searches other candidates from now on, by features of the same encoder.
+    ///
+    /// # Errors
+    /// [`Error::Features`] for features of another width.
+    pub fn over(self, items: &Features) -> Result<Self> {
+        if items.dim() != self.mean.len() {
+            return Err(Error::features(
+                "candidates",
+                format!("{} numbers an item", self.mean.len()),
+                items.dim().to_string(),
+                "use features of the encoder that the tower was trained on",
+            ));
+        }
+        let features = centred_units(items, &self.mean);
+        let all: Vec<u32> = (0..items.len() as u32).collect();
+        let vectors = all
+            .chunks(COMPETITORS)
+            .map(|chunk| {
+                let rows = select_rows::<B>(&features, items.dim(), chunk, &self.device);
+                self.network.items(rows)
+            })
+            .collect();
+        Ok(Self { candidates: Tensor::cat(vectors, 0).transpose(), ..self })
+    }
+
     /// The `k` nearest candidates of each query, by cosine.
     ///
     /// # Errors
@@ -229,18 +286,22 @@ impl<B: Backend> DualTower<B> {
     }
 }
 
-/// Features less their mean, each row of unit length.
-fn centred_units(items: &Features) -> Vec<f32> {
-    let dim = items.dim();
-    let mut mean = vec![0.0f64; dim];
-    for row in items.as_slice().chunks_exact(dim) {
+/// Mean of all features.
+fn mean(items: &Features) -> Vec<f32> {
+    let mut mean = vec![0.0f64; items.dim()];
+    for row in items.as_slice().chunks_exact(items.dim()) {
         for (sum, &value) in mean.iter_mut().zip(row) {
             *sum += f64::from(value) / items.len() as f64;
         }
     }
+    mean.into_iter().map(|value| value as f32).collect()
+}
+
+/// Features less a mean, each row of unit length.
+fn centred_units(items: &Features, mean: &[f32]) -> Vec<f32> {
     let mut out = Vec::with_capacity(items.as_slice().len());
-    for row in items.as_slice().chunks_exact(dim) {
-        let centred = row.iter().zip(&mean).map(|(value, mean)| value - *mean as f32);
+    for row in items.as_slice().chunks_exact(items.dim()) {
+        let centred = row.iter().zip(mean).map(|(value, mean)| value - mean);
         let norm = centred.clone().map(|value| value * value).sum::<f32>().sqrt().max(1e-12);
         out.extend(centred.map(|value| value / norm));
     }

@@ -1,10 +1,13 @@
 //! Trains and measures an index, seed by seed, beside honest baselines on the same text.
 
+mod baselines;
+#[path = "../common/mod.rs"]
 mod common;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Instant};
 
 use anyhow::{Result, ensure};
+use baselines::{Baselines, Row, System};
 use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
     data::{DataFolder, audit},
@@ -13,6 +16,7 @@ use cart_retrieval::{
         write_json,
     },
     prelude::*,
+    train::StopFlag,
 };
 use clap::Parser;
 use common::{
@@ -36,6 +40,12 @@ struct Args {
     /// Seeds, with commas between.
     #[arg(long, value_delimiter = ',', default_values_t = [1u64])]
     seeds: Vec<u64>,
+    /// What to measure, with commas between.
+    #[arg(long, value_delimiter = ',', default_values_t = [Row::Cart], value_enum)]
+    rows: Vec<Row>,
+    /// Passes of the dual tower.
+    #[arg(long, default_value_t = 4)]
+    tower_epochs: usize,
     /// Measures on the recipe's tuning captions in place of the test's.
     #[arg(long)]
     tuning: bool,
@@ -90,14 +100,75 @@ fn study<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
         if task.seen { "seen" } else { "unseen" }
     );
     let text = Text::<B>::new(&recipe, args.encoder.as_deref(), &task.train, device)?;
-    let judge = Judge::new(&task);
-    let mut records = Vec::new();
+    let mut report = Report { args, recipe: &recipe, task: &task, records: Vec::new() };
+    baselines::<B>(args, &recipe, &data, &task, &text, device, &stop, &mut report)?;
+    if args.rows.contains(&Row::Cart) {
+        cart::<B>(args, &recipe, &task, &text, device, &stop, &mut report)?;
+    }
+    println!("\n{}", markdown_table(&report.records));
+    if let Some(path) = &args.json {
+        write_json(path, &report.records)?;
+    }
+    Ok(())
+}
+
+/// The baselines of the first seed.
+#[allow(clippy::too_many_arguments)]
+fn baselines<B: LocalBackend>(
+    args: &Args,
+    recipe: &Recipe,
+    data: &DataFolder,
+    task: &Task,
+    text: &Text<B>,
+    device: &B::Device,
+    stop: &StopFlag,
+    report: &mut Report<'_>,
+) -> Result<()> {
+    if args.rows == [Row::Cart] {
+        return Ok(());
+    }
+    let recipe = &recipe.clone().with_seed(args.seeds[0]);
+    let tuning = Task::new(recipe, data, Part::Tuning)?;
+    let all = Baselines {
+        recipe,
+        text,
+        test: task,
+        tuning: &tuning,
+        epochs: args.tower_epochs,
+        device,
+        stop: stop.clone(),
+    };
+    let mut systems: Vec<System> = Vec::new();
+    for &row in &args.rows {
+        if let Some(system) = all.system(row)? {
+            report.add::<B>(&system.name, &system.test, recipe.seed, system.seconds, device)?;
+            systems.push(system);
+        }
+    }
+    if args.rows.contains(&Row::Fusion) && systems.len() > 1 {
+        let fused = all.fusion(&systems)?;
+        report.add::<B>(&fused.name, &fused.test, recipe.seed, fused.seconds, device)?;
+    }
+    Ok(())
+}
+
+/// The recipe's index, seed by seed.
+fn cart<B: LocalBackend>(
+    args: &Args,
+    recipe: &Recipe,
+    task: &Task,
+    text: &Text<B>,
+    device: &B::Device,
+    stop: &StopFlag,
+    report: &mut Report<'_>,
+) -> Result<()> {
+    let judge = Judge::new(task);
     for &seed in &args.seeds {
         let recipe = recipe.clone().with_seed(seed);
         let done = Run {
             recipe: &recipe,
-            task: &task,
-            text: &text,
+            task,
+            text,
             ignore_health: args.ignore_health,
             folder: None,
             resume: false,
@@ -125,29 +196,51 @@ fn study<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
                 0.0 => args.method.clone(),
                 weight => format!("{}, rerank {weight}", args.method),
             };
-            let scores =
-                evaluate(&rankings, &judge.relevant, task.candidates.len(), TruncatedTies::Listed)?;
-            let metrics = scores.metrics();
+            report.add::<B>(&method, &rankings, seed, done.total, device)?;
             let found = judge.in_beam(&rankings);
-            println!(
-                "seed {seed}, {method}: {metrics}; in the beam {found:.1} %; {rate:.0} queries/s"
-            );
-            let intervals = bootstrap(&scores, &BootstrapConfig::default())?;
-            records.push(
-                EvalRecord::new(&recipe.dataset, &recipe.protocol, &method, &metrics)
-                    .with_intervals(&intervals)
-                    .with_seed(seed)
-                    .with_seconds(done.total)
-                    .with_hardware(common::hardware::<B>(device))
-                    .with_command(common::command()),
-            );
+            println!("in the beam {found:.1} %; {rate:.0} queries/s");
         }
     }
-    println!("\n{}", markdown_table(&records));
-    if let Some(path) = &args.json {
-        write_json(path, &records)?;
-    }
     Ok(())
+}
+
+/// Measured rows.
+struct Report<'a> {
+    args: &'a Args,
+    recipe: &'a Recipe,
+    task: &'a Task,
+    records: Vec<EvalRecord>,
+}
+
+impl Report<'_> {
+    fn add<B: LocalBackend>(
+        &mut self,
+        method: &str,
+        rankings: &[Ranking],
+        seed: u64,
+        seconds: f64,
+        device: &B::Device,
+    ) -> Result<()> {
+        let judge = Judge::new(self.task);
+        let candidates = self.task.candidates.len();
+        let scores = evaluate(rankings, &judge.relevant, candidates, TruncatedTies::Listed)?;
+        let metrics = scores.metrics();
+        println!("seed {seed}, {method}: {metrics}");
+        let intervals = bootstrap(&scores, &BootstrapConfig::default())?;
+        let protocol = match self.args.tuning {
+            true => format!("{} (tuning captions)", self.recipe.protocol),
+            false => self.recipe.protocol.clone(),
+        };
+        self.records.push(
+            EvalRecord::new(&self.recipe.dataset, &protocol, method, &metrics)
+                .with_intervals(&intervals)
+                .with_seed(seed)
+                .with_seconds(seconds)
+                .with_hardware(common::hardware::<B>(device))
+                .with_command(common::command()),
+        );
+        Ok(())
+    }
 }
 
 /// The queries and what answers them.
