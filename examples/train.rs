@@ -44,6 +44,9 @@ struct Args {
     /// Another fusion than the recipe's (an ablation).
     #[arg(long)]
     fusion: Option<Fusion>,
+    /// A pretrained text encoder in place of the recipe's: a folder in the layout of Hugging Face.
+    #[arg(long)]
+    encoder: Option<PathBuf>,
     /// Residual K-Means in place of the recipe's fine quantizer (an ablation).
     #[arg(long)]
     rq_kmeans: bool,
@@ -100,6 +103,9 @@ fn train<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     if let Some(seed) = args.seed {
         recipe = recipe.with_seed(seed);
     }
+    if let Some(folder) = &args.encoder {
+        recipe = recipe.with_encoder(folder);
+    }
     if args.rq_kmeans {
         recipe = recipe.with_rq_kmeans();
     }
@@ -109,6 +115,7 @@ fn train<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     Retriever::<B>::check_folder(&args.out)?;
     println!("{}, seed {}", B::describe(device), recipe.seed);
 
+    let pretrained = recipe.pretrained()?;
     let data = DataFolder::open(&args.data)?;
     let (train, valid) = recipe.captions(&data)?;
     println!("{} candidates, {} training captions", data.items.len(), train.len());
@@ -127,8 +134,19 @@ fn train<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
         result => result?,
     }
 
-    let tokenizer = recipe.tokenizer(&train)?;
-    let config = recipe.model(&tokenizer, &index);
+    let (tokenizer, encoder) = match &pretrained {
+        Some(text) => {
+            let (encoder, tokenizer, report) = text.load::<Autodiff<B>>(device)?;
+            println!("{} encoder, {report}", encoder.family());
+            (tokenizer, Some(encoder))
+        }
+        None => (recipe.tokenizer(&train)?, None),
+    };
+    let config = recipe.model(&tokenizer, &index, pretrained.as_ref());
+    let network = match encoder {
+        Some(encoder) => config.init_around(encoder, device)?,
+        None => config.init::<Autodiff<B>>(device)?,
+    };
     println!("{}", config.num_params());
     let pairs = TrainingData::new(&tokenizer, &train, &valid, &index)?;
     let run = args.run.clone().unwrap_or_else(|| {
@@ -147,7 +165,7 @@ fn train<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
         .with_stop(stop)
         .with_dashboard(args.dashboard)
         .with_listener(move |event: TrainEvent| listener(event))
-        .fit_devices(config.init::<Autodiff<B>>(device)?, &pairs, &devices)?;
+        .fit_devices(network, &pairs, &devices)?;
     if trained.reason == StopReason::Interrupted {
         bail!("stopped; the checkpoint is in {}: add --resume to go on", run.display());
     }
