@@ -12,7 +12,7 @@ use cart_retrieval::{
     data::QueryBatch,
     decode::{BeamConfig, beam_search},
     identifier::{Codes, Vocabulary},
-    model::{CartConfig, Scope},
+    model::CartConfig,
     quantizer::{KMeansConfig, Quantizer, RqKMeans},
     trie::Trie,
 };
@@ -96,7 +96,7 @@ fn decoding(c: &mut Criterion) {
         for batch in [1, 32] {
             let rows = vec![(4..20).collect::<Vec<u32>>(); batch];
             let queries = QueryBatch::new(&rows, 0, &device).expect("rows of tokens");
-            let config = BeamConfig { width: 20, scope: Scope::Legal };
+            let config = BeamConfig { width: 20, ..BeamConfig::default() };
             group.throughput(Throughput::Elements(batch as u64));
             group.bench_function(format!("{n} candidates, batch {batch}, beam 20"), |b| {
                 b.iter(|| {

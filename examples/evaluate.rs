@@ -129,6 +129,10 @@ fn measure<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
         add("BM25 over training text", rankings, TruncatedTies::Listed, seconds)?;
     }
     if let Some(epochs) = args.dual_tower {
+        ensure!(
+            recipe.text.is_none(),
+            "the dual tower trains an encoder from scratch: give it a recipe without [text]"
+        );
         let tokenizer = recipe.tokenizer(&train)?;
         let training = &recipe.training;
         let encoder = CartConfig::new(tokenizer.vocabulary(), one_level()?)

@@ -6,16 +6,19 @@ mod common;
 
 use std::{path::PathBuf, time::Instant};
 
-use anyhow::{Result, bail};
-use burn::backend::Autodiff;
+use anyhow::Result;
 use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
     data::{DataFolder, audit},
-    prelude::*,
-    train::{StopReason, TrainEvent},
+    nn::FusionMode,
+    retrieve::Retriever,
 };
 use clap::{Parser, ValueEnum};
-use common::{backend::Hardware, progress, recipe::Recipe};
+use common::{
+    backend::Hardware,
+    pipeline::{Run, Task, Text},
+    recipe::{Part, Recipe},
+};
 
 /// Trains a generative index over a folder of candidates and captions.
 #[derive(Parser)]
@@ -44,6 +47,9 @@ struct Args {
     /// Another fusion than the recipe's (an ablation).
     #[arg(long)]
     fusion: Option<Fusion>,
+    /// A pretrained text encoder in place of the recipe's: a folder in the layout of Hugging Face.
+    #[arg(long)]
+    encoder: Option<PathBuf>,
     /// Residual K-Means in place of the recipe's fine quantizer (an ablation).
     #[arg(long)]
     rq_kmeans: bool,
@@ -100,6 +106,9 @@ fn train<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     if let Some(seed) = args.seed {
         recipe = recipe.with_seed(seed);
     }
+    if let Some(folder) = &args.encoder {
+        recipe = recipe.with_encoder(folder);
+    }
     if args.rq_kmeans {
         recipe = recipe.with_rq_kmeans();
     }
@@ -110,27 +119,11 @@ fn train<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     println!("{}, seed {}", B::describe(device), recipe.seed);
 
     let data = DataFolder::open(&args.data)?;
-    let (train, valid) = recipe.captions(&data)?;
-    println!("{} candidates, {} training captions", data.items.len(), train.len());
+    let task = Task::new(&recipe, &data, Part::Test)?;
+    println!("{} candidates, {} training captions", task.items.len(), task.train.len());
     println!("{}", data.items.check()?);
-    println!("{}", audit(&train, &data.select(&recipe.queries)?));
-
-    let quantizer = recipe.quantizer().fit_with_progress::<Autodiff<B>>(
-        &data.items,
-        device,
-        &mut progress::quantizer(stop.clone()),
-    )?;
-    let index = quantizer.assign(&data.items)?;
-    println!("{}", index.health());
-    match index.ensure_healthy(&recipe.health) {
-        Err(error) if args.ignore_health => eprintln!("going on all the same: {error}"),
-        result => result?,
-    }
-
-    let tokenizer = recipe.tokenizer(&train)?;
-    let config = recipe.model(&tokenizer, &index);
-    println!("{}", config.num_params());
-    let pairs = TrainingData::new(&tokenizer, &train, &valid, &index)?;
+    println!("{}", audit(&task.train, &task.queries));
+    let text = Text::<B>::new(&recipe, &task.train, device)?;
     let run = args.run.clone().unwrap_or_else(|| {
         let mut name = args.out.clone().into_os_string();
         name.push("-training");
@@ -140,24 +133,23 @@ fn train<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     if devices.len() > 1 {
         println!("{} devices", devices.len());
     }
-    let (listener, _) = progress::training();
-    let trained = Trainer::new(recipe.training())
-        .with_folder(&run)
-        .with_resume(args.resume)
-        .with_stop(stop)
-        .with_dashboard(args.dashboard)
-        .with_listener(move |event: TrainEvent| listener(event))
-        .fit_devices(config.init::<Autodiff<B>>(device)?, &pairs, &devices)?;
-    if trained.reason == StopReason::Interrupted {
-        bail!("stopped; the checkpoint is in {}: add --resume to go on", run.display());
+    let done = Run {
+        recipe: &recipe,
+        task: &task,
+        text: &text,
+        ignore_health: args.ignore_health,
+        folder: Some(&run),
+        resume: args.resume,
+        dashboard: args.dashboard,
+        devices,
+        stop,
     }
-    Retriever::new(trained.model, config, tokenizer, quantizer, index, device.clone())?
-        .with_beam(recipe.beam)
-        .save(&args.out)?;
+    .run()?;
+    done.retriever.save(&args.out)?;
     println!(
         "index in {}; trained for {:.0} s, {:.0} s in all",
         args.out.display(),
-        trained.seconds,
+        done.seconds,
         started.elapsed().as_secs_f64()
     );
     Ok(())

@@ -92,20 +92,12 @@ pub struct Text<B: LocalBackend> {
 }
 
 impl<B: LocalBackend> Text<B> {
-    pub fn new(
-        recipe: &Recipe,
-        folder: Option<&Path>,
-        train: &[ItemCaption],
-        device: &B::Device,
-    ) -> Result<Self> {
-        let Some(folder) = folder.or(recipe.model.pretrained.as_deref()) else {
+    pub fn new(recipe: &Recipe, train: &[ItemCaption], device: &B::Device) -> Result<Self> {
+        let Some(pretrained) = recipe.pretrained()? else {
             return Ok(Self { tokenizer: recipe.tokenizer(train)?, pretrained: None });
         };
-        let pretrained = PretrainedText::open(folder)?
-            .with_max_tokens(recipe.model.max_tokens)?
-            .with_dropout(recipe.model.dropout);
         let (encoder, tokenizer, report) = pretrained.load::<B>(device)?;
-        println!("{}: {report}", folder.display());
+        println!("{} encoder, {report}", encoder.family());
         Ok(Self { tokenizer, pretrained: Some((pretrained, encoder)) })
     }
 
@@ -186,10 +178,8 @@ impl<B: LocalBackend> Run<'_, B> {
         if recipe.alignment.is_some() {
             index = index.with_vectors(rows.clone())?;
         }
-        let mut config = match &text.pretrained {
-            Some((pretrained, _)) => recipe.around(pretrained.config().clone(), &index),
-            None => recipe.model(&text.tokenizer, &index),
-        };
+        let pretrained = text.pretrained.as_ref().map(|(pretrained, _)| pretrained);
+        let mut config = recipe.model(&text.tokenizer, &index, pretrained);
         if let Some(alignment) = &recipe.alignment {
             let dim = rows.dim();
             let AlignmentRecipe { scale, guided } = alignment.clone();
@@ -200,8 +190,8 @@ impl<B: LocalBackend> Run<'_, B> {
         if let Some(fitted) = fitted.as_ref().filter(|_| recipe.alignment.is_some()) {
             pairs = pairs.with_held_out(fitted.held_out.clone())?;
         }
-        let network = match &text.pretrained {
-            Some((pretrained, _)) => {
+        let network = match pretrained {
+            Some(pretrained) => {
                 let (encoder, ..) = pretrained.load::<Autodiff<B>>(device)?;
                 config.init_around(encoder, device)?
             }

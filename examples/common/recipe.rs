@@ -6,8 +6,8 @@ use anyhow::{Context, Result, bail, ensure};
 use cart_retrieval::{
     align::CandidateSpaceConfig,
     data::DataFolder,
-    nn::TextEncoderConfig,
     prelude::*,
+    pretrained::PretrainedText,
     quantizer::{HealthThresholds, RqKMeansConfig},
 };
 use serde::{Deserialize, Serialize};
@@ -34,9 +34,11 @@ pub struct Recipe {
     /// What to train on and ask while settings are chosen.
     #[serde(default)]
     pub tuning: Option<TuningRecipe>,
-    /// The text tokenizer, trained on the training captions.
+    /// The text tokenizer, trained on the training captions; not used with a pretrained encoder.
     #[serde(default)]
     pub tokenizer: TokenizerConfig,
+    /// A pretrained text encoder, with its tokenizer; without it, one is trained from scratch.
+    pub text: Option<TextRecipe>,
     /// The network.
     pub model: ModelRecipe,
     /// The space of the text encoder, in which candidates get identifiers; without it they get them
@@ -101,17 +103,26 @@ impl Default for AlignmentRecipe {
     }
 }
 
-/// Sizes of the network.
+/// A pretrained text encoder.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextRecipe {
+    /// Its folder, with config.json, tokenizer.json and safetensors weights.
+    pub pretrained: PathBuf,
+    /// Another dropout than the model's own while training.
+    pub dropout: Option<f64>,
+}
+
+/// Sizes of the network; with a pretrained text encoder, of the decoder.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelRecipe {
-    /// Folder of a pretrained text encoder, whose sizes then hold.
-    #[serde(default)]
-    pub pretrained: Option<PathBuf>,
     pub max_tokens: usize,
     pub d_model: usize,
     pub d_ff: usize,
     pub n_heads: usize,
+    /// Left out with a pretrained text encoder, which has its own number.
+    #[serde(default)]
     pub encoder_layers: usize,
     pub decoder_layers: usize,
     #[serde(default)]
@@ -142,7 +153,37 @@ impl Recipe {
              only what the loss trained",
             path.display()
         );
+        ensure!(
+            (recipe.model.encoder_layers == 0) == recipe.text.is_some(),
+            "the recipe {}: [model] needs encoder_layers for an encoder from scratch, and must leave \
+             it out beside [text], whose encoder has its own number",
+            path.display()
+        );
         Ok(recipe)
+    }
+
+    /// Takes a pretrained text encoder in place of the recipe's.
+    pub fn with_encoder(mut self, folder: &Path) -> Self {
+        let dropout = self.text.and_then(|text| text.dropout);
+        self.text = Some(TextRecipe { pretrained: folder.to_path_buf(), dropout });
+        self.model.encoder_layers = 0;
+        self
+    }
+
+    /// Opens the pretrained text encoder, if the recipe has one.
+    pub fn pretrained(&self) -> Result<Option<PretrainedText>> {
+        let Some(text) = &self.text else {
+            return Ok(None);
+        };
+        let open = || -> cart_retrieval::Result<PretrainedText> {
+            let pretrained =
+                PretrainedText::open(&text.pretrained)?.with_max_tokens(self.model.max_tokens)?;
+            Ok(match text.dropout {
+                Some(dropout) => pretrained.with_dropout(dropout),
+                None => pretrained,
+            })
+        };
+        Ok(Some(open().context("the recipe's [text]")?))
     }
 
     /// Sets the seed of all parts.
@@ -168,25 +209,23 @@ impl Recipe {
         TrainConfig { seed: self.seed, ..self.training.clone() }
     }
 
-    /// The network's settings for a tokenizer and identifiers.
-    pub fn model(&self, tokenizer: &TextTokenizer, index: &CandidateIndex) -> CartConfig {
+    /// The network's settings for a tokenizer, identifiers and a pretrained text encoder, if any.
+    pub fn model(
+        &self,
+        tokenizer: &TextTokenizer,
+        index: &CandidateIndex,
+        pretrained: Option<&PretrainedText>,
+    ) -> CartConfig {
         let model = &self.model;
-        CartConfig::new(tokenizer.vocabulary(), index.vocabulary().clone())
+        let vocabulary = index.vocabulary().clone();
+        let config = match pretrained {
+            Some(text) => CartConfig::for_encoder(text.config().clone(), vocabulary)
+                .with_decoder_layers(model.decoder_layers),
+            None => CartConfig::new(tokenizer.vocabulary(), vocabulary)
+                .with_layers(model.encoder_layers, model.decoder_layers),
+        };
+        config
             .with_width(model.d_model, model.d_ff, model.n_heads)
-            .with_layers(model.encoder_layers, model.decoder_layers)
-            .with_max_tokens(model.max_tokens)
-            .with_fusion(model.fusion)
-            .with_dropout(model.dropout)
-            .with_seed(self.seed)
-    }
-
-    /// The network's settings around a pretrained text encoder.
-    pub fn around(&self, encoder: TextEncoderConfig, index: &CandidateIndex) -> CartConfig {
-        let model = &self.model;
-        let layers = encoder.n_layers();
-        CartConfig::for_encoder(encoder, index.vocabulary().clone())
-            .with_width(model.d_model, model.d_ff, model.n_heads)
-            .with_layers(layers, model.decoder_layers)
             .with_max_tokens(model.max_tokens)
             .with_fusion(model.fusion)
             .with_dropout(model.dropout)

@@ -7,7 +7,6 @@ use burn::tensor::backend::Backend;
 use cart_retrieval::{
     data::QueryBatch,
     decode::{BeamConfig, beam_search},
-    model::Scope,
 };
 use clap::Args;
 use rand::SeedableRng;
@@ -43,7 +42,7 @@ pub fn queries<B: Backend>(
     let (candidates, config) = network.config(common.seed)?;
     let identifiers_seconds = started.elapsed().as_secs_f64();
     let cart = config.init::<B>(device)?;
-    let beam = BeamConfig { width: args.beam, scope: Scope::Legal };
+    let beam = BeamConfig { width: args.beam, ..BeamConfig::default() };
     let mut rng = ChaCha8Rng::seed_from_u64(common.seed);
     let shortest = network.shortest.unwrap_or(network.tokens);
     let mut found = 0;

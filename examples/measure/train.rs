@@ -148,7 +148,7 @@ impl TrainStepArgs {
                 scope: if self.all_tokens { Scope::All } else { Scope::Legal },
                 r_drop: self.r_drop,
                 label_smoothing: self.label_smoothing,
-                level_weights: Vec::new(),
+                ..LossConfig::default()
             },
             ..TrainConfig::default()
         }

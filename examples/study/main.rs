@@ -84,7 +84,10 @@ impl BackendTask for Main {
 }
 
 fn study<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
-    let recipe = Recipe::read_with(&args.recipe, &args.settings)?;
+    let mut recipe = Recipe::read_with(&args.recipe, &args.settings)?;
+    if let Some(folder) = &args.encoder {
+        recipe = recipe.with_encoder(folder);
+    }
     let part = if args.tuning { Part::Tuning } else { Part::Test };
     let stop = common::stop_on_ctrl_c()?;
     let data = DataFolder::open(&args.data)?;
@@ -99,7 +102,7 @@ fn study<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
         task.candidates.len(),
         if task.seen { "seen" } else { "unseen" }
     );
-    let text = Text::<B>::new(&recipe, args.encoder.as_deref(), &task.train, device)?;
+    let text = Text::<B>::new(&recipe, &task.train, device)?;
     let mut report = Report { args, recipe: &recipe, task: &task, records: Vec::new() };
     baselines::<B>(args, &recipe, &data, &task, &text, device, &stop, &mut report)?;
     if args.rows.contains(&Row::Cart) {

@@ -1,5 +1,7 @@
 //! What a search searches: the trie, and where its candidates lie.
 
+use std::sync::Arc;
+
 use burn::tensor::backend::Backend;
 
 use crate::{
@@ -21,6 +23,12 @@ pub struct SearchSpace<'a> {
 impl<'a> From<&'a Trie> for SearchSpace<'a> {
     fn from(trie: &'a Trie) -> Self {
         Self { trie, geometry: None }
+    }
+}
+
+impl<'a> From<&'a Arc<Trie>> for SearchSpace<'a> {
+    fn from(trie: &'a Arc<Trie>) -> Self {
+        Self::from(&**trie)
     }
 }
 

@@ -48,20 +48,28 @@ impl<B: Backend> Cart<B> {
         let levels: Vec<usize> = (0..count("decoder.heads", "weight"))
             .map(|level| size(&format!("decoder.heads.{level}.weight"), 1))
             .collect();
-        let family = match self.encoder.family() {
-            "scratch" => String::new(),
-            family => format!("{family} encoder, "),
-        };
-        format!(
-            "{family}{} text tokens, at most {} in a query, width {}, inner width {}, {} heads, {} encoder \
-             and {} decoder layers, fusion {fusion}, identifier levels {levels:?}",
-            size("encoder.tokens.weight", 0),
-            size("encoder.positions.weight", 0),
+        let layers = count("decoder.layers", "self_attention.query.weight");
+        let text_tokens = size("encoder.tokens.weight", 0);
+        let (width, inner) = (
             size("encoder.tokens.weight", 1),
             size("encoder.layers.0.feed_forward.inner.weight", 1),
-            self.encoder.n_heads(),
-            count("encoder.layers", "attention.query.weight"),
-            count("decoder.layers", "self_attention.query.weight"),
-        )
+        );
+        let encoder_layers = count("encoder.layers", "attention.query.weight");
+        let heads = self.encoder.n_heads();
+        match self.encoder.family() {
+            "scratch" => format!(
+                "{text_tokens} text tokens, at most {} in a query, width {width}, inner width \
+                 {inner}, {heads} heads, {encoder_layers} encoder and {layers} decoder layers, \
+                 fusion {fusion}, identifier levels {levels:?}",
+                size("encoder.positions.weight", 0),
+            ),
+            family => format!(
+                "{family} encoder of {text_tokens} text tokens, width {width}, inner width {inner}, \
+                 {heads} heads, {encoder_layers} layers; decoder of width {}, inner width {}, \
+                 {layers} layers, fusion {fusion}, identifier levels {levels:?}",
+                size("decoder.positions", 1),
+                size("decoder.layers.0.feed_forward.inner.weight", 1),
+            ),
+        }
     }
 }

@@ -22,8 +22,9 @@ use cart_retrieval::{
     identifier::{Codes, Vocabulary, assign_unique},
     model::Cart,
     nn::{
-        Attention, AttentionConfig, Dropout, EncoderOutput, FusionConfig, Pooling,
-        ScratchEncoderConfig, SelfCache, TextEncoder, WeightInit, causal_bias, gelu, padding_bias,
+        Activation, Attention, AttentionConfig, BertConfig, ClipTextConfig, Dropout, EncoderOutput,
+        FusionConfig, Pooling, ScratchEncoderConfig, SelfCache, T5Config, TextEncoder,
+        TextEncoderConfig, WeightInit, causal_bias, gelu, padding_bias,
     },
     prelude::*,
     quantizer::{Codebooks, DeviceSearch, KMeansConfig, RqVaeConfig, RqVaeEvent},
@@ -190,6 +191,66 @@ pub fn text_encoder<B: AutodiffBackend>(device: &B::Device) -> Outcome {
     out.tensor("pooled", encoded.mean_pooled());
     let losses = encoded.layers.into_iter().map(weighed);
     out.gradients(&encoder, losses.reduce(|a, b| a + b).unwrap());
+    out
+}
+
+/// Encoders of the families of pretrained models, with weights from a seed.
+pub fn encoders_of_other_families<B: AutodiffBackend>(device: &B::Device) -> Outcome {
+    let bert = BertConfig {
+        vocabulary: 50,
+        positions: 10,
+        first_position: 2,
+        token_types: 1,
+        d_model: 24,
+        d_ff: 40,
+        n_heads: 4,
+        n_layers: 2,
+        activation: Activation::Gelu,
+        norm_epsilon: 1e-12,
+        dropout: 0.0,
+        attention_dropout: 0.0,
+        pooling: Pooling::First,
+    };
+    let t5 = T5Config {
+        vocabulary: 50,
+        max_tokens: 8,
+        d_model: 24,
+        d_kv: 10,
+        d_ff: 40,
+        n_heads: 4,
+        n_layers: 2,
+        buckets: 8,
+        max_distance: 6,
+        activation: Activation::GeluTanh,
+        gated: true,
+        norm_epsilon: 1e-6,
+        dropout: 0.0,
+        pooling: Pooling::Mean,
+    };
+    let clip = ClipTextConfig {
+        vocabulary: 50,
+        max_tokens: 8,
+        d_model: 24,
+        d_ff: 40,
+        n_heads: 4,
+        n_layers: 2,
+        activation: Activation::QuickGelu,
+        norm_epsilon: 1e-5,
+        dropout: 0.0,
+        attention_dropout: 0.0,
+        pooling: Pooling::Last,
+    };
+    let mut out = Outcome::default();
+    for config in [TextEncoderConfig::from(bert), t5.into(), clip.into()] {
+        let encoder = config.init::<B>(&mut WeightInit::new(6), device);
+        let encoded = encoder.forward(tokens(device, 50), padding(device));
+        for (layer, output) in encoded.layers.iter().enumerate() {
+            out.tensor(&format!("{} layer {layer}", encoder.family()), output.clone());
+        }
+        out.tensor(&format!("{} pooled", encoder.family()), encoded.pooled());
+        let losses = encoded.layers.into_iter().map(weighed);
+        out.gradients(&encoder, losses.reduce(|a, b| a + b).unwrap());
+    }
     out
 }
 
@@ -547,7 +608,7 @@ fn beams<B: AutodiffBackend>(device: &B::Device, scope: Scope) -> Outcome {
     let cart: Cart<B::InnerBackend> =
         network(trie.vocabulary(), FusionMode::Both).init(device).unwrap();
     let encoded = cart.encode(tokens(device, 50), padding(device));
-    let config = BeamConfig { width: 12, scope };
+    let config = BeamConfig { width: 12, scope, rerank: 0.0 };
     for answers in beam_search(&cart, &encoded, &trie, &config).unwrap() {
         out.exactly("items", answers.iter().map(|answer| i64::from(answer.item)));
         out.numbers("scores", answers.iter().map(|answer| f64::from(answer.score)));

@@ -84,6 +84,7 @@ macro_rules! backends {
                     attention_to_a_narrower_context,
                     cached_attention,
                     text_encoder,
+                    encoders_of_other_families,
                     coarse_fusion,
                     gated_attention,
                     fine_fusion,

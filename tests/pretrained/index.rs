@@ -118,7 +118,9 @@ fn a_saved_index_has_the_encoder_in_it() {
         assert_eq!(loaded.tokenizer().padding(), setup.tokenizer.padding());
         assert_eq!(tensors(loaded.model()), tensors(&cart), "{model}");
         assert_eq!(loaded.model().architecture(), cart.architecture());
-        assert!(cart.architecture().contains(" encoder, "), "{}", cart.architecture());
+        let architecture = cart.architecture();
+        assert!(architecture.contains(" encoder of 64 text tokens, width 16"), "{architecture}");
+        assert!(architecture.contains("decoder of width 12, inner width 24"), "{architecture}");
         let texts = ["a red dog", "the owl"];
         let rows: Vec<Vec<u32>> =
             texts.iter().map(|text| loaded.tokenizer().encode(text).unwrap()).collect();
