@@ -5,7 +5,7 @@ use std::{path::Path, time::Instant};
 use anyhow::{Context, Result, bail};
 use burn::backend::Autodiff;
 use cart_retrieval::{
-    align::{FittedSpace, TextVectors, embed_texts},
+    align::{FittedSpace, TextVectors, calibrate, embed_texts},
     backend::LocalBackend,
     data::DataFolder,
     nn::{AlignmentConfig, TextEncoder},
@@ -160,7 +160,7 @@ pub struct Done<B: LocalBackend> {
 impl<B: LocalBackend> Run<'_, B> {
     pub fn run(self) -> Result<Done<B>> {
         let started = Instant::now();
-        let Self { recipe, task, text, .. } = self;
+        let (recipe, task, text) = (self.recipe, self.task, self.text);
         let device = &self.devices[0];
         let fitted = space(recipe, task, text, device)?;
         let rows = fitted.as_ref().map_or(&task.items, |fitted| &fitted.vectors);
@@ -182,8 +182,20 @@ impl<B: LocalBackend> Run<'_, B> {
         let mut config = recipe.model(&text.tokenizer, &index, pretrained);
         if let Some(alignment) = &recipe.alignment {
             let dim = rows.dim();
-            let AlignmentRecipe { scale, guided } = alignment.clone();
-            config = config.with_alignment(AlignmentConfig { dim, scale, guided });
+            let mut aligned = AlignmentConfig::new(dim);
+            aligned.guided = alignment.guided;
+            let scales = match (&alignment.scales, &fitted) {
+                (Some(scales), _) => Some(scales.clone()),
+                (None, Some(fitted)) => {
+                    Some(self.calibrated(text.embed(&task.train, device)?, fitted, &index)?)
+                }
+                (None, None) => None,
+            };
+            if let Some(scales) = scales {
+                println!("factors of the cosine: {scales:.1?}");
+                aligned = aligned.with_scales(scales);
+            }
+            config = config.with_alignment(aligned);
         }
         println!("{}", config.num_params());
         let mut pairs = TrainingData::new(&text.tokenizer, &task.train, &task.valid, &index)?;
@@ -229,6 +241,18 @@ impl<B: LocalBackend> Run<'_, B> {
     }
 }
 
+impl<B: LocalBackend> Run<'_, B> {
+    fn calibrated(
+        &self,
+        texts: TextVectors,
+        fitted: &FittedSpace,
+        index: &CandidateIndex,
+    ) -> Result<Vec<f32>> {
+        let geometry = index.geometry().context("an aligned index has vectors")?;
+        Ok(calibrate(&texts, &fitted.held_out, index.trie(), geometry)?)
+    }
+}
+
 /// The index over other candidates, by their features alone.
 pub fn over<B: LocalBackend>(retriever: Retriever<B>, items: &Features) -> Result<Retriever<B>> {
     let vectors = match retriever.space() {
@@ -242,5 +266,3 @@ pub fn over<B: LocalBackend>(retriever: Retriever<B>, items: &Features) -> Resul
     };
     Ok(retriever.with_candidates(index)?)
 }
-
-pub use super::recipe::AlignmentRecipe;

@@ -93,13 +93,14 @@ pub struct TuningRecipe {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AlignmentRecipe {
-    pub scale: f64,
+    /// Factors of the cosine; absent, they are calibrated on the training texts.
+    pub scales: Option<Vec<f32>>,
     pub guided: bool,
 }
 
 impl Default for AlignmentRecipe {
     fn default() -> Self {
-        Self { scale: 10.0, guided: true }
+        Self { scales: None, guided: true }
     }
 }
 

@@ -175,7 +175,9 @@ impl CartConfig {
         if self.decoder_layers == 0 {
             return Err(Error::config("decoder_layers", "at least 1", "0", "2 to 6 are usual"));
         }
-        self.alignment.as_ref().map_or(Ok(()), AlignmentConfig::validate)?;
+        if let Some(alignment) = &self.alignment {
+            alignment.validate(self.vocabulary.levels())?;
+        }
         match &self.text_encoder {
             Some(encoder) => self.validate_around(encoder),
             None => Ok(()),

@@ -18,23 +18,28 @@ use crate::{
     trie::Trie,
 };
 
+/// What the parameters of the scales are multiplied by, so that the learning rate of a matrix moves
+/// them as far as they need.
+const GAIN: f32 = 20.0;
+
 /// Settings of the alignment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AlignmentConfig {
     /// Width of the candidates' vectors.
     pub dim: usize,
-    /// Factor of the cosine in the logits, before training.
+    /// Factor of the cosine in the logits before training, one a level and one for the contrast, or
+    /// one for all.
     #[serde(default = "ten")]
-    pub scale: f64,
+    pub scales: Vec<f32>,
     /// Whether the geometry of the candidates guides the decoder; without that, the aligned query
     /// serves the alignment loss and reranking only.
     #[serde(default = "yes")]
     pub guided: bool,
 }
 
-fn ten() -> f64 {
-    10.0
+fn ten() -> Vec<f32> {
+    vec![10.0]
 }
 
 fn yes() -> bool {
@@ -44,14 +49,20 @@ fn yes() -> bool {
 impl AlignmentConfig {
     /// Candidates of this width, with guidance.
     pub fn new(dim: usize) -> Self {
-        Self { dim, scale: ten(), guided: true }
+        Self { dim, scales: ten(), guided: true }
     }
 
-    /// Checks ranges.
+    /// Sets the factors of the cosine: one for all levels, or as many as there are levels and one for
+    /// the contrast.
+    pub fn with_scales(self, scales: Vec<f32>) -> Self {
+        Self { scales, ..self }
+    }
+
+    /// Checks ranges for identifiers of `levels` tokens.
     ///
     /// # Errors
     /// [`Error::Config`] naming the setting that does not fit.
-    pub fn validate(&self) -> Result<()> {
+    pub fn validate(&self, levels: usize) -> Result<()> {
         if self.dim == 0 {
             return Err(Error::config(
                 "alignment dim",
@@ -60,12 +71,13 @@ impl AlignmentConfig {
                 "use that of the vectors",
             ));
         }
-        if !(self.scale > 0.0 && self.scale.is_finite()) {
+        let usable = self.scales.iter().all(|scale| *scale > 0.0 && scale.is_finite());
+        if !usable || ![1, levels + 1].contains(&self.scales.len()) {
             return Err(Error::config(
-                "alignment scale",
-                "a number above 0",
-                self.scale.to_string(),
-                "10 is usual",
+                "alignment scales",
+                format!("one number above 0, or {} of them", levels + 1),
+                format!("{:?}", self.scales),
+                "10 is usual; align::calibrate finds better ones",
             ));
         }
         Ok(())
@@ -87,7 +99,8 @@ impl AlignmentConfig {
             },
             false => init.linear(d_model, self.dim, device),
         };
-        let scales = vec![self.scale.ln() as f32; levels + 1];
+        let scale = |level: usize| self.scales[level.min(self.scales.len() - 1)].ln() / GAIN;
+        let scales: Vec<f32> = (0..=levels).map(scale).collect();
         let scales = Tensor::from_data(TensorData::new(scales, [levels + 1]), device);
         AlignmentHead { projection, log_scales: Param::from_tensor(scales), guided: self.guided }
     }
@@ -105,7 +118,7 @@ impl AlignmentConfig {
 #[derive(Module, Debug)]
 pub struct AlignmentHead<B: Backend> {
     projection: Linear<B>,
-    /// Logarithms of the cosine's factors: one a level, and the alignment loss's.
+    /// Logarithms of the cosine's factors over [`GAIN`]: one a level, and the contrast's.
     log_scales: Param<Tensor<B, 1>>,
     #[module(skip)]
     guided: bool,
@@ -170,10 +183,15 @@ impl<B: Backend> AlignmentHead<B> {
         self.guided
     }
 
+    /// All factors, `[levels + 1]`.
+    fn factors(&self) -> Tensor<B, 1> {
+        widened(self.log_scales.val()).mul_scalar(GAIN).exp()
+    }
+
     /// Factors of the cosine, one a level, `[levels]`.
     pub fn scales(&self) -> Tensor<B, 1> {
         let [count] = self.log_scales.dims();
-        widened(self.log_scales.val()).narrow(0, 0, count - 1).exp()
+        self.factors().narrow(0, 0, count - 1)
     }
 
     /// Adds what the geometry says to teacher-forced logits.
@@ -190,7 +208,7 @@ impl<B: Backend> AlignmentHead<B> {
         if !self.guided {
             return logits;
         }
-        let scales = widened(self.log_scales.val()).exp();
+        let scales = self.factors();
         logits
             .into_iter()
             .zip(&batch.levels)
@@ -214,8 +232,7 @@ impl<B: Backend> AlignmentHead<B> {
         let rows = batch.items.len();
         let device = aligned.device();
         let [count] = self.log_scales.dims();
-        let scale = widened(self.log_scales.val()).narrow(0, count - 1, 1);
-        let scale = scale.exp().reshape([1, 1]);
+        let scale = self.factors().narrow(0, count - 1, 1).reshape([1, 1]);
         let same: Vec<bool> = (0..rows * rows)
             .map(|at| at / rows != at % rows && batch.items[at / rows] == batch.items[at % rows])
             .collect();
@@ -416,4 +433,178 @@ impl<B: Backend> GuideLevel<B> {
 fn unit<B: Backend>(rows: Tensor<B, 2>) -> Tensor<B, 2> {
     let norm = rows.clone().powi_scalar(2).sum_dim(1).add_scalar(1e-12).sqrt();
     rows / norm
+}
+
+#[cfg(test)]
+mod tests {
+    use approx::assert_abs_diff_eq;
+    use burn::backend::{Autodiff, Flex};
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+    use crate::{
+        align::Guide, decode::Scorer, features::Features, identifier::Vocabulary, model::Scope,
+    };
+
+    const DIM: usize = 6;
+    const ITEMS: usize = 40;
+
+    struct Fixture {
+        trie: Trie,
+        codes: Codes,
+        geometry: Geometry,
+        queries: Vec<f32>,
+    }
+
+    fn fixture() -> Fixture {
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        let rows: Vec<[u16; 3]> = (0..ITEMS as u16)
+            .map(|i| [rng.random_range(0..3), rng.random_range(0..4), i])
+            .collect();
+        let codes = Codes::from_rows(3, &rows).unwrap();
+        let trie = Trie::build(&codes, &Vocabulary::new(vec![4, 5, ITEMS]).unwrap()).unwrap();
+        let mut unit = |count: usize| -> Vec<f32> {
+            let mut rows: Vec<f32> = (0..count * DIM).map(|_| rng.random::<f32>() - 0.5).collect();
+            rows.chunks_exact_mut(DIM).for_each(crate::align::normalise);
+            rows
+        };
+        let vectors = Features::from_rows(unit(ITEMS), DIM).unwrap();
+        let geometry = Geometry::new(vectors, &trie).unwrap();
+        Fixture { trie, codes, geometry, queries: unit(8) }
+    }
+
+    fn head(scale: f32) -> AlignmentHead<Flex> {
+        let config = AlignmentConfig::new(DIM).with_scales(vec![scale]);
+        config.init(DIM, 3, &mut WeightInit::new(1), &Default::default())
+    }
+
+    fn rows(values: &[f32]) -> Tensor<Flex, 2> {
+        let shape = [values.len() / DIM, DIM];
+        Tensor::from_data(TensorData::new(values.to_vec(), shape), &Default::default())
+    }
+
+    /// Log-probabilities of targets from the tensors of the training are those of the search.
+    #[test]
+    fn training_and_search_see_the_same_geometry() {
+        let Fixture { trie, codes, geometry, queries } = fixture();
+        let head = head(7.0);
+        let aligned = head.forward(rows(&queries).mul_scalar(3.0));
+        let items = [0u32, 7, 39, 12, 7, 20, 3, 3];
+        let device = Default::default();
+        let batch = GuideBatch::new(&items, None, &codes, &trie, &geometry, &device);
+        let nothing = |batch: usize| -> Vec<Tensor<Flex, 2>> {
+            [4, 5, ITEMS].iter().map(|&size| Tensor::zeros([batch, size], &device)).collect()
+        };
+        let whole = head.guide(&aligned, &batch, nothing(8));
+        let host: Vec<f32> = aligned.to_data().to_vec().unwrap();
+        let scales: Vec<f32> = head.scales().to_data().to_vec().unwrap();
+        let guide = Guide::new(&geometry, host, scales).unwrap();
+        let scorer = Scorer::new(&trie, Scope::Legal).with_guide(Some(&guide));
+        let halves = [batch.rows(0..4), batch.rows(4..8)];
+        let twice =
+            head.guide(&Tensor::cat(vec![aligned.clone(); 2], 0), &batch.doubled(), nothing(16));
+        let mut children = Vec::new();
+        for (row, &item) in items.iter().enumerate() {
+            let mut node = trie.root();
+            for level in 0..3 {
+                let values = |logits: &Tensor<Flex, 2>, row: usize| -> Vec<f32> {
+                    logits.clone().narrow(0, row, 1).into_data().to_vec().unwrap()
+                };
+                let part = aligned.clone().narrow(0, row / 4 * 4, 4);
+                let half = head.guide(&part, &halves[row / 4], nothing(4));
+                let logits = values(&whole[level], row);
+                assert_eq!(logits, values(&half[level], row % 4));
+                assert_eq!(logits, values(&twice[level], row + 8));
+                let zeros = vec![0.0; logits.len()];
+                scorer.children(row, node, &zeros, &mut children);
+                let total: f32 = children.iter().map(|c| logits[usize::from(c.0)].exp()).sum();
+                for &(token, log_p, _) in &children {
+                    let found = logits[usize::from(token)] - total.ln();
+                    let found = if children.len() == 1 { 0.0 } else { found };
+                    assert_abs_diff_eq!(found, log_p, epsilon = 2e-5);
+                }
+                node = trie.child(node, codes.row(item as usize)[level]).unwrap();
+            }
+        }
+    }
+
+    /// A held-out vector changes the target's nodes as if the item itself had moved.
+    #[test]
+    fn held_out_vectors_move_the_means_above_them() {
+        let Fixture { trie, codes, geometry, queries } = fixture();
+        let item = 7u32;
+        let moved: Vec<f32> = queries[..DIM].to_vec();
+        let held_out = HeldOut::new(DIM, moved.clone()).unwrap();
+        let device = Default::default();
+        let batch = GuideBatch::<Flex>::new(
+            &[item],
+            Some((&[0], &held_out)),
+            &codes,
+            &trie,
+            &geometry,
+            &device,
+        );
+        let mut values = geometry.vectors().as_slice().to_vec();
+        values[item as usize * DIM..(item as usize + 1) * DIM].copy_from_slice(&moved);
+        let there = Geometry::new(Features::from_rows(values, DIM).unwrap(), &trie).unwrap();
+        let expected = GuideBatch::<Flex>::new(&[item], None, &codes, &trie, &there, &device);
+        // With a small scale, spreads, which stay what they are, count for nothing.
+        let head = head(1e-3);
+        let aligned = head.forward(rows(&queries[DIM..2 * DIM]));
+        let zeros = || [4, 5, ITEMS].map(|size| Tensor::zeros([1, size], &device)).to_vec();
+        let logits = |batch: &GuideBatch<Flex>, level: usize, token: u16| -> f32 {
+            let logits = head.guide(&aligned, batch, zeros());
+            let values: Vec<f32> = logits[level].to_data().to_vec().unwrap();
+            values[usize::from(token)]
+        };
+        for (level, &token) in codes.row(item as usize).iter().enumerate() {
+            let change = logits(&expected, level, token) - logits(&batch, level, token);
+            assert_abs_diff_eq!(change, 0.0, epsilon = 2e-6);
+        }
+        let own: Vec<f32> = batch.own.to_data().to_vec().unwrap();
+        assert_eq!(own, moved);
+    }
+
+    #[test]
+    fn the_contrast_knows_which_candidate_is_meant() {
+        let Fixture { trie, codes, geometry, .. } = fixture();
+        let items = [1u32, 2, 3, 1];
+        let device = Default::default();
+        let batch = GuideBatch::<Flex>::new(&items, None, &codes, &trie, &geometry, &device);
+        let head = head(20.0);
+        let loss = |turn: usize| -> f32 {
+            let of = |at: usize| geometry.vectors().row(items[(at + turn) % 4] as usize);
+            let values: Vec<f32> = (0..4).flat_map(|at| of(at).to_vec()).collect();
+            head.contrast(&head.forward(rows(&values)), &batch).into_scalar()
+        };
+        assert!(loss(0) < 0.1 && loss(0) < loss(1) && loss(0) < loss(2), "{}", loss(0));
+    }
+
+    #[test]
+    fn starts_as_the_identity_and_learns() {
+        type A = Autodiff<Flex>;
+        let Fixture { trie, codes, geometry, queries } = fixture();
+        let device = Default::default();
+        let head: AlignmentHead<A> =
+            AlignmentConfig::new(DIM).init(DIM, 3, &mut WeightInit::new(1), &device);
+        let x = Tensor::<A, 2>::from_data(TensorData::new(queries.clone(), [8, DIM]), &device);
+        let aligned = head.forward(x);
+        let found: Vec<f32> = aligned.clone().into_data().to_vec().unwrap();
+        for (a, b) in found.iter().zip(&queries) {
+            assert_abs_diff_eq!(a, b, epsilon = 1e-5);
+        }
+        let items = [0u32, 1, 2, 3, 4, 5, 6, 7];
+        let batch = GuideBatch::<A>::new(&items, None, &codes, &trie, &geometry, &device);
+        let zeros = [4, 5, ITEMS].map(|size| Tensor::<A, 2>::zeros([8, size], &device));
+        let logits = head.guide(&aligned, &batch, zeros.to_vec());
+        let grads = logits[0].clone().powi_scalar(2).sum().backward();
+        let weight = head.projection.weight.val().grad(&grads).unwrap();
+        let scale = head.log_scales.val().grad(&grads).unwrap();
+        assert!(weight.abs().sum().into_scalar() > 1e-3);
+        let scale: Vec<f32> = scale.into_data().to_vec().unwrap();
+        assert!(scale[0].abs() > 1e-3 && scale[1] == 0.0, "{scale:?}");
+        let config = AlignmentConfig::new(DIM);
+        assert_eq!(head.num_params(), config.num_params(DIM, 3));
+    }
 }

