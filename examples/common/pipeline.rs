@@ -5,7 +5,7 @@ use std::{path::Path, time::Instant};
 use anyhow::{Context, Result, bail};
 use burn::backend::Autodiff;
 use cart_retrieval::{
-    align::{FittedSpace, TextVectors, calibrate, embed_texts},
+    align::{FittedSpace, TextVectors, embed_texts},
     backend::LocalBackend,
     data::DataFolder,
     nn::{AlignmentConfig, TextEncoder},
@@ -16,7 +16,7 @@ use cart_retrieval::{
 
 use super::{
     progress,
-    recipe::{Part, Recipe},
+    recipe::{AlignmentRecipe, Part, Recipe},
 };
 
 /// What to train on, what to find, and what to ask.
@@ -182,20 +182,8 @@ impl<B: LocalBackend> Run<'_, B> {
         let mut config = recipe.model(&text.tokenizer, &index, pretrained);
         if let Some(alignment) = &recipe.alignment {
             let dim = rows.dim();
-            let mut aligned = AlignmentConfig::new(dim);
-            aligned.guided = alignment.guided;
-            let scales = match (&alignment.scales, &fitted) {
-                (Some(scales), _) => Some(scales.clone()),
-                (None, Some(fitted)) => {
-                    Some(self.calibrated(text.embed(&task.train, device)?, fitted, &index)?)
-                }
-                (None, None) => None,
-            };
-            if let Some(scales) = scales {
-                println!("factors of the cosine: {scales:.1?}");
-                aligned = aligned.with_scales(scales);
-            }
-            config = config.with_alignment(aligned);
+            let AlignmentRecipe { scales, guided, learn_scales } = alignment.clone();
+            config = config.with_alignment(AlignmentConfig { dim, scales, guided, learn_scales });
         }
         println!("{}", config.num_params());
         let mut pairs = TrainingData::new(&text.tokenizer, &task.train, &task.valid, &index)?;
@@ -238,18 +226,6 @@ impl<B: LocalBackend> Run<'_, B> {
         };
         let total = started.elapsed().as_secs_f64();
         Ok(Done { retriever, seconds: trained.seconds, total })
-    }
-}
-
-impl<B: LocalBackend> Run<'_, B> {
-    fn calibrated(
-        &self,
-        texts: TextVectors,
-        fitted: &FittedSpace,
-        index: &CandidateIndex,
-    ) -> Result<Vec<f32>> {
-        let geometry = index.geometry().context("an aligned index has vectors")?;
-        Ok(calibrate(&texts, &fitted.held_out, index.trie(), geometry)?)
     }
 }
 

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use cart_retrieval::{
     align::CandidateSpaceConfig,
     data::DataFolder,
+    nn::AlignmentConfig,
     prelude::*,
     pretrained::PretrainedText,
     quantizer::{HealthThresholds, RqKMeansConfig},
@@ -93,14 +94,15 @@ pub struct TuningRecipe {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AlignmentRecipe {
-    /// Factors of the cosine; absent, they are calibrated on the training texts.
-    pub scales: Option<Vec<f32>>,
+    pub scales: Vec<f32>,
     pub guided: bool,
+    pub learn_scales: bool,
 }
 
 impl Default for AlignmentRecipe {
     fn default() -> Self {
-        Self { scales: None, guided: true }
+        let AlignmentConfig { scales, guided, learn_scales, .. } = AlignmentConfig::new(1);
+        Self { scales, guided, learn_scales }
     }
 }
 

@@ -7,7 +7,6 @@
 //! With that, the probability of a child starts from how many candidates near the query lie below
 //! it, and the decoder learns the rest.
 
-mod calibrate;
 mod geometry;
 mod guide;
 mod held_out;
@@ -15,7 +14,6 @@ mod ridge;
 mod space;
 mod texts;
 
-pub use calibrate::calibrate;
 pub use geometry::Geometry;
 pub use guide::Guide;
 pub use held_out::HeldOut;

@@ -28,18 +28,24 @@ const GAIN: f32 = 20.0;
 pub struct AlignmentConfig {
     /// Width of the candidates' vectors.
     pub dim: usize,
-    /// Factor of the cosine in the logits before training, one a level and one for the contrast, or
-    /// one for all.
-    #[serde(default = "ten")]
+    /// Factor of the cosine in the logits, one a level and one for the contrast, or one for all.
+    ///
+    /// With one small factor for all levels, scores of prefixes add up to those of a search over all
+    /// candidates. Large factors fit the training texts better and rank worse: for them a Gaussian
+    /// says little about the candidates below a node.
+    #[serde(default = "five")]
     pub scales: Vec<f32>,
     /// Whether the geometry of the candidates guides the decoder; without that, the aligned query
     /// serves the alignment loss and reranking only.
     #[serde(default = "yes")]
     pub guided: bool,
+    /// Whether the factors are trained.
+    #[serde(default)]
+    pub learn_scales: bool,
 }
 
-fn ten() -> Vec<f32> {
-    vec![10.0]
+fn five() -> Vec<f32> {
+    vec![5.0]
 }
 
 fn yes() -> bool {
@@ -49,7 +55,7 @@ fn yes() -> bool {
 impl AlignmentConfig {
     /// Candidates of this width, with guidance.
     pub fn new(dim: usize) -> Self {
-        Self { dim, scales: ten(), guided: true }
+        Self { dim, scales: five(), guided: true, learn_scales: false }
     }
 
     /// Sets the factors of the cosine: one for all levels, or as many as there are levels and one for
@@ -77,7 +83,7 @@ impl AlignmentConfig {
                 "alignment scales",
                 format!("one number above 0, or {} of them", levels + 1),
                 format!("{:?}", self.scales),
-                "10 is usual; align::calibrate finds better ones",
+                "5 is usual",
             ));
         }
         Ok(())
@@ -102,7 +108,12 @@ impl AlignmentConfig {
         let scale = |level: usize| self.scales[level.min(self.scales.len() - 1)].ln() / GAIN;
         let scales: Vec<f32> = (0..=levels).map(scale).collect();
         let scales = Tensor::from_data(TensorData::new(scales, [levels + 1]), device);
-        AlignmentHead { projection, log_scales: Param::from_tensor(scales), guided: self.guided }
+        AlignmentHead {
+            projection,
+            log_scales: Param::from_tensor(scales),
+            guided: self.guided,
+            learn_scales: self.learn_scales,
+        }
     }
 
     /// Number of parameters.
@@ -122,6 +133,8 @@ pub struct AlignmentHead<B: Backend> {
     log_scales: Param<Tensor<B, 1>>,
     #[module(skip)]
     guided: bool,
+    #[module(skip)]
+    learn_scales: bool,
 }
 
 /// What the candidates' geometry knows about the targets of a batch.
@@ -185,7 +198,8 @@ impl<B: Backend> AlignmentHead<B> {
 
     /// All factors, `[levels + 1]`.
     fn factors(&self) -> Tensor<B, 1> {
-        widened(self.log_scales.val()).mul_scalar(GAIN).exp()
+        let scales = widened(self.log_scales.val()).mul_scalar(GAIN).exp();
+        if self.learn_scales { scales } else { scales.detach() }
     }
 
     /// Factors of the cosine, one a level, `[levels]`.
@@ -586,8 +600,8 @@ mod tests {
         type A = Autodiff<Flex>;
         let Fixture { trie, codes, geometry, queries } = fixture();
         let device = Default::default();
-        let head: AlignmentHead<A> =
-            AlignmentConfig::new(DIM).init(DIM, 3, &mut WeightInit::new(1), &device);
+        let config = AlignmentConfig { learn_scales: true, ..AlignmentConfig::new(DIM) };
+        let head: AlignmentHead<A> = config.init(DIM, 3, &mut WeightInit::new(1), &device);
         let x = Tensor::<A, 2>::from_data(TensorData::new(queries.clone(), [8, DIM]), &device);
         let aligned = head.forward(x);
         let found: Vec<f32> = aligned.clone().into_data().to_vec().unwrap();
@@ -604,7 +618,6 @@ mod tests {
         assert!(weight.abs().sum().into_scalar() > 1e-3);
         let scale: Vec<f32> = scale.into_data().to_vec().unwrap();
         assert!(scale[0].abs() > 1e-3 && scale[1] == 0.0, "{scale:?}");
-        let config = AlignmentConfig::new(DIM);
         assert_eq!(head.num_params(), config.num_params(DIM, 3));
     }
 }
