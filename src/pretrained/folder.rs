@@ -40,7 +40,12 @@ pub struct PretrainedText {
     tokenizer: TextTokenizer,
 }
 
+/// Names of tensors that the text of a report holds.
+const SHOWN: usize = 6;
+
 /// What was taken from the files of a pretrained model, and what was not.
+///
+/// As text it names the first tensors that were not used; `unused` names all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LoadReport {
@@ -55,9 +60,11 @@ pub struct LoadReport {
 impl fmt::Display for LoadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} tensors of {:.2} M parameters", self.used, self.parameters as f64 / 1e6)?;
-        match self.unused.as_slice() {
-            [] => Ok(()),
-            unused => write!(f, "; not used: {}", unused.join(", ")),
+        let some = &self.unused[..self.unused.len().min(SHOWN)];
+        match self.unused.len() - some.len() {
+            _ if some.is_empty() => Ok(()),
+            0 => write!(f, "; not used: {}", some.join(", ")),
+            more => write!(f, "; not used: {} and {more} more", some.join(", ")),
         }
     }
 }

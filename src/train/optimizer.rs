@@ -319,15 +319,8 @@ mod tests {
         tensor::Tolerance,
     };
 
-    use burn::module::Module;
-    use burn_store::{ModuleSnapshot, TensorSnapshot};
-
     use super::*;
-    use crate::{
-        identifier::Vocabulary,
-        model::{Cart, CartConfig},
-        nn::{WeightInit, families},
-    };
+    use crate::nn::WeightInit;
 
     type A = Autodiff<Flex>;
 
@@ -429,75 +422,5 @@ mod tests {
         let bias: Vec<f32> = moved.bias.unwrap().val().into_data().to_vec().unwrap();
         assert!(weight.iter().all(|w| (w - 0.95).abs() < 1e-6), "{weight:?}");
         assert_eq!(bias, [1.0, 1.0]);
-    }
-    /// A first step of AdamW moves every number by its learning rate, whatever the gradient.
-    #[test]
-    fn layers_move_by_their_rates_and_frozen_ones_not_at_all() {
-        let device = Default::default();
-        let rates = EncoderRates { encoder_lr: 0.5, layer_decay: 0.8, layers: 3 };
-        for config in families() {
-            let config = CartConfig::for_encoder(config, Vocabulary::new(vec![3, 2]).unwrap())
-                .with_decoder_layers(1);
-            let cart = config.init::<A>(&device).unwrap();
-            let cart = cart.map_encoder(|encoder| encoder.freeze_layers(1));
-            let before = cart.clone();
-            let mut optimizer =
-                CartOptimizer::<Cart<A>, A>::new(0.0, 0.0).with_encoder_rates(rates);
-            // Gradients of 1 for everything that has any.
-            let tokens = Tensor::from_ints([[1, 2, 3, 4]], &device);
-            let padding = Tensor::from_data([[false; 4]], &device);
-            let ids = Tensor::from_ints([[1, 0]], &device);
-            let logits = cart.forward(tokens, padding, ids);
-            let loss = logits.into_iter().map(|l| l.square().sum()).reduce(|a, b| a + b).unwrap();
-            let found = GradientsParams::from_grads(loss.backward(), &cart);
-            let mut ones = Ones { found, grads: GradientsParams::new() };
-            cart.visit(&mut ones);
-            let after = optimizer.step(0.01, cart, ones.grads);
-            let record = optimizer.to_record();
-            let mut seen = [0; 3];
-            let pairs = before.collect(None, None, true);
-            for (before, after) in pairs.iter().zip(after.collect(None, None, true)) {
-                let path = before.full_path();
-                let part: Vec<&str> = path.split('.').collect();
-                let expected = match part.as_slice() {
-                    ["decoder", ..] => 0.01,
-                    ["encoder", "final_norm", ..] => 0.0,
-                    ["encoder", "layers" | "norms", "2", ..] => 0.005,
-                    ["encoder", "layers" | "norms", "1", ..] => 0.004,
-                    _ => 0.0,
-                };
-                let values = |snapshot: &TensorSnapshot| -> Vec<f32> {
-                    snapshot.to_data().unwrap().to_vec().unwrap()
-                };
-                let (old, new) = (values(before), values(&after));
-                let id = before.tensor_id.unwrap();
-                if expected == 0.0 {
-                    assert_eq!(old, new, "{path}");
-                    assert!(!record.contains_key(&id), "{path} has moments");
-                    seen[0] += 1;
-                } else if record.contains_key(&id) {
-                    for (old, new) in old.iter().zip(&new) {
-                        let moved = f64::from(old - new);
-                        assert!((moved - expected).abs() < 1e-5, "{path}: {moved}");
-                    }
-                    seen[if expected == 0.01 { 1 } else { 2 }] += 1;
-                }
-            }
-            assert!(seen.iter().all(|&count| count > 4), "{seen:?}");
-        }
-    }
-
-    /// Puts a 1 in the place of every number of the gradients.
-    struct Ones {
-        found: GradientsParams,
-        grads: GradientsParams,
-    }
-
-    impl ModuleVisitor<A> for Ones {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<A, D>>) {
-            if let Some(grad) = self.found.remove::<Flex, D>(param.id) {
-                self.grads.register(param.id, grad.ones_like());
-            }
-        }
     }
 }

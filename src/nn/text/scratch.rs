@@ -59,7 +59,7 @@ impl ScratchEncoderConfig {
     /// Checks that the sizes fit each other.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the size that does not.
+    /// [`Error::Config`](crate::Error::Config) naming the size that does not.
     pub fn validate(&self) -> Result<()> {
         check_sizes(
             &[
