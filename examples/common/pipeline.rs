@@ -3,9 +3,9 @@
 use std::{path::Path, time::Instant};
 
 use anyhow::{Context, Result, bail};
-use burn::backend::Autodiff;
+use burn::{backend::Autodiff, module::AutodiffModule};
 use cart_retrieval::{
-    align::{FittedSpace, TextVectors, embed_texts},
+    align::{FittedSpace, SpaceTuning, TextVectors, embed_texts},
     backend::LocalBackend,
     data::DataFolder,
     nn::{AlignmentConfig, TextEncoder},
@@ -162,6 +162,8 @@ impl<B: LocalBackend> Run<'_, B> {
         let started = Instant::now();
         let (recipe, task, text) = (self.recipe, self.task, self.text);
         let device = &self.devices[0];
+        let tuned = self.tuned(device)?;
+        let text = tuned.as_ref().unwrap_or(text);
         let fitted = space(recipe, task, text, device)?;
         let rows = fitted.as_ref().map_or(&task.items, |fitted| &fitted.vectors);
         let quantizer = recipe.quantizer().fit_with_progress::<Autodiff<B>>(
@@ -190,10 +192,9 @@ impl<B: LocalBackend> Run<'_, B> {
         if let Some(fitted) = fitted.as_ref().filter(|_| recipe.alignment.is_some()) {
             pairs = pairs.with_held_out(fitted.held_out.clone())?;
         }
-        let network = match pretrained {
-            Some(pretrained) => {
-                let (encoder, ..) = pretrained.load::<Autodiff<B>>(device)?;
-                config.init_around(encoder, device)?
+        let network = match &text.pretrained {
+            Some((_, encoder)) => {
+                config.init_around(TextEncoder::from_inner(encoder.clone()), device)?
             }
             None => config.init::<Autodiff<B>>(device)?,
         };
@@ -226,6 +227,25 @@ impl<B: LocalBackend> Run<'_, B> {
         };
         let total = started.elapsed().as_secs_f64();
         Ok(Done { retriever, seconds: trained.seconds, total })
+    }
+}
+
+impl<B: LocalBackend> Run<'_, B> {
+    /// The text side with its encoder tuned in the space of the candidates, if the recipe says so.
+    fn tuned(&self, device: &B::Device) -> Result<Option<Text<B>>> {
+        let (Some(tuning), Some(space)) = (&self.recipe.space_tuning, &self.recipe.space) else {
+            return Ok(None);
+        };
+        let (pretrained, _) =
+            self.text.pretrained.as_ref().context("[space_tuning] needs [text]")?;
+        let started = Instant::now();
+        let (encoder, tokenizer, _) = pretrained.load::<Autodiff<B>>(device)?;
+        let tuning = SpaceTuning { seed: self.recipe.seed, ..tuning.clone() };
+        let (train, items) = (&self.task.train, &self.task.items);
+        let encoder = tuning
+            .fit::<Autodiff<B>>(encoder, &tokenizer, train, items, space, &self.stop, device)?;
+        println!("text encoder tuned in {:.0} s", started.elapsed().as_secs_f64());
+        Ok(Some(Text { tokenizer, pretrained: Some((pretrained.clone(), encoder)) }))
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use cart_retrieval::{
-    align::CandidateSpaceConfig,
+    align::{CandidateSpaceConfig, SpaceTuning},
     data::DataFolder,
     nn::AlignmentConfig,
     prelude::*,
@@ -46,6 +46,9 @@ pub struct Recipe {
     /// in the space of their features.
     #[serde(default)]
     pub space: Option<CandidateSpaceConfig>,
+    /// How the text encoder is tuned in that space first, if it is.
+    #[serde(default)]
+    pub space_tuning: Option<SpaceTuning>,
     /// How queries are compared with the candidates' vectors, if they are.
     #[serde(default)]
     pub alignment: Option<AlignmentRecipe>,

@@ -13,6 +13,7 @@ mod held_out;
 mod ridge;
 mod space;
 mod texts;
+mod tune;
 
 pub use geometry::Geometry;
 pub use guide::Guide;
@@ -20,6 +21,7 @@ pub use held_out::HeldOut;
 pub use ridge::Ridge;
 pub use space::{CandidateSpace, CandidateSpaceConfig, FittedSpace};
 pub use texts::{TextVectors, embed_texts};
+pub use tune::SpaceTuning;
 
 /// Scales a vector to length 1; a zero vector stays.
 pub(crate) fn normalise(row: &mut [f32]) {

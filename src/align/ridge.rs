@@ -135,7 +135,7 @@ impl Ridge {
 }
 
 /// Centred and scaled to length 1.
-fn prepare(row: &[f32], mean: &[f32]) -> Vec<f32> {
+pub(super) fn prepare(row: &[f32], mean: &[f32]) -> Vec<f32> {
     let mut row: Vec<f32> = row.iter().zip(mean).map(|(v, m)| v - m).collect();
     super::normalise(&mut row);
     row

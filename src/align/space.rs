@@ -275,6 +275,11 @@ impl Centroids {
 }
 
 impl CandidateSpace {
+    /// The regression.
+    pub(super) fn into_ridge(self) -> Ridge {
+        self.ridge
+    }
+
     /// Width of the vectors.
     pub fn dim(&self) -> usize {
         self.ridge.widths().1

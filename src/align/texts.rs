@@ -72,6 +72,11 @@ impl TextVectors {
         &self.values[text * self.dim..(text + 1) * self.dim]
     }
 
+    /// Puts another vector of length 1 in a text's place.
+    pub(super) fn set(&mut self, text: usize, row: &[f32]) {
+        self.values[text * self.dim..(text + 1) * self.dim].copy_from_slice(row);
+    }
+
     /// The item that every text describes.
     pub fn items(&self) -> &[u32] {
         &self.items

@@ -1,0 +1,295 @@
+//! Fine-tuning of the text encoder in the space of the candidates.
+
+use burn::{
+    module::{AutodiffModule, Module, Param},
+    nn::Linear,
+    optim::{GradientsParams, Optimizer},
+    tensor::{
+        Bool, Int, Tensor, TensorData,
+        activation::log_softmax,
+        backend::{AutodiffBackend, Backend},
+    },
+};
+use rand::{RngExt, SeedableRng, seq::SliceRandom};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use super::{CandidateSpaceConfig, embed_texts, normalise, ridge::prepare};
+use crate::{
+    data::{ItemCaption, QueryBatch, TextTokenizer},
+    error::{Error, Result},
+    features::Features,
+    nn::TextEncoder,
+    train::{CartOptimizer, EncoderRates, StopFlag, WarmupCosine, drop_words},
+};
+
+/// Candidates that compete at a step, unless there are fewer.
+const COMPETITORS: usize = 4096;
+
+/// Settings of the fine-tuning.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SpaceTuning {
+    /// Passes over the training captions; 0 leaves the encoder as it is.
+    pub epochs: usize,
+    /// Captions per step.
+    pub batch_size: usize,
+    /// Peak learning rate of the encoder.
+    pub learning_rate: f64,
+    /// Weight decay of matrices.
+    pub weight_decay: f64,
+    /// Share of a caption's tokens that are left out, anew at every step.
+    pub word_dropout: f64,
+    /// Temperature of the contrast before training; it is learned.
+    pub temperature: f64,
+    /// Seed of order and dropout.
+    pub seed: u64,
+}
+
+impl Default for SpaceTuning {
+    fn default() -> Self {
+        Self {
+            epochs: 3,
+            batch_size: 64,
+            learning_rate: 5e-5,
+            weight_decay: 0.01,
+            word_dropout: 0.0,
+            temperature: 0.05,
+            seed: 0,
+        }
+    }
+}
+
+/// What is trained.
+#[derive(Module, Debug)]
+struct Towers<B: Backend> {
+    encoder: TextEncoder<B>,
+    /// From features, centred and of length 1, to the space.
+    item: Linear<B>,
+    /// Logarithm of the inverse temperature, less what it starts from.
+    log_scale: Param<Tensor<B, 1>>,
+}
+
+impl SpaceTuning {
+    /// Checks ranges.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the setting that does not fit.
+    pub fn validate(&self) -> Result<()> {
+        let problem = |name: &str, expected: &str, found: String| {
+            Err(Error::config(name, expected, found, "change it, or keep the default"))
+        };
+        if self.batch_size < 2 {
+            return problem("tuning batch_size", "at least 2", self.batch_size.to_string());
+        }
+        for (name, value) in
+            [("tuning learning_rate", self.learning_rate), ("tuning temperature", self.temperature)]
+        {
+            if !(value > 0.0 && value <= 1.0) {
+                return problem(name, "a number in (0, 1]", value.to_string());
+            }
+        }
+        if !(0.0..1.0).contains(&self.word_dropout) {
+            return problem(
+                "tuning word_dropout",
+                "a share in [0, 1)",
+                self.word_dropout.to_string(),
+            );
+        }
+        if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
+            return problem("tuning weight_decay", "at least 0", self.weight_decay.to_string());
+        }
+        Ok(())
+    }
+
+    /// Trains the encoder, its word embeddings aside, so that every caption lies nearest to its own
+    /// candidate: InfoNCE against the vectors of all candidates (a random 4096 and the batch's own
+    /// where there are more), which are made as [`CandidateSpaceConfig`] says, with a trained map of
+    /// the features and with the other training texts as the encoder last saw them. A caption's own
+    /// candidate is made without that caption.
+    ///
+    /// # Errors
+    /// As [`CandidateSpaceConfig::fit`]; [`Error::Config`] for settings out of range;
+    /// [`Error::Interrupted`] when `stop` is raised; [`Error::Training`] when the loss is not finite.
+    #[allow(clippy::too_many_arguments)]
+    pub fn fit<B: AutodiffBackend>(
+        &self,
+        encoder: TextEncoder<B>,
+        tokenizer: &TextTokenizer,
+        train: &[ItemCaption],
+        items: &Features,
+        space: &CandidateSpaceConfig,
+        stop: &StopFlag,
+        device: &B::Device,
+    ) -> Result<TextEncoder<B::InnerBackend>> {
+        self.validate()?;
+        if self.epochs == 0 {
+            return Ok(encoder.valid());
+        }
+        let mut memory = embed_texts(&encoder.valid(), tokenizer, train, device)?;
+        let ridge = space.fit(items, &memory)?.space.into_ridge();
+        let (d_input, dim) = ridge.widths();
+        let prepared: Vec<f32> =
+            (0..items.len()).flat_map(|item| prepare(items.row(item), &ridge.input_mean)).collect();
+        let tokens = train
+            .iter()
+            .map(|caption| tokenizer.encode(&caption.text))
+            .collect::<Result<Vec<_>>>()?;
+        let layers = encoder.n_layers();
+        let matrix = |values: Vec<f32>, shape: [usize; 2]| {
+            Tensor::<B, 2>::from_data(TensorData::new(values, shape), device)
+        };
+        let bias = Tensor::from_data(TensorData::new(ridge.bias.clone(), [dim]), device);
+        let mut towers = Towers::<B> {
+            encoder: encoder.freeze_words(),
+            item: Linear {
+                weight: Param::from_tensor(matrix(ridge.weight.clone(), [d_input, dim])),
+                bias: Some(Param::from_tensor(bias)),
+            },
+            log_scale: Param::from_tensor(Tensor::zeros([1], device)),
+        };
+        towers.num_params();
+        // The map of the features and the temperature take twice the encoder's rate.
+        let rates = EncoderRates { encoder_lr: 0.5, layer_decay: 1.0, layers };
+        let mut optimizer =
+            CartOptimizer::<Towers<B>, B>::new(self.weight_decay, 1.0).with_encoder_rates(rates);
+        let steps = self.epochs * train.len().div_ceil(self.batch_size);
+        let mut schedule =
+            WarmupCosine::new(2.0 * self.learning_rate, steps.div_ceil(10), steps, 0.02);
+        let mut sums = Sums::new(items.len(), dim, train, memory.as_slice());
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        let mut order: Vec<usize> = (0..train.len()).collect();
+        for _ in 0..self.epochs {
+            order.shuffle(&mut rng);
+            for chunk in order.chunks(self.batch_size) {
+                if stop.is_raised() {
+                    return Err(Error::interrupted(
+                        "tuning of the text encoder",
+                        format!("{} passes", self.epochs),
+                        "a stop before the last",
+                        "start it again; nothing was written",
+                    ));
+                }
+                B::seed(device, rng.random());
+                let rows: Vec<Vec<u32>> = chunk
+                    .iter()
+                    .map(|&text| drop_words(&tokens[text], self.word_dropout, &mut rng))
+                    .collect();
+                let own: Vec<u32> = chunk.iter().map(|&text| train[text].item).collect();
+                let others = competitors(items.len(), &own, &mut rng);
+                let batch = QueryBatch::new(&rows, tokenizer.padding(), device)?;
+                let encoded = towers.encoder.forward(batch.tokens, batch.padding);
+                let queries = unit(encoded.pooled());
+                let vectors = |chosen: &[u32], texts: Vec<f32>| {
+                    let rows = chosen.iter().flat_map(|&item| {
+                        prepared[item as usize * d_input..(item as usize + 1) * d_input].iter()
+                    });
+                    let rows = matrix(rows.copied().collect(), [chosen.len(), d_input]);
+                    let features = towers.item.forward(rows).mul_scalar(space.features);
+                    unit(features + matrix(texts, [chosen.len(), dim]).mul_scalar(space.texts))
+                };
+                let all = vectors(&others, others.iter().flat_map(|&i| sums.mean(i)).collect());
+                let held_out = chunk
+                    .iter()
+                    .flat_map(|&text| sums.without(train[text].item, memory.row(text)))
+                    .collect();
+                let targets = vectors(&own, held_out);
+                let is_own: Vec<bool> = own
+                    .iter()
+                    .flat_map(|item| others.iter().map(move |other| other == item))
+                    .collect();
+                let is_own = Tensor::<B, 2, Bool>::from_data(
+                    TensorData::new(is_own, [chunk.len(), others.len()]),
+                    device,
+                );
+                let right = (queries.clone() * targets).sum_dim(1);
+                let wrong = queries.clone().matmul(all.transpose()).mask_fill(is_own, -1e4);
+                let scale = towers.log_scale.val().mul_scalar(20.0).exp();
+                let scale = scale.mul_scalar(1.0 / self.temperature).clamp_max(100.0);
+                let logits = Tensor::cat(vec![right, wrong], 1) * scale.unsqueeze();
+                let first = Tensor::<B, 2, Int>::zeros([chunk.len(), 1], device);
+                let loss = log_softmax(logits, 1).gather(1, first).neg().mean();
+                let seen: Vec<f32> = queries.inner().into_data().iter::<f32>().collect();
+                if seen.iter().any(|value| !value.is_finite()) {
+                    return Err(Error::training(
+                        "tuning of the text encoder",
+                        "finite vectors",
+                        "NaN or an infinity",
+                        "lower its learning rate",
+                    ));
+                }
+                let grads = GradientsParams::from_grads(loss.backward(), &towers);
+                let rate = burn::lr_scheduler::LrScheduler::step(&mut schedule);
+                towers = optimizer.step(rate, towers, grads);
+                for (&text, row) in chunk.iter().zip(seen.chunks_exact(dim)) {
+                    sums.replace(train[text].item, memory.row(text), row);
+                    memory.set(text, row);
+                }
+            }
+        }
+        Ok(towers.encoder.valid())
+    }
+}
+
+/// Sums and counts of the texts of every item.
+struct Sums {
+    dim: usize,
+    sums: Vec<f32>,
+    counts: Vec<u32>,
+}
+
+impl Sums {
+    fn new(items: usize, dim: usize, train: &[ItemCaption], rows: &[f32]) -> Self {
+        let mut sums = Self { dim, sums: vec![0.0; items * dim], counts: vec![0; items] };
+        for (caption, row) in train.iter().zip(rows.chunks_exact(dim)) {
+            sums.counts[caption.item as usize] += 1;
+            sums.row_mut(caption.item).iter_mut().zip(row).for_each(|(sum, v)| *sum += v);
+        }
+        sums
+    }
+
+    fn row_mut(&mut self, item: u32) -> &mut [f32] {
+        &mut self.sums[item as usize * self.dim..(item as usize + 1) * self.dim]
+    }
+
+    /// The mean, of length 1; zeros without texts.
+    fn mean(&self, item: u32) -> Vec<f32> {
+        let mut row = self.sums[item as usize * self.dim..(item as usize + 1) * self.dim].to_vec();
+        normalise(&mut row);
+        row
+    }
+
+    /// The mean without a text, of length 1; zeros where that was the only one.
+    fn without(&self, item: u32, text: &[f32]) -> Vec<f32> {
+        if self.counts[item as usize] < 2 {
+            return vec![0.0; self.dim];
+        }
+        let sum = &self.sums[item as usize * self.dim..(item as usize + 1) * self.dim];
+        let mut row: Vec<f32> = sum.iter().zip(text).map(|(sum, v)| sum - v).collect();
+        normalise(&mut row);
+        row
+    }
+
+    fn replace(&mut self, item: u32, old: &[f32], new: &[f32]) {
+        let changes = old.iter().zip(new).map(|(old, new)| new - old);
+        self.row_mut(item).iter_mut().zip(changes).for_each(|(sum, change)| *sum += change);
+    }
+}
+
+/// Items that compete at a step, ascending: all of them, or the batch's own and random others.
+fn competitors(n: usize, own: &[u32], rng: &mut ChaCha8Rng) -> Vec<u32> {
+    if n <= COMPETITORS {
+        return (0..n as u32).collect();
+    }
+    let random = (0..COMPETITORS).map(|_| rng.random_range(0..n as u32));
+    let mut chosen: Vec<u32> = random.chain(own.iter().copied()).collect();
+    chosen.sort_unstable();
+    chosen.dedup();
+    chosen
+}
+
+/// Rows of length 1.
+fn unit<B: Backend>(rows: Tensor<B, 2>) -> Tensor<B, 2> {
+    let norm = rows.clone().powi_scalar(2).sum_dim(1).add_scalar(1e-12).sqrt();
+    rows / norm
+}
