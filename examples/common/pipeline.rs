@@ -184,8 +184,14 @@ impl<B: LocalBackend> Run<'_, B> {
         let mut config = recipe.model(&text.tokenizer, &index, pretrained);
         if let Some(alignment) = &recipe.alignment {
             let dim = rows.dim();
-            let AlignmentRecipe { scales, guided, learn_scales } = alignment.clone();
-            config = config.with_alignment(AlignmentConfig { dim, scales, guided, learn_scales });
+            let AlignmentRecipe { scales, guided, learn_scales, learn_map } = alignment.clone();
+            config = config.with_alignment(AlignmentConfig {
+                dim,
+                scales,
+                guided,
+                learn_scales,
+                learn_map,
+            });
         }
         println!("{}", config.num_params());
         let mut pairs = TrainingData::new(&text.tokenizer, &task.train, &task.valid, &index)?;

@@ -100,12 +100,14 @@ pub struct AlignmentRecipe {
     pub scales: Vec<f32>,
     pub guided: bool,
     pub learn_scales: bool,
+    pub learn_map: bool,
 }
 
 impl Default for AlignmentRecipe {
     fn default() -> Self {
-        let AlignmentConfig { scales, guided, learn_scales, .. } = AlignmentConfig::new(1);
-        Self { scales, guided, learn_scales }
+        let AlignmentConfig { scales, guided, learn_scales, learn_map, .. } =
+            AlignmentConfig::new(1);
+        Self { scales, guided, learn_scales, learn_map }
     }
 }
 

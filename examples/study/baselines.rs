@@ -57,6 +57,8 @@ pub struct Baselines<'a, B: LocalBackend> {
     pub test: &'a Task,
     pub tuning: &'a Task,
     pub epochs: usize,
+    /// Whether the tuning part of a dual tower is needed, by a fusion.
+    pub fused: bool,
     pub device: &'a B::Device,
     pub stop: StopFlag,
 }
@@ -191,7 +193,8 @@ impl<B: LocalBackend> Baselines<'_, B> {
             Ok(tower.over(&task.candidates)?.search_all(&texts, task.candidates.len())?)
         };
         let name = format!("dual tower ({} passes)", self.epochs);
-        Ok((name, answer(self.tuning)?, answer(self.test)?))
+        let tuning = if self.fused { answer(self.tuning)? } else { Vec::new() };
+        Ok((name, tuning, answer(self.test)?))
     }
 }
 

@@ -138,6 +138,7 @@ fn baselines<B: LocalBackend>(
         test: task,
         tuning: &tuning,
         epochs: args.tower_epochs,
+        fused: args.rows.contains(&Row::Fusion),
         device,
         stop: stop.clone(),
     };

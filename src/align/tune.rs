@@ -293,3 +293,112 @@ fn unit<B: Backend>(rows: Tensor<B, 2>) -> Tensor<B, 2> {
     let norm = rows.clone().powi_scalar(2).sum_dim(1).add_scalar(1e-12).sqrt();
     rows / norm
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::{Autodiff, Flex};
+
+    use super::*;
+    use crate::{
+        align::{TextVectors, dot},
+        data::TokenizerConfig,
+        nn::{ScratchEncoderConfig, TextEncoderConfig, WeightInit},
+        storage::NamedTensors,
+    };
+
+    type A = Autodiff<Flex>;
+
+    /// Items of two properties; features and texts show both.
+    fn fixture() -> (Features, Vec<ItemCaption>) {
+        let (colours, shapes) =
+            (["red", "blue", "green", "black"], ["ball", "cube", "cone", "ring", "star"]);
+        let (mut rows, mut captions) = (vec![], vec![]);
+        for (c, colour) in colours.iter().enumerate() {
+            for (s, shape) in shapes.iter().enumerate() {
+                let item = (c * shapes.len() + s) as u32;
+                let hot = |at: usize, of: usize| (0..of).map(move |i| f32::from(u8::from(i == at)));
+                rows.extend(hot(c, 4).chain(hot(s, 5)));
+                for text in [format!("a {colour} {shape}"), format!("the {shape} is {colour}")] {
+                    captions.push(ItemCaption { item, text, weight: 1.0 });
+                }
+            }
+        }
+        (Features::from_rows(rows, 9).unwrap(), captions)
+    }
+
+    fn encoder(tokenizer: &TextTokenizer) -> TextEncoder<A> {
+        let config = TextEncoderConfig::from(ScratchEncoderConfig {
+            vocabulary: tokenizer.vocabulary(),
+            max_tokens: 16,
+            d_model: 16,
+            d_ff: 32,
+            n_heads: 2,
+            n_layers: 1,
+            dropout: 0.0,
+        });
+        config.init(&mut WeightInit::new(3), &Default::default())
+    }
+
+    /// Share of texts that lie nearest to their own candidate as made without them.
+    fn found(texts: &TextVectors, items: &Features, space: &CandidateSpaceConfig) -> f64 {
+        let fitted = space.fit(items, texts).unwrap();
+        let hits = (0..texts.len()).filter(|&text| {
+            let own = dot(texts.row(text), fitted.held_out.row(text));
+            let item = texts.items()[text] as usize;
+            let others = (0..items.len()).filter(|&other| other != item);
+            others.into_iter().all(|other| dot(texts.row(text), fitted.vectors.row(other)) < own)
+        });
+        hits.count() as f64 / texts.len() as f64
+    }
+
+    #[test]
+    fn texts_move_to_their_candidates_and_words_stay() {
+        let (items, captions) = fixture();
+        let device = Default::default();
+        let texts = captions.iter().map(|caption| caption.text.as_str());
+        let tokenizer = TextTokenizer::train(texts, &TokenizerConfig::default(), 16).unwrap();
+        let space = CandidateSpaceConfig { penalties: vec![0.1, 1.0], ..Default::default() };
+        let embed = |encoder: &TextEncoder<Flex>| {
+            embed_texts(encoder, &tokenizer, &captions, &device).unwrap()
+        };
+        let untuned = encoder(&tokenizer);
+        let before = found(&embed(&untuned.valid()), &items, &space);
+        let tuning = SpaceTuning {
+            epochs: 30,
+            batch_size: 8,
+            learning_rate: 3e-3,
+            ..SpaceTuning::default()
+        };
+        let fit = |tuning: &SpaceTuning| {
+            let stop = StopFlag::new();
+            tuning.fit(encoder(&tokenizer), &tokenizer, &captions, &items, &space, &stop, &device)
+        };
+        let tuned = fit(&tuning).unwrap();
+        let after = found(&embed(&tuned), &items, &space);
+        assert!(after > before + 0.2 && after > 0.8, "{before} to {after}");
+        let words = |encoder: &TextEncoder<Flex>| {
+            let mut tensors = NamedTensors::new();
+            tensors.insert_module::<Flex, _>("", encoder).unwrap();
+            tensors.take_f32("tokens.weight").unwrap()
+        };
+        assert_eq!(words(&tuned), words(&untuned.valid()));
+        assert_eq!(embed(&tuned), embed(&fit(&tuning).unwrap()));
+        let none = fit(&SpaceTuning { epochs: 0, ..tuning.clone() }).unwrap();
+        assert_eq!(embed(&none), embed(&untuned.valid()));
+
+        let stop = StopFlag::new();
+        stop.raise();
+        let stopped =
+            tuning.fit(untuned, &tokenizer, &captions, &items, &space, &stop, &device).unwrap_err();
+        assert!(matches!(stopped, Error::Interrupted(_)), "{stopped}");
+        for bad in [
+            SpaceTuning { batch_size: 1, ..tuning.clone() },
+            SpaceTuning { learning_rate: 0.0, ..tuning.clone() },
+            SpaceTuning { temperature: f64::NAN, ..tuning.clone() },
+            SpaceTuning { word_dropout: 1.0, ..tuning.clone() },
+            SpaceTuning { weight_decay: -1.0, ..tuning.clone() },
+        ] {
+            assert!(bad.validate().is_err(), "{bad:?}");
+        }
+    }
+}

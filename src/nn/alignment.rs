@@ -42,6 +42,11 @@ pub struct AlignmentConfig {
     /// Whether the factors are trained.
     #[serde(default)]
     pub learn_scales: bool,
+    /// Whether the map of the query is trained where it starts as the identity. Trained on the few
+    /// captions of a small set, it loses more than it gains; a map between spaces of different width
+    /// is always trained.
+    #[serde(default)]
+    pub learn_map: bool,
 }
 
 fn five() -> Vec<f32> {
@@ -55,7 +60,7 @@ fn yes() -> bool {
 impl AlignmentConfig {
     /// Candidates of this width, with guidance.
     pub fn new(dim: usize) -> Self {
-        Self { dim, scales: five(), guided: true, learn_scales: false }
+        Self { dim, scales: five(), guided: true, learn_scales: false, learn_map: false }
     }
 
     /// Sets the factors of the cosine: one for all levels, or as many as there are levels and one for
@@ -113,6 +118,7 @@ impl AlignmentConfig {
             log_scales: Param::from_tensor(scales),
             guided: self.guided,
             learn_scales: self.learn_scales,
+            learn_map: self.learn_map,
         }
     }
 
@@ -135,6 +141,8 @@ pub struct AlignmentHead<B: Backend> {
     guided: bool,
     #[module(skip)]
     learn_scales: bool,
+    #[module(skip)]
+    learn_map: bool,
 }
 
 /// What the candidates' geometry knows about the targets of a batch.
@@ -184,7 +192,8 @@ impl<B: Backend> AlignmentHead<B> {
         let mapped = match d_model == dim {
             true => {
                 let unit = unit(pooled);
-                unit.clone() + linear_2d(&self.projection, unit)
+                let change = linear_2d(&self.projection, unit.clone());
+                unit + if self.learn_map { change } else { change.detach() }
             }
             false => linear_2d(&self.projection, pooled),
         };
@@ -600,7 +609,8 @@ mod tests {
         type A = Autodiff<Flex>;
         let Fixture { trie, codes, geometry, queries } = fixture();
         let device = Default::default();
-        let config = AlignmentConfig { learn_scales: true, ..AlignmentConfig::new(DIM) };
+        let config =
+            AlignmentConfig { learn_scales: true, learn_map: true, ..AlignmentConfig::new(DIM) };
         let head: AlignmentHead<A> = config.init(DIM, 3, &mut WeightInit::new(1), &device);
         let x = Tensor::<A, 2>::from_data(TensorData::new(queries.clone(), [8, DIM]), &device);
         let aligned = head.forward(x);
