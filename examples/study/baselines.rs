@@ -148,7 +148,7 @@ impl<B: LocalBackend> Baselines<'_, B> {
         };
         let judge = Judge::new(self.tuning);
         let mut best: Option<(f64, f64, Vec<Ranking>)> = None;
-        for penalty in [1.0, 3.0, 10.0] {
+        for penalty in [0.1, 0.3, 1.0, 3.0] {
             let rankings = answer(self.tuning, penalty)?;
             let mrr = judge.mrr(&rankings, self.tuning.candidates.len())?;
             if best.as_ref().is_none_or(|(most, ..)| mrr > *most) {

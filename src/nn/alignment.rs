@@ -200,6 +200,11 @@ impl<B: Backend> AlignmentHead<B> {
         widened(unit(mapped))
     }
 
+    /// Width of the candidates' vectors.
+    pub fn dim(&self) -> usize {
+        self.projection.weight.dims()[1]
+    }
+
     /// Whether the geometry of the candidates guides the decoder.
     pub fn is_guided(&self) -> bool {
         self.guided

@@ -32,6 +32,8 @@ pub const FORMAT_VERSION: u32 = 1;
 const KIND: &str = "cart-retrieval index";
 /// Name of the manifest.
 const MANIFEST: &str = "manifest.json";
+/// All roles.
+const ROLES: [&str; 7] = ["model", "quantizer", "tokenizer", "trie", "ids", VECTORS, SPACE];
 /// Role of the file of the candidates' vectors, and name of its tensor.
 const VECTORS: &str = "vectors";
 /// Role of the file of the map that made them.
@@ -302,10 +304,10 @@ fn remove_unnamed(folder: &Path, manifest: &Manifest) {
     let ours = |path: &PathBuf| {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let named = manifest.files.values().any(|file| file.name == name);
-        let role = manifest.files.keys().any(|role| {
-            name.strip_prefix(role.as_str()).and_then(|rest| rest.strip_prefix('-')).is_some_and(
-                |rest| rest.len() > 12 && rest[..12].bytes().all(|b| b.is_ascii_hexdigit()),
-            )
+        let role = ROLES.iter().any(|role| {
+            name.strip_prefix(role).and_then(|rest| rest.strip_prefix('-')).is_some_and(|rest| {
+                rest.len() > 12 && rest[..12].bytes().all(|b| b.is_ascii_hexdigit())
+            })
         });
         role && !named
     };

@@ -11,7 +11,8 @@ use crate::{
     data::{Example, ItemCaption, TextTokenizer},
     error::{Error, Result},
     identifier::Codes,
-    nn::GuideBatch,
+    model::{Cart, LossConfig, Scope},
+    nn::{AlignmentHead, GuideBatch},
     quantizer::CandidateIndex,
     storage::hex,
     trie::Trie,
@@ -135,6 +136,44 @@ impl TrainingData {
             (0..held_out.len()).for_each(|text| vectors(held_out.row(text)));
         }
         hex(&hash.finalize())
+    }
+
+    /// Checks that network and loss find in the data what they need.
+    ///
+    /// # Errors
+    /// [`Error::Training`] for a guided network without vectors of its width, or with a loss over all
+    /// tokens; [`Error::Config`] for a contrast without an alignment or without vectors.
+    pub(super) fn check<B: Backend>(&self, model: &Cart<B>, loss: &LossConfig) -> Result<()> {
+        let width = self.geometry.as_ref().map(|geometry| geometry.dim());
+        let found = || width.map_or("none".to_string(), |width| format!("of width {width}"));
+        let head = model.alignment();
+        if let Some(head) = head.filter(|head| head.is_guided()) {
+            if loss.scope == Scope::All {
+                return Err(Error::training(
+                    "scope of the loss",
+                    "the legal tokens, for a network that is guided by the candidates' vectors",
+                    "all tokens",
+                    "train with Scope::Legal",
+                ));
+            }
+            if width != Some(head.dim()) {
+                return Err(Error::training(
+                    "vectors of the candidates, which guide this network",
+                    format!("of width {}", head.dim()),
+                    found(),
+                    "give the index the vectors it was made from (CandidateIndex::with_vectors)",
+                ));
+            }
+        }
+        if loss.alignment > 0.0 && (head.is_none() || head.map(AlignmentHead::dim) != width) {
+            return Err(Error::config(
+                "loss.alignment",
+                "0, or a network with an alignment and candidates with vectors of its width",
+                format!("{} with vectors {}", loss.alignment, found()),
+                "use CartConfig::with_alignment and CandidateIndex::with_vectors",
+            ));
+        }
+        Ok(())
     }
 
     /// Where items lie, if that is known; `texts` are the training texts that describe them.

@@ -149,6 +149,7 @@ impl Trainer {
         let started = Instant::now();
         let config = Arc::new(self.config.clone());
         config.validate(data.trie().levels())?;
+        data.check(&model, &config.loss)?;
         config.precision.check::<B>(main)?;
         let steps = config.epochs * data.steps_per_epoch(&config);
         let run = identity::<B>(&config, &model, data, together.devices)?;

@@ -13,18 +13,19 @@ use burn::{
     },
 };
 use cart_retrieval::{
+    align::{Geometry, HeldOut},
     data::{
         QueryBatch, TargetBatch,
         procedural::{Scenes, ScenesConfig},
     },
-    decode::{beam_search, score_all},
+    decode::{SearchSpace, beam_search, score_all},
     eval::DualTowerConfig,
     identifier::{Codes, Vocabulary, assign_unique},
     model::Cart,
     nn::{
-        Activation, Attention, AttentionConfig, BertConfig, ClipTextConfig, Dropout, EncoderOutput,
-        FusionConfig, Pooling, ScratchEncoderConfig, SelfCache, T5Config, TextEncoder,
-        TextEncoderConfig, WeightInit, causal_bias, gelu, padding_bias,
+        Activation, AlignmentConfig, Attention, AttentionConfig, BertConfig, ClipTextConfig,
+        Dropout, EncoderOutput, FusionConfig, GuideBatch, Pooling, ScratchEncoderConfig, SelfCache,
+        T5Config, TextEncoder, TextEncoderConfig, WeightInit, causal_bias, gelu, padding_bias,
     },
     prelude::*,
     quantizer::{Codebooks, DeviceSearch, KMeansConfig, RqVaeConfig, RqVaeEvent},
@@ -364,6 +365,57 @@ pub fn network_with_fine_fusion<B: AutodiffBackend>(device: &B::Device) -> Outco
 
 pub fn network_with_both_fusions<B: AutodiffBackend>(device: &B::Device) -> Outcome {
     whole_network::<B>(device, FusionMode::Both, plain_loss(), 1)
+}
+
+/// A network that the candidates' vectors guide: logits, both losses, gradients and a search.
+pub fn guided_network<B: AutodiffBackend>(device: &B::Device) -> Outcome {
+    let mut out = Outcome::default();
+    let (identifiers, trie) = candidates();
+    let width = 24;
+    let vectors = Features::from_rows(noise(60 * width, 21), width).unwrap();
+    let geometry = Geometry::new(vectors, &trie).unwrap();
+    let held_out = HeldOut::new(width, noise(3 * width, 22)).unwrap();
+    let alignment = AlignmentConfig {
+        learn_scales: true,
+        learn_map: true,
+        ..AlignmentConfig::new(width).with_scales(vec![0.5])
+    };
+    let config = network(trie.vocabulary(), FusionMode::Both).with_alignment(alignment);
+    let cart: Cart<B> = config.init(device).unwrap();
+    let head = cart.alignment().unwrap();
+    let (items, texts) = ([4, 17, 2], [0, 1, 2]);
+    let guide = GuideBatch::<B>::new(
+        &items,
+        Some((&texts, &held_out)),
+        &identifiers,
+        &trie,
+        &geometry,
+        device,
+    );
+    let targets = TargetBatch::<B>::new(&items, &identifiers, &trie, device);
+    let encoded = cart.encode_layers(tokens(device, 50), padding(device));
+    let aligned = head.forward(encoded.pooled());
+    let logits = cart.forward_encoded(&encoded, targets.identifiers.clone());
+    let logits = head.guide(&aligned, &guide, logits);
+    for (level, logits) in logits.iter().enumerate() {
+        // Tokens that are no children have a logit that means nothing.
+        let legal = targets.legal[level].clone();
+        out.tensor(&format!("logits {level}"), logits.clone().mask_fill(legal.bool_not(), 0.0));
+    }
+    let loss = plain_loss().forward(logits, targets.identifiers, &targets.legal, 1).total;
+    let contrast = head.contrast(&aligned, &guide);
+    out.tensor("loss", loss.clone());
+    out.tensor("contrast", contrast.clone());
+    let space = SearchSpace { trie: &trie, geometry: Some(&geometry) };
+    let searching = cart.valid();
+    let queries = searching.encode(tokens(device, 50), padding(device));
+    let beam = BeamConfig { width: 60, rerank: 2.0, ..BeamConfig::default() };
+    for mut answers in beam_search(&searching, &queries, space, &beam).unwrap() {
+        answers.sort_by_key(|answer| answer.item);
+        out.numbers("scores by item", answers.iter().map(|answer| f64::from(answer.score)));
+    }
+    out.gradients(&cart, loss + contrast);
+    out
 }
 
 pub fn loss_over_all_tokens<B: AutodiffBackend>(device: &B::Device) -> Outcome {

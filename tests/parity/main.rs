@@ -92,6 +92,7 @@ macro_rules! backends {
                     network_with_coarse_fusion,
                     network_with_fine_fusion,
                     network_with_both_fusions,
+                    guided_network,
                     loss_over_all_tokens,
                     loss_over_legal_tokens_with_r_drop,
                     optimizer_steps,

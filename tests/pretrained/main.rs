@@ -3,6 +3,8 @@
 //! The tiny models are made by `tests/fixtures/make_text_models.py`.
 
 mod faults;
+#[cfg(feature = "hub")]
+mod hub;
 mod index;
 mod parity;
 

@@ -1,0 +1,185 @@
+//! Networks that the candidates' vectors guide.
+
+use cart_retrieval::{
+    align::{CandidateSpaceConfig, HeldOut, TextVectors},
+    eval::{TruncatedTies, evaluate},
+    nn::AlignmentConfig,
+};
+
+use super::*;
+
+/// Candidates in a space of their own: texts are the features of their items with some noise.
+struct Guided {
+    setup: Setup,
+    space: cart_retrieval::align::FittedSpace,
+}
+
+fn guided() -> Guided {
+    let mut setup = setup();
+    let dim = setup.items.dim();
+    let noise = |i: usize| ((i * 7919 % 101) as f32 / 101.0 - 0.5) * 0.3;
+    let values = setup
+        .train
+        .iter()
+        .enumerate()
+        .flat_map(|(text, caption)| {
+            let row = setup.items.row(caption.item as usize).iter();
+            row.enumerate().map(move |(d, v)| v + noise(text * 31 + d)).collect::<Vec<_>>()
+        })
+        .collect();
+    let owners = setup.train.iter().map(|caption| caption.item).collect();
+    let texts = TextVectors::new(dim, values, owners).unwrap();
+    let space = CandidateSpaceConfig::default().fit(&setup.items, &texts).unwrap();
+    setup.quantizer = CoarseToFineConfig::new(8, vec![])
+        .with_fine(FineConfig::RqKmeans(RqKMeansConfig::new(vec![8, 8])))
+        .fit::<A>(&space.vectors, &Default::default())
+        .unwrap();
+    setup.index = setup
+        .quantizer
+        .assign(&space.vectors)
+        .unwrap()
+        .with_unique_capacity(40)
+        .unwrap()
+        .with_vectors(space.vectors.clone())
+        .unwrap();
+    setup.data =
+        TrainingData::new(&setup.tokenizer, &setup.train, &setup.queries[..32], &setup.index)
+            .unwrap()
+            .with_held_out(space.held_out.clone())
+            .unwrap();
+    let alignment = AlignmentConfig { learn_map: true, ..AlignmentConfig::new(dim) };
+    let mut config = setup.config.clone().with_alignment(alignment);
+    config.vocabulary = setup.index.vocabulary().clone();
+    setup.config = config;
+    Guided { setup, space }
+}
+
+fn retriever(guided: &Guided, trained: Trained<Flex>) -> Retriever<Flex> {
+    let setup = &guided.setup;
+    Retriever::new(
+        trained.model,
+        setup.config.clone(),
+        setup.tokenizer.clone(),
+        setup.quantizer.clone(),
+        setup.index.clone(),
+        Default::default(),
+    )
+    .unwrap()
+    .with_space(guided.space.space.clone())
+}
+
+#[test]
+fn a_guided_index_learns_survives_the_disk_and_serves_other_candidates() {
+    let _turn = turn();
+    let guided = guided();
+    let setup = &guided.setup;
+    let loss = LossConfig { r_drop: 0.0, alignment: 1.0, ..LossConfig::default() };
+    let config = TrainConfig { epochs: 30, validations: 3, loss, ..settings() };
+    let trained = fit(setup, Trainer::new(config)).unwrap();
+    let retriever = retriever(&guided, trained);
+    let texts: Vec<&str> = setup.queries[32..].iter().map(|c| c.text.as_str()).collect();
+    let relevant: Vec<[u32; 1]> = setup.queries[32..].iter().map(|c| [c.item]).collect();
+    let rankings = retriever.search_all(&texts).top(10).rankings().unwrap();
+    let metrics = evaluate(&rankings, &relevant, 80, TruncatedTies::Listed).unwrap().metrics();
+    // Chance is 12.5 %.
+    assert!(metrics.recall_at_10 > 0.5, "{metrics}");
+
+    // A beam of all candidates is the search over all of them.
+    let beam = retriever.search(texts[0]).top(80).run().unwrap();
+    let exact = retriever.score_all(texts[0]).unwrap();
+    for (hit, answer) in beam.iter().zip(&exact) {
+        assert!((hit.score - answer.score).abs() < 1e-4, "{hit:?} {answer:?}");
+    }
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("index");
+    let reranking = BeamConfig { rerank: 3.0, ..*retriever.beam() };
+    let retriever = retriever.with_beam(reranking);
+    retriever.save(&path).unwrap();
+    let loaded = Retriever::<Flex>::load(&path, &Default::default()).unwrap();
+    assert_eq!(loaded.beam(), &reranking);
+    assert_eq!(loaded.space(), retriever.space());
+    for text in &texts[..5] {
+        let hits = retriever.search(text).run().unwrap();
+        assert_eq!(hits, loaded.search(text).run().unwrap());
+        assert!(hits.windows(2).all(|pair| pair[0].score >= pair[1].score));
+    }
+
+    // Other candidates, by their features alone: every one can be found.
+    let others = setup.items.select(&(0..30).collect::<Vec<_>>());
+    let vectors = loaded.space().unwrap().embed(&others, None).unwrap();
+    let index = loaded.quantizer().assign(&vectors).unwrap();
+    let without = loaded.clone().with_candidates(index.clone()).unwrap_err().to_string();
+    assert!(without.contains("vectors"), "{without}");
+    let served = loaded.clone().with_candidates(index.with_vectors(vectors).unwrap()).unwrap();
+    assert_eq!(served.search(texts[0]).top(30).run().unwrap().len(), 30);
+    assert_eq!(served.beam(), &reranking);
+    // One that is full of the same candidate has more of them than the network has unique tokens.
+    let same = setup.items.select(&[0; 50]);
+    let vectors = loaded.space().unwrap().embed(&same, None).unwrap();
+    let vectors = Features::from_rows(vectors.as_slice().to_vec(), vectors.dim()).unwrap();
+    let index = loaded.quantizer().assign(&vectors).unwrap().with_vectors(vectors).unwrap();
+    let error = loaded.with_candidates(index).unwrap_err().to_string();
+    assert!(error.contains("unique"), "{error}");
+}
+
+#[test]
+fn guidance_that_cannot_be_is_refused() {
+    let _turn = turn();
+    let guided = guided();
+    let setup = &guided.setup;
+    let dim = guided.space.space.dim();
+    let short = HeldOut::new(dim, vec![0.0; dim]).unwrap();
+    assert!(setup.data.clone().with_held_out(short).is_err());
+    let plain = setup.quantizer.assign(&guided.space.vectors).unwrap();
+    let data = TrainingData::new(&setup.tokenizer, &setup.train, &[], &plain).unwrap();
+    let error = data.with_held_out(guided.space.held_out.clone()).unwrap_err().to_string();
+    assert!(error.contains("held-out"), "{error}");
+    assert!(plain.clone().with_vectors(setup.items.select(&[0, 1])).is_err());
+
+    // Identifiers alone for a network that needs vectors.
+    let all = TrainConfig {
+        loss: LossConfig { scope: Scope::All, ..LossConfig::default() },
+        ..settings()
+    };
+    let error = fit(setup, Trainer::new(all)).unwrap_err().to_string();
+    assert!(error.contains("legal"), "{error}");
+    let without = setup.index.clone();
+    let without = CandidateIndex::new(
+        without.ids().clone(),
+        without.trie().clone(),
+        without.health().clone(),
+    )
+    .unwrap();
+    let data = TrainingData::new(&setup.tokenizer, &setup.train, &[], &without).unwrap();
+    let device = Default::default();
+    let model = setup.config.init::<A>(&device).unwrap();
+    let error = Trainer::new(settings()).fit(model, &data, &device).unwrap_err().to_string();
+    assert!(error.contains("vectors"), "{error}");
+
+    // A contrast or a rerank without an alignment.
+    let mut config = setup.config.clone();
+    config.alignment = None;
+    let loss = LossConfig { alignment: 1.0, ..LossConfig::default() };
+    let trainer = Trainer::new(TrainConfig { loss, ..settings() });
+    let model = config.init::<A>(&device).unwrap();
+    let error = trainer.fit(model, &setup.data, &device).unwrap_err().to_string();
+    assert!(error.contains("alignment"), "{error}");
+    let trained = Trainer::new(TrainConfig { epochs: 1, ..settings() })
+        .fit(config.init::<A>(&device).unwrap(), &setup.data, &device)
+        .unwrap();
+    let retriever = Retriever::new(
+        trained.model,
+        config,
+        setup.tokenizer.clone(),
+        setup.quantizer.clone(),
+        setup.index.clone(),
+        device,
+    )
+    .unwrap();
+    let reranking = BeamConfig { rerank: 1.0, ..BeamConfig::default() };
+    let error = retriever.clone().with_beam(reranking).search("red").run().unwrap_err();
+    assert!(error.to_string().contains("alignment"), "{error}");
+    let wrong = BeamConfig { rerank: -1.0, ..BeamConfig::default() };
+    assert!(retriever.with_beam(wrong).search("red").run().is_err());
+}
