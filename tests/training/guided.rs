@@ -115,9 +115,8 @@ fn a_guided_index_learns_survives_the_disk_and_serves_other_candidates() {
     assert_eq!(served.search(texts[0]).top(30).run().unwrap().len(), 30);
     assert_eq!(served.beam(), &reranking);
     // One that is full of the same candidate has more of them than the network has unique tokens.
-    let same = setup.items.select(&[0; 50]);
+    let same = Features::from_rows(setup.items.row(0).repeat(50), setup.items.dim()).unwrap();
     let vectors = loaded.space().unwrap().embed(&same, None).unwrap();
-    let vectors = Features::from_rows(vectors.as_slice().to_vec(), vectors.dim()).unwrap();
     let index = loaded.quantizer().assign(&vectors).unwrap().with_vectors(vectors).unwrap();
     let error = loaded.with_candidates(index).unwrap_err().to_string();
     assert!(error.contains("unique"), "{error}");
