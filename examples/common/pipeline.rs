@@ -8,6 +8,7 @@ use cart_retrieval::{
     align::{FittedSpace, SpaceTuning, TextVectors, embed_texts},
     backend::LocalBackend,
     data::DataFolder,
+    model::Cart,
     nn::{AlignmentConfig, TextEncoder},
     prelude::*,
     pretrained::PretrainedText,
@@ -204,16 +205,35 @@ impl<B: LocalBackend> Run<'_, B> {
             }
             None => config.init::<Autodiff<B>>(device)?,
         };
+        let (model, seconds) = match recipe.training().epochs {
+            0 => (network.valid(), 0.0),
+            _ => self.trained(network, &pairs)?,
+        };
+        let tokenizer = text.tokenizer.clone();
+        let retriever = Retriever::new(model, config, tokenizer, quantizer, index, device.clone())?
+            .with_beam(recipe.beam);
+        let retriever = match fitted {
+            Some(fitted) => retriever.with_space(fitted.space),
+            None => retriever,
+        };
+        let total = started.elapsed().as_secs_f64();
+        Ok(Done { retriever, seconds, total })
+    }
+}
+
+impl<B: LocalBackend> Run<'_, B> {
+    /// The network after its training, and the seconds of it.
+    fn trained(&self, network: Cart<Autodiff<B>>, pairs: &TrainingData) -> Result<(Cart<B>, f64)> {
         let (listener, _) = progress::training();
-        let mut trainer = Trainer::new(recipe.training())
+        let mut trainer = Trainer::new(self.recipe.training())
             .with_resume(self.resume)
-            .with_stop(self.stop)
+            .with_stop(self.stop.clone())
             .with_dashboard(self.dashboard)
             .with_listener(move |event: TrainEvent| listener(event));
         if let Some(folder) = self.folder {
             trainer = trainer.with_folder(folder);
         }
-        let trained = trainer.fit_devices(network, &pairs, &self.devices)?;
+        let trained = trainer.fit_devices(network, pairs, &self.devices)?;
         if trained.reason == StopReason::Interrupted {
             match self.folder {
                 Some(folder) => bail!(
@@ -223,20 +243,9 @@ impl<B: LocalBackend> Run<'_, B> {
                 None => bail!("stopped"),
             }
         }
-        let tokenizer = text.tokenizer.clone();
-        let retriever =
-            Retriever::new(trained.model, config, tokenizer, quantizer, index, device.clone())?
-                .with_beam(recipe.beam);
-        let retriever = match fitted {
-            Some(fitted) => retriever.with_space(fitted.space),
-            None => retriever,
-        };
-        let total = started.elapsed().as_secs_f64();
-        Ok(Done { retriever, seconds: trained.seconds, total })
+        Ok((trained.model, trained.seconds))
     }
-}
 
-impl<B: LocalBackend> Run<'_, B> {
     /// The text side with its encoder tuned in the space of the candidates, if the recipe says so.
     fn tuned(&self, device: &B::Device) -> Result<Option<Text<B>>> {
         let (Some(tuning), Some(space)) = (&self.recipe.space_tuning, &self.recipe.space) else {
