@@ -15,6 +15,10 @@ use crate::{
 const ITEM: u32 = 1 << 31;
 /// Most candidates that a level's covariance is measured on.
 const SAMPLE: usize = 16_384;
+/// Most nodes two steps below the root that are looked at to score the nodes one step below it.
+const MOST_BELOW_ROOT: usize = 65_536;
+/// The same for any other prefix.
+const MOST_BELOW: usize = 4_096;
 
 /// The candidates' vectors summed up for every node of the trie: number, mean, spread.
 ///
@@ -26,8 +30,12 @@ const SAMPLE: usize = 16_384;
 /// this takes; a node of one candidate has that candidate's vector as its mean and no spread, so the
 /// last step of an identifier is exact.
 ///
+/// That is closer the smaller a node is. So the children of a prefix are scored by the sums over
+/// their own children ([`Geometry::looks_ahead`]), as long as those are few enough to look at: 65,536
+/// below the root, 4096 below any other prefix.
+///
 /// # Memory
-/// The vectors, `4 N D` bytes; a mean for every node of at least two candidates; 20 bytes a node.
+/// The vectors, `4 N D` bytes; a mean for every node of at least two candidates; 24 bytes a node.
 #[derive(Debug, Clone)]
 pub struct Geometry {
     vectors: Features,
@@ -39,6 +47,11 @@ pub struct Geometry {
 struct Level {
     /// First row of every node.
     starts: Vec<u32>,
+    /// Number of every node's first child at the next level, and the number of nodes there; empty
+    /// at the last level.
+    first_child: Vec<u32>,
+    /// Whether nodes of this level are scored by their children.
+    looks_ahead: bool,
     /// Mean of every node: a row of `means`, or an item's vector where [`ITEM`] is set.
     slots: Vec<u32>,
     means: Vec<f32>,
@@ -86,7 +99,33 @@ impl Geometry {
             nodes = nodes.iter().flat_map(|&node| trie.children(node)).map(|(_, n)| n).collect();
             levels.push(Level::new(&nodes, &vectors, trie));
         }
-        Ok(Self { vectors, levels })
+        let mut geometry = Self { vectors, levels };
+        geometry.link();
+        Ok(geometry)
+    }
+
+    /// Finds the children of every node, and the levels that have few enough of them.
+    fn link(&mut self) {
+        for level in 1..self.levels.len() {
+            let (above, below) = self.levels.split_at_mut(level);
+            let (parents, starts) = (&mut above[level - 1], &below[0].starts);
+            let first = |&row: &u32| starts.partition_point(|&start| start < row) as u32;
+            parents.first_child = parents.starts.par_iter().map(first).collect();
+            parents.first_child.push(starts.len() as u32);
+        }
+        for level in 0..self.levels.len().saturating_sub(1) {
+            let below = &self.levels[level].first_child;
+            let most = match level {
+                0 => below[below.len() - 1],
+                _ => {
+                    let siblings = self.levels[level - 1].first_child.windows(2);
+                    let below = |pair: &[u32]| below[pair[1] as usize] - below[pair[0] as usize];
+                    siblings.map(below).max().unwrap_or(0)
+                }
+            };
+            let limit = if level == 0 { MOST_BELOW_ROOT } else { MOST_BELOW };
+            self.levels[level].looks_ahead = most as usize <= limit;
+        }
     }
 
     /// The candidates' vectors, `[N, D]`.
@@ -113,6 +152,32 @@ impl Geometry {
         let (lo, hi) = (node.first_row(), node.first_row() + node.count());
         let first = starts.partition_point(|&start| (start as usize) < lo);
         first..first + starts[first..].partition_point(|&start| (start as usize) < hi)
+    }
+
+    /// Number of nodes that the tokens of a level lead to.
+    ///
+    /// # Panics
+    /// When there is no such level.
+    pub fn nodes(&self, level: usize) -> usize {
+        self.levels[level].starts.len()
+    }
+
+    /// Numbers of the children, at the next level, of a node that a level's token leads to.
+    ///
+    /// # Panics
+    /// When there is no such level or node, or no next level.
+    pub fn below(&self, level: usize, node: usize) -> Range<usize> {
+        let first = &self.levels[level].first_child;
+        first[node] as usize..first[node + 1] as usize
+    }
+
+    /// Whether nodes of a level are scored by the sum over their children rather than by their own
+    /// mean and spread.
+    ///
+    /// # Panics
+    /// When there is no such level.
+    pub fn looks_ahead(&self, level: usize) -> bool {
+        self.levels[level].looks_ahead
     }
 
     /// Mean of the candidates below a node, `[D]`.
@@ -154,7 +219,8 @@ impl Geometry {
     /// Bytes in memory, the vectors included.
     pub fn memory(&self) -> usize {
         let level = |level: &Level| {
-            12 * level.starts.len() + 4 * (level.means.len() + level.covariance.len())
+            16 * level.starts.len()
+                + 4 * (level.first_child.len() + level.means.len() + level.covariance.len())
         };
         4 * self.vectors.as_slice().len() + self.levels.iter().map(level).sum::<usize>()
     }
@@ -199,6 +265,8 @@ impl Level {
             }
         }
         Self {
+            first_child: Vec::new(),
+            looks_ahead: false,
             starts: nodes.iter().map(|node| node.first_row() as u32).collect(),
             log_count: nodes.iter().map(|node| (node.count() as f32).ln()).collect(),
             slots,
@@ -281,6 +349,9 @@ mod tests {
                 let children = geometry.children(*node);
                 assert_eq!(children.len(), trie.children(*node).count());
                 for ((token, child), number) in trie.children(*node).zip(children) {
+                    if level < 2 {
+                        assert_eq!(geometry.below(level, number), geometry.children(child));
+                    }
                     let prefix: Vec<u16> = [prefix.as_slice(), &[token]].concat();
                     let below: Vec<usize> =
                         (0..60).filter(|&i| rows[i].starts_with(&prefix)).collect();
@@ -316,6 +387,21 @@ mod tests {
             }
             nodes = next;
         }
+    }
+
+    #[test]
+    fn looks_ahead_unless_that_would_be_far() {
+        let (vectors, trie, _) = fixture();
+        let geometry = Geometry::new(vectors, &trie).unwrap();
+        assert_eq!([0, 1, 2].map(|level| geometry.looks_ahead(level)), [true, true, false]);
+        assert_eq!([0, 1, 2].map(|level| geometry.nodes(level)), [3, 12, 60]);
+        // 5000 candidates two steps below one node.
+        let rows: Vec<[u16; 3]> = (0..5000).map(|i| [0, i / 2500, i]).collect();
+        let codes = Codes::from_rows(3, &rows).unwrap();
+        let trie = Trie::build(&codes, &Vocabulary::new(vec![1, 2, 5000]).unwrap()).unwrap();
+        let geometry = Geometry::new(Features::from_rows(vec![1.0; 5000], 1).unwrap(), &trie);
+        let geometry = geometry.unwrap();
+        assert_eq!([0, 1, 2].map(|level| geometry.looks_ahead(level)), [true, false, false]);
     }
 
     #[test]

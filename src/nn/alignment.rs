@@ -1,9 +1,11 @@
 //! The query as a vector in the space of the candidates.
 
+use std::ops::Range;
+
 use burn::{
     module::{Module, Param},
     nn::Linear,
-    tensor::{Int, Tensor, TensorData, backend::Backend},
+    tensor::{IndexingUpdateOp, Int, Tensor, TensorData, backend::Backend},
 };
 use serde::{Deserialize, Serialize};
 
@@ -15,12 +17,14 @@ use crate::{
     align::{Geometry, HeldOut},
     error::{Error, Result},
     identifier::Codes,
-    trie::Trie,
+    trie::{Node, Trie},
 };
 
 /// What the parameters of the scales are multiplied by, so that the learning rate of a matrix moves
 /// them as far as they need.
 const GAIN: f32 = 20.0;
+/// ln of the number of candidates where there is no node.
+const NONE: f32 = -1e4;
 
 /// Settings of the alignment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,10 +34,10 @@ pub struct AlignmentConfig {
     pub dim: usize,
     /// Factor of the cosine in the logits, one a level and one for the contrast, or one for all.
     ///
-    /// With one small factor for all levels, scores of prefixes add up to those of a search over all
+    /// With one factor for all levels, scores of prefixes add up to those of a search over all
     /// candidates. Large factors fit the training texts better and rank worse: for them a Gaussian
     /// says little about the candidates below a node.
-    #[serde(default = "five")]
+    #[serde(default = "ten")]
     pub scales: Vec<f32>,
     /// Whether the geometry of the candidates guides the decoder; without that, the aligned query
     /// serves the alignment loss and reranking only.
@@ -49,8 +53,8 @@ pub struct AlignmentConfig {
     pub learn_map: bool,
 }
 
-fn five() -> Vec<f32> {
-    vec![5.0]
+fn ten() -> Vec<f32> {
+    vec![10.0]
 }
 
 fn yes() -> bool {
@@ -60,7 +64,7 @@ fn yes() -> bool {
 impl AlignmentConfig {
     /// Candidates of this width, with guidance.
     pub fn new(dim: usize) -> Self {
-        Self { dim, scales: five(), guided: true, learn_scales: false, learn_map: false }
+        Self { dim, scales: ten(), guided: true, learn_scales: false, learn_map: false }
     }
 
     /// Sets the factors of the cosine: one for all levels, or as many as there are levels and one for
@@ -88,7 +92,7 @@ impl AlignmentConfig {
                 "alignment scales",
                 format!("one number above 0, or {} of them", levels + 1),
                 format!("{:?}", self.scales),
-                "5 is usual",
+                "10 is usual",
             ));
         }
         Ok(())
@@ -158,19 +162,24 @@ pub struct GuideBatch<B: Backend> {
     items: Vec<u32>,
 }
 
-/// The children of every target's prefix at one level, packed to the most there are.
+/// What scores the children of every target's prefix at one level: those children, or where the
+/// geometry looks ahead, theirs. Packed to the most there are.
 #[derive(Debug, Clone)]
 struct GuideLevel<B: Backend> {
-    /// Means: `[children, D]` where all targets share the prefix, else `[batch, children, D]`.
+    /// Means: `[nodes, D]` where all targets share the prefix, else `[batch, nodes, D]`.
     means: Means<B>,
-    /// ln of their number of candidates, `[batch or 1, children]`.
+    /// ln of their number of candidates, `[batch or 1, nodes]`.
     log_count: Tensor<B, 2>,
-    /// Their spread, `[batch or 1, children]`.
+    /// Their spread, `[batch or 1, nodes]`.
     spread: Tensor<B, 2>,
-    /// Covariance of the level, `[D, D]`.
+    /// Covariance of their level, `[D, D]`.
     covariance: Tensor<B, 2>,
-    /// One over the number of candidates at the target's child, there, `[batch, children]`.
+    /// One over the number of candidates at the target's node, there, `[batch, nodes]`.
     share: Tensor<B, 2>,
+    /// Which child every node is below, `[batch or 1, nodes]`, where nodes are children's children.
+    owners: Option<Tensor<B, 2, Int>>,
+    /// Most children of a prefix.
+    children: usize,
     /// Which child every token is; 0 where it is none, `[batch, size]`.
     slots: Tensor<B, 2, Int>,
 }
@@ -284,18 +293,31 @@ impl<B: Backend> GuideLevel<B> {
         let cosines = match &self.means {
             Means::Shared(means) => aligned.clone().matmul(means.clone().transpose()),
             Means::Own(means) => {
-                let [_, children, _] = means.dims();
+                let [_, nodes, _] = means.dims();
                 let column = aligned.clone().reshape([batch, dim, 1]);
-                means.clone().matmul(column).reshape([batch, children])
+                means.clone().matmul(column).reshape([batch, nodes])
             }
         };
-        // The target's child, without the text at hand.
+        // The target's node, without the text at hand.
         let moved = (aligned.clone() * change.clone()).sum_dim(1);
         let cosines = cosines + moved * self.share.clone();
         let along = (aligned.clone().matmul(self.covariance.clone()) * aligned.clone()).sum_dim(1);
         let along = along * scale.clone().powi_scalar(2).mul_scalar(0.5);
-        let packed = cosines * scale + self.log_count.clone() + along * self.spread.clone();
-        packed.gather(1, self.slots.clone())
+        let nodes = cosines * scale + self.log_count.clone() + along * self.spread.clone();
+        self.summed(nodes).gather(1, self.slots.clone())
+    }
+
+    /// From scores of nodes to scores of children: logarithms of sums, `[batch, children]`.
+    fn summed(&self, nodes: Tensor<B, 2>) -> Tensor<B, 2> {
+        let Some(owners) = &self.owners else {
+            return nodes;
+        };
+        let [batch, count] = nodes.dims();
+        let top = nodes.clone().detach().max_dim(1);
+        let parts = (nodes - top.clone()).exp();
+        let sums = Tensor::zeros([batch, self.children], &parts.device());
+        let owners = owners.clone().expand([batch, count]);
+        sums.scatter(1, owners, parts, IndexingUpdateOp::Add).add_scalar(1e-30).log() + top
     }
 
     fn rows(&self, start: usize, length: usize) -> Self {
@@ -311,6 +333,11 @@ impl<B: Backend> GuideLevel<B> {
             log_count: some(&self.log_count),
             spread: some(&self.spread),
             covariance: self.covariance.clone(),
+            owners: self.owners.as_ref().map(|owners| match owners.dims()[0] {
+                1 => owners.clone(),
+                _ => owners.clone().narrow(0, start, length),
+            }),
+            children: self.children,
             share: self.share.clone().narrow(0, start, length),
             slots: self.slots.clone().narrow(0, start, length),
         }
@@ -329,6 +356,11 @@ impl<B: Backend> GuideLevel<B> {
             log_count: twice(&self.log_count),
             spread: twice(&self.spread),
             covariance: self.covariance.clone(),
+            owners: self.owners.as_ref().map(|owners| match owners.dims()[0] {
+                1 => owners.clone(),
+                _ => Tensor::cat(vec![owners.clone(); 2], 0),
+            }),
+            children: self.children,
             share: Tensor::cat(vec![self.share.clone(); 2], 0),
             slots: Tensor::cat(vec![self.slots.clone(); 2], 0),
         }
@@ -365,9 +397,9 @@ impl<B: Backend> GuideBatch<B> {
         let mut nodes = vec![trie.root(); rows];
         let levels = (0..trie.levels())
             .map(|level| {
-                let tokens: Vec<u16> =
-                    items.iter().map(|&item| identifiers.row(item as usize)[level]).collect();
-                GuideLevel::new(level, &mut nodes, &tokens, trie, geometry, device)
+                let rest: Vec<&[u16]> =
+                    items.iter().map(|&item| &identifiers.row(item as usize)[level..]).collect();
+                GuideLevel::new(level, &mut nodes, &rest, trie, geometry, device)
             })
             .collect();
         Self { levels, own: matrix(own), change: matrix(change), items: items.to_vec() }
@@ -397,11 +429,12 @@ impl<B: Backend> GuideBatch<B> {
 }
 
 impl<B: Backend> GuideLevel<B> {
-    /// Gathers the children of `nodes`, and moves those on to the children of `tokens`.
+    /// Gathers what scores the children of `nodes`, and moves those on to the first tokens of
+    /// `rest`, the targets' tokens from here on.
     fn new(
         level: usize,
-        nodes: &mut [crate::trie::Node],
-        tokens: &[u16],
+        nodes: &mut [Node],
+        rest: &[&[u16]],
         trie: &Trie,
         geometry: &Geometry,
         device: &B::Device,
@@ -409,37 +442,46 @@ impl<B: Backend> GuideLevel<B> {
         let (rows, dim) = (nodes.len(), geometry.dim());
         let size = trie.vocabulary().size(level);
         let shared = level == 0;
-        let most = nodes.iter().map(|&node| geometry.children(node).len()).max().unwrap_or(0);
+        let scored: Vec<Scored> = nodes
+            .iter_mut()
+            .zip(rest)
+            .map(|(node, rest)| Scored::new(level, node, rest, trie, geometry))
+            .collect();
+        let children = scored.iter().map(|row| row.tokens.len()).max().unwrap_or(0);
+        // A single child has probability 1, whatever its logit.
+        if children < 2 {
+            return None;
+        }
+        let at_level = level + usize::from(geometry.looks_ahead(level));
+        let most = scored.iter().map(|row| row.nodes.len()).max().unwrap_or(0);
         let tables = if shared { 1 } else { rows };
-        let mut means = vec![0f32; if most > 1 { tables * most * dim } else { 0 }];
-        let mut log_count = vec![0f32; tables * most];
+        let mut means = vec![0f32; tables * most * dim];
+        let mut log_count = vec![NONE; tables * most];
         let mut spread = vec![0f32; tables * most];
+        let mut owners = vec![0i64; tables * most];
         let mut share = vec![0f32; rows * most];
         let mut slots = vec![0i64; rows * size];
-        for (row, node) in nodes.iter_mut().enumerate() {
-            let numbers = geometry.children(*node);
-            let mut next = *node;
-            for ((at, (token, child)), number) in trie.children(*node).enumerate().zip(numbers) {
+        for (row, scored) in scored.iter().enumerate() {
+            for (at, &token) in scored.tokens.iter().enumerate() {
                 slots[row * size + usize::from(token)] = at as i64;
-                if token == tokens[row] {
-                    share[row * most + at] = 1.0 / child.count() as f32;
-                    next = child;
-                }
-                if most > 1 && (row == 0 || !shared) {
-                    let to = if shared { at } else { row * most + at };
-                    means[to * dim..(to + 1) * dim].copy_from_slice(geometry.mean(level, number));
-                    log_count[to] = geometry.log_count(level, number);
-                    spread[to] = geometry.spread(level, number);
-                }
             }
-            *node = next;
-        }
-        // A single child has probability 1, whatever its logit.
-        if most < 2 {
-            return None;
+            share[row * most + scored.target] = 1.0 / scored.count as f32;
+            if shared && row > 0 {
+                continue;
+            }
+            for (at, (node, &owner)) in scored.nodes.clone().zip(&scored.owners).enumerate() {
+                let to = row * most + at;
+                means[to * dim..(to + 1) * dim].copy_from_slice(geometry.mean(at_level, node));
+                log_count[to] = geometry.log_count(at_level, node);
+                spread[to] = geometry.spread(at_level, node);
+                owners[to] = owner;
+            }
         }
         let matrix = |values, shape: [usize; 2]| {
             Tensor::<B, 2>::from_data(TensorData::new(values, shape), device)
+        };
+        let numbers = |values, shape: [usize; 2]| {
+            Tensor::<B, 2, Int>::from_data(TensorData::new(values, shape), device)
         };
         Some(Self {
             means: match shared {
@@ -450,10 +492,55 @@ impl<B: Backend> GuideLevel<B> {
             },
             log_count: matrix(log_count, [tables, most]),
             spread: matrix(spread, [tables, most]),
-            covariance: matrix(geometry.covariance(level).to_vec(), [dim, dim]),
+            covariance: matrix(geometry.covariance(at_level).to_vec(), [dim, dim]),
+            owners: geometry.looks_ahead(level).then(|| numbers(owners, [tables, most])),
+            children,
             share: matrix(share, [rows, most]),
-            slots: Tensor::from_data(TensorData::new(slots, [rows, size]), device),
+            slots: numbers(slots, [rows, size]),
         })
+    }
+}
+
+/// The nodes that score the children of one target's prefix.
+struct Scored {
+    /// Tokens of the children.
+    tokens: Vec<u16>,
+    /// The nodes, by their numbers at their level.
+    nodes: Range<usize>,
+    /// Which child every node is, or is below.
+    owners: Vec<i64>,
+    /// Which of the nodes is the target's.
+    target: usize,
+    /// How many candidates that has.
+    count: usize,
+}
+
+impl Scored {
+    /// Moves `node` on to the first token of `rest`.
+    fn new(level: usize, node: &mut Node, rest: &[u16], trie: &Trie, geometry: &Geometry) -> Self {
+        let children = geometry.children(*node);
+        let tokens: Vec<u16> = trie.children(*node).map(|(token, _)| token).collect();
+        let of = |node: Node, token: u16| {
+            let mut children = trie.children(node).enumerate();
+            let found = children.find(|(_, (other, _))| *other == token);
+            let (at, (_, child)) = found.expect("targets are in the trie");
+            (at, child)
+        };
+        let (own, next) = of(*node, rest[0]);
+        *node = next;
+        if !geometry.looks_ahead(level) {
+            let owners = (0..tokens.len() as i64).collect();
+            return Self { tokens, nodes: children, owners, target: own, count: next.count() };
+        }
+        let below = |child: usize| geometry.below(level, child);
+        let nodes = below(children.start).start..below(children.end - 1).end;
+        let owners = children
+            .clone()
+            .enumerate()
+            .flat_map(|(at, child)| std::iter::repeat_n(at as i64, below(child).len()));
+        let (step, last) = of(next, rest[1]);
+        let target = below(children.start + own).start - nodes.start + step;
+        Self { tokens, owners: owners.collect(), target, count: last.count(), nodes }
     }
 }
 
