@@ -21,7 +21,7 @@ pub use held_out::HeldOut;
 pub use ridge::Ridge;
 pub use space::{CandidateSpace, CandidateSpaceConfig, FittedSpace};
 pub use texts::{TextVectors, embed_texts};
-pub use tune::SpaceTuning;
+pub use tune::{SpaceTuning, TunedEncoder};
 
 /// Scales a vector to length 1; a zero vector stays.
 pub(crate) fn normalise(row: &mut [f32]) {

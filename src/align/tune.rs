@@ -12,9 +12,10 @@ use burn::{
 };
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{CandidateSpaceConfig, embed_texts, normalise, ridge::prepare};
+use super::{CandidateSpaceConfig, dot, embed_texts, normalise, ridge::prepare};
 use crate::{
     data::{ItemCaption, QueryBatch, TextTokenizer},
     error::{Error, Result},
@@ -42,6 +43,9 @@ pub struct SpaceTuning {
     pub word_dropout: f64,
     /// Temperature of the contrast before training; it is learned.
     pub temperature: f64,
+    /// Share of the captions that are kept out of the training, to choose the pass to stop at by: the
+    /// one, or none, after which they find their candidates best. At 0, all passes are made and kept.
+    pub validation_share: f64,
     /// Seed of order and dropout.
     pub seed: u64,
 }
@@ -55,9 +59,22 @@ impl Default for SpaceTuning {
             weight_decay: 0.01,
             word_dropout: 0.0,
             temperature: 0.05,
+            validation_share: 0.1,
             seed: 0,
         }
     }
+}
+
+/// A tuned encoder.
+#[derive(Debug)]
+pub struct TunedEncoder<B: Backend> {
+    /// The encoder after the best pass.
+    pub encoder: TextEncoder<B>,
+    /// Mean reciprocal rank of the captions kept out, before the first pass and after each; empty
+    /// where none were kept out.
+    pub validation_mrr: Vec<f64>,
+    /// The pass whose encoder this is; 0 is the encoder as it came.
+    pub best: usize,
 }
 
 /// What is trained.
@@ -96,6 +113,13 @@ impl SpaceTuning {
                 self.word_dropout.to_string(),
             );
         }
+        if !(0.0..0.9).contains(&self.validation_share) {
+            return problem(
+                "tuning validation_share",
+                "a share in [0, 0.9)",
+                self.validation_share.to_string(),
+            );
+        }
         if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
             return problem("tuning weight_decay", "at least 0", self.weight_decay.to_string());
         }
@@ -107,6 +131,10 @@ impl SpaceTuning {
     /// where there are more), which are made as [`CandidateSpaceConfig`] says, with a trained map of
     /// the features and with the other training texts as the encoder last saw them. A caption's own
     /// candidate is made without that caption.
+    ///
+    /// To choose a pass, captions are kept out: of candidates that keep others, which are then found
+    /// among all candidates; or, where `space.texts` is 0 and the candidates to come have no texts,
+    /// all captions of some candidates, which are then found among themselves.
     ///
     /// # Errors
     /// As [`CandidateSpaceConfig::fit`]; [`Error::Config`] for settings out of range;
@@ -121,11 +149,15 @@ impl SpaceTuning {
         space: &CandidateSpaceConfig,
         stop: &StopFlag,
         device: &B::Device,
-    ) -> Result<TextEncoder<B::InnerBackend>> {
+    ) -> Result<TunedEncoder<B::InnerBackend>> {
         self.validate()?;
         if self.epochs == 0 {
-            return Ok(encoder.valid());
+            let encoder = encoder.valid();
+            return Ok(TunedEncoder { encoder, validation_mrr: Vec::new(), best: 0 });
         }
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        let (train, kept_out) = self.split(train, items.len(), space.texts > 0.0, &mut rng);
+        let train = train.as_slice();
         let mut memory = embed_texts(&encoder.valid(), tokenizer, train, device)?;
         let ridge = space.fit(items, &memory)?.space.into_ridge();
         let (d_input, dim) = ridge.widths();
@@ -157,7 +189,14 @@ impl SpaceTuning {
         let mut schedule =
             WarmupCosine::new(2.0 * self.learning_rate, steps.div_ceil(10), steps, 0.02);
         let mut sums = Sums::new(items.len(), dim, train, memory.as_slice());
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        let vectors_of = |towers: &Towers<B>, sums: &Sums| {
+            let rows = matrix(prepared.clone(), [items.len(), d_input]).inner();
+            let means = (0..items.len() as u32).flat_map(|item| sums.mean(item)).collect();
+            let means = matrix(means, [items.len(), dim]).inner().mul_scalar(space.texts);
+            unit(towers.item.valid().forward(rows).mul_scalar(space.features) + means)
+        };
+        let mut best = Best::new(&kept_out, space.texts > 0.0);
+        best.offer(&towers.encoder, || vectors_of(&towers, &sums), tokenizer, device)?;
         let mut order: Vec<usize> = (0..train.len()).collect();
         for _ in 0..self.epochs {
             order.shuffle(&mut rng);
@@ -226,8 +265,106 @@ impl SpaceTuning {
                     memory.set(text, row);
                 }
             }
+            best.offer(&towers.encoder, || vectors_of(&towers, &sums), tokenizer, device)?;
         }
-        Ok(towers.encoder.valid())
+        Ok(best.into_tuned(towers.encoder.valid(), self.epochs))
+    }
+
+    /// Captions to train on, and captions to choose by: none where too few would be left.
+    fn split(
+        &self,
+        train: &[ItemCaption],
+        items: usize,
+        seen: bool,
+        rng: &mut ChaCha8Rng,
+    ) -> (Vec<ItemCaption>, Vec<ItemCaption>) {
+        let mut left = vec![0usize; items];
+        train.iter().for_each(|caption| left[caption.item as usize] += 1);
+        let wanted = (train.len() as f64 * self.validation_share) as usize;
+        let mut order: Vec<usize> = (0..train.len()).collect();
+        order.shuffle(rng);
+        let mut out = vec![false; train.len()];
+        let mut count = 0;
+        if seen {
+            for at in order {
+                let left = &mut left[train[at].item as usize];
+                if count < wanted && *left > 1 {
+                    (out[at], *left, count) = (true, *left - 1, count + 1);
+                }
+            }
+        } else {
+            let mut whole = vec![false; items];
+            for at in order {
+                let item = train[at].item as usize;
+                if count < wanted && !whole[item] {
+                    (whole[item], count) = (true, count + left[item]);
+                }
+            }
+            out = train.iter().map(|caption| whole[caption.item as usize]).collect();
+        }
+        let (out, rest): (Vec<_>, Vec<_>) =
+            train.iter().cloned().zip(out).partition(|(_, out)| *out);
+        let captions = |part: Vec<(ItemCaption, bool)>| part.into_iter().map(|(c, _)| c).collect();
+        (captions(rest), captions(out))
+    }
+}
+
+/// The best pass so far, by captions kept out.
+struct Best<'a, B: Backend> {
+    captions: &'a [ItemCaption],
+    /// Items that compete, where not all do.
+    among: Option<Vec<u32>>,
+    mrr: Vec<f64>,
+    encoder: Option<(usize, TextEncoder<B>)>,
+}
+
+impl<'a, B: Backend> Best<'a, B> {
+    fn new(captions: &'a [ItemCaption], seen: bool) -> Self {
+        let among = (!seen).then(|| {
+            let mut items: Vec<u32> = captions.iter().map(|caption| caption.item).collect();
+            items.sort_unstable();
+            items.dedup();
+            items
+        });
+        Self { captions, among, mrr: Vec::new(), encoder: None }
+    }
+
+    fn offer<A: AutodiffBackend<InnerBackend = B, Device = B::Device>>(
+        &mut self,
+        encoder: &TextEncoder<A>,
+        vectors: impl FnOnce() -> Tensor<B, 2>,
+        tokenizer: &TextTokenizer,
+        device: &B::Device,
+    ) -> Result<()> {
+        if self.captions.is_empty() {
+            return Ok(());
+        }
+        let encoder = encoder.valid();
+        let texts = embed_texts(&encoder, tokenizer, self.captions, device)?;
+        let vectors = vectors();
+        let [items, dim] = vectors.dims();
+        let vectors: Vec<f32> = vectors.into_data().iter::<f32>().collect();
+        let row = |item: u32| &vectors[item as usize * dim..(item as usize + 1) * dim];
+        let among: Vec<u32> = match &self.among {
+            Some(among) => among.clone(),
+            None => (0..items as u32).collect(),
+        };
+        let ranks = self.captions.par_iter().enumerate().map(|(text, caption)| {
+            let own = dot(texts.row(text), row(caption.item));
+            let above = among.iter().filter(|&&item| dot(texts.row(text), row(item)) > own).count();
+            1.0 / (above + 1) as f64
+        });
+        let mrr = ranks.collect::<Vec<f64>>().iter().sum::<f64>() / self.captions.len() as f64;
+        if self.mrr.iter().all(|&before| mrr > before) {
+            self.encoder = Some((self.mrr.len(), encoder));
+        }
+        self.mrr.push(mrr);
+        Ok(())
+    }
+
+    fn into_tuned(self, last: TextEncoder<B>, passes: usize) -> TunedEncoder<B> {
+        let (best, encoder) = self.encoder.unwrap_or((passes, last));
+        TunedEncoder { encoder, validation_mrr: self.mrr, best }
     }
 }
 
@@ -367,13 +504,16 @@ mod tests {
             epochs: 30,
             batch_size: 8,
             learning_rate: 3e-3,
+            validation_share: 0.0,
             ..SpaceTuning::default()
         };
         let fit = |tuning: &SpaceTuning| {
             let stop = StopFlag::new();
             tuning.fit(encoder(&tokenizer), &tokenizer, &captions, &items, &space, &stop, &device)
         };
-        let tuned = fit(&tuning).unwrap();
+        let whole = fit(&tuning).unwrap();
+        assert_eq!((whole.best, whole.validation_mrr.len()), (30, 0));
+        let tuned = whole.encoder;
         let after = found(&embed(&tuned), &items, &space);
         assert!(after > before + 0.2 && after > 0.8, "{before} to {after}");
         let words = |encoder: &TextEncoder<Flex>| {
@@ -382,8 +522,8 @@ mod tests {
             tensors.take_f32("tokens.weight").unwrap()
         };
         assert_eq!(words(&tuned), words(&untuned.valid()));
-        assert_eq!(embed(&tuned), embed(&fit(&tuning).unwrap()));
-        let none = fit(&SpaceTuning { epochs: 0, ..tuning.clone() }).unwrap();
+        assert_eq!(embed(&tuned), embed(&fit(&tuning).unwrap().encoder));
+        let none = fit(&SpaceTuning { epochs: 0, ..tuning.clone() }).unwrap().encoder;
         assert_eq!(embed(&none), embed(&untuned.valid()));
 
         let stop = StopFlag::new();
@@ -397,8 +537,58 @@ mod tests {
             SpaceTuning { temperature: f64::NAN, ..tuning.clone() },
             SpaceTuning { word_dropout: 1.0, ..tuning.clone() },
             SpaceTuning { weight_decay: -1.0, ..tuning.clone() },
+            SpaceTuning { validation_share: 0.9, ..tuning.clone() },
         ] {
             assert!(bad.validate().is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn captions_kept_out_choose_the_pass() {
+        let (items, captions) = fixture();
+        let device = Default::default();
+        let texts = captions.iter().map(|caption| caption.text.as_str());
+        let tokenizer = TextTokenizer::train(texts, &TokenizerConfig::default(), 16).unwrap();
+        for texts in [1.0, 0.0] {
+            let space = CandidateSpaceConfig { penalties: vec![0.3], texts, ..Default::default() };
+            let fit = |learning_rate: f64| {
+                let tuning = SpaceTuning {
+                    epochs: 6,
+                    batch_size: 8,
+                    learning_rate,
+                    validation_share: 0.2,
+                    ..SpaceTuning::default()
+                };
+                let encoder = encoder(&tokenizer);
+                let stop = StopFlag::new();
+                tuning.fit(encoder, &tokenizer, &captions, &items, &space, &stop, &device).unwrap()
+            };
+            let tuned = fit(3e-3);
+            let mrr = &tuned.validation_mrr;
+            assert_eq!(mrr.len(), 7);
+            assert!(tuned.best > 0 && mrr[tuned.best] > mrr[0], "{mrr:?}");
+            assert!(mrr.iter().all(|&other| other <= mrr[tuned.best]), "{mrr:?}");
+            // An encoder that a far too large rate breaks is not kept.
+            let broken = fit(1.0);
+            let mrr = &broken.validation_mrr;
+            assert!(mrr.iter().all(|&other| other <= mrr[broken.best]), "{mrr:?}");
+        }
+    }
+
+    #[test]
+    fn captions_kept_out_leave_a_caption_or_leave_none() {
+        let (items, captions) = fixture();
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let tuning = SpaceTuning { validation_share: 0.3, ..SpaceTuning::default() };
+        let (rest, out) = tuning.split(&captions, items.len(), true, &mut rng);
+        assert_eq!((rest.len(), out.len()), (28, 12));
+        assert!((0..items.len() as u32).all(|item| rest.iter().any(|c| c.item == item)));
+        let (rest, out) = tuning.split(&captions, items.len(), false, &mut rng);
+        assert_eq!((rest.len(), out.len()), (28, 12));
+        assert!(out.iter().all(|kept| rest.iter().all(|c| c.item != kept.item)));
+        // One caption each: none can be spared.
+        let single: Vec<ItemCaption> = captions.iter().step_by(2).cloned().collect();
+        let (rest, out) = tuning.split(&single, items.len(), true, &mut rng);
+        assert_eq!((rest.len(), out.len()), (20, 0));
     }
 }
