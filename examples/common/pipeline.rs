@@ -261,9 +261,9 @@ impl<B: LocalBackend> Run<'_, B> {
             .fit::<Autodiff<B>>(encoder, &tokenizer, train, items, space, &self.stop, device)?;
         let mrr: Vec<String> = tuned.validation_mrr.iter().map(|v| format!("{v:.3}")).collect();
         println!(
-            "text encoder tuned in {:.0} s, {} passes; MRR of captions kept out: {}",
+            "text encoder tuned in {:.0} s, share {}; MRR of captions kept out: {}",
             started.elapsed().as_secs_f64(),
-            tuned.best,
+            tuned.share,
             mrr.join(" ")
         );
         Ok(Some(Text { tokenizer, pretrained: Some((pretrained.clone(), tuned.encoder)) }))

@@ -1,11 +1,13 @@
 //! Fine-tuning of the text encoder in the space of the candidates.
 
+use std::collections::HashMap;
+
 use burn::{
-    module::{AutodiffModule, Module, Param},
+    module::{AutodiffModule, Module, ModuleMapper, ModuleVisitor, Param, ParamId},
     nn::Linear,
     optim::{GradientsParams, Optimizer},
     tensor::{
-        Bool, Int, Tensor, TensorData,
+        Bool, Int, Tensor, TensorData, TensorPrimitive,
         activation::log_softmax,
         backend::{AutodiffBackend, Backend},
     },
@@ -43,8 +45,11 @@ pub struct SpaceTuning {
     pub word_dropout: f64,
     /// Temperature of the contrast before training; it is learned.
     pub temperature: f64,
-    /// Share of the captions that are kept out of the training, to choose the pass to stop at by: the
-    /// one, or none, after which they find their candidates best. At 0, all passes are made and kept.
+    /// How far to go from the encoder as it came to the tuned one: shares to choose from, by how well
+    /// captions find their candidates that were kept out of the training. The weights are mixed; half
+    /// way is often better than either end.
+    pub shares: Vec<f64>,
+    /// Share of the captions that are kept out. At 0, the last of `shares` is taken.
     pub validation_share: f64,
     /// Seed of order and dropout.
     pub seed: u64,
@@ -59,6 +64,7 @@ impl Default for SpaceTuning {
             weight_decay: 0.01,
             word_dropout: 0.0,
             temperature: 0.05,
+            shares: vec![0.0, 0.5, 1.0],
             validation_share: 0.1,
             seed: 0,
         }
@@ -68,13 +74,13 @@ impl Default for SpaceTuning {
 /// A tuned encoder.
 #[derive(Debug)]
 pub struct TunedEncoder<B: Backend> {
-    /// The encoder after the best pass.
+    /// The encoder.
     pub encoder: TextEncoder<B>,
-    /// Mean reciprocal rank of the captions kept out, before the first pass and after each; empty
+    /// How far it is from the encoder as it came (0) to the last pass of the training (1).
+    pub share: f64,
+    /// Mean reciprocal rank of the captions kept out, for each of [`SpaceTuning::shares`]; empty
     /// where none were kept out.
     pub validation_mrr: Vec<f64>,
-    /// The pass whose encoder this is; 0 is the encoder as it came.
-    pub best: usize,
 }
 
 /// What is trained.
@@ -113,6 +119,13 @@ impl SpaceTuning {
                 self.word_dropout.to_string(),
             );
         }
+        if self.shares.is_empty() || self.shares.iter().any(|share| !(0.0..=1.0).contains(share)) {
+            return problem(
+                "tuning shares",
+                "at least one number in [0, 1]",
+                format!("{:?}", self.shares),
+            );
+        }
         if !(0.0..0.9).contains(&self.validation_share) {
             return problem(
                 "tuning validation_share",
@@ -132,7 +145,7 @@ impl SpaceTuning {
     /// the features and with the other training texts as the encoder last saw them. A caption's own
     /// candidate is made without that caption.
     ///
-    /// To choose a pass, captions are kept out: of candidates that keep others, which are then found
+    /// To choose one of `shares`, captions are kept out: of candidates that keep others, which are then found
     /// among all candidates; or, where `space.texts` is 0 and the candidates to come have no texts,
     /// all captions of some candidates, which are then found among themselves.
     ///
@@ -153,12 +166,13 @@ impl SpaceTuning {
         self.validate()?;
         if self.epochs == 0 {
             let encoder = encoder.valid();
-            return Ok(TunedEncoder { encoder, validation_mrr: Vec::new(), best: 0 });
+            return Ok(TunedEncoder { encoder, share: 0.0, validation_mrr: Vec::new() });
         }
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         let (train, kept_out) = self.split(train, items.len(), space.texts > 0.0, &mut rng);
         let train = train.as_slice();
-        let mut memory = embed_texts(&encoder.valid(), tokenizer, train, device)?;
+        let start = encoder.valid();
+        let mut memory = embed_texts(&start, tokenizer, train, device)?;
         let ridge = space.fit(items, &memory)?.space.into_ridge();
         let (d_input, dim) = ridge.widths();
         let prepared: Vec<f32> =
@@ -189,14 +203,6 @@ impl SpaceTuning {
         let mut schedule =
             WarmupCosine::new(2.0 * self.learning_rate, steps.div_ceil(10), steps, 0.02);
         let mut sums = Sums::new(items.len(), dim, train, memory.as_slice());
-        let vectors_of = |towers: &Towers<B>, sums: &Sums| {
-            let rows = matrix(prepared.clone(), [items.len(), d_input]).inner();
-            let means = (0..items.len() as u32).flat_map(|item| sums.mean(item)).collect();
-            let means = matrix(means, [items.len(), dim]).inner().mul_scalar(space.texts);
-            unit(towers.item.valid().forward(rows).mul_scalar(space.features) + means)
-        };
-        let mut best = Best::new(&kept_out, space.texts > 0.0);
-        best.offer(&towers.encoder, || vectors_of(&towers, &sums), tokenizer, device)?;
         let mut order: Vec<usize> = (0..train.len()).collect();
         for _ in 0..self.epochs {
             order.shuffle(&mut rng);
@@ -265,9 +271,36 @@ impl SpaceTuning {
                     memory.set(text, row);
                 }
             }
-            best.offer(&towers.encoder, || vectors_of(&towers, &sums), tokenizer, device)?;
         }
-        Ok(best.into_tuned(towers.encoder.valid(), self.epochs))
+        let tuned = towers.encoder.valid();
+        let choice = Choice { train, kept_out: &kept_out, items, space, tokenizer, device };
+        self.choose(start, tuned, &choice)
+    }
+
+    /// The share that captions kept out find their candidates best with; of equal ones the first.
+    fn choose<B: Backend>(
+        &self,
+        start: TextEncoder<B>,
+        tuned: TextEncoder<B>,
+        choice: &Choice<'_, B>,
+    ) -> Result<TunedEncoder<B>> {
+        let last = *self.shares.last().expect("there are shares");
+        if choice.kept_out.is_empty() {
+            let encoder = mixed(&start, tuned, last);
+            return Ok(TunedEncoder { encoder, share: last, validation_mrr: Vec::new() });
+        }
+        let mut best: Option<(f64, f64, TextEncoder<B>)> = None;
+        let mut validation_mrr = Vec::with_capacity(self.shares.len());
+        for &share in &self.shares {
+            let encoder = mixed(&start, tuned.clone(), share);
+            let mrr = choice.mrr(&encoder)?;
+            validation_mrr.push(mrr);
+            if best.as_ref().is_none_or(|(most, ..)| mrr > *most) {
+                best = Some((mrr, share, encoder));
+            }
+        }
+        let (_, share, encoder) = best.expect("there are shares");
+        Ok(TunedEncoder { encoder, share, validation_mrr })
     }
 
     /// Captions to train on, and captions to choose by: none where too few would be left.
@@ -309,62 +342,67 @@ impl SpaceTuning {
     }
 }
 
-/// The best pass so far, by captions kept out.
-struct Best<'a, B: Backend> {
-    captions: &'a [ItemCaption],
-    /// Items that compete, where not all do.
-    among: Option<Vec<u32>>,
-    mrr: Vec<f64>,
-    encoder: Option<(usize, TextEncoder<B>)>,
+/// What to choose an encoder by.
+struct Choice<'a, B: Backend> {
+    train: &'a [ItemCaption],
+    kept_out: &'a [ItemCaption],
+    items: &'a Features,
+    space: &'a CandidateSpaceConfig,
+    tokenizer: &'a TextTokenizer,
+    device: &'a B::Device,
 }
 
-impl<'a, B: Backend> Best<'a, B> {
-    fn new(captions: &'a [ItemCaption], seen: bool) -> Self {
-        let among = (!seen).then(|| {
-            let mut items: Vec<u32> = captions.iter().map(|caption| caption.item).collect();
-            items.sort_unstable();
-            items.dedup();
-            items
-        });
-        Self { captions, among, mrr: Vec::new(), encoder: None }
-    }
-
-    fn offer<A: AutodiffBackend<InnerBackend = B, Device = B::Device>>(
-        &mut self,
-        encoder: &TextEncoder<A>,
-        vectors: impl FnOnce() -> Tensor<B, 2>,
-        tokenizer: &TextTokenizer,
-        device: &B::Device,
-    ) -> Result<()> {
-        if self.captions.is_empty() {
-            return Ok(());
+impl<B: Backend> Choice<'_, B> {
+    /// Mean reciprocal rank of the captions kept out, among candidates that are made without them.
+    fn mrr(&self, encoder: &TextEncoder<B>) -> Result<f64> {
+        let known = embed_texts(encoder, self.tokenizer, self.train, self.device)?;
+        let vectors = self.space.fit(self.items, &known)?.vectors;
+        let texts = embed_texts(encoder, self.tokenizer, self.kept_out, self.device)?;
+        let mut among: Vec<usize> = (0..self.items.len()).collect();
+        if self.space.texts == 0.0 {
+            among = texts.items().iter().map(|&item| item as usize).collect();
+            among.sort_unstable();
+            among.dedup();
         }
-        let encoder = encoder.valid();
-        let texts = embed_texts(&encoder, tokenizer, self.captions, device)?;
-        let vectors = vectors();
-        let [items, dim] = vectors.dims();
-        let vectors: Vec<f32> = vectors.into_data().iter::<f32>().collect();
-        let row = |item: u32| &vectors[item as usize * dim..(item as usize + 1) * dim];
-        let among: Vec<u32> = match &self.among {
-            Some(among) => among.clone(),
-            None => (0..items as u32).collect(),
-        };
-        let ranks = self.captions.par_iter().enumerate().map(|(text, caption)| {
-            let own = dot(texts.row(text), row(caption.item));
-            let above = among.iter().filter(|&&item| dot(texts.row(text), row(item)) > own).count();
+        let ranks = texts.items().par_iter().enumerate().map(|(text, &item)| {
+            let near = |item: usize| dot(texts.row(text), vectors.row(item));
+            let own = near(item as usize);
+            let above = among.iter().filter(|&&other| near(other) > own).count();
             1.0 / (above + 1) as f64
         });
-        let mrr = ranks.collect::<Vec<f64>>().iter().sum::<f64>() / self.captions.len() as f64;
-        if self.mrr.iter().all(|&before| mrr > before) {
-            self.encoder = Some((self.mrr.len(), encoder));
-        }
-        self.mrr.push(mrr);
-        Ok(())
+        let ranks: Vec<f64> = ranks.collect();
+        Ok(ranks.iter().sum::<f64>() / ranks.len() as f64)
     }
+}
 
-    fn into_tuned(self, last: TextEncoder<B>, passes: usize) -> TunedEncoder<B> {
-        let (best, encoder) = self.encoder.unwrap_or((passes, last));
-        TunedEncoder { encoder, validation_mrr: self.mrr, best }
+/// Weights between two states of a module: `to` at share 1.
+fn mixed<B: Backend, M: Module<B>>(from: &M, to: M, share: f64) -> M {
+    let mut weights = Weights { by_id: HashMap::new(), share };
+    from.visit(&mut weights);
+    to.map(&mut weights)
+}
+
+/// The float parameters of a module, by their ids.
+struct Weights<B: Backend> {
+    by_id: HashMap<ParamId, TensorPrimitive<B>>,
+    share: f64,
+}
+
+impl<B: Backend> ModuleVisitor<B> for Weights<B> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        self.by_id.insert(param.id, param.val().into_primitive());
+    }
+}
+
+impl<B: Backend> ModuleMapper<B> for Weights<B> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        let (id, to, mapper) = param.consume();
+        let from = self.by_id.remove(&id).map(Tensor::<B, D>::from_primitive);
+        let value = match from {
+            Some(from) => from.mul_scalar(1.0 - self.share) + to.mul_scalar(self.share),
+            None => to,
+        };
+        Param::from_mapped_value(id, value, mapper)
     }
 }
 
@@ -512,7 +550,7 @@ mod tests {
             tuning.fit(encoder(&tokenizer), &tokenizer, &captions, &items, &space, &stop, &device)
         };
         let whole = fit(&tuning).unwrap();
-        assert_eq!((whole.best, whole.validation_mrr.len()), (30, 0));
+        assert_eq!((whole.share, whole.validation_mrr.len()), (1.0, 0));
         let tuned = whole.encoder;
         let after = found(&embed(&tuned), &items, &space);
         assert!(after > before + 0.2 && after > 0.8, "{before} to {after}");
@@ -538,24 +576,27 @@ mod tests {
             SpaceTuning { word_dropout: 1.0, ..tuning.clone() },
             SpaceTuning { weight_decay: -1.0, ..tuning.clone() },
             SpaceTuning { validation_share: 0.9, ..tuning.clone() },
+            SpaceTuning { shares: vec![], ..tuning.clone() },
+            SpaceTuning { shares: vec![0.0, 1.5], ..tuning.clone() },
         ] {
             assert!(bad.validate().is_err(), "{bad:?}");
         }
     }
 
     #[test]
-    fn captions_kept_out_choose_the_pass() {
+    fn captions_kept_out_choose_how_far_to_go() {
         let (items, captions) = fixture();
         let device = Default::default();
         let texts = captions.iter().map(|caption| caption.text.as_str());
         let tokenizer = TextTokenizer::train(texts, &TokenizerConfig::default(), 16).unwrap();
         for texts in [1.0, 0.0] {
             let space = CandidateSpaceConfig { penalties: vec![0.3], texts, ..Default::default() };
-            let fit = |learning_rate: f64| {
+            let fit = |shares: &[f64]| {
                 let tuning = SpaceTuning {
-                    epochs: 6,
+                    epochs: 12,
                     batch_size: 8,
-                    learning_rate,
+                    learning_rate: 3e-3,
+                    shares: shares.to_vec(),
                     validation_share: 0.2,
                     ..SpaceTuning::default()
                 };
@@ -563,15 +604,47 @@ mod tests {
                 let stop = StopFlag::new();
                 tuning.fit(encoder, &tokenizer, &captions, &items, &space, &stop, &device).unwrap()
             };
-            let tuned = fit(3e-3);
+            let tuned = fit(&[0.0, 0.5, 1.0]);
             let mrr = &tuned.validation_mrr;
-            assert_eq!(mrr.len(), 7);
-            assert!(tuned.best > 0 && mrr[tuned.best] > mrr[0], "{mrr:?}");
-            assert!(mrr.iter().all(|&other| other <= mrr[tuned.best]), "{mrr:?}");
-            // An encoder that a far too large rate breaks is not kept.
-            let broken = fit(1.0);
-            let mrr = &broken.validation_mrr;
-            assert!(mrr.iter().all(|&other| other <= mrr[broken.best]), "{mrr:?}");
+            assert!(tuned.share > 0.0 && mrr.iter().skip(1).any(|&m| m > mrr[0]), "{mrr:?}");
+            for share in [0.0, 0.5, 1.0] {
+                let alone = fit(&[share]);
+                assert_eq!(alone.validation_mrr[0], mrr[(share * 2.0) as usize]);
+                if share == tuned.share {
+                    let embed = |encoder: &TextEncoder<Flex>| {
+                        embed_texts(encoder, &tokenizer, &captions, &device).unwrap()
+                    };
+                    assert_eq!(embed(&alone.encoder), embed(&tuned.encoder));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn weights_half_way() {
+        let captions = ["a red ball", "the blue cube"];
+        let tokenizer = TextTokenizer::train(captions, &TokenizerConfig::default(), 16).unwrap();
+        let from = encoder(&tokenizer).valid();
+        let to = mixed(&from, from.clone(), 1.0);
+        struct Shift;
+        impl ModuleMapper<Flex> for Shift {
+            fn map_float<const D: usize>(
+                &mut self,
+                param: Param<Tensor<Flex, D>>,
+            ) -> Param<Tensor<Flex, D>> {
+                let (id, value, mapper) = param.consume();
+                Param::from_mapped_value(id, value.add_scalar(2.0), mapper)
+            }
+        }
+        let to = to.map(&mut Shift);
+        let values = |encoder: &TextEncoder<Flex>| {
+            let mut tensors = NamedTensors::new();
+            tensors.insert_module::<Flex, _>("", encoder).unwrap();
+            tensors.take_f32("tokens.weight").unwrap().1
+        };
+        let half = mixed(&from, to, 0.25);
+        for (a, b) in values(&from).iter().zip(values(&half)) {
+            approx::assert_abs_diff_eq!(a + 0.5, b, epsilon = 1e-6);
         }
     }
 
