@@ -5,9 +5,12 @@
 //! loss hands it on to every logit), so the norm speaks for the loss too; where reading the loss
 //! costs no wait, it is looked at as well.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    any::Any,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use serde::{Deserialize, Serialize};
@@ -71,6 +74,9 @@ pub(super) struct Guard {
     state: Mutex<State>,
     /// Raised by a loss that was no number.
     bad_loss: AtomicBool,
+    /// The first panic of a device that works beside others, and whether there was one.
+    fault: Mutex<Option<Box<dyn Any + Send>>>,
+    failed: AtomicBool,
     limit: usize,
     diverged: Arc<AtomicBool>,
     position: Position,
@@ -86,7 +92,28 @@ impl Guard {
         listener: Listener,
     ) -> Self {
         let state = Mutex::new(State { scale, ..State::default() });
-        Self { state, bad_loss: AtomicBool::new(false), limit, diverged, position, listener }
+        Self {
+            state,
+            bad_loss: AtomicBool::new(false),
+            fault: Mutex::default(),
+            failed: AtomicBool::new(false),
+            limit,
+            diverged,
+            position,
+            listener,
+        }
+    }
+
+    /// Takes in the panic of a device: no step is allowed any more, and the training ends.
+    pub(super) fn fail(&self, panic: Box<dyn Any + Send>) {
+        self.failed.store(true, Ordering::Relaxed);
+        self.diverged.store(true, Ordering::Relaxed);
+        self.fault.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(panic);
+    }
+
+    /// The first panic of a device.
+    pub(super) fn take_fault(&self) -> Option<Box<dyn Any + Send>> {
+        self.fault.lock().unwrap_or_else(|e| e.into_inner()).take()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -122,6 +149,9 @@ impl Guard {
 
     /// Whether the step at hand may change anything; `finite` says whether its gradients are.
     pub(super) fn allows(&self, finite: bool) -> bool {
+        if self.failed.load(Ordering::Relaxed) {
+            return false;
+        }
         let finite_loss = !self.bad_loss.swap(false, Ordering::Relaxed);
         let good = finite && finite_loss;
         if rank() > 0 {

@@ -20,6 +20,7 @@ use super::{
     devices::Together,
     freeze::Frozen,
     guard::Guard,
+    memory::or_fault,
     metric::{LossValue, RecallValue, Reporter},
     rounds::Rounds,
 };
@@ -149,14 +150,20 @@ impl<B: AutodiffBackend> TrainStep for CartLearner<B> {
     fn step(&self, batch: TrainBatch<B>) -> TrainOutput<Self::Output> {
         let device = batch.queries.tokens.device();
         let [rows, _] = batch.queries.tokens.dims();
-        let (loss, grads) = self.gradients(&batch, &device);
+        let Together { devices, placement, distributed } = self.context.together;
+        let work = || self.gradients(&batch, &device);
+        let (loss, grads) = match devices > 1 && !distributed {
+            true => or_fault(&self.context.guard, work, || {
+                (Tensor::zeros([1], &device), GradientsParams::new())
+            }),
+            false => work(),
+        };
         if on_host::<B>(&device) {
             // Where reading costs no wait, no step is built on a loss that is no number.
             loss.to_data().iter::<f64>().for_each(|loss| self.context.guard.see_loss(loss));
         }
         let reporter = self.context.reporter.clone();
         let item = StepOutput { loss, rows, of: batch.of, step: batch.step, reporter };
-        let Together { devices, placement, distributed } = self.context.together;
         let grads = if devices > 1 && placement == Placement::Main && !distributed {
             let mut shares = self.context.shares.lock().unwrap_or_else(|e| e.into_inner());
             shares.push((batch.rank, grads));

@@ -27,7 +27,7 @@ use super::{
     guard::Guard,
     learner::Context,
     loader::{At, TrainLoader, ValidLoader},
-    memory::or_out_of_memory,
+    memory::or_first_fault,
     metric::{Listener, LossValue, MeanMetric, RecallValue, Reporter, SilentRenderer},
     position::{Position, Share},
     resume::{self, check_readable, identity, prepare},
@@ -293,7 +293,7 @@ impl Trainer {
             None
         } else {
             let learner = Learner::new(learner, optimizer, schedule);
-            Some(or_out_of_memory(|| training.launch(learner))?.model.cart)
+            Some(or_first_fault(&guard, || training.launch(learner))?.model.cart)
         };
 
         std::mem::replace(&mut *failure.lock().unwrap_or_else(|e| e.into_inner()), Ok(()))?;
