@@ -5,7 +5,7 @@ use std::{path::Path, time::Instant};
 use anyhow::{Context, Result, bail};
 use burn::{backend::Autodiff, module::AutodiffModule};
 use cart_retrieval::{
-    align::{FittedSpace, SpaceTuning, TextVectors, embed_texts},
+    align::{FittedSpace, SpaceTuning, TextVectors, WordWeights, embed_texts},
     backend::LocalBackend,
     data::DataFolder,
     model::Cart,
@@ -102,12 +102,26 @@ impl<B: LocalBackend> Text<B> {
         Ok(Self { tokenizer, pretrained: Some((pretrained, encoder)) })
     }
 
-    /// Vectors of captions by the encoder as it came.
-    pub fn embed(&self, captions: &[ItemCaption], device: &B::Device) -> Result<TextVectors> {
+    /// Vectors of captions by the encoder, and by their words where those count.
+    pub fn embed(
+        &self,
+        captions: &[ItemCaption],
+        words: Option<&WordWeights>,
+        device: &B::Device,
+    ) -> Result<TextVectors> {
         let Some((_, encoder)) = &self.pretrained else {
             bail!("the recipe's [space] needs a pretrained text encoder: give --encoder FOLDER");
         };
-        Ok(embed_texts(encoder, &self.tokenizer, captions, device)?)
+        Ok(embed_texts(encoder, words, &self.tokenizer, captions, device)?)
+    }
+
+    /// How much words count, where the recipe says that they do.
+    pub fn words(&self, recipe: &Recipe, train: &[ItemCaption]) -> Result<Option<WordWeights>> {
+        let weight = recipe.alignment.as_ref().and_then(|alignment| alignment.words);
+        let (Some(weight), Some((_, encoder))) = (weight, &self.pretrained) else {
+            return Ok(None);
+        };
+        Ok(Some(WordWeights::fit(encoder, &self.tokenizer, train, weight)?))
     }
 }
 
@@ -116,18 +130,20 @@ pub fn space<B: LocalBackend>(
     recipe: &Recipe,
     task: &Task,
     text: &Text<B>,
+    words: Option<&WordWeights>,
     device: &B::Device,
 ) -> Result<Option<FittedSpace>> {
     let Some(config) = &recipe.space else {
         return Ok(None);
     };
-    let texts = text.embed(&task.train, device)?;
+    let texts = text.embed(&task.train, words, device)?;
     let mut config = config.clone();
     config.seed = recipe.seed;
     let fitted = config.fit(&task.items, &texts)?;
     println!(
-        "space of width {}, penalty {}, held-out MRR {:.3}",
+        "space of width {}, gamma {}, penalty {}, held-out MRR {:.3}",
         fitted.space.dim(),
+        fitted.gamma,
         fitted.penalty,
         fitted.held_out_mrr
     );
@@ -163,9 +179,11 @@ impl<B: LocalBackend> Run<'_, B> {
         let started = Instant::now();
         let (recipe, task, text) = (self.recipe, self.task, self.text);
         let device = &self.devices[0];
-        let tuned = self.tuned(device)?;
+        let words = text.words(recipe, &task.train)?;
+        let words = words.as_ref();
+        let tuned = self.tuned(words, device)?;
         let text = tuned.as_ref().unwrap_or(text);
-        let fitted = space(recipe, task, text, device)?;
+        let fitted = space(recipe, task, text, words, device)?;
         let rows = fitted.as_ref().map_or(&task.items, |fitted| &fitted.vectors);
         let quantizer = recipe.quantizer().fit_with_progress::<Autodiff<B>>(
             rows,
@@ -185,13 +203,15 @@ impl<B: LocalBackend> Run<'_, B> {
         let mut config = recipe.model(&text.tokenizer, &index, pretrained);
         if let Some(alignment) = &recipe.alignment {
             let dim = rows.dim();
-            let AlignmentRecipe { scales, guided, learn_scales, learn_map } = alignment.clone();
+            let AlignmentRecipe { scales, guided, learn_scales, learn_map, words } =
+                alignment.clone();
             config = config.with_alignment(AlignmentConfig {
                 dim,
                 scales,
                 guided,
                 learn_scales,
                 learn_map,
+                words,
             });
         }
         println!("{}", config.num_params());
@@ -204,6 +224,10 @@ impl<B: LocalBackend> Run<'_, B> {
                 config.init_around(TextEncoder::from_inner(encoder.clone()), device)?
             }
             None => config.init::<Autodiff<B>>(device)?,
+        };
+        let network = match words {
+            Some(words) => network.with_words(words.view(device))?,
+            None => network,
         };
         let (model, seconds) = match recipe.training().epochs {
             0 => (network.valid(), 0.0),
@@ -247,7 +271,11 @@ impl<B: LocalBackend> Run<'_, B> {
     }
 
     /// The text side with its encoder tuned in the space of the candidates, if the recipe says so.
-    fn tuned(&self, device: &B::Device) -> Result<Option<Text<B>>> {
+    fn tuned(
+        &self,
+        words: Option<&WordWeights>,
+        device: &B::Device,
+    ) -> Result<Option<Text<B>>> {
         let (Some(tuning), Some(space)) = (&self.recipe.space_tuning, &self.recipe.space) else {
             return Ok(None);
         };
@@ -257,8 +285,9 @@ impl<B: LocalBackend> Run<'_, B> {
         let (encoder, tokenizer, _) = pretrained.load::<Autodiff<B>>(device)?;
         let tuning = SpaceTuning { seed: self.recipe.seed, ..tuning.clone() };
         let (train, items) = (&self.task.train, &self.task.items);
-        let tuned = tuning
-            .fit::<Autodiff<B>>(encoder, &tokenizer, train, items, space, &self.stop, device)?;
+        let tuned = tuning.fit::<Autodiff<B>>(
+            encoder, words, &tokenizer, train, items, space, &self.stop, device,
+        )?;
         let mrr: Vec<String> = tuned.validation_mrr.iter().map(|v| format!("{v:.3}")).collect();
         println!(
             "text encoder tuned in {:.0} s, share {}; MRR of captions kept out: {}",

@@ -101,13 +101,14 @@ pub struct AlignmentRecipe {
     pub guided: bool,
     pub learn_scales: bool,
     pub learn_map: bool,
+    pub words: Option<f32>,
 }
 
 impl Default for AlignmentRecipe {
     fn default() -> Self {
-        let AlignmentConfig { scales, guided, learn_scales, learn_map, .. } =
+        let AlignmentConfig { scales, guided, learn_scales, learn_map, words, .. } =
             AlignmentConfig::new(1);
-        Self { scales, guided, learn_scales, learn_map }
+        Self { scales, guided, learn_scales, learn_map, words }
     }
 }
 

@@ -129,8 +129,8 @@ impl<B: LocalBackend> Baselines<'_, B> {
 
     fn nearest(&self, name: &str, pool: TextPool) -> Result<(String, Vec<Ranking>, Vec<Ranking>)> {
         let answer = |task: &Task| -> Result<Vec<Ranking>> {
-            let texts = self.text.embed(&task.train, self.device)?;
-            let queries = self.text.embed(&task.queries, self.device)?;
+            let texts = self.text.embed(&task.train, None, self.device)?;
+            let queries = self.text.embed(&task.queries, None, self.device)?;
             let search = NearestText::new(&texts, task.candidates.len(), pool)?;
             Ok(search.search_all(&queries, task.candidates.len())?)
         };

@@ -14,6 +14,7 @@ mod ridge;
 mod space;
 mod texts;
 mod tune;
+mod words;
 
 pub use geometry::Geometry;
 pub use guide::Guide;
@@ -22,6 +23,7 @@ pub use ridge::Ridge;
 pub use space::{CandidateSpace, CandidateSpaceConfig, FittedSpace};
 pub use texts::{TextVectors, embed_texts};
 pub use tune::{SpaceTuning, TunedEncoder};
+pub use words::WordWeights;
 
 /// Scales a vector to length 1; a zero vector stays.
 pub(crate) fn normalise(row: &mut [f32]) {

@@ -1,25 +1,110 @@
-//! Ridge regression in closed form.
+//! Ridge regression in closed form, linear or with a kernel.
 
 use nalgebra::{Cholesky, DMatrix, Dyn};
 
+use super::dot;
 use crate::error::{Error, Result};
 
-/// A linear map fitted by ridge regression: rows of one space to rows of another.
+/// Rows that are multiplied at once.
+const BLOCK: usize = 2048;
+/// What keeps the landmarks' matrix from being singular.
+const JITTER: f64 = 1e-4;
+
+/// A map fitted by ridge regression: rows of one space to rows of another.
 ///
 /// Inputs are centred on their mean and scaled to length 1 first, so that a penalty means the same
-/// whatever the encoder; outputs are centred on their mean.
+/// whatever the encoder; outputs are centred on their mean. With a kernel, what is mapped is how
+/// close a row is to each of some landmarks, `exp(gamma (<x, l> - 1))` (the Gaussian kernel of rows of
+/// length 1; Nystroem's approximation where there are more rows than landmarks).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ridge {
-    pub(super) input_mean: Vec<f32>,
-    /// `[D, d]`
+    pub(super) lift: Lift,
+    /// `[lifted width, d]`
     pub(super) weight: Vec<f32>,
     /// `[d]`
     pub(super) bias: Vec<f32>,
 }
 
-/// What all penalties share.
+/// What is done to a row before it is multiplied.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Lift {
+    /// `[D]`
+    pub(super) mean: Vec<f32>,
+    /// Nothing for a linear map.
+    pub(super) kernel: Option<Kernel>,
+}
+
+/// Closeness to landmarks.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Kernel {
+    pub(super) gamma: f32,
+    /// `[landmarks, D]`, centred and of length 1.
+    pub(super) landmarks: Vec<f32>,
+}
+
+impl Lift {
+    /// A lift for rows, linear where `gamma` is 0; the first rows are the landmarks.
+    pub(super) fn new<'a>(
+        d_input: usize,
+        gamma: f64,
+        landmarks: usize,
+        rows: impl Iterator<Item = &'a [f32]> + Clone,
+    ) -> Self {
+        let n = rows.clone().count();
+        let mut mean = vec![0f64; d_input];
+        for row in rows.clone() {
+            mean.iter_mut().zip(row).for_each(|(m, v)| *m += f64::from(*v) / n as f64);
+        }
+        let mean: Vec<f32> = mean.into_iter().map(|v| v as f32).collect();
+        let kernel = (gamma > 0.0).then(|| Kernel {
+            gamma: gamma as f32,
+            landmarks: rows.take(landmarks).flat_map(|row| prepare(row, &mean)).collect(),
+        });
+        Self { mean, kernel }
+    }
+
+    /// Width of lifted rows.
+    fn width(&self) -> usize {
+        match &self.kernel {
+            Some(kernel) => kernel.landmarks.len() / self.mean.len(),
+            None => self.mean.len(),
+        }
+    }
+
+    fn apply(&self, row: &[f32]) -> Vec<f32> {
+        let row = prepare(row, &self.mean);
+        match &self.kernel {
+            Some(kernel) => kernel.apply(&row),
+            None => row,
+        }
+    }
+
+    /// The triangular factor L of the landmarks' own closeness `L L'`; nothing for a linear map.
+    fn factor(&self) -> Result<Option<DMatrix<f64>>> {
+        let Some(kernel) = &self.kernel else {
+            return Ok(None);
+        };
+        let width = self.width();
+        let rows = kernel.landmarks.chunks_exact(self.mean.len());
+        let values = rows.flat_map(|row| kernel.apply(row)).map(f64::from);
+        let mut close = DMatrix::from_iterator(width, width, values);
+        (0..width).for_each(|at| close[(at, at)] += JITTER);
+        Ok(Some(factored(close, JITTER)?.unpack()))
+    }
+}
+
+impl Kernel {
+    fn apply(&self, row: &[f32]) -> Vec<f32> {
+        let landmarks = self.landmarks.chunks_exact(row.len());
+        landmarks.map(|landmark| (self.gamma * (dot(row, landmark) - 1.0)).exp()).collect()
+    }
+}
+
+/// What all penalties share. Rows are whitened by the landmarks' factor L: `L^-1 k(x)`, in which a
+/// plain penalty on the weights is that of the kernel.
 pub(super) struct RidgeProblem {
-    input_mean: Vec<f32>,
+    lift: Lift,
+    factor: Option<DMatrix<f64>>,
     gram: DMatrix<f64>,
     product: DMatrix<f64>,
     bias: Vec<f32>,
@@ -27,29 +112,37 @@ pub(super) struct RidgeProblem {
 
 impl RidgeProblem {
     /// Sums up rows `x` with what they should map to.
+    ///
+    /// # Errors
+    /// [`Error::Features`] when the landmarks do not make a positive definite system.
     pub(super) fn new<'a>(
-        (d_input, d_output): (usize, usize),
+        lift: Lift,
+        d_output: usize,
         rows: impl Iterator<Item = (&'a [f32], &'a [f32])> + Clone,
-    ) -> Self {
+    ) -> Result<Self> {
         let n = rows.clone().count();
-        let mut input_mean = vec![0f64; d_input];
         let mut bias = vec![0f64; d_output];
-        for (x, y) in rows.clone() {
-            input_mean.iter_mut().zip(x).for_each(|(m, v)| *m += f64::from(*v) / n as f64);
+        for (_, y) in rows.clone() {
             bias.iter_mut().zip(y).for_each(|(m, v)| *m += f64::from(*v) / n as f64);
         }
-        let input_mean: Vec<f32> = input_mean.into_iter().map(|v| v as f32).collect();
-        let mut x = DMatrix::<f64>::zeros(d_input, n);
-        let mut y = DMatrix::<f64>::zeros(n, d_output);
-        for (at, (from, to)) in rows.enumerate() {
-            let prepared = prepare(from, &input_mean);
-            x.column_mut(at).iter_mut().zip(&prepared).for_each(|(x, v)| *x = f64::from(*v));
-            for (d, (value, mean)) in to.iter().zip(&bias).enumerate() {
-                y[(at, d)] = f64::from(*value) - mean;
+        let (width, factor) = (lift.width(), lift.factor()?);
+        let mut gram = DMatrix::<f64>::zeros(width, width);
+        let mut product = DMatrix::<f64>::zeros(width, d_output);
+        let mut rows = rows.peekable();
+        while rows.peek().is_some() {
+            let (mut x, mut y, mut count) = (Vec::new(), Vec::new(), 0);
+            for (from, to) in rows.by_ref().take(BLOCK) {
+                x.extend(lift.apply(from).into_iter().map(f64::from));
+                y.extend(to.iter().zip(&bias).map(|(value, mean)| f64::from(*value) - mean));
+                count += 1;
             }
+            let x = whitened(&factor, DMatrix::from_vec(width, count, x))?;
+            let y = DMatrix::from_vec(d_output, count, y).transpose();
+            product.gemm(1.0, &x, &y, 1.0);
+            gram.gemm(1.0, &x, &x.transpose(), 1.0);
         }
         let bias = bias.into_iter().map(|v| v as f32).collect();
-        Self { input_mean, gram: &x * x.transpose(), product: &x * y, bias }
+        Ok(Self { lift, factor, gram, product, bias })
     }
 
     /// The map under a penalty.
@@ -66,26 +159,45 @@ impl RidgeProblem {
         for at in 0..gram.nrows() {
             gram[(at, at)] += penalty;
         }
-        let factor: Cholesky<f64, Dyn> = Cholesky::new(gram).ok_or_else(|| {
-            Error::features(
-                "ridge regression",
-                "a positive definite system",
-                format!("one that is not, under a penalty of {penalty}"),
-                "raise the penalty, or check the features for huge numbers",
-            )
-        })?;
-        let solution = factor.solve(&self.product);
-        let (d_input, d_output) = solution.shape();
-        let weight = (0..d_input)
+        let mut solution = factored(gram, penalty)?.solve(&self.product);
+        if let Some(factor) = &self.factor {
+            // From whitened rows back to rows: L'^-1 W.
+            let solved = factor.tr_solve_lower_triangular_mut(&mut solution);
+            solved.then_some(()).ok_or_else(|| singular(penalty))?;
+        }
+        let (width, d_output) = solution.shape();
+        let weight = (0..width)
             .flat_map(|i| (0..d_output).map(move |j| (i, j)))
             .map(|at| solution[at] as f32)
             .collect();
-        Ok(Ridge { input_mean: self.input_mean.clone(), weight, bias: self.bias.clone() })
+        Ok(Ridge { lift: self.lift.clone(), weight, bias: self.bias.clone() })
     }
 }
 
+fn factored(matrix: DMatrix<f64>, penalty: f64) -> Result<Cholesky<f64, Dyn>> {
+    Cholesky::new(matrix).ok_or_else(|| singular(penalty))
+}
+
+fn singular(penalty: f64) -> Error {
+    Error::features(
+        "ridge regression",
+        "a positive definite system",
+        format!("one that is not, under a penalty of {penalty}"),
+        "raise the penalty, or check the features for huge numbers",
+    )
+}
+
+/// `L^-1 x` for every column x.
+fn whitened(factor: &Option<DMatrix<f64>>, mut x: DMatrix<f64>) -> Result<DMatrix<f64>> {
+    if let Some(factor) = factor {
+        let solved = factor.solve_lower_triangular_mut(&mut x);
+        solved.then_some(()).ok_or_else(|| singular(JITTER))?;
+    }
+    Ok(x)
+}
+
 impl Ridge {
-    /// Fits the map that takes `inputs` to `outputs`.
+    /// Fits the linear map that takes `inputs` to `outputs`.
     ///
     /// # Shapes
     /// - `inputs`: `[N, D]`, `outputs`: `[N, d]`, row-major, `widths` being `(D, d)`
@@ -109,13 +221,15 @@ impl Ridge {
                 "pass one output row for every input row",
             ));
         }
-        let pairs = inputs.chunks_exact(d_input).zip(outputs.chunks_exact(d_output));
-        RidgeProblem::new(widths, pairs).solve(penalty)
+        let inputs = inputs.chunks_exact(d_input);
+        let lift = Lift::new(d_input, 0.0, 0, inputs.clone());
+        let pairs = inputs.zip(outputs.chunks_exact(d_output));
+        RidgeProblem::new(lift, d_output, pairs)?.solve(penalty)
     }
 
     /// Widths `(D, d)` of inputs and outputs.
     pub fn widths(&self) -> (usize, usize) {
-        (self.input_mean.len(), self.bias.len())
+        (self.lift.mean.len(), self.bias.len())
     }
 
     /// Maps a row.
@@ -124,18 +238,40 @@ impl Ridge {
     /// - `row`: `[D]`, returns: `[d]`
     pub fn map(&self, row: &[f32]) -> Vec<f32> {
         let mut out: Vec<f64> = self.bias.iter().map(|v| f64::from(*v)).collect();
-        let prepared = prepare(row, &self.input_mean);
-        for (value, weights) in prepared.iter().zip(self.weight.chunks_exact(self.bias.len())) {
+        let lifted = self.lift.apply(row);
+        for (value, weights) in lifted.iter().zip(self.weight.chunks_exact(self.bias.len())) {
             for (out, weight) in out.iter_mut().zip(weights) {
                 *out += f64::from(value * weight);
             }
         }
         out.into_iter().map(|v| v as f32).collect()
     }
+
+    /// The map as a linear layer that gradient descent can go on with: whitened rows `[N, width]`, and
+    /// the weight `[width, d]` that takes them where the map does.
+    pub(super) fn whitened<'a>(
+        &self,
+        rows: impl Iterator<Item = &'a [f32]>,
+    ) -> Result<(Vec<f32>, Vec<f32>)> {
+        let lifted: Vec<f32> = rows.flat_map(|row| self.lift.apply(row)).collect();
+        let Some(factor) = self.lift.factor()? else {
+            return Ok((lifted, self.weight.clone()));
+        };
+        let width = self.lift.width();
+        let values = lifted.iter().copied().map(f64::from);
+        let x = DMatrix::from_iterator(width, lifted.len() / width, values);
+        let x = whitened(&Some(factor.clone()), x)?;
+        let weight = self.weight.iter().copied().map(f64::from);
+        let weight = DMatrix::from_row_iterator(width, self.bias.len(), weight);
+        let weight = factor.tr_mul(&weight).transpose();
+        // Column-major transposed is row-major.
+        let narrow = |matrix: &DMatrix<f64>| matrix.iter().map(|&v| v as f32).collect();
+        Ok((narrow(&x), narrow(&weight)))
+    }
 }
 
 /// Centred and scaled to length 1.
-pub(super) fn prepare(row: &[f32], mean: &[f32]) -> Vec<f32> {
+fn prepare(row: &[f32], mean: &[f32]) -> Vec<f32> {
     let mut row: Vec<f32> = row.iter().zip(mean).map(|(v, m)| v - m).collect();
     super::normalise(&mut row);
     row
@@ -160,13 +296,53 @@ mod tests {
         let mut gradient: Vec<f64> = ridge.weight.iter().map(|w| 0.7 * f64::from(*w)).collect();
         for (x, y) in x.chunks_exact(d).zip(y.chunks_exact(e)) {
             let got = ridge.map(x);
-            for (i, x) in prepare(x, &ridge.input_mean).iter().enumerate() {
+            for (i, x) in prepare(x, &ridge.lift.mean).iter().enumerate() {
                 for j in 0..e {
                     gradient[i * e + j] += f64::from(*x) * f64::from(got[j] - y[j]);
                 }
             }
         }
         gradient.iter().for_each(|g| assert_abs_diff_eq!(*g, 0.0, epsilon = 1e-4));
+    }
+
+    /// Twin: with all rows as landmarks it is kernel ridge regression, `k(x, X) (K + p I)^-1 Y`.
+    #[test]
+    fn a_kernel_is_the_dual_problem() {
+        let mut rng = ChaCha8Rng::seed_from_u64(5);
+        let (n, d, e, gamma, penalty) = (30, 4, 2, 1.5, 0.2);
+        let x: Vec<f32> = (0..n * d).map(|_| rng.random::<f32>()).collect();
+        let y: Vec<f32> = (0..n * e).map(|_| rng.random::<f32>()).collect();
+        let (rows, outputs) = (x.chunks_exact(d), y.chunks_exact(e));
+        let lift = Lift::new(d, gamma, 100, rows.clone());
+        let problem = RidgeProblem::new(lift.clone(), e, rows.clone().zip(outputs)).unwrap();
+        let ridge = problem.solve(penalty).unwrap();
+        let units: Vec<Vec<f32>> = rows.clone().map(|row| prepare(row, &lift.mean)).collect();
+        let close = |a: &[f32], b: &[f32]| {
+            let cosine: f64 = a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum();
+            (gamma * (cosine - 1.0)).exp()
+        };
+        let gram = DMatrix::from_fn(n, n, |i, j| {
+            close(&units[i], &units[j]) + if i == j { penalty } else { 0.0 }
+        });
+        let centred =
+            DMatrix::from_fn(n, e, |i, j| f64::from(y[i * e + j]) - f64::from(ridge.bias[j]));
+        let dual = gram.cholesky().unwrap().solve(&centred);
+        let (white, weight) = ridge.whitened(rows.clone()).unwrap();
+        for (at, row) in rows.enumerate() {
+            let found = ridge.map(row);
+            for j in 0..e {
+                let sum: f64 = (0..n).map(|i| close(&units[at], &units[i]) * dual[(i, j)]).sum();
+                let expected = sum + f64::from(ridge.bias[j]);
+                assert_abs_diff_eq!(f64::from(found[j]), expected, epsilon = 2e-3);
+                let linear: f32 = (0..n).map(|i| white[at * n + i] * weight[i * e + j]).sum();
+                assert_abs_diff_eq!(found[j], linear + ridge.bias[j], epsilon = 1e-3);
+            }
+        }
+        // Few landmarks are coarser, and still a map.
+        let lift = Lift::new(d, gamma, 5, x.chunks_exact(d));
+        let pairs = x.chunks_exact(d).zip(y.chunks_exact(e));
+        let coarse = RidgeProblem::new(lift, e, pairs).unwrap().solve(penalty).unwrap();
+        assert_eq!(coarse.weight.len(), 5 * e);
     }
 
     #[test]

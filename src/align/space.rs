@@ -5,7 +5,10 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{HeldOut, Ridge, TextVectors, dot, normalise, ridge::RidgeProblem};
+use super::{
+    HeldOut, Ridge, TextVectors, dot, normalise,
+    ridge::{Kernel, Lift, RidgeProblem},
+};
 use crate::{
     error::{Error, Result},
     features::Features,
@@ -13,7 +16,7 @@ use crate::{
 };
 
 /// Version of the file of a space.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// How candidates become vectors.
 ///
@@ -28,7 +31,13 @@ pub struct CandidateSpaceConfig {
     /// Weight of what the training texts say. At 0, candidates that have texts are treated like
     /// those that have none: right where the candidates to find are none of the training.
     pub texts: f32,
-    /// Penalties of the regression to choose from, by how well texts find their held-out item.
+    /// Kernels of the regression to choose from, by how well texts find their held-out item:
+    /// `exp(gamma (cosine - 1))` between rows; 0 is a linear map. Features of an encoder trained on
+    /// texts are best mapped linearly or nearly so, others are not.
+    pub gammas: Vec<f64>,
+    /// Most rows that a kernel compares with.
+    pub landmarks: usize,
+    /// Penalties of the regression to choose from likewise.
     pub penalties: Vec<f64>,
     /// Parts that the items are divided into for that choice and for the held-out vectors.
     pub folds: usize,
@@ -38,8 +47,15 @@ pub struct CandidateSpaceConfig {
 
 impl Default for CandidateSpaceConfig {
     fn default() -> Self {
-        let penalties = vec![0.3, 1.0, 3.0, 10.0];
-        Self { features: 1.0, texts: 1.0, penalties, folds: 5, seed: 0 }
+        Self {
+            features: 1.0,
+            texts: 1.0,
+            gammas: vec![0.0, 1.0, 2.0],
+            landmarks: 2048,
+            penalties: vec![0.1, 0.3, 1.0, 3.0, 10.0],
+            folds: 5,
+            seed: 0,
+        }
     }
 }
 
@@ -60,6 +76,8 @@ pub struct FittedSpace {
     pub vectors: Features,
     /// For every text, its candidate's vector made without it.
     pub held_out: HeldOut,
+    /// The kernel that was chosen; 0 is a linear map.
+    pub gamma: f64,
     /// The penalty that was chosen.
     pub penalty: f64,
     /// Mean reciprocal rank at which texts find their item among those of its fold, by the features
@@ -89,6 +107,17 @@ impl CandidateSpaceConfig {
                 format!("{:?}", self.penalties),
                 "0.3, 1, 3 and 10 are usual",
             ));
+        }
+        if self.gammas.is_empty() || !self.gammas.iter().all(|g| *g >= 0.0 && g.is_finite()) {
+            return Err(Error::config(
+                "space gammas",
+                "at least one number of at least 0",
+                format!("{:?}", self.gammas),
+                "0, 1 and 2 are usual",
+            ));
+        }
+        if self.landmarks == 0 {
+            return Err(Error::config("space landmarks", "at least 1", "0", "2048 is usual"));
         }
         if self.folds < 2 {
             return Err(Error::config(
@@ -135,7 +164,18 @@ impl CandidateSpaceConfig {
         let widths = (items.dim(), texts.dim());
         let pair = |&item: &u32| (items.row(item as usize), centroids.row(item));
 
-        // Per fold and penalty: predictions for the items left out, in the order of `known`.
+        let choices: Vec<(f64, f64)> = self
+            .gammas
+            .iter()
+            .flat_map(|&gamma| self.penalties.iter().map(move |&penalty| (gamma, penalty)))
+            .collect();
+        let problem = |gamma: f64, rows: &[u32]| {
+            let inputs = rows.iter().map(|&item| items.row(item as usize));
+            let lift = Lift::new(widths.0, gamma, self.landmarks, inputs);
+            RidgeProblem::new(lift, widths.1, rows.iter().map(pair))
+        };
+
+        // Per fold and choice: predictions for the items left out, in the order of `known`.
         let parts: Vec<Vec<Part>> = (0..folds)
             .into_par_iter()
             .map(|fold| {
@@ -143,24 +183,25 @@ impl CandidateSpaceConfig {
                     known.iter().enumerate().partition(|(rank, _)| fold_of(*rank) == fold);
                 let out: Vec<u32> = out.into_iter().map(|(_, item)| *item).collect();
                 let rest: Vec<u32> = rest.into_iter().map(|(_, item)| *item).collect();
-                let problem = RidgeProblem::new(widths, rest.iter().map(pair));
-                self.penalties
-                    .iter()
-                    .map(|&penalty| {
+                let mut parts = Vec::with_capacity(choices.len());
+                for &gamma in &self.gammas {
+                    let problem = problem(gamma, &rest)?;
+                    for &penalty in &self.penalties {
                         let ridge = problem.solve(penalty)?;
                         let rows = out.iter().map(|&i| ridge.map(items.row(i as usize)));
-                        Ok(Part::new(&out, rows.collect(), texts))
-                    })
-                    .collect()
+                        parts.push(Part::new(&out, rows.collect(), texts));
+                    }
+                }
+                Ok(parts)
             })
             .collect::<Result<_>>()?;
         let mrr = |at: usize| {
             let found: f64 = parts.iter().map(|fold| fold[at].reciprocal_ranks).sum();
             found / texts.len() as f64
         };
-        let best = (0..self.penalties.len())
+        let best = (0..choices.len())
             .max_by(|&a, &b| mrr(a).total_cmp(&mrr(b)))
-            .expect("there are penalties");
+            .expect("there are choices");
         let mut out_of_fold: Vec<Option<&[f32]>> = vec![None; items.len()];
         for fold in &parts {
             let part = &fold[best];
@@ -169,8 +210,8 @@ impl CandidateSpaceConfig {
             }
         }
 
-        let penalty = self.penalties[best];
-        let ridge = RidgeProblem::new(widths, known.iter().map(pair)).solve(penalty)?;
+        let (gamma, penalty) = choices[best];
+        let ridge = problem(gamma, &known)?.solve(penalty)?;
         let space = CandidateSpace { ridge, features: self.features, texts: self.texts };
         let mut held_out = Vec::with_capacity(texts.values.len());
         for (text, &item) in texts.items.iter().enumerate() {
@@ -182,6 +223,7 @@ impl CandidateSpaceConfig {
             vectors: space.place(items, &centroids)?,
             space,
             held_out: HeldOut::new(texts.dim(), held_out)?,
+            gamma,
             penalty,
             held_out_mrr: mrr(best),
         })
@@ -347,8 +389,16 @@ impl CandidateSpace {
     pub fn to_safetensors(&self) -> Result<Vec<u8>> {
         let (d_input, dim) = self.ridge.widths();
         let mut tensors = NamedTensors::new();
-        tensors.insert_f32("input_mean", &[d_input], &self.ridge.input_mean);
-        tensors.insert_f32("weight", &[d_input, dim], &self.ridge.weight);
+        let Lift { mean, kernel } = &self.ridge.lift;
+        tensors.insert_f32("input_mean", &[d_input], mean);
+        let (gamma, landmarks) = match kernel {
+            Some(kernel) => (kernel.gamma, kernel.landmarks.as_slice()),
+            None => (0.0, &[][..]),
+        };
+        tensors.insert_f32("gamma", &[1], &[gamma]);
+        tensors.insert_f32("landmarks", &[landmarks.len() / d_input, d_input], landmarks);
+        let width = self.ridge.weight.len() / dim;
+        tensors.insert_f32("weight", &[width, dim], &self.ridge.weight);
         tensors.insert_f32("bias", &[dim], &self.ridge.bias);
         tensors.insert_f32("blend", &[2], &[self.features, self.texts]);
         tensors.to_bytes(&[("candidate-space", &FORMAT.to_string())])
@@ -361,12 +411,19 @@ impl CandidateSpace {
     pub fn from_safetensors(bytes: &[u8]) -> Result<Self> {
         let (mut tensors, metadata) = NamedTensors::from_bytes(bytes)?;
         let version = metadata.get("candidate-space").cloned().unwrap_or_default();
-        let (_, input_mean) = tensors.take_f32("input_mean")?;
+        let (_, mean) = tensors.take_f32("input_mean")?;
+        let (_, gamma) = tensors.take_f32("gamma")?;
+        let (close, landmarks) = tensors.take_f32("landmarks")?;
         let (shape, weight) = tensors.take_f32("weight")?;
         let (_, bias) = tensors.take_f32("bias")?;
         let (_, blend) = tensors.take_f32("blend")?;
         tensors.ensure_empty("candidate space")?;
-        let whole = shape == [input_mean.len(), bias.len()] && blend.len() == 2;
+        let width = if landmarks.is_empty() { mean.len() } else { close[0] };
+        let whole = shape == [width, bias.len()]
+            && close[1..] == [mean.len()]
+            && gamma.len() == 1
+            && (gamma[0] > 0.0) != landmarks.is_empty()
+            && blend.len() == 2;
         if version != FORMAT.to_string() || !whole {
             return Err(Error::index(
                 "candidate space",
@@ -375,7 +432,8 @@ impl CandidateSpace {
                 "load it with the version of the library that wrote it",
             ));
         }
-        let ridge = Ridge { input_mean, weight, bias };
+        let kernel = (gamma[0] > 0.0).then_some(Kernel { gamma: gamma[0], landmarks });
+        let ridge = Ridge { lift: Lift { mean, kernel }, weight, bias };
         Ok(Self { ridge, features: blend[0], texts: blend[1] })
     }
 }
@@ -451,10 +509,13 @@ mod tests {
     #[test]
     fn comes_back_from_its_file() {
         let (features, texts) = fixture(12, 2);
-        let space = CandidateSpaceConfig::default().fit(&features, &texts).unwrap().space;
-        let bytes = space.to_safetensors().unwrap();
-        assert_eq!(CandidateSpace::from_safetensors(&bytes).unwrap(), space);
-        assert!(CandidateSpace::from_safetensors(&bytes[..bytes.len() - 1]).is_err());
+        for gamma in [0.0, 1.0] {
+            let config = CandidateSpaceConfig { gammas: vec![gamma], ..Default::default() };
+            let space = config.fit(&features, &texts).unwrap().space;
+            let bytes = space.to_safetensors().unwrap();
+            assert_eq!(CandidateSpace::from_safetensors(&bytes).unwrap(), space);
+            assert!(CandidateSpace::from_safetensors(&bytes[..bytes.len() - 1]).is_err());
+        }
     }
 
     #[test]
@@ -463,6 +524,9 @@ mod tests {
         let bad = |config: CandidateSpaceConfig| config.fit(&features, &texts).is_err();
         assert!(bad(CandidateSpaceConfig { folds: 1, ..Default::default() }));
         assert!(bad(CandidateSpaceConfig { penalties: vec![], ..Default::default() }));
+        assert!(bad(CandidateSpaceConfig { gammas: vec![], ..Default::default() }));
+        assert!(bad(CandidateSpaceConfig { gammas: vec![-1.0], ..Default::default() }));
+        assert!(bad(CandidateSpaceConfig { landmarks: 0, ..Default::default() }));
         assert!(bad(CandidateSpaceConfig { penalties: vec![0.0], ..Default::default() }));
         assert!(bad(CandidateSpaceConfig { texts: 0.0, features: 0.0, ..Default::default() }));
         assert!(bad(CandidateSpaceConfig { texts: f32::NAN, ..Default::default() }));

@@ -2,7 +2,7 @@
 
 use burn::tensor::backend::Backend;
 
-use super::normalise;
+use super::{WordWeights, normalise, words::TextSide};
 use crate::{
     data::{ItemCaption, QueryBatch, TextTokenizer},
     error::{Error, Result},
@@ -88,28 +88,30 @@ impl TextVectors {
     }
 }
 
-/// Encodes captions, without dropout, in batches of like length.
+/// Encodes captions, without dropout, in batches of like length; with `words`, a vector says what its
+/// words are too, and is twice as wide.
 ///
 /// # Errors
 /// As [`TextTokenizer::encode`] for a blank caption, naming it.
 pub fn embed_texts<B: Backend>(
     encoder: &TextEncoder<B>,
+    words: Option<&WordWeights>,
     tokenizer: &TextTokenizer,
     captions: &[ItemCaption],
     device: &B::Device,
 ) -> Result<TextVectors> {
     let tokens =
         captions.iter().map(|c| tokenizer.encode(&c.text)).collect::<Result<Vec<Vec<u32>>>>()?;
-    let dim = encoder.d_model();
+    let side = TextSide { encoder, words: words.map(|words| words.view(device)) };
+    let dim = side.dim();
     let mut order: Vec<usize> = (0..tokens.len()).collect();
     order.sort_by_key(|&text| tokens[text].len());
     let mut values = vec![0f32; tokens.len() * dim];
     for chunk in order.chunks(BATCH) {
         let rows: Vec<&[u32]> = chunk.iter().map(|&text| tokens[text].as_slice()).collect();
         let batch = QueryBatch::<B>::new(&rows, tokenizer.padding(), device)?;
-        let pooled = encoder.forward(batch.tokens, batch.padding).pooled();
-        let pooled: Vec<f32> = pooled.into_data().iter::<f32>().collect();
-        for (&text, row) in chunk.iter().zip(pooled.chunks_exact(dim)) {
+        let rows: Vec<f32> = side.embed(batch).into_data().iter::<f32>().collect();
+        for (&text, row) in chunk.iter().zip(rows.chunks_exact(dim)) {
             values[text * dim..(text + 1) * dim].copy_from_slice(row);
         }
     }

@@ -17,12 +17,14 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{CandidateSpaceConfig, dot, embed_texts, normalise, ridge::prepare};
+use super::{
+    CandidateSpaceConfig, WordWeights, dot, embed_texts, normalise, words::TextSide,
+};
 use crate::{
     data::{ItemCaption, QueryBatch, TextTokenizer},
     error::{Error, Result},
     features::Features,
-    nn::TextEncoder,
+    nn::{TextEncoder, unit},
     train::{CartOptimizer, EncoderRates, StopFlag, WarmupCosine, drop_words},
 };
 
@@ -156,6 +158,7 @@ impl SpaceTuning {
     pub fn fit<B: AutodiffBackend>(
         &self,
         encoder: TextEncoder<B>,
+        words: Option<&WordWeights>,
         tokenizer: &TextTokenizer,
         train: &[ItemCaption],
         items: &Features,
@@ -172,11 +175,12 @@ impl SpaceTuning {
         let (train, kept_out) = self.split(train, items.len(), space.texts > 0.0, &mut rng);
         let train = train.as_slice();
         let start = encoder.valid();
-        let mut memory = embed_texts(&start, tokenizer, train, device)?;
+        let mut memory = embed_texts(&start, words, tokenizer, train, device)?;
         let ridge = space.fit(items, &memory)?.space.into_ridge();
-        let (d_input, dim) = ridge.widths();
-        let prepared: Vec<f32> =
-            (0..items.len()).flat_map(|item| prepare(items.row(item), &ridge.input_mean)).collect();
+        let dim = ridge.widths().1;
+        let rows = (0..items.len()).map(|item| items.row(item));
+        let (prepared, weight) = ridge.whitened(rows)?;
+        let d_input = prepared.len() / items.len();
         let tokens = train
             .iter()
             .map(|caption| tokenizer.encode(&caption.text))
@@ -189,12 +193,13 @@ impl SpaceTuning {
         let mut towers = Towers::<B> {
             encoder: encoder.freeze_words(),
             item: Linear {
-                weight: Param::from_tensor(matrix(ridge.weight.clone(), [d_input, dim])),
+                weight: Param::from_tensor(matrix(weight, [d_input, dim])),
                 bias: Some(Param::from_tensor(bias)),
             },
             log_scale: Param::from_tensor(Tensor::zeros([1], device)),
         };
         towers.num_params();
+        let view = words.map(|words| words.view::<B>(device));
         // The map of the features and the temperature take twice the encoder's rate.
         let rates = EncoderRates { encoder_lr: 0.5, layer_decay: 1.0, layers };
         let mut optimizer =
@@ -223,8 +228,8 @@ impl SpaceTuning {
                 let own: Vec<u32> = chunk.iter().map(|&text| train[text].item).collect();
                 let others = competitors(items.len(), &own, &mut rng);
                 let batch = QueryBatch::new(&rows, tokenizer.padding(), device)?;
-                let encoded = towers.encoder.forward(batch.tokens, batch.padding);
-                let queries = unit(encoded.pooled());
+                let side = TextSide { encoder: &towers.encoder, words: view.clone() };
+                let queries = unit(side.embed(batch));
                 let vectors = |chosen: &[u32], texts: Vec<f32>| {
                     let rows = chosen.iter().flat_map(|&item| {
                         prepared[item as usize * d_input..(item as usize + 1) * d_input].iter()
@@ -273,7 +278,8 @@ impl SpaceTuning {
             }
         }
         let tuned = towers.encoder.valid();
-        let choice = Choice { train, kept_out: &kept_out, items, space, tokenizer, device };
+        let choice =
+            Choice { train, kept_out: &kept_out, items, space, words, tokenizer, device };
         self.choose(start, tuned, &choice)
     }
 
@@ -348,6 +354,7 @@ struct Choice<'a, B: Backend> {
     kept_out: &'a [ItemCaption],
     items: &'a Features,
     space: &'a CandidateSpaceConfig,
+    words: Option<&'a WordWeights>,
     tokenizer: &'a TextTokenizer,
     device: &'a B::Device,
 }
@@ -355,9 +362,9 @@ struct Choice<'a, B: Backend> {
 impl<B: Backend> Choice<'_, B> {
     /// Mean reciprocal rank of the captions kept out, among candidates that are made without them.
     fn mrr(&self, encoder: &TextEncoder<B>) -> Result<f64> {
-        let known = embed_texts(encoder, self.tokenizer, self.train, self.device)?;
+        let known = embed_texts(encoder, self.words, self.tokenizer, self.train, self.device)?;
         let vectors = self.space.fit(self.items, &known)?.vectors;
-        let texts = embed_texts(encoder, self.tokenizer, self.kept_out, self.device)?;
+        let texts = embed_texts(encoder, self.words, self.tokenizer, self.kept_out, self.device)?;
         let mut among: Vec<usize> = (0..self.items.len()).collect();
         if self.space.texts == 0.0 {
             among = texts.items().iter().map(|&item| item as usize).collect();
@@ -463,12 +470,6 @@ fn competitors(n: usize, own: &[u32], rng: &mut ChaCha8Rng) -> Vec<u32> {
     chosen
 }
 
-/// Rows of length 1.
-fn unit<B: Backend>(rows: Tensor<B, 2>) -> Tensor<B, 2> {
-    let norm = rows.clone().powi_scalar(2).sum_dim(1).add_scalar(1e-12).sqrt();
-    rows / norm
-}
-
 #[cfg(test)]
 mod tests {
     use burn::backend::{Autodiff, Flex};
@@ -534,7 +535,7 @@ mod tests {
         let tokenizer = TextTokenizer::train(texts, &TokenizerConfig::default(), 16).unwrap();
         let space = CandidateSpaceConfig { penalties: vec![0.1, 1.0], ..Default::default() };
         let embed = |encoder: &TextEncoder<Flex>| {
-            embed_texts(encoder, &tokenizer, &captions, &device).unwrap()
+            embed_texts(encoder, None, &tokenizer, &captions, &device).unwrap()
         };
         let untuned = encoder(&tokenizer);
         let before = found(&embed(&untuned.valid()), &items, &space);
@@ -547,7 +548,7 @@ mod tests {
         };
         let fit = |tuning: &SpaceTuning| {
             let stop = StopFlag::new();
-            tuning.fit(encoder(&tokenizer), &tokenizer, &captions, &items, &space, &stop, &device)
+            tuning.fit(encoder(&tokenizer), None, &tokenizer, &captions, &items, &space, &stop, &device)
         };
         let whole = fit(&tuning).unwrap();
         assert_eq!((whole.share, whole.validation_mrr.len()), (1.0, 0));
@@ -567,7 +568,7 @@ mod tests {
         let stop = StopFlag::new();
         stop.raise();
         let stopped =
-            tuning.fit(untuned, &tokenizer, &captions, &items, &space, &stop, &device).unwrap_err();
+            tuning.fit(untuned, None, &tokenizer, &captions, &items, &space, &stop, &device).unwrap_err();
         assert!(matches!(stopped, Error::Interrupted(_)), "{stopped}");
         for bad in [
             SpaceTuning { batch_size: 1, ..tuning.clone() },
@@ -602,7 +603,7 @@ mod tests {
                 };
                 let encoder = encoder(&tokenizer);
                 let stop = StopFlag::new();
-                tuning.fit(encoder, &tokenizer, &captions, &items, &space, &stop, &device).unwrap()
+                tuning.fit(encoder, None, &tokenizer, &captions, &items, &space, &stop, &device).unwrap()
             };
             let tuned = fit(&[0.0, 0.5, 1.0]);
             let mrr = &tuned.validation_mrr;
@@ -612,7 +613,7 @@ mod tests {
                 assert_eq!(alone.validation_mrr[0], mrr[(share * 2.0) as usize]);
                 if share == tuned.share {
                     let embed = |encoder: &TextEncoder<Flex>| {
-                        embed_texts(encoder, &tokenizer, &captions, &device).unwrap()
+                        embed_texts(encoder, None, &tokenizer, &captions, &device).unwrap()
                     };
                     assert_eq!(embed(&alone.encoder), embed(&tuned.encoder));
                 }

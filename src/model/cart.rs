@@ -10,7 +10,7 @@ use crate::{
     error::{Error, Result},
     nn::{
         AlignmentHead, Decoder, DecoderState, EncoderOutput, EncoderPrefix, Memory, TextEncoder,
-        WeightInit,
+        WeightInit, WordView,
     },
 };
 
@@ -115,8 +115,9 @@ impl CartConfig {
         let decoder = self.decoder();
         let (d_query, levels) = (decoder.d_context, self.vocabulary.levels());
         let decoder = decoder.init(init, device);
+        let words = encoder.vocabulary();
         let alignment =
-            self.alignment.as_ref().map(|config| config.init(d_query, levels, init, device));
+            self.alignment.as_ref().map(|config| config.init(d_query, words, levels, init, device));
         // Guided, the decoder starts with nothing to add.
         let decoder = match &self.alignment {
             Some(config) if config.guided => decoder.without_opinion(),
@@ -176,6 +177,52 @@ impl<B: Backend> Cart<B> {
         self.alignment.as_ref()
     }
 
+    /// Queries as vectors of length 1 in the space of the candidates, `[batch, D]`; absent where the
+    /// network has no alignment.
+    ///
+    /// # Shapes
+    /// - `tokens`, `padding`: what `encoded` was made of, `[batch, tokens]`
+    pub fn aligned(
+        &self,
+        encoded: &EncoderOutput<B>,
+        tokens: Tensor<B, 2, Int>,
+        padding: Tensor<B, 2, Bool>,
+    ) -> Option<Tensor<B, 2>> {
+        let head = self.alignment.as_ref()?;
+        let pooled = encoded.pooled();
+        Some(head.forward(match head.words() {
+            Some(words) => words.append(pooled, self.encoder.words(), tokens, padding),
+            None => pooled,
+        }))
+    }
+
+    /// Gives the network the factors of its words.
+    ///
+    /// # Errors
+    /// [`Error::Model`] for a network whose alignment has no words ([`AlignmentConfig::words`]) or
+    /// another weight for them, and for a view of another vocabulary.
+    ///
+    /// [`AlignmentConfig::words`]: crate::nn::AlignmentConfig::words
+    pub fn with_words(self, words: WordView<B>) -> Result<Self> {
+        let describe = |words: Option<&WordView<B>>| match words {
+            Some(words) => format!("{} words of weight {}", words.vocabulary(), words.weight()),
+            None => "no words".to_string(),
+        };
+        let expected = describe(self.alignment.as_ref().and_then(AlignmentHead::words));
+        let found = describe(Some(&words));
+        match self.alignment {
+            Some(head) if expected == found => {
+                Ok(Self { alignment: Some(head.with_words(words)), ..self })
+            }
+            _ => Err(Error::model(
+                "words of the alignment",
+                expected,
+                found,
+                "give AlignmentConfig the weight that the words were counted with",
+            )),
+        }
+    }
+
     /// The text encoder.
     pub fn encoder(&self) -> &TextEncoder<B> {
         &self.encoder
@@ -208,9 +255,9 @@ impl<B: Backend> Cart<B> {
         padding: Tensor<B, 2, Bool>,
     ) -> EncodedQueries<B> {
         let [queries, _] = tokens.dims();
-        let encoded = self.encoder.forward(tokens, padding);
-        let aligned =
-            self.alignment.as_ref().map(|head| (head.forward(encoded.pooled()), head.scales()));
+        let encoded = self.encoder.forward(tokens.clone(), padding.clone());
+        let aligned = self.aligned(&encoded, tokens, padding);
+        let aligned = aligned.zip(self.alignment.as_ref().map(AlignmentHead::scales));
         EncodedQueries { queries, memory: self.decoder.memory(&encoded), aligned }
     }
 

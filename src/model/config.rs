@@ -243,7 +243,11 @@ impl CartConfig {
     pub fn num_params(&self) -> ParameterCount {
         let decoder = self.decoder();
         let alignment = self.alignment.as_ref().map_or(0, |alignment| {
-            alignment.num_params(decoder.d_context, self.vocabulary.levels())
+            alignment.num_params(
+                decoder.d_context,
+                self.encoder().vocabulary(),
+                self.vocabulary.levels(),
+            )
         });
         ParameterCount {
             alignment,

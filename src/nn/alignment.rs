@@ -10,8 +10,9 @@ use burn::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    WeightInit,
+    WeightInit, WordView,
     init::{linear_2d, widened},
+    words::unit,
 };
 use crate::{
     align::{Geometry, HeldOut},
@@ -51,6 +52,10 @@ pub struct AlignmentConfig {
     /// is always trained.
     #[serde(default)]
     pub learn_map: bool,
+    /// Weight of the cosine of the words, where a query's vector also says what its words are
+    /// ([`WordView`]); absent where it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub words: Option<f32>,
 }
 
 fn ten() -> Vec<f32> {
@@ -64,7 +69,7 @@ fn yes() -> bool {
 impl AlignmentConfig {
     /// Candidates of this width, with guidance.
     pub fn new(dim: usize) -> Self {
-        Self { dim, scales: ten(), guided: true, learn_scales: false, learn_map: false }
+        Self { dim, scales: ten(), guided: true, learn_scales: false, learn_map: false, words: None }
     }
 
     /// Sets the factors of the cosine: one for all levels, or as many as there are levels and one for
@@ -98,14 +103,17 @@ impl AlignmentConfig {
         Ok(())
     }
 
-    /// Initialises the head for queries of width `d_model` and identifiers of `levels` tokens.
+    /// Initialises the head for pooled queries of width `d_model`, a text vocabulary of `words` tokens
+    /// and identifiers of `levels` tokens.
     pub fn init<B: Backend>(
         &self,
         d_model: usize,
+        words: usize,
         levels: usize,
         init: &mut WeightInit,
         device: &B::Device,
     ) -> AlignmentHead<B> {
+        let d_model = self.d_query(d_model);
         let projection = match d_model == self.dim {
             // Added to the query, so it starts as no change.
             true => Linear {
@@ -123,12 +131,19 @@ impl AlignmentConfig {
             guided: self.guided,
             learn_scales: self.learn_scales,
             learn_map: self.learn_map,
+            words: self.words.map(|weight| WordView::new(&vec![0.0; words], weight, device)),
         }
     }
 
+    /// Width of a query's vector before it is mapped, of pooled queries of width `d_model`.
+    fn d_query(&self, d_model: usize) -> usize {
+        if self.words.is_some() { 2 * d_model } else { d_model }
+    }
+
     /// Number of parameters.
-    pub fn num_params(&self, d_model: usize, levels: usize) -> usize {
-        (d_model + 1) * self.dim + levels + 1
+    pub fn num_params(&self, d_model: usize, words: usize, levels: usize) -> usize {
+        let words = if self.words.is_some() { words } else { 0 };
+        (self.d_query(d_model) + 1) * self.dim + levels + 1 + words
     }
 }
 
@@ -147,6 +162,7 @@ pub struct AlignmentHead<B: Backend> {
     learn_scales: bool,
     #[module(skip)]
     learn_map: bool,
+    words: Option<WordView<B>>,
 }
 
 /// What the candidates' geometry knows about the targets of a batch.
@@ -191,10 +207,10 @@ enum Means<B: Backend> {
 }
 
 impl<B: Backend> AlignmentHead<B> {
-    /// Pooled queries as vectors of length 1.
+    /// Queries as vectors of length 1.
     ///
     /// # Shapes
-    /// - `pooled`: `[batch, d_model]`
+    /// - `pooled`: `[batch, d_model]`, with words behind them ([`WordView::append`]) twice as wide
     /// - returns: `[batch, D]`
     pub fn forward(&self, pooled: Tensor<B, 2>) -> Tensor<B, 2> {
         let [d_model, dim] = self.projection.weight.dims();
@@ -212,6 +228,16 @@ impl<B: Backend> AlignmentHead<B> {
     /// Width of the candidates' vectors.
     pub fn dim(&self) -> usize {
         self.projection.weight.dims()[1]
+    }
+
+    /// What makes vectors of the words, where they are part of a query's vector.
+    pub fn words(&self) -> Option<&WordView<B>> {
+        self.words.as_ref()
+    }
+
+    /// Puts another view of the words in the place of the one there is.
+    pub(crate) fn with_words(self, words: WordView<B>) -> Self {
+        Self { words: Some(words), ..self }
     }
 
     /// Whether the geometry of the candidates guides the decoder.
@@ -544,12 +570,6 @@ impl Scored {
     }
 }
 
-/// Rows scaled to length 1.
-fn unit<B: Backend>(rows: Tensor<B, 2>) -> Tensor<B, 2> {
-    let norm = rows.clone().powi_scalar(2).sum_dim(1).add_scalar(1e-12).sqrt();
-    rows / norm
-}
-
 #[cfg(test)]
 mod tests {
     use approx::assert_abs_diff_eq;
@@ -591,7 +611,7 @@ mod tests {
 
     fn head(scale: f32) -> AlignmentHead<Flex> {
         let config = AlignmentConfig::new(DIM).with_scales(vec![scale]);
-        config.init(DIM, 3, &mut WeightInit::new(1), &Default::default())
+        config.init(DIM, 9, 3, &mut WeightInit::new(1), &Default::default())
     }
 
     fn rows(values: &[f32]) -> Tensor<Flex, 2> {
@@ -703,7 +723,7 @@ mod tests {
         let device = Default::default();
         let config =
             AlignmentConfig { learn_scales: true, learn_map: true, ..AlignmentConfig::new(DIM) };
-        let head: AlignmentHead<A> = config.init(DIM, 3, &mut WeightInit::new(1), &device);
+        let head: AlignmentHead<A> = config.init(DIM, 9, 3, &mut WeightInit::new(1), &device);
         let x = Tensor::<A, 2>::from_data(TensorData::new(queries.clone(), [8, DIM]), &device);
         let aligned = head.forward(x);
         let found: Vec<f32> = aligned.clone().into_data().to_vec().unwrap();
@@ -720,6 +740,6 @@ mod tests {
         assert!(weight.abs().sum().into_scalar() > 1e-3);
         let scale: Vec<f32> = scale.into_data().to_vec().unwrap();
         assert!(scale[0].abs() > 1e-3 && scale[1] == 0.0, "{scale:?}");
-        assert_eq!(head.num_params(), config.num_params(DIM, 3));
+        assert_eq!(head.num_params(), config.num_params(DIM, 9, 3));
     }
 }

@@ -11,6 +11,7 @@ mod folded;
 mod fusion;
 mod init;
 mod text;
+mod words;
 
 pub use activation::{Activation, gelu};
 pub use alignment::{AlignmentConfig, AlignmentHead, GuideBatch};
@@ -29,3 +30,5 @@ pub use text::{
     EncoderOutput, EncoderPrefix, Pooling, ScratchEncoder, ScratchEncoderConfig, ScratchLayer,
     T5Config, T5Encoder, T5FeedForward, T5Layer, TextEncoder, TextEncoderConfig,
 };
+pub use words::WordView;
+pub(crate) use words::unit;

@@ -206,8 +206,10 @@ impl<B: Backend> InferenceStep for CartLearner<B> {
         let queries = batch.queries;
         let encoded = self.cart.encode_layers(queries.tokens.clone(), queries.padding.clone());
         let logits = self.cart.forward_encoded(&encoded, batch.targets.identifiers.clone());
-        let logits = match (self.cart.alignment(), &batch.guide) {
-            (Some(head), Some(guide)) => head.guide(&head.forward(encoded.pooled()), guide, logits),
+        let (tokens, padding) = (queries.tokens.clone(), queries.padding.clone());
+        let aligned = self.cart.aligned(&encoded, tokens, padding);
+        let logits = match (self.cart.alignment().zip(aligned), &batch.guide) {
+            (Some((head, aligned)), Some(guide)) => head.guide(&aligned, guide, logits),
             _ => logits,
         };
         let config = LossConfig { r_drop: 0.0, label_smoothing: 0.0, ..self.context.loss.clone() };

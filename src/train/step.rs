@@ -129,14 +129,14 @@ impl<B: AutodiffBackend> CartLearner<B> {
             let QueryBatch { tokens, padding } = queries;
             let identifiers = targets.identifiers.clone();
             let encoded = match prefix {
-                Some(prefix) => cart.encoder().finish(prefix, padding),
-                None => cart.encode_layers(tokens, padding),
+                Some(prefix) => cart.encoder().finish(prefix, padding.clone()),
+                None => cart.encode_layers(tokens.clone(), padding.clone()),
             };
             let logits = cart.forward_encoded(&encoded, identifiers);
             let mut logits = logits.into_iter().map(widened).collect();
             let mut contrast = None;
-            if let (Some(head), Some(guide)) = (cart.alignment(), &guide) {
-                let aligned = head.forward(encoded.pooled());
+            let aligned = guide.as_ref().and_then(|_| cart.aligned(&encoded, tokens, padding));
+            if let (Some(head), Some(guide), Some(aligned)) = (cart.alignment(), &guide, aligned) {
                 logits = head.guide(&aligned, guide, logits);
                 if config.alignment > 0.0 {
                     contrast = Some(head.contrast(&aligned, guide).mul_scalar(config.alignment));

@@ -25,7 +25,7 @@ use cart_retrieval::{
     nn::{
         Activation, AlignmentConfig, Attention, AttentionConfig, BertConfig, ClipTextConfig,
         Dropout, EncoderOutput, FusionConfig, GuideBatch, Pooling, ScratchEncoderConfig, SelfCache,
-        T5Config, TextEncoder, TextEncoderConfig, WeightInit, causal_bias, gelu, padding_bias,
+        T5Config, TextEncoder, TextEncoderConfig, WeightInit, WordView, causal_bias, gelu, padding_bias,
     },
     prelude::*,
     quantizer::{Codebooks, DeviceSearch, KMeansConfig, RqVaeConfig, RqVaeEvent},
@@ -371,17 +371,21 @@ pub fn network_with_both_fusions<B: AutodiffBackend>(device: &B::Device) -> Outc
 pub fn guided_network<B: AutodiffBackend>(device: &B::Device) -> Outcome {
     let mut out = Outcome::default();
     let (identifiers, trie) = candidates();
-    let width = 24;
+    // Pooled queries of width 24, and their words.
+    let width = 48;
     let vectors = Features::from_rows(noise(60 * width, 21), width).unwrap();
     let geometry = Geometry::new(vectors, &trie).unwrap();
     let held_out = HeldOut::new(width, noise(3 * width, 22)).unwrap();
     let alignment = AlignmentConfig {
         learn_scales: true,
         learn_map: true,
+        words: Some(0.5),
         ..AlignmentConfig::new(width).with_scales(vec![0.5])
     };
     let config = network(trie.vocabulary(), FusionMode::Both).with_alignment(alignment);
     let cart: Cart<B> = config.init(device).unwrap();
+    let factors: Vec<f32> = noise(50, 23).iter().map(|value| value.abs()).collect();
+    let cart = cart.with_words(WordView::new(&factors, 0.5, device)).unwrap();
     let head = cart.alignment().unwrap();
     let (items, texts) = ([4, 17, 2], [0, 1, 2]);
     let guide = GuideBatch::<B>::new(
@@ -394,7 +398,7 @@ pub fn guided_network<B: AutodiffBackend>(device: &B::Device) -> Outcome {
     );
     let targets = TargetBatch::<B>::new(&items, &identifiers, &trie, device);
     let encoded = cart.encode_layers(tokens(device, 50), padding(device));
-    let aligned = head.forward(encoded.pooled());
+    let aligned = cart.aligned(&encoded, tokens(device, 50), padding(device)).unwrap();
     let logits = cart.forward_encoded(&encoded, targets.identifiers.clone());
     let logits = head.guide(&aligned, &guide, logits);
     for (level, logits) in logits.iter().enumerate() {

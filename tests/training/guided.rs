@@ -1,9 +1,10 @@
 //! Networks that the candidates' vectors guide.
 
+use burn::module::AutodiffModule;
 use cart_retrieval::{
-    align::{CandidateSpaceConfig, HeldOut, TextVectors},
+    align::{CandidateSpaceConfig, HeldOut, TextVectors, WordWeights, embed_texts},
     eval::{TruncatedTies, evaluate},
-    nn::AlignmentConfig,
+    nn::{AlignmentConfig, TextEncoder},
 };
 
 use super::*;
@@ -181,4 +182,52 @@ fn guidance_that_cannot_be_is_refused() {
     assert!(error.to_string().contains("alignment"), "{error}");
     let wrong = BeamConfig { rerank: -1.0, ..BeamConfig::default() };
     assert!(retriever.with_beam(wrong).search("red").run().is_err());
+}
+
+/// Vectors that say what the words are too: learned, saved, loaded, and refused where they do not fit.
+#[test]
+fn words_are_part_of_queries_and_of_the_saved_index() {
+    let _turn = turn();
+    let mut setup = setup();
+    let device = Default::default();
+    let encoder = setup.config.init::<Flex>(&device).unwrap().encoder().clone();
+    let words = WordWeights::fit(&encoder, &setup.tokenizer, &setup.train, 0.4).unwrap();
+    let texts =
+        embed_texts(&encoder, Some(&words), &setup.tokenizer, &setup.train, &device).unwrap();
+    assert_eq!(texts.dim(), 2 * encoder.d_model());
+    let space = CandidateSpaceConfig::default().fit(&setup.items, &texts).unwrap();
+    setup.quantizer = CoarseToFineConfig::new(8, vec![])
+        .with_fine(FineConfig::RqKmeans(RqKMeansConfig::new(vec![8, 8])))
+        .fit::<A>(&space.vectors, &device)
+        .unwrap();
+    setup.index = setup.quantizer.assign(&space.vectors).unwrap();
+    setup.index = setup.index.clone().with_vectors(space.vectors.clone()).unwrap();
+    let pairs = TrainingData::new(&setup.tokenizer, &setup.train, &[], &setup.index).unwrap();
+    setup.data = pairs.with_held_out(space.held_out.clone()).unwrap();
+    let config = |words| AlignmentConfig { words, ..AlignmentConfig::new(texts.dim()) };
+    setup.config.vocabulary = setup.index.vocabulary().clone();
+    let plain = setup.config.clone().with_alignment(config(None)).init::<Flex>(&device).unwrap();
+    let other = setup.config.clone().with_alignment(config(Some(0.3)));
+    let other = other.init::<Flex>(&device).unwrap();
+    for network in [plain, other] {
+        let error = network.with_words(words.view(&device)).unwrap_err().to_string();
+        assert!(error.contains("words of weight 0.4"), "{error}");
+    }
+
+    setup.config = setup.config.clone().with_alignment(config(Some(0.4)));
+    let network = setup.config.init_around(TextEncoder::<A>::from_inner(encoder), &device);
+    let network = network.unwrap().with_words(words.view(&device)).unwrap();
+    let loss = LossConfig { r_drop: 0.0, ..LossConfig::default() };
+    let training = TrainConfig { epochs: 2, validations: 1, loss, ..settings() };
+    let trained = Trainer::new(training).fit(network, &setup.data, &device).unwrap();
+    let guided = Guided { setup, space };
+    let retriever = retriever(&guided, trained);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("index");
+    retriever.save(&path).unwrap();
+    let loaded = Retriever::<Flex>::load(&path, &device).unwrap();
+    for caption in &guided.setup.queries[..5] {
+        let hits = retriever.search(&caption.text).run().unwrap();
+        assert_eq!(hits, loaded.search(&caption.text).run().unwrap());
+    }
 }

@@ -172,6 +172,11 @@ impl<B: Backend> TextEncoder<B> {
         each!(self, encoder => encoder.tokens().weight.dims()[0])
     }
 
+    /// The table of word embeddings, `[vocabulary, d_model]`.
+    pub fn words(&self) -> Tensor<B, 2> {
+        each!(self, encoder => encoder.tokens().weight.val())
+    }
+
     /// Width of the layers.
     pub fn d_model(&self) -> usize {
         each!(self, encoder => encoder.tokens().weight.dims()[1])

@@ -1,0 +1,177 @@
+//! How much every word counts.
+
+use burn::tensor::{Tensor, backend::Backend};
+
+use crate::{
+    data::{ItemCaption, TextTokenizer},
+    error::{Error, Result},
+    nn::{TextEncoder, WordView},
+};
+
+/// What the embedding of every token of a text encoder is multiplied by in a [`WordView`].
+///
+/// `ln((n + 1) / (df + 1/2)) / |e|`, at least 0: df of the n training texts have the token, e is its
+/// embedding. A token that all texts have, such as the marks of beginning and end, counts nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WordWeights {
+    factors: Vec<f32>,
+    weight: f32,
+}
+
+impl WordWeights {
+    /// Counts words in training texts. `weight` is that of the cosine of the words, beside 1 for that
+    /// of the pooled texts.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a weight that is not a number above 0; [`Error::Captions`] without texts;
+    /// [`Error::Model`] for a tokenizer with tokens that the encoder does not know; as
+    /// [`TextTokenizer::encode`] for a blank caption.
+    pub fn fit<B: Backend>(
+        encoder: &TextEncoder<B>,
+        tokenizer: &TextTokenizer,
+        train: &[ItemCaption],
+        weight: f32,
+    ) -> Result<Self> {
+        if !(weight > 0.0 && weight.is_finite()) {
+            return Err(Error::config(
+                "weight of the words",
+                "a number above 0",
+                weight.to_string(),
+                "0.4 is usual; leave it out for none",
+            ));
+        }
+        if train.is_empty() {
+            return Err(Error::captions(
+                "training texts",
+                "at least one, to count words in",
+                "none",
+                "check the filter of the training captions",
+            ));
+        }
+        let mut having = vec![0u32; encoder.vocabulary()];
+        for caption in train {
+            let mut tokens = tokenizer.encode(&caption.text)?;
+            tokens.sort_unstable();
+            tokens.dedup();
+            for token in tokens {
+                let Some(count) = having.get_mut(token as usize) else {
+                    return Err(Error::model(
+                        "text encoder",
+                        format!("an embedding for token {token} of the tokenizer"),
+                        format!("{} tokens", encoder.vocabulary()),
+                        "use the tokenizer that belongs to the encoder",
+                    ));
+                };
+                *count += 1;
+            }
+        }
+        let lengths = encoder.words().powi_scalar(2).sum_dim(1).sqrt().into_data();
+        let n = train.len() as f64;
+        let factor = |(&df, length): (&u32, f64)| {
+            let rarity = ((n + 1.0) / (f64::from(df) + 0.5)).ln().max(0.0);
+            if length > 0.0 { (rarity / length) as f32 } else { 0.0 }
+        };
+        let factors = having.iter().zip(lengths.iter::<f64>()).map(factor).collect();
+        Ok(Self { factors, weight })
+    }
+
+    /// The view that a network reads words with.
+    pub fn view<B: Backend>(&self, device: &B::Device) -> WordView<B> {
+        WordView::new(&self.factors, self.weight, device)
+    }
+
+    /// Weight of the cosine of the words.
+    pub fn weight(&self) -> f32 {
+        self.weight
+    }
+
+    /// The factors, `[vocabulary]`.
+    pub fn factors(&self) -> &[f32] {
+        &self.factors
+    }
+}
+
+/// A text encoder and, where they count, its words: what makes one vector of a text.
+#[derive(Debug)]
+pub(super) struct TextSide<'a, B: Backend> {
+    pub encoder: &'a TextEncoder<B>,
+    pub words: Option<WordView<B>>,
+}
+
+impl<B: Backend> TextSide<'_, B> {
+    /// Width of the vectors.
+    pub fn dim(&self) -> usize {
+        self.encoder.d_model() * if self.words.is_some() { 2 } else { 1 }
+    }
+
+    /// Vectors of texts.
+    ///
+    /// # Shapes
+    /// - returns: `[batch, dim]`
+    pub fn embed(&self, batch: crate::data::QueryBatch<B>) -> Tensor<B, 2> {
+        let encoded = self.encoder.forward(batch.tokens.clone(), batch.padding.clone());
+        let pooled = encoded.pooled();
+        match &self.words {
+            Some(words) => {
+                words.append(pooled, self.encoder.words(), batch.tokens, batch.padding)
+            }
+            None => pooled,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::Flex;
+
+    use super::*;
+    use crate::{
+        data::TokenizerConfig,
+        nn::{ScratchEncoderConfig, TextEncoderConfig, WeightInit},
+    };
+
+    fn captions(texts: &[&str]) -> Vec<ItemCaption> {
+        let caption = |text: &&str| ItemCaption { item: 0, text: text.to_string(), weight: 1.0 };
+        texts.iter().map(caption).collect()
+    }
+
+    fn encoder(vocabulary: usize) -> TextEncoder<Flex> {
+        let config = TextEncoderConfig::from(ScratchEncoderConfig {
+            vocabulary,
+            max_tokens: 16,
+            d_model: 8,
+            d_ff: 8,
+            n_heads: 2,
+            n_layers: 1,
+            dropout: 0.0,
+        });
+        config.init(&mut WeightInit::new(3), &Default::default())
+    }
+
+    #[test]
+    fn rare_words_count_more_and_marks_nothing() {
+        let texts = ["a red ball", "a blue ball", "a red cone", "a cube and a cube"];
+        let train = captions(&texts);
+        let tokenizer = TextTokenizer::train(texts, &TokenizerConfig::default(), 16).unwrap();
+        let encoder = encoder(tokenizer.vocabulary());
+        let words = WordWeights::fit(&encoder, &tokenizer, &train, 0.4).unwrap();
+        let lengths: Vec<f32> =
+            encoder.words().powi_scalar(2).sum_dim(1).sqrt().into_data().to_vec().unwrap();
+        let all: Vec<Vec<u32>> = texts.iter().map(|t| tokenizer.encode(t).unwrap()).collect();
+        for token in 0..tokenizer.vocabulary() {
+            let df = all.iter().filter(|tokens| tokens.contains(&(token as u32))).count();
+            let expected = (5.0 / (df as f32 + 0.5)).ln() / lengths[token];
+            approx::assert_relative_eq!(words.factors()[token], expected, max_relative = 1e-5);
+        }
+        let mark = *all[0].last().unwrap() as usize;
+        assert!(words.factors()[mark] * lengths[mark] < 0.11);
+
+        let broken = [
+            WordWeights::fit(&encoder, &tokenizer, &train, 0.0),
+            WordWeights::fit(&encoder, &tokenizer, &train, f32::NAN),
+            WordWeights::fit(&encoder, &tokenizer, &[], 0.4),
+            WordWeights::fit(&self::encoder(4), &tokenizer, &train, 0.4),
+        ];
+        assert!(broken.iter().all(|result| result.is_err()));
+    }
+}
