@@ -137,12 +137,14 @@ pub fn space<B: LocalBackend>(
         return Ok(None);
     };
     let texts = text.embed(&task.train, words, device)?;
+    let started = Instant::now();
     let mut config = config.clone();
     config.seed = recipe.seed;
     let fitted = config.fit(&task.items, &texts)?;
     println!(
-        "space of width {}, gamma {}, penalty {}, held-out MRR {:.3}",
+        "space of width {} in {:.0} s, gamma {}, penalty {}, held-out MRR {:.3}",
         fitted.space.dim(),
+        started.elapsed().as_secs_f64(),
         fitted.gamma,
         fitted.penalty,
         fitted.held_out_mrr
@@ -271,11 +273,7 @@ impl<B: LocalBackend> Run<'_, B> {
     }
 
     /// The text side with its encoder tuned in the space of the candidates, if the recipe says so.
-    fn tuned(
-        &self,
-        words: Option<&WordWeights>,
-        device: &B::Device,
-    ) -> Result<Option<Text<B>>> {
+    fn tuned(&self, words: Option<&WordWeights>, device: &B::Device) -> Result<Option<Text<B>>> {
         let (Some(tuning), Some(space)) = (&self.recipe.space_tuning, &self.recipe.space) else {
             return Ok(None);
         };

@@ -6,7 +6,7 @@ mod common;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use baselines::{Baselines, Row, System};
 use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
@@ -58,6 +58,10 @@ struct Args {
     /// Weights of the rerank to measure, with commas between.
     #[arg(long, value_delimiter = ',', default_values_t = [0.0f32])]
     rerank: Vec<f32>,
+    /// Measures only the best of those weights beside 0, by MRR@10 on the recipe's tuning captions (with
+    /// the first seed, which is trained once more for it).
+    #[arg(long, conflicts_with = "tuning")]
+    choose_rerank: bool,
     /// Trains even on identifiers that the health check refuses.
     #[arg(long)]
     ignore_health: bool,
@@ -106,7 +110,7 @@ fn study<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     let mut report = Report { args, recipe: &recipe, task: &task, records: Vec::new() };
     baselines::<B>(args, &recipe, &data, &task, &text, device, &stop, &mut report)?;
     if args.rows.contains(&Row::Cart) {
-        cart::<B>(args, &recipe, &task, &text, device, &stop, &mut report)?;
+        cart::<B>(args, &recipe, &data, &task, &text, device, &stop, &mut report)?;
     }
     println!("\n{}", markdown_table(&report.records));
     if let Some(path) = &args.json {
@@ -157,9 +161,11 @@ fn baselines<B: LocalBackend>(
 }
 
 /// The recipe's index, seed by seed.
+#[allow(clippy::too_many_arguments)]
 fn cart<B: LocalBackend>(
     args: &Args,
     recipe: &Recipe,
+    data: &DataFolder,
     task: &Task,
     text: &Text<B>,
     device: &B::Device,
@@ -167,9 +173,9 @@ fn cart<B: LocalBackend>(
     report: &mut Report<'_>,
 ) -> Result<()> {
     let judge = Judge::new(task);
-    for &seed in &args.seeds {
+    let trained = |seed: u64, task: &Task| {
         let recipe = recipe.clone().with_seed(seed);
-        let done = Run {
+        Run {
             recipe: &recipe,
             task,
             text,
@@ -180,13 +186,24 @@ fn cart<B: LocalBackend>(
             devices: vec![device.clone()],
             stop: stop.clone(),
         }
-        .run()?;
+        .run()
+    };
+    let weights = match args.choose_rerank {
+        true => {
+            let tuning = Task::new(recipe, data, Part::Tuning)?;
+            let retriever = trained(args.seeds[0], &tuning)?.retriever;
+            vec![0.0, chosen_rerank(&args.rerank, &tuning, retriever, recipe.beam)?]
+        }
+        false => args.rerank.clone(),
+    };
+    for &seed in &args.seeds {
+        let done = trained(seed, task)?;
         println!("trained for {:.0} s, {:.0} s in all", done.seconds, done.total);
         let retriever = match task.seen {
             true => done.retriever,
             false => pipeline::over(done.retriever, &task.candidates)?,
         };
-        for &rerank in &args.rerank {
+        for &rerank in &weights {
             let beam = BeamConfig { rerank, ..recipe.beam };
             let started = Instant::now();
             let rankings = retriever
@@ -206,6 +223,35 @@ fn cart<B: LocalBackend>(
         }
     }
     Ok(())
+}
+
+/// The weight of the rerank that ranks tuning captions best; of equal ones the first.
+fn chosen_rerank<B: LocalBackend>(
+    weights: &[f32],
+    tuning: &Task,
+    retriever: Retriever<B>,
+    beam: BeamConfig,
+) -> Result<f32> {
+    let retriever = match tuning.seen {
+        true => retriever,
+        false => pipeline::over(retriever, &tuning.candidates)?,
+    };
+    let judge = Judge::new(tuning);
+    let mut best: Option<(f64, f32)> = None;
+    for &rerank in weights {
+        let rankings = retriever
+            .clone()
+            .with_beam(BeamConfig { rerank, ..beam })
+            .search_all(&judge.texts)
+            .top(beam.width.min(tuning.candidates.len()))
+            .rankings()?;
+        let mrr = judge.mrr(&rankings, tuning.candidates.len())?;
+        println!("tuning captions, rerank {rerank}: MRR@10 {mrr:.4}");
+        if best.is_none_or(|(most, _)| mrr > most) {
+            best = Some((mrr, rerank));
+        }
+    }
+    Ok(best.context("--rerank names no weight")?.1)
 }
 
 /// Measured rows.

@@ -1,12 +1,15 @@
 //! Ridge regression in closed form, linear or with a kernel.
 
 use nalgebra::{Cholesky, DMatrix, Dyn};
+use rayon::prelude::*;
 
 use super::dot;
 use crate::error::{Error, Result};
 
 /// Rows that are multiplied at once.
 const BLOCK: usize = 2048;
+/// Rows that one thread maps at once.
+const ROWS: usize = 256;
 /// What keeps the landmarks' matrix from being singular.
 const JITTER: f64 = 1e-4;
 
@@ -245,6 +248,25 @@ impl Ridge {
             }
         }
         out.into_iter().map(|v| v as f32).collect()
+    }
+
+    /// Maps rows, in the order given.
+    ///
+    /// # Shapes
+    /// - `rows`: `[N, D]`, returns: `[N, d]`
+    pub(super) fn map_all(&self, rows: &[&[f32]]) -> Vec<f32> {
+        let (width, d_output) = (self.lift.width(), self.bias.len());
+        let weight = self.weight.iter().copied().map(f64::from);
+        // Row-major as it is, so transposed: [d, width].
+        let weight = DMatrix::from_iterator(d_output, width, weight);
+        let mapped = |rows: &[&[f32]]| {
+            let lifted = rows.iter().flat_map(|row| self.lift.apply(row)).map(f64::from);
+            let lifted = DMatrix::from_iterator(width, rows.len(), lifted);
+            let mapped = &weight * lifted;
+            let bias = self.bias.iter().cycle();
+            mapped.iter().zip(bias).map(|(v, b)| (v + f64::from(*b)) as f32).collect::<Vec<f32>>()
+        };
+        rows.par_chunks(ROWS).flat_map_iter(mapped).collect()
     }
 
     /// The map as a linear layer that gradient descent can go on with: whitened rows `[N, width]`, and

@@ -17,6 +17,10 @@ use crate::{
 
 /// Version of the file of a space.
 const FORMAT: u32 = 2;
+/// Most items that kernel and penalty are chosen by.
+const MOST_TO_CHOOSE_BY: usize = 1000;
+/// Items placed at once.
+const ROWS: usize = 4096;
 
 /// How candidates become vectors.
 ///
@@ -52,7 +56,7 @@ impl Default for CandidateSpaceConfig {
             texts: 1.0,
             gammas: vec![0.0, 1.0, 2.0],
             landmarks: 2048,
-            penalties: vec![0.1, 0.3, 1.0, 3.0, 10.0],
+            penalties: vec![0.1, 0.3, 1.0, 3.0],
             folds: 5,
             seed: 0,
         }
@@ -149,7 +153,7 @@ impl CandidateSpaceConfig {
             ));
         }
         let centroids = Centroids::new(items.len(), texts);
-        let mut known: Vec<u32> = centroids.known().collect();
+        let known = self.known(&centroids);
         if known.len() < 2 {
             return Err(Error::captions(
                 "training texts",
@@ -158,64 +162,18 @@ impl CandidateSpaceConfig {
                 "fit the space on captioned candidates",
             ));
         }
-        known.shuffle(&mut ChaCha8Rng::seed_from_u64(self.seed));
-        let folds = self.folds.min(known.len());
-        let fold_of = |rank: usize| rank % folds;
-        let widths = (items.dim(), texts.dim());
-        let pair = |&item: &u32| (items.row(item as usize), centroids.row(item));
-
-        let choices: Vec<(f64, f64)> = self
-            .gammas
-            .iter()
-            .flat_map(|&gamma| self.penalties.iter().map(move |&penalty| (gamma, penalty)))
-            .collect();
-        let problem = |gamma: f64, rows: &[u32]| {
-            let inputs = rows.iter().map(|&item| items.row(item as usize));
-            let lift = Lift::new(widths.0, gamma, self.landmarks, inputs);
-            RidgeProblem::new(lift, widths.1, rows.iter().map(pair))
-        };
-
-        // Per fold and choice: predictions for the items left out, in the order of `known`.
-        let parts: Vec<Vec<Part>> = (0..folds)
-            .into_par_iter()
-            .map(|fold| {
-                let (out, rest): (Vec<_>, Vec<_>) =
-                    known.iter().enumerate().partition(|(rank, _)| fold_of(*rank) == fold);
-                let out: Vec<u32> = out.into_iter().map(|(_, item)| *item).collect();
-                let rest: Vec<u32> = rest.into_iter().map(|(_, item)| *item).collect();
-                let mut parts = Vec::with_capacity(choices.len());
-                for &gamma in &self.gammas {
-                    let problem = problem(gamma, &rest)?;
-                    for &penalty in &self.penalties {
-                        let ridge = problem.solve(penalty)?;
-                        let rows = out.iter().map(|&i| ridge.map(items.row(i as usize)));
-                        parts.push(Part::new(&out, rows.collect(), texts));
-                    }
-                }
-                Ok(parts)
-            })
-            .collect::<Result<_>>()?;
-        let mrr = |at: usize| {
-            let found: f64 = parts.iter().map(|fold| fold[at].reciprocal_ranks).sum();
-            found / texts.len() as f64
-        };
-        let best = (0..choices.len())
-            .max_by(|&a, &b| mrr(a).total_cmp(&mrr(b)))
-            .expect("there are choices");
-        let mut out_of_fold: Vec<Option<&[f32]>> = vec![None; items.len()];
-        for fold in &parts {
-            let part = &fold[best];
-            for (&item, row) in part.items.iter().zip(&part.rows) {
-                out_of_fold[item as usize] = Some(row);
+        let pairs = Pairs { config: self, items, centroids: &centroids };
+        let (gamma, penalty, held_out_mrr) = pairs.choose(&known, texts)?;
+        let mut out_of_fold: Vec<Option<Vec<f32>>> = vec![None; items.len()];
+        for (out, rows) in pairs.held_out(&known, gamma, &[penalty])? {
+            for (&item, row) in out.iter().zip(rows[0].chunks_exact(texts.dim())) {
+                out_of_fold[item as usize] = Some(row.to_vec());
             }
         }
-
-        let (gamma, penalty) = choices[best];
-        let ridge = problem(gamma, &known)?.solve(penalty)?;
-        let space = CandidateSpace { ridge, features: self.features, texts: self.texts };
+        let space = pairs.space(&known, gamma, penalty)?;
         let mut held_out = Vec::with_capacity(texts.values.len());
         for (text, &item) in texts.items.iter().enumerate() {
-            let row = out_of_fold[item as usize].expect("an item with texts is in a fold");
+            let row = out_of_fold[item as usize].as_ref().expect("an item with texts is in a fold");
             let others = centroids.without(item, texts.row(text));
             held_out.extend(space.blend(row, others.as_deref()));
         }
@@ -225,44 +183,108 @@ impl CandidateSpaceConfig {
             held_out: HeldOut::new(texts.dim(), held_out)?,
             gamma,
             penalty,
-            held_out_mrr: mrr(best),
+            held_out_mrr,
         })
     }
-}
 
-/// Predictions of one fold under one penalty.
-struct Part {
-    items: Vec<u32>,
-    rows: Vec<Vec<f32>>,
-    reciprocal_ranks: f64,
-}
-
-impl Part {
-    fn new(items: &[u32], rows: Vec<Vec<f32>>, texts: &TextVectors) -> Self {
-        let units: Vec<Vec<f32>> = rows
-            .iter()
-            .map(|row| {
-                let mut row = row.clone();
-                normalise(&mut row);
-                row
-            })
-            .collect();
-        let mut place = std::collections::HashMap::new();
-        place.extend(items.iter().enumerate().map(|(at, &item)| (item, at)));
-        let reciprocal_ranks = texts
-            .items
-            .iter()
-            .enumerate()
-            .filter_map(|(text, item)| Some((text, *place.get(item)?)))
-            .map(|(text, own)| {
-                let text = texts.row(text);
-                let target = dot(text, &units[own]);
-                let above = units.iter().filter(|unit| dot(text, unit) > target).count();
-                1.0 / (above + 1) as f64
-            })
-            .sum();
-        Self { items: items.to_vec(), rows, reciprocal_ranks }
+    /// Items that have texts, in the order of the seed.
+    fn known(&self, centroids: &Centroids) -> Vec<u32> {
+        let mut known: Vec<u32> = centroids.known().collect();
+        known.shuffle(&mut ChaCha8Rng::seed_from_u64(self.seed));
+        known
     }
+
+    /// The vectors of the candidates under the first kernel and penalty, and nothing else.
+    pub(super) fn vectors(&self, items: &Features, texts: &TextVectors) -> Result<Features> {
+        let centroids = Centroids::new(items.len(), texts);
+        let known = self.known(&centroids);
+        let pairs = Pairs { config: self, items, centroids: &centroids };
+        pairs.space(&known, self.gammas[0], self.penalties[0])?.place(items, &centroids)
+    }
+}
+
+/// Items with features and texts, to fit a regression to.
+struct Pairs<'a> {
+    config: &'a CandidateSpaceConfig,
+    items: &'a Features,
+    centroids: &'a Centroids,
+}
+
+impl Pairs<'_> {
+    fn problem(&self, known: &[u32], gamma: f64) -> Result<RidgeProblem> {
+        let inputs = known.iter().map(|&item| self.items.row(item as usize));
+        let lift = Lift::new(self.items.dim(), gamma, self.config.landmarks, inputs.clone());
+        let outputs = known.iter().map(|&item| self.centroids.row(item));
+        RidgeProblem::new(lift, self.centroids.dim, inputs.zip(outputs))
+    }
+
+    fn space(&self, known: &[u32], gamma: f64, penalty: f64) -> Result<CandidateSpace> {
+        let ridge = self.problem(known, gamma)?.solve(penalty)?;
+        Ok(CandidateSpace { ridge, features: self.config.features, texts: self.config.texts })
+    }
+
+    /// Per fold, its items, and what a regression on the other folds makes of each, per penalty.
+    #[allow(clippy::type_complexity)]
+    fn held_out(
+        &self,
+        known: &[u32],
+        gamma: f64,
+        penalties: &[f64],
+    ) -> Result<Vec<(Vec<u32>, Vec<Vec<f32>>)>> {
+        let folds = self.config.folds.min(known.len());
+        (0..folds)
+            .into_par_iter()
+            .map(|fold| {
+                let inside = |rank: usize| rank % folds == fold;
+                let part = |wanted: bool| -> Vec<u32> {
+                    let ranked = known.iter().enumerate();
+                    ranked.filter(|(rank, _)| inside(*rank) == wanted).map(|(_, &i)| i).collect()
+                };
+                let (out, problem) = (part(true), self.problem(&part(false), gamma)?);
+                let rows: Vec<&[f32]> = out.iter().map(|&i| self.items.row(i as usize)).collect();
+                let mapped = |&penalty| Ok(problem.solve(penalty)?.map_all(&rows));
+                let mapped = penalties.iter().map(mapped).collect::<Result<_>>()?;
+                Ok((out, mapped))
+            })
+            .collect()
+    }
+
+    /// Kernel and penalty under which texts find their items best, and the mean reciprocal rank.
+    fn choose(&self, known: &[u32], texts: &TextVectors) -> Result<(f64, f64, f64)> {
+        let known = &known[..known.len().min(MOST_TO_CHOOSE_BY)];
+        let mut best: Option<(f64, f64, f64)> = None;
+        for &gamma in &self.config.gammas {
+            let folds = self.held_out(known, gamma, &self.config.penalties)?;
+            for (at, &penalty) in self.config.penalties.iter().enumerate() {
+                let ranks = folds.iter().map(|(out, rows)| ranks(out, &rows[at], texts));
+                let (sum, count) =
+                    ranks.fold((0.0, 0), |(s, c), (sum, count)| (s + sum, c + count));
+                let mrr = sum / count as f64;
+                if best.is_none_or(|(.., most)| mrr > most) {
+                    best = Some((gamma, penalty, mrr));
+                }
+            }
+        }
+        Ok(best.expect("there are kernels and penalties"))
+    }
+}
+
+/// Sum and count of the reciprocal ranks at which the texts of some items find them among those.
+fn ranks(items: &[u32], rows: &[f32], texts: &TextVectors) -> (f64, usize) {
+    let mut units = rows.to_vec();
+    units.chunks_exact_mut(texts.dim()).for_each(normalise);
+    let mut place = std::collections::HashMap::new();
+    place.extend(items.iter().enumerate().map(|(at, &item)| (item, at)));
+    let owned = texts.items.iter().enumerate().filter_map(|(t, item)| Some((t, *place.get(item)?)));
+    let owned: Vec<(usize, usize)> = owned.collect();
+    let unit = |at: usize| &units[at * texts.dim()..(at + 1) * texts.dim()];
+    let rank = |&(text, own): &(usize, usize)| {
+        let text = texts.row(text);
+        let target = dot(text, unit(own));
+        let above = (0..items.len()).filter(|&at| dot(text, unit(at)) > target).count();
+        1.0 / (above + 1) as f64
+    };
+    (owned.iter().map(rank).sum(), owned.len())
 }
 
 /// Sums of the texts of every item.
@@ -361,11 +383,17 @@ impl CandidateSpace {
     }
 
     fn place(&self, items: &Features, centroids: &Centroids) -> Result<Features> {
-        let rows: Vec<Vec<f32>> = (0..items.len())
-            .into_par_iter()
-            .map(|item| self.blend(&self.ridge.map(items.row(item)), centroids.get(item as u32)))
+        let all: Vec<u32> = (0..items.len() as u32).collect();
+        let rows: Vec<f32> = all
+            .par_chunks(ROWS)
+            .flat_map_iter(|chunk| {
+                let rows: Vec<&[f32]> = chunk.iter().map(|&i| items.row(i as usize)).collect();
+                let mapped = self.ridge.map_all(&rows);
+                let mapped = chunk.iter().zip(mapped.chunks_exact(self.dim()));
+                mapped.flat_map(|(&i, row)| self.blend(row, centroids.get(i))).collect::<Vec<f32>>()
+            })
             .collect();
-        Features::from_rows(rows.concat(), self.dim())?.with_item_ids(items.ids().clone())
+        Features::from_rows(rows, self.dim())?.with_item_ids(items.ids().clone())
     }
 
     /// What the features say and what the texts say, as one vector of length 1.

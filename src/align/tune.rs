@@ -17,9 +17,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    CandidateSpaceConfig, WordWeights, dot, embed_texts, normalise, words::TextSide,
-};
+use super::{CandidateSpaceConfig, WordWeights, dot, embed_texts, normalise, words::TextSide};
 use crate::{
     data::{ItemCaption, QueryBatch, TextTokenizer},
     error::{Error, Result},
@@ -176,7 +174,13 @@ impl SpaceTuning {
         let train = train.as_slice();
         let start = encoder.valid();
         let mut memory = embed_texts(&start, words, tokenizer, train, device)?;
-        let ridge = space.fit(items, &memory)?.space.into_ridge();
+        let fitted = space.fit(items, &memory)?;
+        let space = &CandidateSpaceConfig {
+            gammas: vec![fitted.gamma],
+            penalties: vec![fitted.penalty],
+            ..space.clone()
+        };
+        let ridge = fitted.space.into_ridge();
         let dim = ridge.widths().1;
         let rows = (0..items.len()).map(|item| items.row(item));
         let (prepared, weight) = ridge.whitened(rows)?;
@@ -278,8 +282,7 @@ impl SpaceTuning {
             }
         }
         let tuned = towers.encoder.valid();
-        let choice =
-            Choice { train, kept_out: &kept_out, items, space, words, tokenizer, device };
+        let choice = Choice { train, kept_out: &kept_out, items, space, words, tokenizer, device };
         self.choose(start, tuned, &choice)
     }
 
@@ -363,7 +366,7 @@ impl<B: Backend> Choice<'_, B> {
     /// Mean reciprocal rank of the captions kept out, among candidates that are made without them.
     fn mrr(&self, encoder: &TextEncoder<B>) -> Result<f64> {
         let known = embed_texts(encoder, self.words, self.tokenizer, self.train, self.device)?;
-        let vectors = self.space.fit(self.items, &known)?.vectors;
+        let vectors = self.space.vectors(self.items, &known)?;
         let texts = embed_texts(encoder, self.words, self.tokenizer, self.kept_out, self.device)?;
         let mut among: Vec<usize> = (0..self.items.len()).collect();
         if self.space.texts == 0.0 {
@@ -548,7 +551,16 @@ mod tests {
         };
         let fit = |tuning: &SpaceTuning| {
             let stop = StopFlag::new();
-            tuning.fit(encoder(&tokenizer), None, &tokenizer, &captions, &items, &space, &stop, &device)
+            tuning.fit(
+                encoder(&tokenizer),
+                None,
+                &tokenizer,
+                &captions,
+                &items,
+                &space,
+                &stop,
+                &device,
+            )
         };
         let whole = fit(&tuning).unwrap();
         assert_eq!((whole.share, whole.validation_mrr.len()), (1.0, 0));
@@ -567,8 +579,9 @@ mod tests {
 
         let stop = StopFlag::new();
         stop.raise();
-        let stopped =
-            tuning.fit(untuned, None, &tokenizer, &captions, &items, &space, &stop, &device).unwrap_err();
+        let stopped = tuning
+            .fit(untuned, None, &tokenizer, &captions, &items, &space, &stop, &device)
+            .unwrap_err();
         assert!(matches!(stopped, Error::Interrupted(_)), "{stopped}");
         for bad in [
             SpaceTuning { batch_size: 1, ..tuning.clone() },
@@ -603,7 +616,9 @@ mod tests {
                 };
                 let encoder = encoder(&tokenizer);
                 let stop = StopFlag::new();
-                tuning.fit(encoder, None, &tokenizer, &captions, &items, &space, &stop, &device).unwrap()
+                tuning
+                    .fit(encoder, None, &tokenizer, &captions, &items, &space, &stop, &device)
+                    .unwrap()
             };
             let tuned = fit(&[0.0, 0.5, 1.0]);
             let mrr = &tuned.validation_mrr;

@@ -112,9 +112,7 @@ impl<B: Backend> TextSide<'_, B> {
         let encoded = self.encoder.forward(batch.tokens.clone(), batch.padding.clone());
         let pooled = encoded.pooled();
         match &self.words {
-            Some(words) => {
-                words.append(pooled, self.encoder.words(), batch.tokens, batch.padding)
-            }
+            Some(words) => words.append(pooled, self.encoder.words(), batch.tokens, batch.padding),
             None => pooled,
         }
     }

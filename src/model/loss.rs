@@ -1,6 +1,10 @@
 //! The training loss: cross-entropy over the identifier plus the consistency of two dropouts.
 
-use burn::tensor::{Bool, Int, Tensor, activation::log_softmax, backend::Backend};
+use burn::tensor::{
+    Bool, Int, Tensor,
+    activation::{log_softmax, softmax},
+    backend::Backend,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -33,6 +37,11 @@ pub struct LossConfig {
     pub r_drop: f64,
     /// Share of the target spread evenly over the tokens in scope.
     pub label_smoothing: f64,
+    /// Share of the target spread over near tokens: as a query that lies where the candidate does
+    /// would see them ([`AlignmentHead::near`]). It needs a network with an alignment (ours).
+    ///
+    /// [`AlignmentHead::near`]: crate::nn::AlignmentHead::near
+    pub soft_targets: f64,
     /// Weight of the contrast (InfoNCE) between the queries of a batch and their candidates' vectors;
     /// it needs a network with an alignment (ours).
     pub alignment: f64,
@@ -46,6 +55,7 @@ impl Default for LossConfig {
             scope: Scope::Legal,
             r_drop: 1.0,
             label_smoothing: 0.1,
+            soft_targets: 0.0,
             alignment: 0.0,
             level_weights: vec![],
         }
@@ -72,6 +82,16 @@ impl LossConfig {
                 "a weight of at least 0",
                 self.alignment.to_string(),
                 "0 turns the contrast off",
+            ));
+        }
+        if !(0.0..1.0).contains(&(self.soft_targets + self.label_smoothing))
+            || !(0.0..1.0).contains(&self.soft_targets)
+        {
+            return Err(Error::config(
+                "soft_targets",
+                "a share in [0, 1), less than 1 together with label_smoothing",
+                format!("{} beside {}", self.soft_targets, self.label_smoothing),
+                "0 turns soft targets off",
             ));
         }
         if !(0.0..1.0).contains(&self.label_smoothing) {
@@ -129,6 +149,24 @@ impl LossConfig {
         legal: &[Tensor<B, 2, Bool>],
         passes: usize,
     ) -> IdentifierLoss<B> {
+        self.forward_near(logits, identifiers, legal, &[], passes)
+    }
+
+    /// The same with scores of how near tokens are to the targets, for `soft_targets`.
+    ///
+    /// # Shapes
+    /// - `near`: as `logits`; absent where no target has a choice, and empty for no soft targets
+    ///
+    /// # Panics
+    /// When shapes disagree.
+    pub fn forward_near<B: Backend>(
+        &self,
+        logits: Vec<Tensor<B, 2>>,
+        identifiers: Tensor<B, 2, Int>,
+        legal: &[Tensor<B, 2, Bool>],
+        near: &[Option<Tensor<B, 2>>],
+        passes: usize,
+    ) -> IdentifierLoss<B> {
         let [rows, levels] = identifiers.dims();
         let device = identifiers.device();
         let batch = rows / passes;
@@ -152,6 +190,16 @@ impl LossConfig {
             let log_p = log_softmax(masked, 1);
             let target = identifiers.clone().narrow(1, level, 1);
             let mut nll = log_p.clone().gather(1, target).neg().mean();
+            let near = near.get(level).and_then(Option::as_ref).filter(|_| self.soft_targets > 0.0);
+            if let Some(near) = near {
+                // Scores of tokens that are no children mean nothing.
+                let near = match &legal {
+                    Some(legal) => near.clone().mask_fill(legal.clone().bool_not(), ILLEGAL),
+                    None => near.clone(),
+                };
+                let soft = (log_p.clone() * softmax(near, 1)).sum_dim(1).neg().mean();
+                nll = nll.mul_scalar(1.0 - self.soft_targets) + soft.mul_scalar(self.soft_targets);
+            }
             if self.label_smoothing > 0.0 {
                 let spread = match legal {
                     Some(legal) => {
@@ -276,6 +324,7 @@ mod tests {
                     r_drop: 0.7,
                     label_smoothing,
                     level_weights,
+                    soft_targets: 0.0,
                     alignment: 0.0,
                 };
                 let loss = config.forward(logits.clone(), targets.clone(), &masks, 2);
@@ -286,6 +335,41 @@ mod tests {
                 assert_abs_diff_eq!(got(loss.total), ce + 0.7 * kl, epsilon = 1e-5);
             }
         }
+    }
+
+    /// Half of the target goes where the near tokens are.
+    #[test]
+    fn soft_targets_are_a_mean_of_two_cross_entropies() {
+        let (logits, ids, legal) = fixture();
+        let (targets, _) = tensors(&ids, &legal);
+        let hard = LossConfig { r_drop: 0.0, label_smoothing: 0.0, ..LossConfig::default() };
+        let soft = LossConfig { soft_targets: 0.5, ..hard.clone() };
+        // Near scores that leave one token, the other target's, all the mass.
+        let others = [ids[1], ids[0], ids[1], ids[0]];
+        let all = vec![vec![true; 12], vec![true; 16]];
+        let (other_targets, open) = tensors(&others, &all);
+        let near: Vec<Option<Tensor<B, 2>>> = (0..2)
+            .map(|level| {
+                let size = logits[level].dims()[1];
+                let values: Vec<f32> = others
+                    .iter()
+                    .flat_map(|id| {
+                        (0..size).map(move |t| f32::from(u8::from(t == usize::from(id[level]))))
+                    })
+                    .map(|hit| hit * 1e3)
+                    .collect();
+                Some(Tensor::from_data(TensorData::new(values, [4, size]), &Default::default()))
+            })
+            .collect();
+        let loss = |config: &LossConfig, targets: &Tensor<B, 2, Int>| {
+            let loss = config.forward(logits.clone(), targets.clone(), &open, 1);
+            loss.total.into_scalar()
+        };
+        let mean = (loss(&hard, &targets) + loss(&hard, &other_targets)) / 2.0;
+        let got = soft.forward_near(logits.clone(), targets.clone(), &open, &near, 1).total;
+        assert_abs_diff_eq!(got.into_scalar(), mean, epsilon = 1e-5);
+        // Without near scores, or without a share, nothing changes.
+        assert_eq!(loss(&soft, &targets), loss(&hard, &targets));
     }
 
     #[test]
@@ -312,6 +396,8 @@ mod tests {
             LossConfig { r_drop: -1.0, ..good.clone() },
             LossConfig { r_drop: f64::NAN, ..good.clone() },
             LossConfig { label_smoothing: 1.0, ..good.clone() },
+            LossConfig { soft_targets: -0.1, ..good.clone() },
+            LossConfig { soft_targets: 0.95, ..good.clone() },
             LossConfig { alignment: -1.0, ..good.clone() },
             LossConfig { level_weights: vec![1.0], ..good.clone() },
             LossConfig { level_weights: vec![0.0; 3], ..good.clone() },

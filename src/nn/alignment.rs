@@ -69,7 +69,14 @@ fn yes() -> bool {
 impl AlignmentConfig {
     /// Candidates of this width, with guidance.
     pub fn new(dim: usize) -> Self {
-        Self { dim, scales: ten(), guided: true, learn_scales: false, learn_map: false, words: None }
+        Self {
+            dim,
+            scales: ten(),
+            guided: true,
+            learn_scales: false,
+            learn_map: false,
+            words: None,
+        }
     }
 
     /// Sets the factors of the cosine: one for all levels, or as many as there are levels and one for
@@ -284,6 +291,20 @@ impl<B: Backend> AlignmentHead<B> {
                 None => logits,
             })
             .collect()
+    }
+
+    /// How near tokens are to the targets: logits of a query that lies where the target's candidate
+    /// does, without the text at hand.
+    ///
+    /// # Shapes
+    /// - returns: per level `[batch, size]`; absent where no target has a choice
+    pub fn near(&self, batch: &GuideBatch<B>) -> Vec<Option<Tensor<B, 2>>> {
+        let scales = self.factors().detach();
+        let scores = |(level, guide): (usize, &Option<GuideLevel<B>>)| {
+            let scale = scales.clone().narrow(0, level, 1).reshape([1, 1]);
+            guide.as_ref().map(|guide| guide.scores(&batch.own, &batch.change, scale))
+        };
+        batch.levels.iter().enumerate().map(scores).collect()
     }
 
     /// InfoNCE between the queries of a batch and the vectors of their candidates, `[1]`; other

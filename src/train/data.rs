@@ -165,11 +165,13 @@ impl TrainingData {
                 ));
             }
         }
-        if loss.alignment > 0.0 && (head.is_none() || head.map(AlignmentHead::dim) != width) {
+        if (loss.alignment > 0.0 || loss.soft_targets > 0.0)
+            && (head.is_none() || head.map(AlignmentHead::dim) != width)
+        {
             return Err(Error::config(
-                "loss.alignment",
+                "loss.alignment and loss.soft_targets",
                 "0, or a network with an alignment and candidates with vectors of its width",
-                format!("{} with vectors {}", loss.alignment, found()),
+                format!("{} and {} with vectors {}", loss.alignment, loss.soft_targets, found()),
                 "use CartConfig::with_alignment and CandidateIndex::with_vectors",
             ));
         }

@@ -212,7 +212,12 @@ impl<B: Backend> InferenceStep for CartLearner<B> {
             (Some((head, aligned)), Some(guide)) => head.guide(&aligned, guide, logits),
             _ => logits,
         };
-        let config = LossConfig { r_drop: 0.0, label_smoothing: 0.0, ..self.context.loss.clone() };
+        let config = LossConfig {
+            r_drop: 0.0,
+            label_smoothing: 0.0,
+            soft_targets: 0.0,
+            ..self.context.loss.clone()
+        };
         let loss = config.forward(logits, batch.targets.identifiers, &batch.targets.legal, 1);
         let loss = loss.total.into_data().iter::<f64>().next().unwrap_or(f64::NAN);
         let encoded = self.cart.encode(queries.tokens, queries.padding);

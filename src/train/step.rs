@@ -134,15 +134,19 @@ impl<B: AutodiffBackend> CartLearner<B> {
             };
             let logits = cart.forward_encoded(&encoded, identifiers);
             let mut logits = logits.into_iter().map(widened).collect();
-            let mut contrast = None;
+            let (mut contrast, mut near) = (None, Vec::new());
             let aligned = guide.as_ref().and_then(|_| cart.aligned(&encoded, tokens, padding));
             if let (Some(head), Some(guide), Some(aligned)) = (cart.alignment(), &guide, aligned) {
                 logits = head.guide(&aligned, guide, logits);
+                if config.soft_targets > 0.0 {
+                    near = head.near(guide);
+                }
                 if config.alignment > 0.0 {
                     contrast = Some(head.contrast(&aligned, guide).mul_scalar(config.alignment));
                 }
             }
-            let loss = config.forward(logits, targets.identifiers, &targets.legal, passes).total;
+            let TargetBatch { identifiers, legal } = targets;
+            let loss = config.forward_near(logits, identifiers, &legal, &near, passes).total;
             match contrast {
                 Some(contrast) => loss + contrast,
                 None => loss,

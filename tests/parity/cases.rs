@@ -25,7 +25,8 @@ use cart_retrieval::{
     nn::{
         Activation, AlignmentConfig, Attention, AttentionConfig, BertConfig, ClipTextConfig,
         Dropout, EncoderOutput, FusionConfig, GuideBatch, Pooling, ScratchEncoderConfig, SelfCache,
-        T5Config, TextEncoder, TextEncoderConfig, WeightInit, WordView, causal_bias, gelu, padding_bias,
+        T5Config, TextEncoder, TextEncoderConfig, WeightInit, WordView, causal_bias, gelu,
+        padding_bias,
     },
     prelude::*,
     quantizer::{Codebooks, DeviceSearch, KMeansConfig, RqVaeConfig, RqVaeEvent},
