@@ -181,10 +181,10 @@ impl<B: LocalBackend> Run<'_, B> {
         let started = Instant::now();
         let (recipe, task, text) = (self.recipe, self.task, self.text);
         let device = &self.devices[0];
+        let tuned = self.tuned()?;
+        let text = tuned.as_ref().unwrap_or(text);
         let words = text.words(recipe, &task.train)?;
         let words = words.as_ref();
-        let tuned = self.tuned(words, device)?;
-        let text = tuned.as_ref().unwrap_or(text);
         let fitted = space(recipe, task, text, words, device)?;
         let rows = fitted.as_ref().map_or(&task.items, |fitted| &fitted.vectors);
         let quantizer = recipe.quantizer().fit_with_progress::<Autodiff<B>>(
@@ -273,13 +273,15 @@ impl<B: LocalBackend> Run<'_, B> {
     }
 
     /// The text side with its encoder tuned in the space of the candidates, if the recipe says so.
-    fn tuned(&self, words: Option<&WordWeights>, device: &B::Device) -> Result<Option<Text<B>>> {
+    pub fn tuned(&self) -> Result<Option<Text<B>>> {
         let (Some(tuning), Some(space)) = (&self.recipe.space_tuning, &self.recipe.space) else {
             return Ok(None);
         };
         let (pretrained, _) =
             self.text.pretrained.as_ref().context("[space_tuning] needs [text]")?;
-        let started = Instant::now();
+        let (started, device) = (Instant::now(), &self.devices[0]);
+        let words = self.text.words(self.recipe, &self.task.train)?;
+        let words = words.as_ref();
         let (encoder, tokenizer, _) = pretrained.load::<Autodiff<B>>(device)?;
         let tuning = SpaceTuning { seed: self.recipe.seed, ..tuning.clone() };
         let (train, items) = (&self.task.train, &self.task.items);

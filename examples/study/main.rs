@@ -55,6 +55,10 @@ struct Args {
     /// Name of the row in the report.
     #[arg(long, default_value = "CART")]
     method: String,
+    /// One more row with other settings, as in `no fusion: model.fusion=none; training.epochs=4`; may be
+    /// given several times. All rows of a seed share one tuned text encoder.
+    #[arg(long = "variant", value_name = "NAME: KEY=VALUE; ..")]
+    variants: Vec<String>,
     /// Weights of the rerank to measure, with commas between.
     #[arg(long, value_delimiter = ',', default_values_t = [0.0f32])]
     rerank: Vec<f32>,
@@ -173,10 +177,17 @@ fn cart<B: LocalBackend>(
     report: &mut Report<'_>,
 ) -> Result<()> {
     let judge = Judge::new(task);
-    let trained = |seed: u64, task: &Task| {
-        let recipe = recipe.clone().with_seed(seed);
+    let variants = variants(args, recipe)?;
+    fn run<'a, B: LocalBackend>(
+        args: &Args,
+        recipe: &'a Recipe,
+        task: &'a Task,
+        text: &'a Text<B>,
+        device: &B::Device,
+        stop: &StopFlag,
+    ) -> Run<'a, B> {
         Run {
-            recipe: &recipe,
+            recipe,
             task,
             text,
             ignore_health: args.ignore_health,
@@ -186,43 +197,70 @@ fn cart<B: LocalBackend>(
             devices: vec![device.clone()],
             stop: stop.clone(),
         }
-        .run()
-    };
+    }
     let weights = match args.choose_rerank {
         true => {
             let tuning = Task::new(recipe, data, Part::Tuning)?;
-            let retriever = trained(args.seeds[0], &tuning)?.retriever;
+            let recipe = recipe.clone().with_seed(args.seeds[0]);
+            let retriever = run(args, &recipe, &tuning, text, device, stop).run()?.retriever;
             vec![0.0, chosen_rerank(&args.rerank, &tuning, retriever, recipe.beam)?]
         }
         false => args.rerank.clone(),
     };
     for &seed in &args.seeds {
-        let done = trained(seed, task)?;
-        println!("trained for {:.0} s, {:.0} s in all", done.seconds, done.total);
-        let retriever = match task.seen {
-            true => done.retriever,
-            false => pipeline::over(done.retriever, &task.candidates)?,
-        };
-        for &rerank in &weights {
-            let beam = BeamConfig { rerank, ..recipe.beam };
-            let started = Instant::now();
-            let rankings = retriever
-                .clone()
-                .with_beam(beam)
-                .search_all(&judge.texts)
-                .top(beam.width.min(task.candidates.len()))
-                .rankings()?;
-            let rate = judge.texts.len() as f64 / started.elapsed().as_secs_f64();
-            let method = match rerank {
-                0.0 => args.method.clone(),
-                weight => format!("{}, rerank {weight}", args.method),
+        let started = Instant::now();
+        let base = recipe.clone().with_seed(seed);
+        let tuned = run(args, &base, task, text, device, stop).tuned()?;
+        let text = tuned.as_ref().unwrap_or(text);
+        let tuning = started.elapsed().as_secs_f64();
+        for (name, variant) in &variants {
+            let variant = Recipe { space_tuning: None, ..variant.clone() }.with_seed(seed);
+            let done = run(args, &variant, task, text, device, stop).run()?;
+            let total = tuning + done.total;
+            println!("{name}: trained for {:.0} s, {total:.0} s in all", done.seconds);
+            let retriever = match task.seen {
+                true => done.retriever,
+                false => pipeline::over(done.retriever, &task.candidates)?,
             };
-            report.add::<B>(&method, &rankings, seed, done.total, device)?;
-            let found = judge.in_beam(&rankings);
-            println!("in the beam {found:.1} %; {rate:.0} queries/s");
+            for &rerank in &weights {
+                let beam = BeamConfig { rerank, ..variant.beam };
+                let started = Instant::now();
+                let rankings = retriever
+                    .clone()
+                    .with_beam(beam)
+                    .search_all(&judge.texts)
+                    .top(beam.width.min(task.candidates.len()))
+                    .rankings()?;
+                let rate = judge.texts.len() as f64 / started.elapsed().as_secs_f64();
+                let method = match rerank {
+                    0.0 => name.clone(),
+                    weight => format!("{name}, rerank {weight}"),
+                };
+                report.add::<B>(&method, &rankings, seed, total, device)?;
+                let found = judge.in_beam(&rankings);
+                println!("in the beam {found:.1} %; {rate:.0} queries/s");
+            }
         }
     }
     Ok(())
+}
+
+/// The recipe and its variants, by the names of their rows.
+fn variants(args: &Args, recipe: &Recipe) -> Result<Vec<(String, Recipe)>> {
+    let mut all = vec![(args.method.clone(), recipe.clone())];
+    for variant in &args.variants {
+        let (name, settings) = variant
+            .split_once(':')
+            .with_context(|| format!("--variant {variant}: expected NAME: KEY=VALUE; .."))?;
+        let settings = settings.split(';').map(|setting| setting.trim().to_string());
+        let settings: Vec<String> = args.settings.iter().cloned().chain(settings).collect();
+        let mut recipe = Recipe::read_with(&args.recipe, &settings)?;
+        if let Some(folder) = &args.encoder {
+            recipe = recipe.with_encoder(folder);
+        }
+        all.push((name.trim().to_string(), recipe));
+    }
+    Ok(all)
 }
 
 /// The weight of the rerank that ranks tuning captions best; of equal ones the first.

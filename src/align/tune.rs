@@ -23,7 +23,7 @@ use crate::{
     error::{Error, Result},
     features::Features,
     nn::{TextEncoder, unit},
-    train::{CartOptimizer, EncoderRates, StopFlag, WarmupCosine, drop_words},
+    train::{CartOptimizer, EncoderRates, StopFlag, WarmupCosine, by_like_length, drop_words},
 };
 
 /// Candidates that compete at a step, unless there are fewer.
@@ -212,9 +212,12 @@ impl SpaceTuning {
         let mut schedule =
             WarmupCosine::new(2.0 * self.learning_rate, steps.div_ceil(10), steps, 0.02);
         let mut sums = Sums::new(items.len(), dim, train, memory.as_slice());
-        let mut order: Vec<usize> = (0..train.len()).collect();
         for _ in 0..self.epochs {
+            let mut order: Vec<u32> = (0..train.len() as u32).collect();
             order.shuffle(&mut rng);
+            let length = |text: u32| tokens[text as usize].len();
+            let order = by_like_length(order, self.batch_size, length, &mut rng);
+            let order: Vec<usize> = order.into_iter().map(|text| text as usize).collect();
             for chunk in order.chunks(self.batch_size) {
                 if stop.is_raised() {
                     return Err(Error::interrupted(

@@ -83,8 +83,7 @@ impl<B: Backend> TrainLoader<B> {
         }
     }
 
-    /// The order of the pairs in a pass: shuffled; then pairs of like length put into one batch
-    /// within windows of some batches, so that little of a batch is padding; batches shuffled.
+    /// The order of the pairs in a pass: shuffled, pairs of like length in one batch.
     fn order(&self, pass: usize) -> Arc<Vec<u32>> {
         let mut kept = self.order.lock().unwrap_or_else(|e| e.into_inner());
         if kept.pass == pass && !kept.pairs.is_empty() {
@@ -99,15 +98,8 @@ impl<B: Backend> TrainLoader<B> {
             true => order.shuffle(&mut rng),
             false => order = weighted_draws(train, &mut rng),
         }
-        let batch = self.config.batch_size;
-        // The last batch may be short: cut off before sorting, it holds captions of any length.
-        let (whole, rest) = order.split_at_mut(train.len() / batch * batch);
-        for window in whole.chunks_mut(WINDOW * batch) {
-            window.sort_by_key(|&index| train[index as usize].example.tokens.len());
-        }
-        let mut batches: Vec<&[u32]> = whole.chunks_exact(batch).collect();
-        batches.shuffle(&mut rng);
-        let order = Arc::new([batches.concat(), rest.to_vec()].concat());
+        let length = |index: u32| train[index as usize].example.tokens.len();
+        let order = Arc::new(by_like_length(order, self.config.batch_size, length, &mut rng));
         *kept = Order { pass, pairs: order.clone() };
         order
     }
@@ -152,6 +144,25 @@ impl<B: Backend> TrainLoader<B> {
         let guide = self.data.guide(&items, texts, &self.device);
         Some(TrainBatch { queries, targets, guide, seed, pairs, of, step, rank: self.share.rank })
     }
+}
+
+/// Puts what is of like length into one batch, within windows of some batches of a shuffled order, so
+/// that little of a batch is padding; batches are shuffled.
+pub(crate) fn by_like_length(
+    mut order: Vec<u32>,
+    batch: usize,
+    length: impl Fn(u32) -> usize,
+    rng: &mut ChaCha8Rng,
+) -> Vec<u32> {
+    // The last batch may be short: cut off before sorting, it holds captions of any length.
+    let whole = order.len() / batch * batch;
+    let (whole, rest) = order.split_at_mut(whole);
+    for window in whole.chunks_mut(WINDOW * batch) {
+        window.sort_by_key(|&index| length(index));
+    }
+    let mut batches: Vec<&[u32]> = whole.chunks_exact(batch).collect();
+    batches.shuffle(rng);
+    [batches.concat(), rest.to_vec()].concat()
 }
 
 /// As many draws as there are pairs, each with its weight's probability.

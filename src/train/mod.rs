@@ -36,7 +36,7 @@ pub use devices::Placement;
 pub use event::{RoundSummary, StopFlag, StopReason, TrainEvent};
 pub use freeze::{Freeze, FrozenCache};
 pub use learner::{CartLearner, StepOutput, TrainBatch, ValidBatch, ValidOutput};
-pub(crate) use loader::drop_words;
+pub(crate) use loader::{by_like_length, drop_words};
 pub use optimizer::CartOptimizer;
 pub use precision::Precision;
 pub use rates::EncoderRates;
