@@ -279,9 +279,10 @@ impl<B: Backend> Decoder<B> {
 
     /// The decoder with heads of zeros: all its logits are 0 until it is trained.
     pub fn without_opinion(self) -> Self {
+        // New parameters: mapped ones would take over from the zeros that they need no gradient.
         let zeroed = |head: Linear<B>| Linear {
-            weight: head.weight.map(|weight| weight.zeros_like()),
-            bias: head.bias.map(|bias| bias.map(|bias| bias.zeros_like())),
+            weight: Param::from_tensor(head.weight.val().zeros_like()),
+            bias: head.bias.map(|bias| Param::from_tensor(bias.val().zeros_like())),
         };
         Self { heads: self.heads.into_iter().map(zeroed).collect(), ..self }
     }
@@ -453,6 +454,29 @@ mod tests {
                 .collect(),
             bias: Tensor::zeros([queries, 1, 1, tokens], &device),
             pooling: Default::default(),
+        }
+    }
+
+    /// Its logits are all 0, and one step of training makes them others.
+    #[test]
+    fn without_an_opinion_it_says_nothing_and_learns() {
+        type A = burn::backend::Autodiff<Flex>;
+        let device = Default::default();
+        let decoder: Decoder<A> = config(FusionMode::Both).init(&mut WeightInit::new(1), &device);
+        let decoder = decoder.without_opinion();
+        let EncoderOutput { layers, bias, pooling } = encoded(2, 4);
+        let layers = layers.into_iter().map(Tensor::from_inner).collect();
+        let encoded = EncoderOutput { layers, bias: Tensor::from_inner(bias), pooling };
+        let ids = Tensor::from_ints([[1, 4, 0], [3, 4, 2]], &device);
+        let logits = decoder.forward(ids, &encoded);
+        let zeros = |logits: &Tensor<A, 2>| logits.clone().abs().sum().into_scalar() == 0.0;
+        assert!(logits.iter().all(zeros));
+        let first = logits.into_iter().map(|level| level.narrow(1, 0, 1).sum()).collect();
+        let grads = Tensor::cat(first, 0).sum().backward();
+        for head in &decoder.heads {
+            let weight = head.weight.val().grad(&grads).expect("heads are trained");
+            let bias = head.bias.as_ref().unwrap().val().grad(&grads).expect("so are biases");
+            assert!(weight.abs().sum().into_scalar() > 0.1 && bias.sum().into_scalar() > 0.1);
         }
     }
 

@@ -3,7 +3,10 @@
 use burn::module::AutodiffModule;
 use cart_retrieval::{
     align::{CandidateSpaceConfig, HeldOut, TextVectors, WordWeights, embed_texts},
+    data::QueryBatch,
+    decode::{SearchSpace, score_all},
     eval::{TruncatedTies, evaluate},
+    model::Cart,
     nn::{AlignmentConfig, TextEncoder},
 };
 
@@ -217,11 +220,23 @@ fn words_are_part_of_queries_and_of_the_saved_index() {
     setup.config = setup.config.clone().with_alignment(config(Some(0.4)));
     let network = setup.config.init_around(TextEncoder::<A>::from_inner(encoder), &device);
     let network = network.unwrap().with_words(words.view(&device)).unwrap();
+    let untrained = network.valid();
     let loss = LossConfig { r_drop: 0.0, ..LossConfig::default() };
     let training = TrainConfig { epochs: 2, validations: 1, loss, ..settings() };
     let trained = Trainer::new(training).fit(network, &setup.data, &device).unwrap();
     let guided = Guided { setup, space };
     let retriever = retriever(&guided, trained);
+    // The decoder learns, too, where nothing else of the network does.
+    let scores = |model: &Cart<Flex>| {
+        let setup = &guided.setup;
+        let tokens = setup.tokenizer.encode(&setup.queries[0].text).unwrap();
+        let batch = QueryBatch::new(&[tokens], setup.tokenizer.padding(), &device).unwrap();
+        let encoded = model.encode(batch.tokens, batch.padding);
+        let index = &setup.index;
+        let space = SearchSpace { trie: index.trie(), geometry: index.geometry() };
+        score_all(model, &encoded, space, Scope::Legal).unwrap()
+    };
+    assert_ne!(scores(&untrained), scores(retriever.model()));
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("index");
     retriever.save(&path).unwrap();
