@@ -233,7 +233,10 @@ fn words_are_part_of_queries_and_of_the_saved_index() {
         let batch = QueryBatch::new(&[tokens], setup.tokenizer.padding(), &device).unwrap();
         let encoded = model.encode(batch.tokens, batch.padding);
         let index = &setup.index;
-        let space = SearchSpace { trie: index.trie(), geometry: index.geometry() };
+        let space = SearchSpace {
+            trie: index.trie(),
+            geometry: index.geometry().map(|geometry| &**geometry),
+        };
         score_all(model, &encoded, space, Scope::Legal).unwrap()
     };
     assert_ne!(scores(&untrained), scores(retriever.model()));
