@@ -203,7 +203,10 @@ fn cart<B: LocalBackend>(
             let tuning = Task::new(recipe, data, Part::Tuning)?;
             let recipe = recipe.clone().with_seed(args.seeds[0]);
             let retriever = run(args, &recipe, &tuning, text, device, stop).run()?.retriever;
-            vec![0.0, chosen_rerank(&args.rerank, &tuning, retriever, recipe.beam)?]
+            let mut weights =
+                vec![0.0, chosen_rerank(&args.rerank, &tuning, retriever, recipe.beam)?];
+            weights.dedup();
+            weights
         }
         false => args.rerank.clone(),
     };
