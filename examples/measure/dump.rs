@@ -73,7 +73,7 @@ pub fn dump<B: AutodiffBackend>(
     write_bytes(args.to.join("batch.safetensors"), &tensors.to_bytes(&[])?)?;
 
     let scope = train.loss.scope;
-    let beam = BeamConfig { width: args.beam, scope, rerank: 0.0 };
+    let beam = BeamConfig { width: args.beam, scope, ..BeamConfig::default() };
     let search = search::<B::InnerBackend>(&cart.valid(), &candidates, &batch, &beam)?;
     write_bytes(args.to.join("search.safetensors"), &search.to_bytes(&[])?)?;
 

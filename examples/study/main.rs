@@ -59,13 +59,17 @@ struct Args {
     /// given several times. All rows of a seed share one tuned text encoder.
     #[arg(long = "variant", value_name = "NAME: KEY=VALUE; ..")]
     variants: Vec<String>,
+    /// Weights of the decoder to measure, with commas between; without any, the recipe's.
+    #[arg(long, value_delimiter = ',')]
+    decoder_weight: Vec<f32>,
     /// Weights of the rerank to measure, with commas between.
     #[arg(long, value_delimiter = ',', default_values_t = [0.0f32])]
     rerank: Vec<f32>,
-    /// Measures only the best of those weights beside 0, by MRR@10 on the recipe's tuning captions (with
-    /// the first seed, which is trained once more for it).
+    /// Of those weights measures only the decoder's that is best without a rerank, and the pair that is
+    /// best with one, by MRR@10 on the recipe's tuning captions (with the first seed, which is trained
+    /// once more for it).
     #[arg(long, conflicts_with = "tuning")]
-    choose_rerank: bool,
+    choose: bool,
     /// Trains even on identifiers that the health check refuses.
     #[arg(long)]
     ignore_health: bool,
@@ -198,17 +202,15 @@ fn cart<B: LocalBackend>(
             stop: stop.clone(),
         }
     }
-    let weights = match args.choose_rerank {
+    let beams = beams(args, recipe);
+    let beams = match args.choose {
         true => {
             let tuning = Task::new(recipe, data, Part::Tuning)?;
             let recipe = recipe.clone().with_seed(args.seeds[0]);
             let retriever = run(args, &recipe, &tuning, text, device, stop).run()?.retriever;
-            let mut weights =
-                vec![0.0, chosen_rerank(&args.rerank, &tuning, retriever, recipe.beam)?];
-            weights.dedup();
-            weights
+            chosen(&beams, &tuning, retriever)?
         }
-        false => args.rerank.clone(),
+        false => beams,
     };
     for &seed in &args.seeds {
         let started = Instant::now();
@@ -225,8 +227,7 @@ fn cart<B: LocalBackend>(
                 true => done.retriever,
                 false => pipeline::over(done.retriever, &task.candidates)?,
             };
-            for &rerank in &weights {
-                let beam = BeamConfig { rerank, ..variant.beam };
+            for &beam in &beams {
                 let started = Instant::now();
                 let rankings = retriever
                     .clone()
@@ -235,10 +236,13 @@ fn cart<B: LocalBackend>(
                     .top(beam.width.min(task.candidates.len()))
                     .rankings()?;
                 let rate = judge.texts.len() as f64 / started.elapsed().as_secs_f64();
-                let method = match rerank {
-                    0.0 => name.clone(),
-                    weight => format!("{name}, rerank {weight}"),
-                };
+                let mut method = name.clone();
+                if args.decoder_weight.len() > 1 {
+                    method = format!("{method}, decoder {}", beam.decoder_weight);
+                }
+                if beam.rerank > 0.0 {
+                    method = format!("{method}, rerank {}", beam.rerank);
+                }
                 report.add::<B>(&method, &rankings, seed, total, device)?;
                 let found = judge.in_beam(&rankings);
                 println!("in the beam {found:.1} %; {rate:.0} queries/s");
@@ -266,33 +270,48 @@ fn variants(args: &Args, recipe: &Recipe) -> Result<Vec<(String, Recipe)>> {
     Ok(all)
 }
 
-/// The weight of the rerank that ranks tuning captions best; of equal ones the first.
-fn chosen_rerank<B: LocalBackend>(
-    weights: &[f32],
+/// The searches to measure: every weight of the decoder with every weight of the rerank.
+fn beams(args: &Args, recipe: &Recipe) -> Vec<BeamConfig> {
+    let decoder = match args.decoder_weight.is_empty() {
+        true => vec![recipe.beam.decoder_weight],
+        false => args.decoder_weight.clone(),
+    };
+    let beam = |decoder_weight, rerank| BeamConfig { decoder_weight, rerank, ..recipe.beam };
+    let pairs =
+        decoder.iter().flat_map(|&d| args.rerank.iter().map(move |&rerank| beam(d, rerank)));
+    pairs.collect()
+}
+
+/// The searches that rank tuning captions best: one without a rerank, and one with a rerank.
+fn chosen<B: LocalBackend>(
+    beams: &[BeamConfig],
     tuning: &Task,
     retriever: Retriever<B>,
-    beam: BeamConfig,
-) -> Result<f32> {
+) -> Result<Vec<BeamConfig>> {
     let retriever = match tuning.seen {
         true => retriever,
         false => pipeline::over(retriever, &tuning.candidates)?,
     };
     let judge = Judge::new(tuning);
-    let mut best: Option<(f64, f32)> = None;
-    for &rerank in weights {
+    let mut scored = Vec::new();
+    for &beam in beams {
         let rankings = retriever
             .clone()
-            .with_beam(BeamConfig { rerank, ..beam })
+            .with_beam(beam)
             .search_all(&judge.texts)
             .top(beam.width.min(tuning.candidates.len()))
             .rankings()?;
         let mrr = judge.mrr(&rankings, tuning.candidates.len())?;
-        println!("tuning captions, rerank {rerank}: MRR@10 {mrr:.4}");
-        if best.is_none_or(|(most, _)| mrr > most) {
-            best = Some((mrr, rerank));
-        }
+        let BeamConfig { decoder_weight, rerank, .. } = beam;
+        println!("tuning captions, decoder {decoder_weight}, rerank {rerank}: MRR@10 {mrr:.4}");
+        scored.push((beam, mrr));
     }
-    Ok(best.context("--rerank names no weight")?.1)
+    // Of equal ones the first.
+    let best = |reranked: bool| {
+        let of_kind = scored.iter().filter(|(beam, _)| (beam.rerank > 0.0) == reranked);
+        of_kind.rev().max_by(|a, b| a.1.total_cmp(&b.1)).map(|(beam, _)| *beam)
+    };
+    Ok([false, true].into_iter().filter_map(best).collect())
 }
 
 /// Measured rows.

@@ -21,6 +21,10 @@ pub struct BeamConfig {
     pub width: usize,
     /// Tokens that probabilities are normalised over; as in training.
     pub scope: Scope,
+    /// Factor of the decoder's logits beside what the candidates' geometry adds to them: 1 takes them
+    /// as they were trained, 0 asks the geometry alone. A guided decoder that was trained on few
+    /// captions trusts itself too much; choose the weight on validation queries (ours).
+    pub decoder_weight: f32,
     /// Weight of the cosine between query and candidate that is added to the log-probability of
     /// every answer; 0 leaves them as they are. It needs a network with an alignment.
     pub rerank: f32,
@@ -28,26 +32,30 @@ pub struct BeamConfig {
 
 impl Default for BeamConfig {
     fn default() -> Self {
-        Self { width: 20, scope: Scope::Legal, rerank: 0.0 }
+        Self { width: 20, scope: Scope::Legal, decoder_weight: 1.0, rerank: 0.0 }
     }
 }
 
 impl BeamConfig {
-    /// Checks that there is a beam.
+    /// Checks ranges.
     ///
     /// # Errors
-    /// [`Error::Config`] for a width of zero.
+    /// [`Error::Config`] for a width of zero, and for weights below 0 or not finite.
     pub fn validate(&self) -> Result<()> {
         if self.width == 0 {
             return Err(Error::config("beam width", "at least 1", "0", "10 to 20 are usual"));
         }
-        if !(self.rerank >= 0.0 && self.rerank.is_finite()) {
-            return Err(Error::config(
-                "weight of the rerank",
-                "at least 0",
-                self.rerank.to_string(),
-                "choose it on validation queries",
-            ));
+        for (name, weight) in
+            [("weight of the decoder", self.decoder_weight), ("weight of the rerank", self.rerank)]
+        {
+            if !(weight >= 0.0 && weight.is_finite()) {
+                return Err(Error::config(
+                    name,
+                    "at least 0",
+                    weight.to_string(),
+                    "choose it on validation queries",
+                ));
+            }
         }
         Ok(())
     }
@@ -98,18 +106,12 @@ pub fn beam_search<'a, B: Backend>(
     config.validate()?;
     let space = space.into();
     let trie = space.trie;
-    let guide = space.guide(model, encoded, config.scope)?;
-    if config.rerank > 0.0 && guide.is_none() {
-        return Err(Error::config(
-            "weight of the rerank",
-            "0 without an alignment of queries and candidates",
-            config.rerank.to_string(),
-            "train with CartConfig::with_alignment, on candidates with vectors",
-        ));
-    }
+    let guide = space.guide(model, encoded, config)?;
     let guiding = guide.as_ref().filter(|_| model.alignment().is_some_and(|h| h.is_guided()));
     let queries = encoded.len();
-    let scorer = Scorer::new(trie, config.scope).with_guide(guiding);
+    let scorer = Scorer::new(trie, config.scope)
+        .with_decoder_weight(config.decoder_weight)
+        .with_guide(guiding);
     let mut state = model.start();
     let start = Beam { node: trie.root(), score: 0.0, token: 0, parent: 0 };
     // Per query: prefixes the decoder must continue, and prefixes with nothing left to decide.
@@ -290,11 +292,12 @@ mod tests {
                 let model = model(trie.vocabulary(), fusion, seed);
                 let encoded = encode(&model, &queries);
                 for scope in [Scope::All, Scope::Legal] {
-                    let config = BeamConfig { width: trie.len() + 3, scope, rerank: 0.0 };
+                    let width = trie.len() + 3;
+                    let config = BeamConfig { width, scope, decoder_weight: 0.7, rerank: 0.0 };
                     let beams = beam_search(&model, &encoded, &trie, &config).unwrap();
                     for (query, beam) in beams.iter().enumerate() {
                         let alone = encode(&model, &queries[query..=query]);
-                        let all = score_all(&model, &alone, &trie, scope).unwrap();
+                        let all = score_all(&model, &alone, &trie, &config).unwrap();
                         prop_assert_eq!(beam.len(), trie.len());
                         let exact: std::collections::HashMap<_, _> =
                             all.iter().map(|a| (a.item, a.score)).collect();
@@ -315,7 +318,7 @@ mod tests {
             let model = model(trie.vocabulary(), FusionMode::None, seed);
             let encoded = encode(&model, &[vec![2, 5, 3], vec![2, 9, 1, 3]]);
             for scope in [Scope::All, Scope::Legal] {
-                let config = BeamConfig { width, scope, rerank: 0.0 };
+                let config = BeamConfig { width, scope, ..BeamConfig::default() };
                 for answers in beam_search(&model, &encoded, &trie, &config).unwrap() {
                     prop_assert_eq!(answers.len(), width.min(trie.len()));
                     let items: BTreeSet<u32> = answers.iter().map(|a| a.item).collect();

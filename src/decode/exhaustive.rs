@@ -2,17 +2,17 @@
 
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 
-use super::{Answer, Scorer, SearchSpace, beam::by_score_then_item};
+use super::{Answer, BeamConfig, Scorer, SearchSpace, beam::by_score_then_item};
 use crate::{
     error::{Error, Result},
-    model::{Cart, EncodedQueries, Scope},
+    model::{Cart, EncodedQueries},
 };
 
 /// Candidates scored at once.
 const CHUNK: usize = 256;
 
-/// Log-probabilities of all candidates for one query, best first, by running the decoder over every
-/// identifier. The cost grows with the collection: use it to measure the beam, or below a few
+/// Scores of all candidates for one query, best first, by running the decoder over every
+/// identifier: what [`beam_search`](super::beam_search) gives with a beam that holds them all. The cost grows with the collection: use it to measure the beam, or below a few
 /// thousand candidates.
 ///
 /// # Shapes
@@ -20,12 +20,12 @@ const CHUNK: usize = 256;
 /// - returns: `[N]`
 ///
 /// # Errors
-/// [`Error::Query`] unless there is exactly one query.
+/// [`Error::Query`] unless there is exactly one query; otherwise as `beam_search`.
 pub fn score_all<'a, B: Backend>(
     model: &Cart<B>,
     encoded: &EncodedQueries<B>,
     space: impl Into<SearchSpace<'a>>,
-    scope: Scope,
+    config: &BeamConfig,
 ) -> Result<Vec<Answer>> {
     if encoded.len() != 1 {
         return Err(Error::query(
@@ -35,12 +35,15 @@ pub fn score_all<'a, B: Backend>(
             "encode and score queries one at a time",
         ));
     }
+    config.validate()?;
     let space = space.into();
     let trie = space.trie;
-    let guide = space.guide(model, encoded, scope)?;
+    let guide = space.guide(model, encoded, config)?;
     let guiding = guide.as_ref().filter(|_| model.alignment().is_some_and(|h| h.is_guided()));
     let identifiers = trie.identifiers();
-    let scorer = Scorer::new(trie, scope).with_guide(guiding);
+    let scorer = Scorer::new(trie, config.scope)
+        .with_decoder_weight(config.decoder_weight)
+        .with_guide(guiding);
     let mut scores = vec![0.0f32; trie.len()];
     let mut children = Vec::new();
     for start in (0..trie.len()).step_by(CHUNK) {
@@ -74,10 +77,11 @@ pub fn score_all<'a, B: Backend>(
             }
         }
     }
-    let mut answers: Vec<Answer> = scores
-        .into_iter()
-        .enumerate()
-        .map(|(item, score)| Answer { item: item as u32, score })
+    let rerank = guide.as_ref().filter(|_| config.rerank > 0.0);
+    let more = |item| rerank.map_or(0.0, |guide| config.rerank * guide.cosine(0, item));
+    let mut answers: Vec<Answer> = (0u32..)
+        .zip(scores)
+        .map(|(item, score)| Answer { item, score: score + more(item) })
         .collect();
     answers.sort_unstable_by(by_score_then_item);
     Ok(answers)

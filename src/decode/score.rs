@@ -23,13 +23,19 @@ use crate::{
 pub struct Scorer<'a> {
     trie: &'a Trie,
     scope: Scope,
+    decoder_weight: f32,
     guide: Option<&'a Guide<'a>>,
 }
 
 impl<'a> Scorer<'a> {
     /// A scorer over a trie.
     pub fn new(trie: &'a Trie, scope: Scope) -> Self {
-        Self { trie, scope, guide: None }
+        Self { trie, scope, decoder_weight: 1.0, guide: None }
+    }
+
+    /// Multiplies every logit by a weight.
+    pub fn with_decoder_weight(self, decoder_weight: f32) -> Self {
+        Self { decoder_weight, ..self }
     }
 
     /// Adds to every logit what the candidates' geometry says.
@@ -50,11 +56,9 @@ impl<'a> Scorer<'a> {
         out: &mut Vec<(u16, f32, Node)>,
     ) {
         out.clear();
-        out.extend(
-            self.trie
-                .children(node)
-                .map(|(token, child)| (token, logits[usize::from(token)], child)),
-        );
+        out.extend(self.trie.children(node).map(|(token, child)| {
+            (token, self.decoder_weight * logits[usize::from(token)], child)
+        }));
         if let Some(guide) = self.guide.filter(|_| out.len() > 1) {
             let numbers = guide.geometry().children(node);
             for (child, number) in out.iter_mut().zip(numbers) {
@@ -65,7 +69,7 @@ impl<'a> Scorer<'a> {
             // One child has probability 1, exactly.
             Scope::Legal if out.len() == 1 => out[0].1,
             Scope::Legal => log_sum_exp(out.iter().map(|child| child.1)),
-            Scope::All => log_sum_exp(logits.iter().copied()),
+            Scope::All => log_sum_exp(logits.iter().map(|logit| self.decoder_weight * logit)),
         };
         for child in out {
             child.1 -= normaliser;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
 
+use super::BeamConfig;
 use crate::{
     align::{Geometry, Guide},
     error::{Error, Result},
@@ -37,15 +38,16 @@ impl<'a> SearchSpace<'a> {
     ///
     /// # Errors
     /// [`Error::Model`] when the network needs a geometry that is not there, or another one;
-    /// [`Error::Config`] for guidance over all tokens, most of which have no geometry.
+    /// [`Error::Config`] for guidance over all tokens, most of which have no geometry, and for a rerank
+    /// without an alignment.
     pub(super) fn guide<B: Backend>(
         &self,
         model: &Cart<B>,
         encoded: &EncodedQueries<B>,
-        scope: Scope,
+        config: &BeamConfig,
     ) -> Result<Option<Guide<'a>>> {
         let guided = model.alignment().is_some_and(|head| head.is_guided());
-        if guided && scope == Scope::All {
+        if guided && config.scope == Scope::All {
             return Err(Error::config(
                 "scope of the search",
                 "the legal tokens, for a network that is guided by the candidates' geometry",
@@ -64,6 +66,12 @@ impl<'a> SearchSpace<'a> {
                 "their vectors, which guide this network",
                 "identifiers alone",
                 "give the index the vectors it was made from (CandidateIndex::with_vectors)",
+            )),
+            _ if config.rerank > 0.0 => Err(Error::config(
+                "weight of the rerank",
+                "0 without an alignment of queries and candidates",
+                config.rerank.to_string(),
+                "train with CartConfig::with_alignment, on candidates with vectors",
             )),
             _ => Ok(None),
         }

@@ -42,6 +42,10 @@ pub struct LossConfig {
     ///
     /// [`AlignmentHead::near`]: crate::nn::AlignmentHead::near
     pub soft_targets: f64,
+    /// Share of the rows, anew at every step, whose logits the candidates' geometry does not guide: a
+    /// decoder that is always guided has little to learn from captions that its encoder was tuned on.
+    /// It needs a network with an alignment (ours).
+    pub guide_dropout: f64,
     /// Weight of the contrast (InfoNCE) between the queries of a batch and their candidates' vectors;
     /// it needs a network with an alignment (ours).
     pub alignment: f64,
@@ -56,6 +60,7 @@ impl Default for LossConfig {
             r_drop: 1.0,
             label_smoothing: 0.1,
             soft_targets: 0.0,
+            guide_dropout: 0.0,
             alignment: 0.0,
             level_weights: vec![],
         }
@@ -92,6 +97,14 @@ impl LossConfig {
                 "a share in [0, 1), less than 1 together with label_smoothing",
                 format!("{} beside {}", self.soft_targets, self.label_smoothing),
                 "0 turns soft targets off",
+            ));
+        }
+        if !(0.0..=1.0).contains(&self.guide_dropout) {
+            return Err(Error::config(
+                "guide_dropout",
+                "a share in [0, 1]",
+                self.guide_dropout.to_string(),
+                "0 guides every row",
             ));
         }
         if !(0.0..1.0).contains(&self.label_smoothing) {
@@ -325,6 +338,7 @@ mod tests {
                     label_smoothing,
                     level_weights,
                     soft_targets: 0.0,
+                    guide_dropout: 0.0,
                     alignment: 0.0,
                 };
                 let loss = config.forward(logits.clone(), targets.clone(), &masks, 2);

@@ -268,11 +268,13 @@ impl<B: Backend> AlignmentHead<B> {
     ///
     /// # Shapes
     /// - `aligned`: `[batch, D]`
+    /// - `kept`, 1 for rows that are guided and 0 for others, `[batch, 1]`; absent where all are
     /// - `logits`, output: per level `[batch, size]`
     pub fn guide(
         &self,
         aligned: &Tensor<B, 2>,
         batch: &GuideBatch<B>,
+        kept: Option<&Tensor<B, 2>>,
         logits: Vec<Tensor<B, 2>>,
     ) -> Vec<Tensor<B, 2>> {
         if !self.guided {
@@ -286,7 +288,8 @@ impl<B: Backend> AlignmentHead<B> {
             .map(|(level, (logits, guide))| match guide {
                 Some(guide) => {
                     let scale = scales.clone().narrow(0, level, 1).reshape([1, 1]);
-                    logits + guide.scores(aligned, &batch.change, scale)
+                    let scores = guide.scores(aligned, &batch.change, scale);
+                    logits + kept.map_or(scores.clone(), |kept| scores * kept.clone())
                 }
                 None => logits,
             })
@@ -652,14 +655,18 @@ mod tests {
         let nothing = |batch: usize| -> Vec<Tensor<Flex, 2>> {
             [4, 5, ITEMS].iter().map(|&size| Tensor::zeros([batch, size], &device)).collect()
         };
-        let whole = head.guide(&aligned, &batch, nothing(8));
+        let whole = head.guide(&aligned, &batch, None, nothing(8));
         let host: Vec<f32> = aligned.to_data().to_vec().unwrap();
         let scales: Vec<f32> = head.scales().to_data().to_vec().unwrap();
         let guide = Guide::new(&geometry, host, scales).unwrap();
         let scorer = Scorer::new(&trie, Scope::Legal).with_guide(Some(&guide));
         let halves = [batch.rows(0..4), batch.rows(4..8)];
-        let twice =
-            head.guide(&Tensor::cat(vec![aligned.clone(); 2], 0), &batch.doubled(), nothing(16));
+        let twice = head.guide(
+            &Tensor::cat(vec![aligned.clone(); 2], 0),
+            &batch.doubled(),
+            None,
+            nothing(16),
+        );
         let mut children = Vec::new();
         for (row, &item) in items.iter().enumerate() {
             let mut node = trie.root();
@@ -668,7 +675,7 @@ mod tests {
                     logits.clone().narrow(0, row, 1).into_data().to_vec().unwrap()
                 };
                 let part = aligned.clone().narrow(0, row / 4 * 4, 4);
-                let half = head.guide(&part, &halves[row / 4], nothing(4));
+                let half = head.guide(&part, &halves[row / 4], None, nothing(4));
                 let logits = values(&whole[level], row);
                 assert_eq!(logits, values(&half[level], row % 4));
                 assert_eq!(logits, values(&twice[level], row + 8));
@@ -710,7 +717,7 @@ mod tests {
         let aligned = head.forward(rows(&queries[DIM..2 * DIM]));
         let zeros = || [4, 5, ITEMS].map(|size| Tensor::zeros([1, size], &device)).to_vec();
         let logits = |batch: &GuideBatch<Flex>, level: usize, token: u16| -> f32 {
-            let logits = head.guide(&aligned, batch, zeros());
+            let logits = head.guide(&aligned, batch, None, zeros());
             let values: Vec<f32> = logits[level].to_data().to_vec().unwrap();
             values[usize::from(token)]
         };
@@ -754,7 +761,7 @@ mod tests {
         let items = [0u32, 1, 2, 3, 4, 5, 6, 7];
         let batch = GuideBatch::<A>::new(&items, None, &codes, &trie, &geometry, &device);
         let zeros = [4, 5, ITEMS].map(|size| Tensor::<A, 2>::zeros([8, size], &device));
-        let logits = head.guide(&aligned, &batch, zeros.to_vec());
+        let logits = head.guide(&aligned, &batch, None, zeros.to_vec());
         let grads = logits[0].clone().powi_scalar(2).sum().backward();
         let weight = head.projection.weight.val().grad(&grads).unwrap();
         let scale = head.log_scales.val().grad(&grads).unwrap();

@@ -179,7 +179,7 @@ impl<B: Backend> Retriever<B> {
         let tokens = [self.tokenizer.encode(query)?];
         let batch = QueryBatch::new(&tokens, self.tokenizer.padding(), &self.device)?;
         let encoded = self.model.encode(batch.tokens, batch.padding);
-        score_all(&self.model, &encoded, self.search_space(), self.beam.scope)
+        score_all(&self.model, &encoded, self.search_space(), &self.beam)
     }
 
     /// Answers of tokenised queries, in their order.

@@ -165,13 +165,19 @@ impl TrainingData {
                 ));
             }
         }
-        if (loss.alignment > 0.0 || loss.soft_targets > 0.0)
+        if (loss.alignment > 0.0 || loss.soft_targets > 0.0 || loss.guide_dropout > 0.0)
             && (head.is_none() || head.map(AlignmentHead::dim) != width)
         {
             return Err(Error::config(
-                "loss.alignment and loss.soft_targets",
+                "loss.alignment, loss.soft_targets and loss.guide_dropout",
                 "0, or a network with an alignment and candidates with vectors of its width",
-                format!("{} and {} with vectors {}", loss.alignment, loss.soft_targets, found()),
+                format!(
+                    "{}, {} and {} with vectors {}",
+                    loss.alignment,
+                    loss.soft_targets,
+                    loss.guide_dropout,
+                    found()
+                ),
                 "use CartConfig::with_alignment and CandidateIndex::with_vectors",
             ));
         }

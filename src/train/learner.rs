@@ -209,20 +209,21 @@ impl<B: Backend> InferenceStep for CartLearner<B> {
         let (tokens, padding) = (queries.tokens.clone(), queries.padding.clone());
         let aligned = self.cart.aligned(&encoded, tokens, padding);
         let logits = match (self.cart.alignment().zip(aligned), &batch.guide) {
-            (Some((head, aligned)), Some(guide)) => head.guide(&aligned, guide, logits),
+            (Some((head, aligned)), Some(guide)) => head.guide(&aligned, guide, None, logits),
             _ => logits,
         };
         let config = LossConfig {
             r_drop: 0.0,
             label_smoothing: 0.0,
             soft_targets: 0.0,
+            guide_dropout: 0.0,
             ..self.context.loss.clone()
         };
         let loss = config.forward(logits, batch.targets.identifiers, &batch.targets.legal, 1);
         let loss = loss.total.into_data().iter::<f64>().next().unwrap_or(f64::NAN);
         let encoded = self.cart.encode(queries.tokens, queries.padding);
         let scope = self.context.loss.scope;
-        let beam = BeamConfig { width: self.context.beam, scope, rerank: 0.0 };
+        let beam = BeamConfig { width: self.context.beam, scope, ..BeamConfig::default() };
         let space =
             SearchSpace { trie: &self.context.trie, geometry: self.context.geometry.as_deref() };
         let Ok(answers) = beam_search(&self.cart, &encoded, space, &beam) else {

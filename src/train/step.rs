@@ -8,8 +8,13 @@ use std::ops::Range;
 use burn::{
     module::Module,
     optim::{GradientsAccumulator, GradientsParams},
-    tensor::{Tensor, backend::AutodiffBackend},
+    tensor::{
+        Tensor, TensorData,
+        backend::{AutodiffBackend, Backend},
+    },
 };
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
 use super::{CartLearner, TrainBatch, learner::Context};
 use crate::{
@@ -46,6 +51,20 @@ fn split(rows: &Range<usize>, threads: usize) -> Vec<Range<usize>> {
     let parts = threads.min(rows.len() / LEAST).max(1);
     let bound = |part: usize| rows.start + rows.len() * part / parts;
     (0..parts).map(|part| bound(part)..bound(part + 1)).collect()
+}
+
+/// 1 for rows that are guided and 0 for others, `[rows, 1]`; the same for both passes.
+fn kept<B: Backend>(
+    aligned: &Tensor<B, 2>,
+    dropout: f64,
+    passes: usize,
+    seed: u64,
+) -> Tensor<B, 2> {
+    let [rows, _] = aligned.dims();
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let once: Vec<f32> =
+        (0..rows / passes).map(|_| f32::from(u8::from(!rng.random_bool(dropout)))).collect();
+    Tensor::from_data(TensorData::new(once.repeat(passes), [rows, 1]), &aligned.device())
 }
 
 impl<B: AutodiffBackend> CartLearner<B> {
@@ -137,7 +156,9 @@ impl<B: AutodiffBackend> CartLearner<B> {
             let (mut contrast, mut near) = (None, Vec::new());
             let aligned = guide.as_ref().and_then(|_| cart.aligned(&encoded, tokens, padding));
             if let (Some(head), Some(guide), Some(aligned)) = (cart.alignment(), &guide, aligned) {
-                logits = head.guide(&aligned, guide, logits);
+                let kept = (config.guide_dropout > 0.0)
+                    .then(|| kept(&aligned, config.guide_dropout, passes, seed));
+                logits = head.guide(&aligned, guide, kept.as_ref(), logits);
                 if config.soft_targets > 0.0 {
                     near = head.near(guide);
                 }

@@ -401,7 +401,7 @@ pub fn guided_network<B: AutodiffBackend>(device: &B::Device) -> Outcome {
     let encoded = cart.encode_layers(tokens(device, 50), padding(device));
     let aligned = cart.aligned(&encoded, tokens(device, 50), padding(device)).unwrap();
     let logits = cart.forward_encoded(&encoded, targets.identifiers.clone());
-    let logits = head.guide(&aligned, &guide, logits);
+    let logits = head.guide(&aligned, &guide, None, logits);
     for (level, logits) in logits.iter().enumerate() {
         // Tokens that are no children have a logit that means nothing.
         let legal = targets.legal[level].clone();
@@ -665,7 +665,7 @@ fn beams<B: AutodiffBackend>(device: &B::Device, scope: Scope) -> Outcome {
     let cart: Cart<B::InnerBackend> =
         network(trie.vocabulary(), FusionMode::Both).init(device).unwrap();
     let encoded = cart.encode(tokens(device, 50), padding(device));
-    let config = BeamConfig { width: 12, scope, rerank: 0.0 };
+    let config = BeamConfig { width: 12, scope, ..BeamConfig::default() };
     for answers in beam_search(&cart, &encoded, &trie, &config).unwrap() {
         out.exactly("items", answers.iter().map(|answer| i64::from(answer.item)));
         out.numbers("scores", answers.iter().map(|answer| f64::from(answer.score)));
@@ -688,7 +688,7 @@ pub fn scores_of_all_candidates<B: AutodiffBackend>(device: &B::Device) -> Outco
         network(trie.vocabulary(), FusionMode::Both).init(device).unwrap();
     let first = |tensor: Tensor<B::InnerBackend, 2, Int>| tensor.narrow(0, 0, 1);
     let encoded = cart.encode(first(tokens(device, 50)), padding(device).narrow(0, 0, 1));
-    let mut answers = score_all(&cart, &encoded, &trie, Scope::Legal).unwrap();
+    let mut answers = score_all(&cart, &encoded, &trie, &BeamConfig::default()).unwrap();
     answers.sort_by_key(|answer| answer.item);
     out.numbers("scores", answers.iter().map(|answer| f64::from(answer.score)));
     out

@@ -89,11 +89,15 @@ fn a_guided_index_learns_survives_the_disk_and_serves_other_candidates() {
     // Chance is 12.5 %.
     assert!(metrics.recall_at_10 > 0.5, "{metrics}");
 
-    // A beam of all candidates is the search over all of them.
-    let beam = retriever.search(texts[0]).top(80).run().unwrap();
-    let exact = retriever.score_all(texts[0]).unwrap();
-    for (hit, answer) in beam.iter().zip(&exact) {
-        assert!((hit.score - answer.score).abs() < 1e-4, "{hit:?} {answer:?}");
+    // A beam of all candidates is the search over all of them, whatever the weights.
+    for (decoder_weight, rerank) in [(1.0, 0.0), (0.3, 4.0)] {
+        let weighted =
+            retriever.clone().with_beam(BeamConfig { decoder_weight, rerank, ..*retriever.beam() });
+        let beam = weighted.search(texts[0]).top(80).run().unwrap();
+        let exact = weighted.score_all(texts[0]).unwrap();
+        for (hit, answer) in beam.iter().zip(&exact) {
+            assert!((hit.score - answer.score).abs() < 1e-4, "{hit:?} {answer:?}");
+        }
     }
 
     let folder = tempfile::tempdir().unwrap();
@@ -230,7 +234,7 @@ fn words_are_part_of_queries_and_of_the_saved_index() {
     let guided = Guided { setup, space };
     let retriever = retriever(&guided, trained);
     // The encoder is frozen and the map of the query is fixed: only the decoder can have learned.
-    let scores = |model: &Cart<Flex>| {
+    let scores = |model: &Cart<Flex>, decoder_weight: f32| {
         let setup = &guided.setup;
         let tokens = setup.tokenizer.encode(&setup.queries[0].text).unwrap();
         let batch = QueryBatch::new(&[tokens], setup.tokenizer.padding(), &device).unwrap();
@@ -240,9 +244,11 @@ fn words_are_part_of_queries_and_of_the_saved_index() {
             trie: index.trie(),
             geometry: index.geometry().map(|geometry| &**geometry),
         };
-        score_all(model, &encoded, space, Scope::Legal).unwrap()
+        score_all(model, &encoded, space, &BeamConfig { decoder_weight, ..Default::default() })
+            .unwrap()
     };
-    assert_ne!(scores(&untrained), scores(retriever.model()));
+    assert_ne!(scores(&untrained, 1.0), scores(retriever.model(), 1.0));
+    assert_eq!(scores(&untrained, 1.0), scores(retriever.model(), 0.0));
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("index");
     retriever.save(&path).unwrap();
