@@ -293,23 +293,14 @@ fn chosen<B: LocalBackend>(
         false => pipeline::over(retriever, &tuning.candidates)?,
     };
     let judge = Judge::new(tuning);
-    let mut scored = Vec::new();
-    for &beam in beams {
-        let rankings = retriever
-            .clone()
-            .with_beam(beam)
-            .search_all(&judge.texts)
-            .top(beam.width.min(tuning.candidates.len()))
-            .rankings()?;
-        let mrr = judge.mrr(&rankings, tuning.candidates.len())?;
-        let BeamConfig { decoder_weight, rerank, .. } = beam;
-        println!("tuning captions, decoder {decoder_weight}, rerank {rerank}: MRR@10 {mrr:.4}");
-        scored.push((beam, mrr));
+    let scores = retriever.compare_beams(&judge.texts, &judge.relevant, beams)?;
+    for score in &scores {
+        let BeamConfig { decoder_weight, rerank, .. } = score.beam;
+        println!("tuning captions, decoder {decoder_weight}, rerank {rerank}: {}", score.metrics);
     }
-    // Of equal ones the first.
     let best = |reranked: bool| {
-        let of_kind = scored.iter().filter(|(beam, _)| (beam.rerank > 0.0) == reranked);
-        of_kind.rev().max_by(|a, b| a.1.total_cmp(&b.1)).map(|(beam, _)| *beam)
+        let found = scores.iter().find(|score| (score.beam.rerank > 0.0) == reranked);
+        found.map(|score| score.beam)
     };
     Ok([false, true].into_iter().filter_map(best).collect())
 }

@@ -46,6 +46,13 @@ pub struct LossConfig {
     /// decoder that is always guided has little to learn from captions that its encoder was tuned on.
     /// It needs a network with an alignment (ours).
     pub guide_dropout: f64,
+    /// What the geometry's scores are multiplied by while training. Where factors of the cosine are
+    /// small, as suits a search, the geometry is less sure than it could be, and a decoder
+    /// is paid for making it sure by whatever it can memorise; with the factor at which the geometry is
+    /// right as often as it says, the decoder learns where it is wrong. In a search, it then
+    /// weighs one over this factor (`BeamConfig::decoder_weight`). It needs a network with an alignment
+    /// (ours).
+    pub guide_factor: f64,
     /// Weight of the contrast (InfoNCE) between the queries of a batch and their candidates' vectors;
     /// it needs a network with an alignment (ours).
     pub alignment: f64,
@@ -61,6 +68,7 @@ impl Default for LossConfig {
             label_smoothing: 0.1,
             soft_targets: 0.0,
             guide_dropout: 0.0,
+            guide_factor: 1.0,
             alignment: 0.0,
             level_weights: vec![],
         }
@@ -68,6 +76,11 @@ impl Default for LossConfig {
 }
 
 impl LossConfig {
+    /// The decoder's weight in a search with what this loss trained: one over the guidance's factor.
+    pub fn decoder_weight(&self) -> f32 {
+        if self.guide_factor > 0.0 { (1.0 / self.guide_factor) as f32 } else { 1.0 }
+    }
+
     /// Checks ranges against the number of levels.
     ///
     /// # Errors
@@ -97,6 +110,14 @@ impl LossConfig {
                 "a share in [0, 1), less than 1 together with label_smoothing",
                 format!("{} beside {}", self.soft_targets, self.label_smoothing),
                 "0 turns soft targets off",
+            ));
+        }
+        if !(self.guide_factor >= 0.0 && self.guide_factor.is_finite()) {
+            return Err(Error::config(
+                "guide_factor",
+                "at least 0",
+                self.guide_factor.to_string(),
+                "1 takes the geometry's scores as they are in a search",
             ));
         }
         if !(0.0..=1.0).contains(&self.guide_dropout) {
@@ -339,6 +360,7 @@ mod tests {
                     level_weights,
                     soft_targets: 0.0,
                     guide_dropout: 0.0,
+                    guide_factor: 1.0,
                     alignment: 0.0,
                 };
                 let loss = config.forward(logits.clone(), targets.clone(), &masks, 2);

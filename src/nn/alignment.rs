@@ -268,13 +268,13 @@ impl<B: Backend> AlignmentHead<B> {
     ///
     /// # Shapes
     /// - `aligned`: `[batch, D]`
-    /// - `kept`, 1 for rows that are guided and 0 for others, `[batch, 1]`; absent where all are
+    /// - `factors` of what the geometry says, `[batch, 1]`; absent where all are 1
     /// - `logits`, output: per level `[batch, size]`
     pub fn guide(
         &self,
         aligned: &Tensor<B, 2>,
         batch: &GuideBatch<B>,
-        kept: Option<&Tensor<B, 2>>,
+        factors: Option<&Tensor<B, 2>>,
         logits: Vec<Tensor<B, 2>>,
     ) -> Vec<Tensor<B, 2>> {
         if !self.guided {
@@ -289,7 +289,7 @@ impl<B: Backend> AlignmentHead<B> {
                 Some(guide) => {
                     let scale = scales.clone().narrow(0, level, 1).reshape([1, 1]);
                     let scores = guide.scores(aligned, &batch.change, scale);
-                    logits + kept.map_or(scores.clone(), |kept| scores * kept.clone())
+                    logits + factors.map_or(scores.clone(), |factors| scores * factors.clone())
                 }
                 None => logits,
             })

@@ -165,17 +165,20 @@ impl TrainingData {
                 ));
             }
         }
-        if (loss.alignment > 0.0 || loss.soft_targets > 0.0 || loss.guide_dropout > 0.0)
-            && (head.is_none() || head.map(AlignmentHead::dim) != width)
-        {
+        let needs = loss.alignment > 0.0
+            || loss.soft_targets > 0.0
+            || loss.guide_dropout > 0.0
+            || loss.guide_factor != 1.0;
+        if needs && (head.is_none() || head.map(AlignmentHead::dim) != width) {
             return Err(Error::config(
-                "loss.alignment, loss.soft_targets and loss.guide_dropout",
-                "0, or a network with an alignment and candidates with vectors of its width",
+                "alignment, soft_targets, guide_dropout and guide_factor of the loss",
+                "0, 0, 0 and 1, or a network with an alignment and candidates with vectors of its width",
                 format!(
-                    "{}, {} and {} with vectors {}",
+                    "{}, {}, {} and {} with vectors {}",
                     loss.alignment,
                     loss.soft_targets,
                     loss.guide_dropout,
+                    loss.guide_factor,
                     found()
                 ),
                 "use CartConfig::with_alignment and CandidateIndex::with_vectors",

@@ -23,6 +23,7 @@ use super::{
     memory::or_fault,
     metric::{LossValue, RecallValue, Reporter},
     rounds::Rounds,
+    step::guide_factors,
 };
 use crate::{
     align::Geometry,
@@ -204,14 +205,6 @@ impl<B: Backend> InferenceStep for CartLearner<B> {
 
     fn step(&self, batch: ValidBatch<B>) -> ValidOutput {
         let queries = batch.queries;
-        let encoded = self.cart.encode_layers(queries.tokens.clone(), queries.padding.clone());
-        let logits = self.cart.forward_encoded(&encoded, batch.targets.identifiers.clone());
-        let (tokens, padding) = (queries.tokens.clone(), queries.padding.clone());
-        let aligned = self.cart.aligned(&encoded, tokens, padding);
-        let logits = match (self.cart.alignment().zip(aligned), &batch.guide) {
-            (Some((head, aligned)), Some(guide)) => head.guide(&aligned, guide, None, logits),
-            _ => logits,
-        };
         let config = LossConfig {
             r_drop: 0.0,
             label_smoothing: 0.0,
@@ -219,11 +212,26 @@ impl<B: Backend> InferenceStep for CartLearner<B> {
             guide_dropout: 0.0,
             ..self.context.loss.clone()
         };
+        let encoded = self.cart.encode_layers(queries.tokens.clone(), queries.padding.clone());
+        let logits = self.cart.forward_encoded(&encoded, batch.targets.identifiers.clone());
+        let (tokens, padding) = (queries.tokens.clone(), queries.padding.clone());
+        let aligned = self.cart.aligned(&encoded, tokens, padding);
+        let logits = match (self.cart.alignment().zip(aligned), &batch.guide) {
+            (Some((head, aligned)), Some(guide)) => {
+                let factors = guide_factors(&aligned, &config, 1, 0);
+                head.guide(&aligned, guide, factors.as_ref(), logits)
+            }
+            _ => logits,
+        };
         let loss = config.forward(logits, batch.targets.identifiers, &batch.targets.legal, 1);
         let loss = loss.total.into_data().iter::<f64>().next().unwrap_or(f64::NAN);
         let encoded = self.cart.encode(queries.tokens, queries.padding);
-        let scope = self.context.loss.scope;
-        let beam = BeamConfig { width: self.context.beam, scope, ..BeamConfig::default() };
+        let beam = BeamConfig {
+            width: self.context.beam,
+            scope: config.scope,
+            decoder_weight: config.decoder_weight(),
+            ..BeamConfig::default()
+        };
         let space =
             SearchSpace { trie: &self.context.trie, geometry: self.context.geometry.as_deref() };
         let Ok(answers) = beam_search(&self.cart, &encoded, space, &beam) else {

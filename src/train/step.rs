@@ -19,6 +19,7 @@ use rand_chacha::ChaCha8Rng;
 use super::{CartLearner, TrainBatch, learner::Context};
 use crate::{
     data::{QueryBatch, TargetBatch},
+    model::LossConfig,
     nn::{EncoderPrefix, GuideBatch, on_host, widened, with_noise},
 };
 
@@ -53,18 +54,24 @@ fn split(rows: &Range<usize>, threads: usize) -> Vec<Range<usize>> {
     (0..parts).map(|part| bound(part)..bound(part + 1)).collect()
 }
 
-/// 1 for rows that are guided and 0 for others, `[rows, 1]`; the same for both passes.
-fn kept<B: Backend>(
+/// What the guidance of every row is multiplied by, `[rows, 1]`, the same for both passes; absent where
+/// that is 1.
+pub(super) fn guide_factors<B: Backend>(
     aligned: &Tensor<B, 2>,
-    dropout: f64,
+    loss: &LossConfig,
     passes: usize,
     seed: u64,
-) -> Tensor<B, 2> {
+) -> Option<Tensor<B, 2>> {
+    if loss.guide_dropout == 0.0 && loss.guide_factor == 1.0 {
+        return None;
+    }
     let [rows, _] = aligned.dims();
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let once: Vec<f32> =
-        (0..rows / passes).map(|_| f32::from(u8::from(!rng.random_bool(dropout)))).collect();
-    Tensor::from_data(TensorData::new(once.repeat(passes), [rows, 1]), &aligned.device())
+    let once: Vec<f32> = (0..rows / passes)
+        .map(|_| if rng.random_bool(loss.guide_dropout) { 0.0 } else { loss.guide_factor as f32 })
+        .collect();
+    let values = TensorData::new(once.repeat(passes), [rows, 1]);
+    Some(Tensor::from_data(values, &aligned.device()))
 }
 
 impl<B: AutodiffBackend> CartLearner<B> {
@@ -156,9 +163,8 @@ impl<B: AutodiffBackend> CartLearner<B> {
             let (mut contrast, mut near) = (None, Vec::new());
             let aligned = guide.as_ref().and_then(|_| cart.aligned(&encoded, tokens, padding));
             if let (Some(head), Some(guide), Some(aligned)) = (cart.alignment(), &guide, aligned) {
-                let kept = (config.guide_dropout > 0.0)
-                    .then(|| kept(&aligned, config.guide_dropout, passes, seed));
-                logits = head.guide(&aligned, guide, kept.as_ref(), logits);
+                let factors = guide_factors(&aligned, config, passes, seed);
+                logits = head.guide(&aligned, guide, factors.as_ref(), logits);
                 if config.soft_targets > 0.0 {
                     near = head.near(guide);
                 }

@@ -100,6 +100,18 @@ fn a_guided_index_learns_survives_the_disk_and_serves_other_candidates() {
         }
     }
 
+    // Settings of a search, best first.
+    let beams: Vec<BeamConfig> = [1.0, 0.0, 0.5]
+        .into_iter()
+        .map(|decoder_weight| BeamConfig { decoder_weight, ..*retriever.beam() })
+        .collect();
+    let scores = retriever.compare_beams(&texts, &relevant, &beams).unwrap();
+    let found: Vec<f64> = scores.iter().map(|score| score.metrics.mrr_at_10).collect();
+    assert!(found[0] >= found[1] && found[1] >= found[2] && found[0] > found[2], "{found:?}");
+    let full = scores.iter().find(|score| score.beam.decoder_weight == 1.0).unwrap();
+    assert_eq!(full.metrics.recall_at_10, metrics.recall_at_10);
+    assert!(retriever.compare_beams(&texts, &relevant, &[]).is_err());
+
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("index");
     let reranking = BeamConfig { rerank: 3.0, ..*retriever.beam() };
