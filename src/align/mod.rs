@@ -7,6 +7,7 @@
 //! With that, the probability of a child starts from how many candidates near the query lie below
 //! it, and the decoder learns the rest.
 
+mod centroids;
 mod geometry;
 mod guide;
 mod held_out;

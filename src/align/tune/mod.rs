@@ -1,23 +1,27 @@
 //! Fine-tuning of the text encoder in the space of the candidates.
 
-use std::collections::HashMap;
+mod choice;
+#[cfg(test)]
+mod tests;
 
 use burn::{
-    module::{AutodiffModule, Module, ModuleMapper, ModuleVisitor, Param, ParamId},
+    module::{AutodiffModule, Module, Param},
     nn::Linear,
     optim::{GradientsParams, Optimizer},
     tensor::{
-        Bool, Int, Tensor, TensorData, TensorPrimitive,
+        Bool, Int, Tensor, TensorData,
         activation::log_softmax,
         backend::{AutodiffBackend, Backend},
     },
 };
+use choice::{Choice, mixed};
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{CandidateSpaceConfig, WordWeights, dot, embed_texts, normalise, words::TextSide};
+use super::{
+    CandidateSpaceConfig, WordWeights, centroids::Centroids, embed_texts, words::TextSide,
+};
 use crate::{
     data::{ItemCaption, QueryBatch, TextTokenizer},
     error::{Error, Result},
@@ -211,7 +215,7 @@ impl SpaceTuning {
         let steps = self.epochs * train.len().div_ceil(self.batch_size);
         let mut schedule =
             WarmupCosine::new(2.0 * self.learning_rate, steps.div_ceil(10), steps, 0.02);
-        let mut sums = Sums::new(items.len(), dim, train, memory.as_slice());
+        let mut means = Centroids::new(items.len(), &memory);
         for _ in 0..self.epochs {
             let mut order: Vec<u32> = (0..train.len() as u32).collect();
             order.shuffle(&mut rng);
@@ -245,10 +249,14 @@ impl SpaceTuning {
                     let features = towers.item.forward(rows).mul_scalar(space.features);
                     unit(features + matrix(texts, [chosen.len(), dim]).mul_scalar(space.texts))
                 };
-                let all = vectors(&others, others.iter().flat_map(|&i| sums.mean(i)).collect());
+                let all =
+                    vectors(&others, others.iter().flat_map(|&i| means.row(i)).copied().collect());
                 let held_out = chunk
                     .iter()
-                    .flat_map(|&text| sums.without(train[text].item, memory.row(text)))
+                    .flat_map(|&text| {
+                        let rest = means.without(train[text].item, memory.row(text));
+                        rest.unwrap_or_else(|| vec![0.0; dim])
+                    })
                     .collect();
                 let targets = vectors(&own, held_out);
                 let is_own: Vec<bool> = own
@@ -279,7 +287,7 @@ impl SpaceTuning {
                 let rate = burn::lr_scheduler::LrScheduler::step(&mut schedule);
                 towers = optimizer.step(rate, towers, grads);
                 for (&text, row) in chunk.iter().zip(seen.chunks_exact(dim)) {
-                    sums.replace(train[text].item, memory.row(text), row);
+                    means.replace(train[text].item, memory.row(text), row);
                     memory.set(text, row);
                 }
             }
@@ -354,116 +362,6 @@ impl SpaceTuning {
     }
 }
 
-/// What to choose an encoder by.
-struct Choice<'a, B: Backend> {
-    train: &'a [ItemCaption],
-    kept_out: &'a [ItemCaption],
-    items: &'a Features,
-    space: &'a CandidateSpaceConfig,
-    words: Option<&'a WordWeights>,
-    tokenizer: &'a TextTokenizer,
-    device: &'a B::Device,
-}
-
-impl<B: Backend> Choice<'_, B> {
-    /// Mean reciprocal rank of the captions kept out, among candidates that are made without them.
-    fn mrr(&self, encoder: &TextEncoder<B>) -> Result<f64> {
-        let known = embed_texts(encoder, self.words, self.tokenizer, self.train, self.device)?;
-        let vectors = self.space.vectors(self.items, &known)?;
-        let texts = embed_texts(encoder, self.words, self.tokenizer, self.kept_out, self.device)?;
-        let mut among: Vec<usize> = (0..self.items.len()).collect();
-        if self.space.texts == 0.0 {
-            among = texts.items().iter().map(|&item| item as usize).collect();
-            among.sort_unstable();
-            among.dedup();
-        }
-        let ranks = texts.items().par_iter().enumerate().map(|(text, &item)| {
-            let near = |item: usize| dot(texts.row(text), vectors.row(item));
-            let own = near(item as usize);
-            let above = among.iter().filter(|&&other| near(other) > own).count();
-            1.0 / (above + 1) as f64
-        });
-        let ranks: Vec<f64> = ranks.collect();
-        Ok(ranks.iter().sum::<f64>() / ranks.len() as f64)
-    }
-}
-
-/// Weights between two states of a module: `to` at share 1.
-fn mixed<B: Backend, M: Module<B>>(from: &M, to: M, share: f64) -> M {
-    let mut weights = Weights { by_id: HashMap::new(), share };
-    from.visit(&mut weights);
-    to.map(&mut weights)
-}
-
-/// The float parameters of a module, by their ids.
-struct Weights<B: Backend> {
-    by_id: HashMap<ParamId, TensorPrimitive<B>>,
-    share: f64,
-}
-
-impl<B: Backend> ModuleVisitor<B> for Weights<B> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        self.by_id.insert(param.id, param.val().into_primitive());
-    }
-}
-
-impl<B: Backend> ModuleMapper<B> for Weights<B> {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-        let (id, to, mapper) = param.consume();
-        let from = self.by_id.remove(&id).map(Tensor::<B, D>::from_primitive);
-        let value = match from {
-            Some(from) => from.mul_scalar(1.0 - self.share) + to.mul_scalar(self.share),
-            None => to,
-        };
-        Param::from_mapped_value(id, value, mapper)
-    }
-}
-
-/// Sums and counts of the texts of every item.
-struct Sums {
-    dim: usize,
-    sums: Vec<f32>,
-    counts: Vec<u32>,
-}
-
-impl Sums {
-    fn new(items: usize, dim: usize, train: &[ItemCaption], rows: &[f32]) -> Self {
-        let mut sums = Self { dim, sums: vec![0.0; items * dim], counts: vec![0; items] };
-        for (caption, row) in train.iter().zip(rows.chunks_exact(dim)) {
-            sums.counts[caption.item as usize] += 1;
-            sums.row_mut(caption.item).iter_mut().zip(row).for_each(|(sum, v)| *sum += v);
-        }
-        sums
-    }
-
-    fn row_mut(&mut self, item: u32) -> &mut [f32] {
-        &mut self.sums[item as usize * self.dim..(item as usize + 1) * self.dim]
-    }
-
-    /// The mean, of length 1; zeros without texts.
-    fn mean(&self, item: u32) -> Vec<f32> {
-        let mut row = self.sums[item as usize * self.dim..(item as usize + 1) * self.dim].to_vec();
-        normalise(&mut row);
-        row
-    }
-
-    /// The mean without a text, of length 1; zeros where that was the only one.
-    fn without(&self, item: u32, text: &[f32]) -> Vec<f32> {
-        if self.counts[item as usize] < 2 {
-            return vec![0.0; self.dim];
-        }
-        let sum = &self.sums[item as usize * self.dim..(item as usize + 1) * self.dim];
-        let mut row: Vec<f32> = sum.iter().zip(text).map(|(sum, v)| sum - v).collect();
-        normalise(&mut row);
-        row
-    }
-
-    fn replace(&mut self, item: u32, old: &[f32], new: &[f32]) {
-        let changes = old.iter().zip(new).map(|(old, new)| new - old);
-        self.row_mut(item).iter_mut().zip(changes).for_each(|(sum, change)| *sum += change);
-    }
-}
-
 /// Items that compete at a step, ascending: all of them, or the batch's own and random others.
 fn competitors(n: usize, own: &[u32], rng: &mut ChaCha8Rng) -> Vec<u32> {
     if n <= COMPETITORS {
@@ -474,213 +372,4 @@ fn competitors(n: usize, own: &[u32], rng: &mut ChaCha8Rng) -> Vec<u32> {
     chosen.sort_unstable();
     chosen.dedup();
     chosen
-}
-
-#[cfg(test)]
-mod tests {
-    use burn::backend::{Autodiff, Flex};
-
-    use super::*;
-    use crate::{
-        align::{TextVectors, dot},
-        data::TokenizerConfig,
-        nn::{ScratchEncoderConfig, TextEncoderConfig, WeightInit},
-        storage::NamedTensors,
-    };
-
-    type A = Autodiff<Flex>;
-
-    /// Items of two properties; features and texts show both.
-    fn fixture() -> (Features, Vec<ItemCaption>) {
-        let (colours, shapes) =
-            (["red", "blue", "green", "black"], ["ball", "cube", "cone", "ring", "star"]);
-        let (mut rows, mut captions) = (vec![], vec![]);
-        for (c, colour) in colours.iter().enumerate() {
-            for (s, shape) in shapes.iter().enumerate() {
-                let item = (c * shapes.len() + s) as u32;
-                let hot = |at: usize, of: usize| (0..of).map(move |i| f32::from(u8::from(i == at)));
-                rows.extend(hot(c, 4).chain(hot(s, 5)));
-                for text in [format!("a {colour} {shape}"), format!("the {shape} is {colour}")] {
-                    captions.push(ItemCaption { item, text, weight: 1.0 });
-                }
-            }
-        }
-        (Features::from_rows(rows, 9).unwrap(), captions)
-    }
-
-    fn encoder(tokenizer: &TextTokenizer) -> TextEncoder<A> {
-        let config = TextEncoderConfig::from(ScratchEncoderConfig {
-            vocabulary: tokenizer.vocabulary(),
-            max_tokens: 16,
-            d_model: 16,
-            d_ff: 32,
-            n_heads: 2,
-            n_layers: 1,
-            dropout: 0.0,
-        });
-        config.init(&mut WeightInit::new(3), &Default::default())
-    }
-
-    /// Share of texts that lie nearest to their own candidate as made without them.
-    fn found(texts: &TextVectors, items: &Features, space: &CandidateSpaceConfig) -> f64 {
-        let fitted = space.fit(items, texts).unwrap();
-        let hits = (0..texts.len()).filter(|&text| {
-            let own = dot(texts.row(text), fitted.held_out.row(text));
-            let item = texts.items()[text] as usize;
-            let others = (0..items.len()).filter(|&other| other != item);
-            others.into_iter().all(|other| dot(texts.row(text), fitted.vectors.row(other)) < own)
-        });
-        hits.count() as f64 / texts.len() as f64
-    }
-
-    #[test]
-    fn texts_move_to_their_candidates_and_words_stay() {
-        let (items, captions) = fixture();
-        let device = Default::default();
-        let texts = captions.iter().map(|caption| caption.text.as_str());
-        let tokenizer = TextTokenizer::train(texts, &TokenizerConfig::default(), 16).unwrap();
-        let space = CandidateSpaceConfig { penalties: vec![0.1, 1.0], ..Default::default() };
-        let embed = |encoder: &TextEncoder<Flex>| {
-            embed_texts(encoder, None, &tokenizer, &captions, &device).unwrap()
-        };
-        let untuned = encoder(&tokenizer);
-        let before = found(&embed(&untuned.valid()), &items, &space);
-        let tuning = SpaceTuning {
-            epochs: 30,
-            batch_size: 8,
-            learning_rate: 3e-3,
-            validation_share: 0.0,
-            ..SpaceTuning::default()
-        };
-        let fit = |tuning: &SpaceTuning| {
-            let stop = StopFlag::new();
-            tuning.fit(
-                encoder(&tokenizer),
-                None,
-                &tokenizer,
-                &captions,
-                &items,
-                &space,
-                &stop,
-                &device,
-            )
-        };
-        let whole = fit(&tuning).unwrap();
-        assert_eq!((whole.share, whole.validation_mrr.len()), (1.0, 0));
-        let tuned = whole.encoder;
-        let after = found(&embed(&tuned), &items, &space);
-        assert!(after > before + 0.2 && after > 0.8, "{before} to {after}");
-        let words = |encoder: &TextEncoder<Flex>| {
-            let mut tensors = NamedTensors::new();
-            tensors.insert_module::<Flex, _>("", encoder).unwrap();
-            tensors.take_f32("tokens.weight").unwrap()
-        };
-        assert_eq!(words(&tuned), words(&untuned.valid()));
-        assert_eq!(embed(&tuned), embed(&fit(&tuning).unwrap().encoder));
-        let none = fit(&SpaceTuning { epochs: 0, ..tuning.clone() }).unwrap().encoder;
-        assert_eq!(embed(&none), embed(&untuned.valid()));
-
-        let stop = StopFlag::new();
-        stop.raise();
-        let stopped = tuning
-            .fit(untuned, None, &tokenizer, &captions, &items, &space, &stop, &device)
-            .unwrap_err();
-        assert!(matches!(stopped, Error::Interrupted(_)), "{stopped}");
-        for bad in [
-            SpaceTuning { batch_size: 1, ..tuning.clone() },
-            SpaceTuning { learning_rate: 0.0, ..tuning.clone() },
-            SpaceTuning { temperature: f64::NAN, ..tuning.clone() },
-            SpaceTuning { word_dropout: 1.0, ..tuning.clone() },
-            SpaceTuning { weight_decay: -1.0, ..tuning.clone() },
-            SpaceTuning { validation_share: 0.9, ..tuning.clone() },
-            SpaceTuning { shares: vec![], ..tuning.clone() },
-            SpaceTuning { shares: vec![0.0, 1.5], ..tuning.clone() },
-        ] {
-            assert!(bad.validate().is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn captions_kept_out_choose_how_far_to_go() {
-        let (items, captions) = fixture();
-        let device = Default::default();
-        let texts = captions.iter().map(|caption| caption.text.as_str());
-        let tokenizer = TextTokenizer::train(texts, &TokenizerConfig::default(), 16).unwrap();
-        for texts in [1.0, 0.0] {
-            let space = CandidateSpaceConfig { penalties: vec![0.3], texts, ..Default::default() };
-            let fit = |shares: &[f64]| {
-                let tuning = SpaceTuning {
-                    epochs: 12,
-                    batch_size: 8,
-                    learning_rate: 3e-3,
-                    shares: shares.to_vec(),
-                    validation_share: 0.2,
-                    ..SpaceTuning::default()
-                };
-                let encoder = encoder(&tokenizer);
-                let stop = StopFlag::new();
-                tuning
-                    .fit(encoder, None, &tokenizer, &captions, &items, &space, &stop, &device)
-                    .unwrap()
-            };
-            let tuned = fit(&[0.0, 0.5, 1.0]);
-            let mrr = &tuned.validation_mrr;
-            assert!(tuned.share > 0.0 && mrr.iter().skip(1).any(|&m| m > mrr[0]), "{mrr:?}");
-            for share in [0.0, 0.5, 1.0] {
-                let alone = fit(&[share]);
-                assert_eq!(alone.validation_mrr[0], mrr[(share * 2.0) as usize]);
-                if share == tuned.share {
-                    let embed = |encoder: &TextEncoder<Flex>| {
-                        embed_texts(encoder, None, &tokenizer, &captions, &device).unwrap()
-                    };
-                    assert_eq!(embed(&alone.encoder), embed(&tuned.encoder));
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn weights_half_way() {
-        let captions = ["a red ball", "the blue cube"];
-        let tokenizer = TextTokenizer::train(captions, &TokenizerConfig::default(), 16).unwrap();
-        let from = encoder(&tokenizer).valid();
-        let to = mixed(&from, from.clone(), 1.0);
-        struct Shift;
-        impl ModuleMapper<Flex> for Shift {
-            fn map_float<const D: usize>(
-                &mut self,
-                param: Param<Tensor<Flex, D>>,
-            ) -> Param<Tensor<Flex, D>> {
-                let (id, value, mapper) = param.consume();
-                Param::from_mapped_value(id, value.add_scalar(2.0), mapper)
-            }
-        }
-        let to = to.map(&mut Shift);
-        let values = |encoder: &TextEncoder<Flex>| {
-            let mut tensors = NamedTensors::new();
-            tensors.insert_module::<Flex, _>("", encoder).unwrap();
-            tensors.take_f32("tokens.weight").unwrap().1
-        };
-        let half = mixed(&from, to, 0.25);
-        for (a, b) in values(&from).iter().zip(values(&half)) {
-            approx::assert_abs_diff_eq!(a + 0.5, b, epsilon = 1e-6);
-        }
-    }
-
-    #[test]
-    fn captions_kept_out_leave_a_caption_or_leave_none() {
-        let (items, captions) = fixture();
-        let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let tuning = SpaceTuning { validation_share: 0.3, ..SpaceTuning::default() };
-        let (rest, out) = tuning.split(&captions, items.len(), true, &mut rng);
-        assert_eq!((rest.len(), out.len()), (28, 12));
-        assert!((0..items.len() as u32).all(|item| rest.iter().any(|c| c.item == item)));
-        let (rest, out) = tuning.split(&captions, items.len(), false, &mut rng);
-        assert_eq!((rest.len(), out.len()), (28, 12));
-        assert!(out.iter().all(|kept| rest.iter().all(|c| c.item != kept.item)));
-        // One caption each: none can be spared.
-        let single: Vec<ItemCaption> = captions.iter().step_by(2).cloned().collect();
-        let (rest, out) = tuning.split(&single, items.len(), true, &mut rng);
-        assert_eq!((rest.len(), out.len()), (20, 0));
-    }
 }

@@ -1,13 +1,20 @@
 //! From features and texts to vectors in the space of the text encoder.
 
+mod pairs;
+#[cfg(test)]
+mod tests;
+
+use pairs::Pairs;
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    HeldOut, Ridge, TextVectors, dot, normalise,
-    ridge::{Kernel, Lift, RidgeProblem},
+    HeldOut, Ridge, TextVectors,
+    centroids::Centroids,
+    normalise,
+    ridge::{Kernel, Lift},
 };
 use crate::{
     error::{Error, Result},
@@ -17,8 +24,6 @@ use crate::{
 
 /// Version of the file of a space.
 const FORMAT: u32 = 2;
-/// Most items that kernel and penalty are chosen by.
-const MOST_TO_CHOOSE_BY: usize = 1000;
 /// Items placed at once.
 const ROWS: usize = 4096;
 
@@ -203,141 +208,6 @@ impl CandidateSpaceConfig {
     }
 }
 
-/// Items with features and texts, to fit a regression to.
-struct Pairs<'a> {
-    config: &'a CandidateSpaceConfig,
-    items: &'a Features,
-    centroids: &'a Centroids,
-}
-
-impl Pairs<'_> {
-    fn problem(&self, known: &[u32], gamma: f64) -> Result<RidgeProblem> {
-        let inputs = known.iter().map(|&item| self.items.row(item as usize));
-        let lift = Lift::new(self.items.dim(), gamma, self.config.landmarks, inputs.clone());
-        let outputs = known.iter().map(|&item| self.centroids.row(item));
-        RidgeProblem::new(lift, self.centroids.dim, inputs.zip(outputs))
-    }
-
-    fn space(&self, known: &[u32], gamma: f64, penalty: f64) -> Result<CandidateSpace> {
-        let ridge = self.problem(known, gamma)?.solve(penalty)?;
-        Ok(CandidateSpace { ridge, features: self.config.features, texts: self.config.texts })
-    }
-
-    /// Per fold, its items, and what a regression on the other folds makes of each, per penalty.
-    #[allow(clippy::type_complexity)]
-    fn held_out(
-        &self,
-        known: &[u32],
-        gamma: f64,
-        penalties: &[f64],
-    ) -> Result<Vec<(Vec<u32>, Vec<Vec<f32>>)>> {
-        let folds = self.config.folds.min(known.len());
-        (0..folds)
-            .into_par_iter()
-            .map(|fold| {
-                let inside = |rank: usize| rank % folds == fold;
-                let part = |wanted: bool| -> Vec<u32> {
-                    let ranked = known.iter().enumerate();
-                    ranked.filter(|(rank, _)| inside(*rank) == wanted).map(|(_, &i)| i).collect()
-                };
-                let (out, problem) = (part(true), self.problem(&part(false), gamma)?);
-                let rows: Vec<&[f32]> = out.iter().map(|&i| self.items.row(i as usize)).collect();
-                let mapped = |&penalty| Ok(problem.solve(penalty)?.map_all(&rows));
-                let mapped = penalties.iter().map(mapped).collect::<Result<_>>()?;
-                Ok((out, mapped))
-            })
-            .collect()
-    }
-
-    /// Kernel and penalty under which texts find their items best, and the mean reciprocal rank.
-    fn choose(&self, known: &[u32], texts: &TextVectors) -> Result<(f64, f64, f64)> {
-        let known = &known[..known.len().min(MOST_TO_CHOOSE_BY)];
-        let mut best: Option<(f64, f64, f64)> = None;
-        for &gamma in &self.config.gammas {
-            let folds = self.held_out(known, gamma, &self.config.penalties)?;
-            for (at, &penalty) in self.config.penalties.iter().enumerate() {
-                let ranks = folds.iter().map(|(out, rows)| ranks(out, &rows[at], texts));
-                let (sum, count) =
-                    ranks.fold((0.0, 0), |(s, c), (sum, count)| (s + sum, c + count));
-                let mrr = sum / count as f64;
-                if best.is_none_or(|(.., most)| mrr > most) {
-                    best = Some((gamma, penalty, mrr));
-                }
-            }
-        }
-        Ok(best.expect("there are kernels and penalties"))
-    }
-}
-
-/// Sum and count of the reciprocal ranks at which the texts of some items find them among those.
-fn ranks(items: &[u32], rows: &[f32], texts: &TextVectors) -> (f64, usize) {
-    let mut units = rows.to_vec();
-    units.chunks_exact_mut(texts.dim()).for_each(normalise);
-    let mut place = std::collections::HashMap::new();
-    place.extend(items.iter().enumerate().map(|(at, &item)| (item, at)));
-    let owned = texts.items.iter().enumerate().filter_map(|(t, item)| Some((t, *place.get(item)?)));
-    let owned: Vec<(usize, usize)> = owned.collect();
-    let unit = |at: usize| &units[at * texts.dim()..(at + 1) * texts.dim()];
-    let rank = |&(text, own): &(usize, usize)| {
-        let text = texts.row(text);
-        let target = dot(text, unit(own));
-        let above = (0..items.len()).filter(|&at| dot(text, unit(at)) > target).count();
-        1.0 / (above + 1) as f64
-    };
-    (owned.iter().map(rank).sum(), owned.len())
-}
-
-/// Sums of the texts of every item.
-struct Centroids {
-    dim: usize,
-    sums: Vec<f32>,
-    counts: Vec<u32>,
-    means: Vec<f32>,
-}
-
-impl Centroids {
-    fn new(items: usize, texts: &TextVectors) -> Self {
-        let dim = texts.dim();
-        let mut sums = vec![0f32; items * dim];
-        let mut counts = vec![0u32; items];
-        for (text, &item) in texts.items.iter().enumerate() {
-            let item = item as usize;
-            counts[item] += 1;
-            let sum = &mut sums[item * dim..(item + 1) * dim];
-            sum.iter_mut().zip(texts.row(text)).for_each(|(sum, v)| *sum += v);
-        }
-        let mut means = sums.clone();
-        means.chunks_exact_mut(dim).for_each(normalise);
-        Self { dim, sums, counts, means }
-    }
-
-    /// Items that have texts, in order.
-    fn known(&self) -> impl Iterator<Item = u32> {
-        (0..self.counts.len() as u32).filter(|&item| self.counts[item as usize] > 0)
-    }
-
-    /// The mean, of length 1.
-    fn row(&self, item: u32) -> &[f32] {
-        &self.means[item as usize * self.dim..(item as usize + 1) * self.dim]
-    }
-
-    fn get(&self, item: u32) -> Option<&[f32]> {
-        (self.counts.get(item as usize).is_some_and(|&count| count > 0)).then(|| self.row(item))
-    }
-
-    /// The mean without one text, of length 1; absent where that was the only one.
-    fn without(&self, item: u32, text: &[f32]) -> Option<Vec<f32>> {
-        if self.counts[item as usize] < 2 {
-            return None;
-        }
-        let at = item as usize * self.dim;
-        let sum = &self.sums[at..at + self.dim];
-        let mut rest: Vec<f32> = sum.iter().zip(text).map(|(sum, v)| sum - v).collect();
-        normalise(&mut rest);
-        Some(rest)
-    }
-}
-
 impl CandidateSpace {
     /// The regression.
     pub(super) fn into_ridge(self) -> Ridge {
@@ -463,106 +333,5 @@ impl CandidateSpace {
         let kernel = (gamma[0] > 0.0).then_some(Kernel { gamma: gamma[0], landmarks });
         let ridge = Ridge { lift: Lift { mean, kernel }, weight, bias };
         Ok(Self { ridge, features: blend[0], texts: blend[1] })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use approx::assert_abs_diff_eq;
-    use rand::RngExt;
-
-    use super::*;
-
-    /// Features are a noisy linear image of what the texts say.
-    fn fixture(items: usize, texts_each: usize) -> (Features, TextVectors) {
-        let mut rng = ChaCha8Rng::seed_from_u64(9);
-        let mut noise = |scale: f32| (rng.random::<f32>() - 0.5) * scale;
-        let (mut features, mut values, mut owners) = (vec![], vec![], vec![]);
-        for item in 0..items {
-            let truth: Vec<f32> = (0..4).map(|_| noise(2.0)).collect();
-            features.extend((0..6).map(|d| truth[d % 4] * (d + 1) as f32 + noise(0.3)));
-            for _ in 0..texts_each {
-                values.extend(truth.iter().map(|v| v + noise(0.4)));
-                owners.push(item as u32);
-            }
-        }
-        let features = Features::from_rows(features, 6).unwrap();
-        (features, TextVectors::new(4, values, owners).unwrap())
-    }
-
-    #[test]
-    fn candidates_lie_near_their_texts_seen_or_not() {
-        let (features, texts) = fixture(60, 3);
-        let fitted = CandidateSpaceConfig::default().fit(&features, &texts).unwrap();
-        assert!(fitted.held_out_mrr > 0.5, "{}", fitted.held_out_mrr);
-        let near = |vectors: &Features| {
-            let cosine = |(text, &item): (usize, &u32)| {
-                f64::from(dot(texts.row(text), vectors.row(item as usize)))
-            };
-            texts.items().iter().enumerate().map(cosine).sum::<f64>() / texts.len() as f64
-        };
-        let with = near(&fitted.vectors);
-        let without = near(&fitted.space.embed(&features, None).unwrap());
-        assert!(with > without && without > 0.8, "{with} {without}");
-        let again = fitted.space.embed(&features, Some(&texts)).unwrap();
-        assert_eq!(again.as_slice(), fitted.vectors.as_slice());
-    }
-
-    /// Twin: the vector fitted anew without the text, and without the item in the regression.
-    #[test]
-    fn held_out_vectors_do_not_know_their_text() {
-        let (features, texts) = fixture(10, 2);
-        let config = CandidateSpaceConfig { folds: 10, penalties: vec![1.0], ..Default::default() };
-        let fitted = config.fit(&features, &texts).unwrap();
-        for text in 0..texts.len() {
-            let item = texts.items()[text] as usize;
-            let keep = |t: &usize| texts.items()[*t] as usize != item;
-            let rest: Vec<usize> = (0..texts.len()).filter(keep).collect();
-            let others = TextVectors::new(
-                4,
-                rest.iter().flat_map(|&t| texts.row(t).to_vec()).collect(),
-                rest.iter().map(|&t| texts.items()[t]).collect(),
-            )
-            .unwrap();
-            let refit = config.fit(&features, &others).unwrap().space;
-            let sibling = text ^ 1;
-            let only = TextVectors::new(4, texts.row(sibling).to_vec(), vec![item as u32]).unwrap();
-            let expected = refit.embed(&features, Some(&only)).unwrap();
-            for (a, b) in fitted.held_out.row(text).iter().zip(expected.row(item)) {
-                assert_abs_diff_eq!(a, b, epsilon = 1e-5);
-            }
-        }
-    }
-
-    #[test]
-    fn comes_back_from_its_file() {
-        let (features, texts) = fixture(12, 2);
-        for gamma in [0.0, 1.0] {
-            let config = CandidateSpaceConfig { gammas: vec![gamma], ..Default::default() };
-            let space = config.fit(&features, &texts).unwrap().space;
-            let bytes = space.to_safetensors().unwrap();
-            assert_eq!(CandidateSpace::from_safetensors(&bytes).unwrap(), space);
-            assert!(CandidateSpace::from_safetensors(&bytes[..bytes.len() - 1]).is_err());
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_is_refused() {
-        let (features, texts) = fixture(12, 2);
-        let bad = |config: CandidateSpaceConfig| config.fit(&features, &texts).is_err();
-        assert!(bad(CandidateSpaceConfig { folds: 1, ..Default::default() }));
-        assert!(bad(CandidateSpaceConfig { penalties: vec![], ..Default::default() }));
-        assert!(bad(CandidateSpaceConfig { gammas: vec![], ..Default::default() }));
-        assert!(bad(CandidateSpaceConfig { gammas: vec![-1.0], ..Default::default() }));
-        assert!(bad(CandidateSpaceConfig { landmarks: 0, ..Default::default() }));
-        assert!(bad(CandidateSpaceConfig { penalties: vec![0.0], ..Default::default() }));
-        assert!(bad(CandidateSpaceConfig { texts: 0.0, features: 0.0, ..Default::default() }));
-        assert!(bad(CandidateSpaceConfig { texts: f32::NAN, ..Default::default() }));
-        let (few, _) = fixture(3, 1);
-        assert!(CandidateSpaceConfig::default().fit(&few, &texts).is_err());
-        let one = TextVectors::new(4, vec![1.0, 0.0, 0.0, 0.0], vec![0]).unwrap();
-        assert!(CandidateSpaceConfig::default().fit(&features, &one).is_err());
-        assert!(TextVectors::new(2, vec![1.0], vec![0]).is_err());
-        assert!(TextVectors::new(1, vec![f32::NAN], vec![0]).is_err());
     }
 }

@@ -1,0 +1,63 @@
+//! Mean texts of the items.
+
+use super::{TextVectors, normalise};
+
+/// Sums of the texts of every item.
+pub(super) struct Centroids {
+    pub(super) dim: usize,
+    pub(super) sums: Vec<f32>,
+    pub(super) counts: Vec<u32>,
+    pub(super) means: Vec<f32>,
+}
+
+impl Centroids {
+    pub(super) fn new(items: usize, texts: &TextVectors) -> Self {
+        let dim = texts.dim();
+        let mut sums = vec![0f32; items * dim];
+        let mut counts = vec![0u32; items];
+        for (text, &item) in texts.items.iter().enumerate() {
+            let item = item as usize;
+            counts[item] += 1;
+            let sum = &mut sums[item * dim..(item + 1) * dim];
+            sum.iter_mut().zip(texts.row(text)).for_each(|(sum, v)| *sum += v);
+        }
+        let mut means = sums.clone();
+        means.chunks_exact_mut(dim).for_each(normalise);
+        Self { dim, sums, counts, means }
+    }
+
+    /// Items that have texts, in order.
+    pub(super) fn known(&self) -> impl Iterator<Item = u32> {
+        (0..self.counts.len() as u32).filter(|&item| self.counts[item as usize] > 0)
+    }
+
+    /// The mean, of length 1.
+    pub(super) fn row(&self, item: u32) -> &[f32] {
+        &self.means[item as usize * self.dim..(item as usize + 1) * self.dim]
+    }
+
+    pub(super) fn get(&self, item: u32) -> Option<&[f32]> {
+        (self.counts.get(item as usize).is_some_and(|&count| count > 0)).then(|| self.row(item))
+    }
+
+    /// The mean without one text, of length 1; absent where that was the only one.
+    pub(super) fn without(&self, item: u32, text: &[f32]) -> Option<Vec<f32>> {
+        if self.counts[item as usize] < 2 {
+            return None;
+        }
+        let at = item as usize * self.dim;
+        let sum = &self.sums[at..at + self.dim];
+        let mut rest: Vec<f32> = sum.iter().zip(text).map(|(sum, v)| sum - v).collect();
+        normalise(&mut rest);
+        Some(rest)
+    }
+
+    /// Puts another text in the place of one.
+    pub(super) fn replace(&mut self, item: u32, old: &[f32], new: &[f32]) {
+        let row = item as usize * self.dim..(item as usize + 1) * self.dim;
+        let sum = &mut self.sums[row.clone()];
+        sum.iter_mut().zip(old.iter().zip(new)).for_each(|(sum, (old, new))| *sum += new - old);
+        self.means[row.clone()].copy_from_slice(&self.sums[row.clone()]);
+        normalise(&mut self.means[row]);
+    }
+}

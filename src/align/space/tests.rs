@@ -1,0 +1,98 @@
+use approx::assert_abs_diff_eq;
+use rand::RngExt;
+
+use super::*;
+use crate::align::dot;
+
+/// Features are a noisy linear image of what the texts say.
+fn fixture(items: usize, texts_each: usize) -> (Features, TextVectors) {
+    let mut rng = ChaCha8Rng::seed_from_u64(9);
+    let mut noise = |scale: f32| (rng.random::<f32>() - 0.5) * scale;
+    let (mut features, mut values, mut owners) = (vec![], vec![], vec![]);
+    for item in 0..items {
+        let truth: Vec<f32> = (0..4).map(|_| noise(2.0)).collect();
+        features.extend((0..6).map(|d| truth[d % 4] * (d + 1) as f32 + noise(0.3)));
+        for _ in 0..texts_each {
+            values.extend(truth.iter().map(|v| v + noise(0.4)));
+            owners.push(item as u32);
+        }
+    }
+    let features = Features::from_rows(features, 6).unwrap();
+    (features, TextVectors::new(4, values, owners).unwrap())
+}
+
+#[test]
+fn candidates_lie_near_their_texts_seen_or_not() {
+    let (features, texts) = fixture(60, 3);
+    let fitted = CandidateSpaceConfig::default().fit(&features, &texts).unwrap();
+    assert!(fitted.held_out_mrr > 0.5, "{}", fitted.held_out_mrr);
+    let near = |vectors: &Features| {
+        let cosine = |(text, &item): (usize, &u32)| {
+            f64::from(dot(texts.row(text), vectors.row(item as usize)))
+        };
+        texts.items().iter().enumerate().map(cosine).sum::<f64>() / texts.len() as f64
+    };
+    let with = near(&fitted.vectors);
+    let without = near(&fitted.space.embed(&features, None).unwrap());
+    assert!(with > without && without > 0.8, "{with} {without}");
+    let again = fitted.space.embed(&features, Some(&texts)).unwrap();
+    assert_eq!(again.as_slice(), fitted.vectors.as_slice());
+}
+
+/// Twin: the vector fitted anew without the text, and without the item in the regression.
+#[test]
+fn held_out_vectors_do_not_know_their_text() {
+    let (features, texts) = fixture(10, 2);
+    let config = CandidateSpaceConfig { folds: 10, penalties: vec![1.0], ..Default::default() };
+    let fitted = config.fit(&features, &texts).unwrap();
+    for text in 0..texts.len() {
+        let item = texts.items()[text] as usize;
+        let keep = |t: &usize| texts.items()[*t] as usize != item;
+        let rest: Vec<usize> = (0..texts.len()).filter(keep).collect();
+        let others = TextVectors::new(
+            4,
+            rest.iter().flat_map(|&t| texts.row(t).to_vec()).collect(),
+            rest.iter().map(|&t| texts.items()[t]).collect(),
+        )
+        .unwrap();
+        let refit = config.fit(&features, &others).unwrap().space;
+        let sibling = text ^ 1;
+        let only = TextVectors::new(4, texts.row(sibling).to_vec(), vec![item as u32]).unwrap();
+        let expected = refit.embed(&features, Some(&only)).unwrap();
+        for (a, b) in fitted.held_out.row(text).iter().zip(expected.row(item)) {
+            assert_abs_diff_eq!(a, b, epsilon = 1e-5);
+        }
+    }
+}
+
+#[test]
+fn comes_back_from_its_file() {
+    let (features, texts) = fixture(12, 2);
+    for gamma in [0.0, 1.0] {
+        let config = CandidateSpaceConfig { gammas: vec![gamma], ..Default::default() };
+        let space = config.fit(&features, &texts).unwrap().space;
+        let bytes = space.to_safetensors().unwrap();
+        assert_eq!(CandidateSpace::from_safetensors(&bytes).unwrap(), space);
+        assert!(CandidateSpace::from_safetensors(&bytes[..bytes.len() - 1]).is_err());
+    }
+}
+
+#[test]
+fn what_cannot_be_is_refused() {
+    let (features, texts) = fixture(12, 2);
+    let bad = |config: CandidateSpaceConfig| config.fit(&features, &texts).is_err();
+    assert!(bad(CandidateSpaceConfig { folds: 1, ..Default::default() }));
+    assert!(bad(CandidateSpaceConfig { penalties: vec![], ..Default::default() }));
+    assert!(bad(CandidateSpaceConfig { gammas: vec![], ..Default::default() }));
+    assert!(bad(CandidateSpaceConfig { gammas: vec![-1.0], ..Default::default() }));
+    assert!(bad(CandidateSpaceConfig { landmarks: 0, ..Default::default() }));
+    assert!(bad(CandidateSpaceConfig { penalties: vec![0.0], ..Default::default() }));
+    assert!(bad(CandidateSpaceConfig { texts: 0.0, features: 0.0, ..Default::default() }));
+    assert!(bad(CandidateSpaceConfig { texts: f32::NAN, ..Default::default() }));
+    let (few, _) = fixture(3, 1);
+    assert!(CandidateSpaceConfig::default().fit(&few, &texts).is_err());
+    let one = TextVectors::new(4, vec![1.0, 0.0, 0.0, 0.0], vec![0]).unwrap();
+    assert!(CandidateSpaceConfig::default().fit(&features, &one).is_err());
+    assert!(TextVectors::new(2, vec![1.0], vec![0]).is_err());
+    assert!(TextVectors::new(1, vec![f32::NAN], vec![0]).is_err());
+}

@@ -1,0 +1,199 @@
+use burn::{
+    backend::{Autodiff, Flex},
+    module::ModuleMapper,
+};
+
+use super::*;
+use crate::{
+    align::{TextVectors, dot},
+    data::TokenizerConfig,
+    nn::{ScratchEncoderConfig, TextEncoderConfig, WeightInit},
+    storage::NamedTensors,
+};
+
+type A = Autodiff<Flex>;
+
+/// Items of two properties; features and texts show both.
+fn fixture() -> (Features, Vec<ItemCaption>) {
+    let (colours, shapes) =
+        (["red", "blue", "green", "black"], ["ball", "cube", "cone", "ring", "star"]);
+    let (mut rows, mut captions) = (vec![], vec![]);
+    for (c, colour) in colours.iter().enumerate() {
+        for (s, shape) in shapes.iter().enumerate() {
+            let item = (c * shapes.len() + s) as u32;
+            let hot = |at: usize, of: usize| (0..of).map(move |i| f32::from(u8::from(i == at)));
+            rows.extend(hot(c, 4).chain(hot(s, 5)));
+            for text in [format!("a {colour} {shape}"), format!("the {shape} is {colour}")] {
+                captions.push(ItemCaption { item, text, weight: 1.0 });
+            }
+        }
+    }
+    (Features::from_rows(rows, 9).unwrap(), captions)
+}
+
+fn encoder(tokenizer: &TextTokenizer) -> TextEncoder<A> {
+    let config = TextEncoderConfig::from(ScratchEncoderConfig {
+        vocabulary: tokenizer.vocabulary(),
+        max_tokens: 16,
+        d_model: 16,
+        d_ff: 32,
+        n_heads: 2,
+        n_layers: 1,
+        dropout: 0.0,
+    });
+    config.init(&mut WeightInit::new(3), &Default::default())
+}
+
+/// Share of texts that lie nearest to their own candidate as made without them.
+fn found(texts: &TextVectors, items: &Features, space: &CandidateSpaceConfig) -> f64 {
+    let fitted = space.fit(items, texts).unwrap();
+    let hits = (0..texts.len()).filter(|&text| {
+        let own = dot(texts.row(text), fitted.held_out.row(text));
+        let item = texts.items()[text] as usize;
+        let others = (0..items.len()).filter(|&other| other != item);
+        others.into_iter().all(|other| dot(texts.row(text), fitted.vectors.row(other)) < own)
+    });
+    hits.count() as f64 / texts.len() as f64
+}
+
+#[test]
+fn texts_move_to_their_candidates_and_words_stay() {
+    let (items, captions) = fixture();
+    let device = Default::default();
+    let texts = captions.iter().map(|caption| caption.text.as_str());
+    let tokenizer = TextTokenizer::train(texts, &TokenizerConfig::default(), 16).unwrap();
+    let space = CandidateSpaceConfig { penalties: vec![0.1, 1.0], ..Default::default() };
+    let embed = |encoder: &TextEncoder<Flex>| {
+        embed_texts(encoder, None, &tokenizer, &captions, &device).unwrap()
+    };
+    let untuned = encoder(&tokenizer);
+    let before = found(&embed(&untuned.valid()), &items, &space);
+    let tuning = SpaceTuning {
+        epochs: 30,
+        batch_size: 8,
+        learning_rate: 3e-3,
+        validation_share: 0.0,
+        ..SpaceTuning::default()
+    };
+    let fit = |tuning: &SpaceTuning| {
+        let stop = StopFlag::new();
+        tuning.fit(encoder(&tokenizer), None, &tokenizer, &captions, &items, &space, &stop, &device)
+    };
+    let whole = fit(&tuning).unwrap();
+    assert_eq!((whole.share, whole.validation_mrr.len()), (1.0, 0));
+    let tuned = whole.encoder;
+    let after = found(&embed(&tuned), &items, &space);
+    assert!(after > before + 0.2 && after > 0.8, "{before} to {after}");
+    let words = |encoder: &TextEncoder<Flex>| {
+        let mut tensors = NamedTensors::new();
+        tensors.insert_module::<Flex, _>("", encoder).unwrap();
+        tensors.take_f32("tokens.weight").unwrap()
+    };
+    assert_eq!(words(&tuned), words(&untuned.valid()));
+    assert_eq!(embed(&tuned), embed(&fit(&tuning).unwrap().encoder));
+    let none = fit(&SpaceTuning { epochs: 0, ..tuning.clone() }).unwrap().encoder;
+    assert_eq!(embed(&none), embed(&untuned.valid()));
+
+    let stop = StopFlag::new();
+    stop.raise();
+    let stopped = tuning
+        .fit(untuned, None, &tokenizer, &captions, &items, &space, &stop, &device)
+        .unwrap_err();
+    assert!(matches!(stopped, Error::Interrupted(_)), "{stopped}");
+    for bad in [
+        SpaceTuning { batch_size: 1, ..tuning.clone() },
+        SpaceTuning { learning_rate: 0.0, ..tuning.clone() },
+        SpaceTuning { temperature: f64::NAN, ..tuning.clone() },
+        SpaceTuning { word_dropout: 1.0, ..tuning.clone() },
+        SpaceTuning { weight_decay: -1.0, ..tuning.clone() },
+        SpaceTuning { validation_share: 0.9, ..tuning.clone() },
+        SpaceTuning { shares: vec![], ..tuning.clone() },
+        SpaceTuning { shares: vec![0.0, 1.5], ..tuning.clone() },
+    ] {
+        assert!(bad.validate().is_err(), "{bad:?}");
+    }
+}
+
+#[test]
+fn captions_kept_out_choose_how_far_to_go() {
+    let (items, captions) = fixture();
+    let device = Default::default();
+    let texts = captions.iter().map(|caption| caption.text.as_str());
+    let tokenizer = TextTokenizer::train(texts, &TokenizerConfig::default(), 16).unwrap();
+    for texts in [1.0, 0.0] {
+        let space = CandidateSpaceConfig { penalties: vec![0.3], texts, ..Default::default() };
+        let fit = |shares: &[f64]| {
+            let tuning = SpaceTuning {
+                epochs: 12,
+                batch_size: 8,
+                learning_rate: 3e-3,
+                shares: shares.to_vec(),
+                validation_share: 0.2,
+                ..SpaceTuning::default()
+            };
+            let encoder = encoder(&tokenizer);
+            let stop = StopFlag::new();
+            tuning
+                .fit(encoder, None, &tokenizer, &captions, &items, &space, &stop, &device)
+                .unwrap()
+        };
+        let tuned = fit(&[0.0, 0.5, 1.0]);
+        let mrr = &tuned.validation_mrr;
+        assert!(tuned.share > 0.0 && mrr.iter().skip(1).any(|&m| m > mrr[0]), "{mrr:?}");
+        for share in [0.0, 0.5, 1.0] {
+            let alone = fit(&[share]);
+            assert_eq!(alone.validation_mrr[0], mrr[(share * 2.0) as usize]);
+            if share == tuned.share {
+                let embed = |encoder: &TextEncoder<Flex>| {
+                    embed_texts(encoder, None, &tokenizer, &captions, &device).unwrap()
+                };
+                assert_eq!(embed(&alone.encoder), embed(&tuned.encoder));
+            }
+        }
+    }
+}
+
+#[test]
+fn weights_half_way() {
+    let captions = ["a red ball", "the blue cube"];
+    let tokenizer = TextTokenizer::train(captions, &TokenizerConfig::default(), 16).unwrap();
+    let from = encoder(&tokenizer).valid();
+    let to = mixed(&from, from.clone(), 1.0);
+    struct Shift;
+    impl ModuleMapper<Flex> for Shift {
+        fn map_float<const D: usize>(
+            &mut self,
+            param: Param<Tensor<Flex, D>>,
+        ) -> Param<Tensor<Flex, D>> {
+            let (id, value, mapper) = param.consume();
+            Param::from_mapped_value(id, value.add_scalar(2.0), mapper)
+        }
+    }
+    let to = to.map(&mut Shift);
+    let values = |encoder: &TextEncoder<Flex>| {
+        let mut tensors = NamedTensors::new();
+        tensors.insert_module::<Flex, _>("", encoder).unwrap();
+        tensors.take_f32("tokens.weight").unwrap().1
+    };
+    let half = mixed(&from, to, 0.25);
+    for (a, b) in values(&from).iter().zip(values(&half)) {
+        approx::assert_abs_diff_eq!(a + 0.5, b, epsilon = 1e-6);
+    }
+}
+
+#[test]
+fn captions_kept_out_leave_a_caption_or_leave_none() {
+    let (items, captions) = fixture();
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let tuning = SpaceTuning { validation_share: 0.3, ..SpaceTuning::default() };
+    let (rest, out) = tuning.split(&captions, items.len(), true, &mut rng);
+    assert_eq!((rest.len(), out.len()), (28, 12));
+    assert!((0..items.len() as u32).all(|item| rest.iter().any(|c| c.item == item)));
+    let (rest, out) = tuning.split(&captions, items.len(), false, &mut rng);
+    assert_eq!((rest.len(), out.len()), (28, 12));
+    assert!(out.iter().all(|kept| rest.iter().all(|c| c.item != kept.item)));
+    // One caption each: none can be spared.
+    let single: Vec<ItemCaption> = captions.iter().step_by(2).cloned().collect();
+    let (rest, out) = tuning.split(&single, items.len(), true, &mut rng);
+    assert_eq!((rest.len(), out.len()), (20, 0));
+}

@@ -1,0 +1,87 @@
+//! What the geometry knows about a batch.
+
+use std::ops::Range;
+
+use burn::tensor::{Tensor, TensorData, backend::Backend};
+
+use super::level::GuideLevel;
+use crate::{
+    align::{Geometry, HeldOut},
+    identifier::Codes,
+    trie::Trie,
+};
+
+/// What the candidates' geometry knows about the targets of a batch.
+#[derive(Debug, Clone)]
+pub struct GuideBatch<B: Backend> {
+    /// Per level; absent where no target has a choice.
+    pub(super) levels: Vec<Option<GuideLevel<B>>>,
+    /// The targets' vectors as they would be without the text at hand, `[batch, D]`.
+    pub(super) own: Tensor<B, 2>,
+    /// The same less the vectors they have, `[batch, D]`.
+    pub(super) change: Tensor<B, 2>,
+    /// The targets' items.
+    pub(super) items: Vec<u32>,
+}
+
+/// What scores the children of every target's prefix at one level: those children, or where the
+impl<B: Backend> GuideBatch<B> {
+    /// Gathers what the geometry knows about items.
+    ///
+    /// # Shapes
+    /// - `texts`: for each item, the training text that describes it here, if it is one; its
+    ///   held-out vector then stands for the item's
+    ///
+    /// # Panics
+    /// When an item is not in the table or a text has no held-out vector.
+    pub fn new(
+        items: &[u32],
+        texts: Option<(&[u32], &HeldOut)>,
+        identifiers: &Codes,
+        trie: &Trie,
+        geometry: &Geometry,
+        device: &B::Device,
+    ) -> Self {
+        let (rows, dim) = (items.len(), geometry.dim());
+        let mut own = Vec::with_capacity(rows * dim);
+        let mut change = Vec::with_capacity(rows * dim);
+        for (at, &item) in items.iter().enumerate() {
+            let vector = geometry.vectors().row(item as usize);
+            let held_out = texts.map_or(vector, |(texts, held)| held.row(texts[at] as usize));
+            own.extend_from_slice(held_out);
+            change.extend(held_out.iter().zip(vector).map(|(held, v)| held - v));
+        }
+        let matrix = |values| Tensor::from_data(TensorData::new(values, [rows, dim]), device);
+        let mut nodes = vec![trie.root(); rows];
+        let levels = (0..trie.levels())
+            .map(|level| {
+                let rest: Vec<&[u16]> =
+                    items.iter().map(|&item| &identifiers.row(item as usize)[level..]).collect();
+                GuideLevel::new(level, &mut nodes, &rest, trie, geometry, device)
+            })
+            .collect();
+        Self { levels, own: matrix(own), change: matrix(change), items: items.to_vec() }
+    }
+
+    /// Some rows of the batch.
+    pub fn rows(&self, rows: Range<usize>) -> Self {
+        let (start, length) = (rows.start, rows.len());
+        let level = |level: &GuideLevel<B>| level.rows(start, length);
+        Self {
+            levels: self.levels.iter().map(|guide| guide.as_ref().map(level)).collect(),
+            own: self.own.clone().narrow(0, start, length),
+            change: self.change.clone().narrow(0, start, length),
+            items: self.items[rows].to_vec(),
+        }
+    }
+
+    /// The batch twice, for two passes of different dropout.
+    pub fn doubled(&self) -> Self {
+        Self {
+            levels: self.levels.iter().map(|g| g.as_ref().map(GuideLevel::doubled)).collect(),
+            own: Tensor::cat(vec![self.own.clone(); 2], 0),
+            change: Tensor::cat(vec![self.change.clone(); 2], 0),
+            items: self.items.repeat(2),
+        }
+    }
+}

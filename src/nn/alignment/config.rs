@@ -1,0 +1,141 @@
+//! Settings of the alignment.
+
+use burn::{
+    module::Param,
+    nn::Linear,
+    tensor::{Tensor, TensorData, backend::Backend},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{AlignmentHead, GAIN};
+use crate::{
+    error::{Error, Result},
+    nn::{WeightInit, WordView},
+};
+
+/// Settings of the alignment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AlignmentConfig {
+    /// Width of the candidates' vectors.
+    pub dim: usize,
+    /// Factor of the cosine in the logits, one a level and one for the contrast, or one for all.
+    ///
+    /// With one factor for all levels, scores of prefixes add up to those of a search over all
+    /// candidates. Large factors fit the training texts better and rank worse: for them a Gaussian
+    /// says little about the candidates below a node.
+    #[serde(default = "ten")]
+    pub scales: Vec<f32>,
+    /// Whether the geometry of the candidates guides the decoder; without that, the aligned query
+    /// serves the alignment loss and reranking only.
+    #[serde(default = "yes")]
+    pub guided: bool,
+    /// Whether the factors are trained.
+    #[serde(default)]
+    pub learn_scales: bool,
+    /// Whether the map of the query is trained where it starts as the identity. Trained on the few
+    /// captions of a small set, it loses more than it gains; a map between spaces of different width
+    /// is always trained.
+    #[serde(default)]
+    pub learn_map: bool,
+    /// Weight of the cosine of the words, where a query's vector also says what its words are
+    /// ([`WordView`]); absent where it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub words: Option<f32>,
+}
+
+fn ten() -> Vec<f32> {
+    vec![10.0]
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl AlignmentConfig {
+    /// Candidates of this width, with guidance.
+    pub fn new(dim: usize) -> Self {
+        Self {
+            dim,
+            scales: ten(),
+            guided: true,
+            learn_scales: false,
+            learn_map: false,
+            words: None,
+        }
+    }
+
+    /// Sets the factors of the cosine: one for all levels, or as many as there are levels and one for
+    /// the contrast.
+    pub fn with_scales(self, scales: Vec<f32>) -> Self {
+        Self { scales, ..self }
+    }
+
+    /// Checks ranges for identifiers of `levels` tokens.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the setting that does not fit.
+    pub fn validate(&self, levels: usize) -> Result<()> {
+        if self.dim == 0 {
+            return Err(Error::config(
+                "alignment dim",
+                "at least 1",
+                "0",
+                "use that of the vectors",
+            ));
+        }
+        let usable = self.scales.iter().all(|scale| *scale > 0.0 && scale.is_finite());
+        if !usable || ![1, levels + 1].contains(&self.scales.len()) {
+            return Err(Error::config(
+                "alignment scales",
+                format!("one number above 0, or {} of them", levels + 1),
+                format!("{:?}", self.scales),
+                "10 is usual",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Initialises the head for pooled queries of width `d_model`, a text vocabulary of `words` tokens
+    /// and identifiers of `levels` tokens.
+    pub fn init<B: Backend>(
+        &self,
+        d_model: usize,
+        words: usize,
+        levels: usize,
+        init: &mut WeightInit,
+        device: &B::Device,
+    ) -> AlignmentHead<B> {
+        let d_model = self.d_query(d_model);
+        let projection = match d_model == self.dim {
+            // Added to the query, so it starts as no change.
+            true => Linear {
+                weight: Param::from_tensor(Tensor::zeros([d_model, self.dim], device)),
+                bias: Some(Param::from_tensor(Tensor::zeros([self.dim], device))),
+            },
+            false => init.linear(d_model, self.dim, device),
+        };
+        let scale = |level: usize| self.scales[level.min(self.scales.len() - 1)].ln() / GAIN;
+        let scales: Vec<f32> = (0..=levels).map(scale).collect();
+        let scales = Tensor::from_data(TensorData::new(scales, [levels + 1]), device);
+        AlignmentHead {
+            projection,
+            log_scales: Param::from_tensor(scales),
+            guided: self.guided,
+            learn_scales: self.learn_scales,
+            learn_map: self.learn_map,
+            words: self.words.map(|weight| WordView::new(&vec![0.0; words], weight, device)),
+        }
+    }
+
+    /// Width of a query's vector before it is mapped, of pooled queries of width `d_model`.
+    fn d_query(&self, d_model: usize) -> usize {
+        if self.words.is_some() { 2 * d_model } else { d_model }
+    }
+
+    /// Number of parameters.
+    pub fn num_params(&self, d_model: usize, words: usize, levels: usize) -> usize {
+        let words = if self.words.is_some() { words } else { 0 };
+        (self.d_query(d_model) + 1) * self.dim + levels + 1 + words
+    }
+}
