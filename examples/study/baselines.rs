@@ -56,7 +56,8 @@ pub struct Baselines<'a, B: LocalBackend> {
     pub text: &'a Text<B>,
     pub test: &'a Task,
     pub tuning: &'a Task,
-    pub epochs: usize,
+    /// Passes of the dual tower to choose from, on the tuning part.
+    pub epochs: Vec<usize>,
     /// Whether the tuning part of a dual tower is needed, by a fusion.
     pub fused: bool,
     pub device: &'a B::Device,
@@ -167,11 +168,11 @@ impl<B: LocalBackend> Baselines<'_, B> {
             .pretrained
             .as_ref()
             .context("the dual tower of a study needs a pretrained text encoder")?;
-        let answer = |task: &Task| -> Result<Vec<Ranking>> {
+        let answer = |task: &Task, epochs: usize| -> Result<Vec<Ranking>> {
             let (encoder, tokenizer, _) =
                 PretrainedText::load::<Autodiff<B>>(pretrained, self.device)?;
             let config = DualTowerConfig {
-                epochs: self.epochs,
+                epochs,
                 projection: encoder.d_model(),
                 batch_size: training.batch_size,
                 learning_rate: 1e-3,
@@ -192,9 +193,19 @@ impl<B: LocalBackend> Baselines<'_, B> {
             let texts = Judge::new(task).texts;
             Ok(tower.over(&task.candidates)?.search_all(&texts, task.candidates.len())?)
         };
-        let name = format!("dual tower ({} passes)", self.epochs);
-        let tuning = if self.fused { answer(self.tuning)? } else { Vec::new() };
-        Ok((name, tuning, answer(self.test)?))
+        let (mut best, mut most, mut tuning) = (self.epochs[0], -1.0, Vec::new());
+        if self.fused || self.epochs.len() > 1 {
+            let judge = Judge::new(self.tuning);
+            for &epochs in &self.epochs {
+                let rankings = answer(self.tuning, epochs)?;
+                let mrr = judge.mrr(&rankings, self.tuning.candidates.len())?;
+                println!("dual tower, {epochs} passes: tuning MRR@10 {mrr:.4}");
+                if mrr > most {
+                    (best, most, tuning) = (epochs, mrr, rankings);
+                }
+            }
+        }
+        Ok((format!("dual tower ({best} passes)"), tuning, answer(self.test, best)?))
     }
 }
 

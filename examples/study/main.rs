@@ -43,9 +43,9 @@ struct Args {
     /// What to measure, with commas between.
     #[arg(long, value_delimiter = ',', default_values_t = [Row::Cart], value_enum)]
     rows: Vec<Row>,
-    /// Passes of the dual tower.
-    #[arg(long, default_value_t = 4)]
-    tower_epochs: usize,
+    /// Passes of the dual tower; of several, with commas between, the best on the tuning captions.
+    #[arg(long, value_delimiter = ',', default_values_t = [4usize])]
+    tower_epochs: Vec<usize>,
     /// Measures on the recipe's tuning captions in place of the test's.
     #[arg(long)]
     tuning: bool,
@@ -149,7 +149,7 @@ fn baselines<B: LocalBackend>(
         text,
         test: task,
         tuning: &tuning,
-        epochs: args.tower_epochs,
+        epochs: args.tower_epochs.clone(),
         fused: args.rows.contains(&Row::Fusion),
         device,
         stop: stop.clone(),
