@@ -20,6 +20,8 @@ use crate::{
 pub(super) struct Choice<'a, B: Backend> {
     pub(super) train: &'a [ItemCaption],
     pub(super) kept_out: &'a [ItemCaption],
+    /// Whether these are all captions of their items.
+    pub(super) whole: bool,
     pub(super) items: &'a Features,
     pub(super) space: &'a CandidateSpaceConfig,
     pub(super) words: Option<&'a WordWeights>,
@@ -34,7 +36,7 @@ impl<B: Backend> Choice<'_, B> {
         let vectors = self.space.vectors(self.items, &known)?;
         let texts = embed_texts(encoder, self.words, self.tokenizer, self.kept_out, self.device)?;
         let mut among: Vec<usize> = (0..self.items.len()).collect();
-        if self.space.texts == 0.0 {
+        if self.whole {
             among = texts.items().iter().map(|&item| item as usize).collect();
             among.sort_unstable();
             among.dedup();

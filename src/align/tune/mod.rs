@@ -150,8 +150,9 @@ impl SpaceTuning {
     /// candidate is made without that caption.
     ///
     /// To choose one of `shares`, captions are kept out: of candidates that keep others, which are then found
-    /// among all candidates; or, where `space.texts` is 0 and the candidates to come have no texts,
-    /// all captions of some candidates, which are then found among themselves.
+    /// among all candidates; or all captions of some candidates, which are then found among themselves:
+    /// where `space.texts` is 0 and the candidates to come have no texts, and where most candidates have a
+    /// single caption.
     ///
     /// # Errors
     /// As [`CandidateSpaceConfig::fit`]; [`Error::Config`] for settings out of range;
@@ -174,7 +175,7 @@ impl SpaceTuning {
             return Ok(TunedEncoder { encoder, share: 0.0, validation_mrr: Vec::new() });
         }
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        let (train, kept_out) = self.split(train, items.len(), space.texts > 0.0, &mut rng);
+        let (train, kept_out, whole) = self.split(train, items.len(), space.texts > 0.0, &mut rng);
         let train = train.as_slice();
         let start = encoder.valid();
         let mut memory = embed_texts(&start, words, tokenizer, train, device)?;
@@ -293,7 +294,8 @@ impl SpaceTuning {
             }
         }
         let tuned = towers.encoder.valid();
-        let choice = Choice { train, kept_out: &kept_out, items, space, words, tokenizer, device };
+        let kept_out = &kept_out;
+        let choice = Choice { train, kept_out, whole, items, space, words, tokenizer, device };
         self.choose(start, tuned, &choice)
     }
 
@@ -323,22 +325,26 @@ impl SpaceTuning {
         Ok(TunedEncoder { encoder, share, validation_mrr })
     }
 
-    /// Captions to train on, and captions to choose by: none where too few would be left.
+    /// Captions to train on, captions to choose by, and whether those are all that their items have.
+    ///
+    /// Where items are seen, each keeps a caption, unless less than half of what is wanted can be had so.
     fn split(
         &self,
         train: &[ItemCaption],
         items: usize,
         seen: bool,
         rng: &mut ChaCha8Rng,
-    ) -> (Vec<ItemCaption>, Vec<ItemCaption>) {
+    ) -> (Vec<ItemCaption>, Vec<ItemCaption>, bool) {
         let mut left = vec![0usize; items];
         train.iter().for_each(|caption| left[caption.item as usize] += 1);
         let wanted = (train.len() as f64 * self.validation_share) as usize;
+        let spare: usize = left.iter().map(|count| count.saturating_sub(1)).sum();
+        let whole = !seen || 2 * spare < wanted;
         let mut order: Vec<usize> = (0..train.len()).collect();
         order.shuffle(rng);
         let mut out = vec![false; train.len()];
         let mut count = 0;
-        if seen {
+        if !whole {
             for at in order {
                 let left = &mut left[train[at].item as usize];
                 if count < wanted && *left > 1 {
@@ -346,19 +352,19 @@ impl SpaceTuning {
                 }
             }
         } else {
-            let mut whole = vec![false; items];
+            let mut items = vec![false; items];
             for at in order {
                 let item = train[at].item as usize;
-                if count < wanted && !whole[item] {
-                    (whole[item], count) = (true, count + left[item]);
+                if count < wanted && !items[item] {
+                    (items[item], count) = (true, count + left[item]);
                 }
             }
-            out = train.iter().map(|caption| whole[caption.item as usize]).collect();
+            out = train.iter().map(|caption| items[caption.item as usize]).collect();
         }
         let (out, rest): (Vec<_>, Vec<_>) =
             train.iter().cloned().zip(out).partition(|(_, out)| *out);
         let captions = |part: Vec<(ItemCaption, bool)>| part.into_iter().map(|(c, _)| c).collect();
-        (captions(rest), captions(out))
+        (captions(rest), captions(out), whole)
     }
 }
 
