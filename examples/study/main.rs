@@ -202,23 +202,39 @@ fn cart<B: LocalBackend>(
             stop: stop.clone(),
         }
     }
-    let beams = beams(args, recipe);
-    let beams = match args.choose {
+    // Settings that no search can have are found before anything is trained.
+    let searches = variants
+        .iter()
+        .map(|(name, variant)| beams(args, variant).with_context(|| name.clone()))
+        .collect::<Result<Vec<_>>>()?;
+    let weights = match args.choose {
         true => {
             let tuning = Task::new(recipe, data, Part::Tuning)?;
             let recipe = recipe.clone().with_seed(args.seeds[0]);
             let retriever = run(args, &recipe, &tuning, text, device, stop).run()?.retriever;
-            chosen(&beams, &tuning, retriever)?
+            Some(chosen(&searches[0], &tuning, retriever)?)
         }
-        false => beams,
+        false => None,
     };
+    let searches = searches.into_iter().zip(&variants).map(|(beams, (_, variant))| {
+        let Some(weights) = &weights else {
+            return beams;
+        };
+        let beam = |&(decoder_weight, rerank): &(f32, f32)| BeamConfig {
+            decoder_weight,
+            rerank,
+            ..variant.beam
+        };
+        weights.iter().map(beam).collect()
+    });
+    let searches: Vec<Vec<BeamConfig>> = searches.collect();
     for &seed in &args.seeds {
         let started = Instant::now();
         let base = recipe.clone().with_seed(seed);
         let tuned = run(args, &base, task, text, device, stop).tuned()?;
         let text = tuned.as_ref().unwrap_or(text);
         let tuning = started.elapsed().as_secs_f64();
-        for (name, variant) in &variants {
+        for ((name, variant), beams) in variants.iter().zip(&searches) {
             let variant = Recipe { space_tuning: None, ..variant.clone() }.with_seed(seed);
             let done = run(args, &variant, task, text, device, stop).run()?;
             let total = tuning + done.total;
@@ -227,7 +243,7 @@ fn cart<B: LocalBackend>(
                 true => done.retriever,
                 false => pipeline::over(done.retriever, &task.candidates)?,
             };
-            for &beam in &beams {
+            for &beam in beams {
                 let started = Instant::now();
                 let rankings = retriever
                     .clone()
@@ -237,7 +253,7 @@ fn cart<B: LocalBackend>(
                     .rankings()?;
                 let rate = judge.texts.len() as f64 / started.elapsed().as_secs_f64();
                 let mut method = name.clone();
-                if args.decoder_weight.len() > 1 {
+                if !args.decoder_weight.is_empty() {
                     method = format!("{method}, decoder {}", beam.decoder_weight);
                 }
                 if beam.rerank > 0.0 {
@@ -271,7 +287,7 @@ fn variants(args: &Args, recipe: &Recipe) -> Result<Vec<(String, Recipe)>> {
 }
 
 /// The searches to measure: every weight of the decoder with every weight of the rerank.
-fn beams(args: &Args, recipe: &Recipe) -> Vec<BeamConfig> {
+fn beams(args: &Args, recipe: &Recipe) -> Result<Vec<BeamConfig>> {
     let decoder = match args.decoder_weight.is_empty() {
         true => vec![recipe.beam.decoder_weight],
         false => args.decoder_weight.clone(),
@@ -279,15 +295,29 @@ fn beams(args: &Args, recipe: &Recipe) -> Vec<BeamConfig> {
     let beam = |decoder_weight, rerank| BeamConfig { decoder_weight, rerank, ..recipe.beam };
     let pairs =
         decoder.iter().flat_map(|&d| args.rerank.iter().map(move |&rerank| beam(d, rerank)));
-    pairs.collect()
+    let beams: Vec<BeamConfig> = pairs.collect();
+    for beam in &beams {
+        beam.validate()?;
+        ensure!(
+            beam.rerank == 0.0 || recipe.alignment.is_some(),
+            "a rerank of {} needs vectors of queries: give the recipe an [alignment], or --rerank 0",
+            beam.rerank
+        );
+        ensure!(
+            beam.decoder_weight > 0.0 || recipe.alignment.as_ref().is_some_and(|a| a.guided),
+            "a decoder of weight 0 leaves nothing to search by: give the recipe a guided [alignment], or \
+             another --decoder-weight"
+        );
+    }
+    Ok(beams)
 }
 
-/// The searches that rank tuning captions best: one without a rerank, and one with a rerank.
+/// The weights of decoder and rerank that rank tuning captions best: without a rerank, and with one.
 fn chosen<B: LocalBackend>(
     beams: &[BeamConfig],
     tuning: &Task,
     retriever: Retriever<B>,
-) -> Result<Vec<BeamConfig>> {
+) -> Result<Vec<(f32, f32)>> {
     let retriever = match tuning.seen {
         true => retriever,
         false => pipeline::over(retriever, &tuning.candidates)?,
@@ -300,7 +330,7 @@ fn chosen<B: LocalBackend>(
     }
     let best = |reranked: bool| {
         let found = scores.iter().find(|score| (score.beam.rerank > 0.0) == reranked);
-        found.map(|score| score.beam)
+        found.map(|score| (score.beam.decoder_weight, score.beam.rerank))
     };
     Ok([false, true].into_iter().filter_map(best).collect())
 }

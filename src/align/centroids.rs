@@ -5,12 +5,13 @@ use super::{TextVectors, normalise};
 /// Sums of the texts of every item.
 pub(super) struct Centroids {
     pub(super) dim: usize,
-    pub(super) sums: Vec<f32>,
-    pub(super) counts: Vec<u32>,
-    pub(super) means: Vec<f32>,
+    sums: Vec<f32>,
+    counts: Vec<u32>,
+    means: Vec<f32>,
 }
 
 impl Centroids {
+    /// Of so many items.
     pub(super) fn new(items: usize, texts: &TextVectors) -> Self {
         let dim = texts.dim();
         let mut sums = vec![0f32; items * dim];

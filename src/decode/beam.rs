@@ -23,7 +23,8 @@ pub struct BeamConfig {
     pub scope: Scope,
     /// Factor of the decoder's logits beside what the candidates' geometry adds to them: 1 takes them
     /// as they were trained, 0 asks the geometry alone. A guided decoder that was trained on few
-    /// captions trusts itself too much; choose the weight on validation queries (ours).
+    /// captions trusts itself too much; choose the weight on validation queries (ours). Without
+    /// guidance this is no more than a temperature, and has to be above 0.
     pub decoder_weight: f32,
     /// Weight of the cosine between query and candidate that is added to the log-probability of
     /// every answer; 0 leaves them as they are. It needs a network with an alignment.
@@ -96,7 +97,9 @@ struct Beam {
 /// - returns: `[queries]` lists of `min(width, N)` answers
 ///
 /// # Errors
-/// [`Error::Config`] for a width of zero; [`Error::Model`] when logits are not finite.
+/// [`Error::Config`] for a width of zero, weights out of range, a rerank without an alignment, and a
+/// guided network that is searched over all tokens; [`Error::Model`] when logits are not finite, or the
+/// candidates have no vectors and the network needs them.
 pub fn beam_search<'a, B: Backend>(
     model: &Cart<B>,
     encoded: &EncodedQueries<B>,
@@ -138,14 +141,7 @@ pub fn beam_search<'a, B: Backend>(
                 for (slot, beam) in live.iter().enumerate() {
                     let row = rows + slot;
                     let logits = &logits[row * size..(row + 1) * size];
-                    if let Some(bad) = logits.iter().find(|value| !value.is_finite()) {
-                        return Err(Error::model(
-                            format!("logits of level {level}"),
-                            "finite numbers",
-                            bad.to_string(),
-                            "train again with a lower learning rate, or load other weights",
-                        ));
-                    }
+                    finite(logits, level)?;
                     scorer.children(query, beam.node, logits, &mut children);
                     candidates.extend(children.iter().map(|&(token, log_p, node)| Beam {
                         node,
@@ -174,6 +170,19 @@ pub fn beam_search<'a, B: Backend>(
             })
         })
         .collect())
+}
+
+/// Checks logits of a level.
+pub(super) fn finite(logits: &[f32], level: usize) -> Result<()> {
+    match logits.iter().find(|value| !value.is_finite()) {
+        Some(bad) => Err(Error::model(
+            format!("logits of level {level}"),
+            "finite numbers",
+            bad.to_string(),
+            "train again with a lower learning rate, or load other weights",
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Runs the decoder for the live prefixes of all queries, padded to `width` each, and reads the

@@ -2,7 +2,10 @@
 
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 
-use super::{Answer, BeamConfig, Scorer, SearchSpace, beam::by_score_then_item};
+use super::{
+    Answer, BeamConfig, Scorer, SearchSpace,
+    beam::{by_score_then_item, finite},
+};
 use crate::{
     error::{Error, Result},
     model::{Cart, EncodedQueries},
@@ -12,7 +15,8 @@ use crate::{
 const CHUNK: usize = 256;
 
 /// Scores of all candidates for one query, best first, by running the decoder over every
-/// identifier: what [`beam_search`](super::beam_search) gives with a beam that holds them all. The cost grows with the collection: use it to measure the beam, or below a few
+/// identifier: what [`beam_search`](super::beam_search) gives with a beam that holds them all; the
+/// width is not read. The cost grows with the collection: use it to measure the beam, or below a few
 /// thousand candidates.
 ///
 /// # Shapes
@@ -68,6 +72,7 @@ pub fn score_all<'a, B: Backend>(
             for (slot, item) in items.clone().enumerate() {
                 let row = if level == 0 { 0 } else { slot };
                 let logits = &logits[row * size..(row + 1) * size];
+                finite(logits, level)?;
                 scorer.children(0, nodes[slot], logits, &mut children);
                 let token = identifiers.row(item)[level];
                 if let Some(&(_, log_p, node)) = children.iter().find(|child| child.0 == token) {

@@ -81,3 +81,30 @@ fn log_sum_exp(values: impl Iterator<Item = f32> + Clone) -> f32 {
     let top = values.clone().fold(f32::NEG_INFINITY, f32::max);
     top + values.map(|value| (value - top).exp()).sum::<f32>().ln()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identifier::{Codes, Vocabulary};
+
+    /// Twin: softmax of the weighted logits by hand, over what is in scope.
+    #[test]
+    fn logits_are_weighted_before_they_are_normalised() {
+        let codes = Codes::from_rows(1, &[[0u16], [2]]).unwrap();
+        let trie = Trie::build(&codes, &Vocabulary::new(vec![3]).unwrap()).unwrap();
+        let logits = [1.0f32, 4.0, -2.0];
+        for (scope, in_scope) in [(Scope::Legal, vec![0, 2]), (Scope::All, vec![0, 1, 2])] {
+            for weight in [0.0f32, 0.5, 2.0] {
+                let scorer = Scorer::new(&trie, scope).with_decoder_weight(weight);
+                let mut children = Vec::new();
+                scorer.children(0, trie.root(), &logits, &mut children);
+                let total: f32 = in_scope.iter().map(|&t: &usize| (weight * logits[t]).exp()).sum();
+                assert_eq!(children.len(), 2);
+                for (token, log_p, _) in children {
+                    let expected = weight * logits[usize::from(token)] - total.ln();
+                    assert!((log_p - expected).abs() < 1e-5, "{scope:?} {weight}: {log_p}");
+                }
+            }
+        }
+    }
+}

@@ -38,8 +38,8 @@ impl<'a> SearchSpace<'a> {
     ///
     /// # Errors
     /// [`Error::Model`] when the network needs a geometry that is not there, or another one;
-    /// [`Error::Config`] for guidance over all tokens, most of which have no geometry, and for a rerank
-    /// without an alignment.
+    /// [`Error::Config`] for guidance over all tokens, most of which have no geometry, for a rerank
+    /// without an alignment, and for a decoder without weight where there is nothing else.
     pub(super) fn guide<B: Backend>(
         &self,
         model: &Cart<B>,
@@ -53,6 +53,14 @@ impl<'a> SearchSpace<'a> {
                 "the legal tokens, for a network that is guided by the candidates' geometry",
                 "all tokens",
                 "search with Scope::Legal",
+            ));
+        }
+        if config.decoder_weight == 0.0 && !guided {
+            return Err(Error::config(
+                "weight of the decoder",
+                "more than 0, for a network that no geometry guides",
+                "0",
+                "keep 1",
             ));
         }
         match (encoded.aligned(), self.geometry) {

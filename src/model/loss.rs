@@ -44,14 +44,16 @@ pub struct LossConfig {
     pub soft_targets: f64,
     /// Share of the rows, anew at every step, whose logits the candidates' geometry does not guide: a
     /// decoder that is always guided has little to learn from captions that its encoder was tuned on.
-    /// It needs a network with an alignment (ours).
+    /// It needs a guided network (ours).
     pub guide_dropout: f64,
     /// What the geometry's scores are multiplied by while training. Where factors of the cosine are
     /// small, as suits a search, the geometry is less sure than it could be, and a decoder
     /// is paid for making it sure by whatever it can memorise; with the factor at which the geometry is
-    /// right as often as it says, the decoder learns where it is wrong. In a search, it then
-    /// weighs one over this factor (`BeamConfig::decoder_weight`). It needs a network with an alignment
-    /// (ours).
+    /// right as often as it says, the decoder learns where it is wrong. Scores are then in proportion
+    /// in a search whose [`BeamConfig::decoder_weight`] is one over this factor, as the validations of
+    /// the training have it; a search takes the weight it is given. It needs a guided network (ours).
+    ///
+    /// [`BeamConfig::decoder_weight`]: crate::decode::BeamConfig::decoder_weight
     pub guide_factor: f64,
     /// Weight of the contrast (InfoNCE) between the queries of a batch and their candidates' vectors;
     /// it needs a network with an alignment (ours).
@@ -78,7 +80,7 @@ impl Default for LossConfig {
 impl LossConfig {
     /// The decoder's weight in a search with what this loss trained: one over the guidance's factor.
     pub fn decoder_weight(&self) -> f32 {
-        if self.guide_factor > 0.0 { (1.0 / self.guide_factor) as f32 } else { 1.0 }
+        (1.0 / self.guide_factor) as f32
     }
 
     /// Checks ranges against the number of levels.
@@ -112,10 +114,10 @@ impl LossConfig {
                 "0 turns soft targets off",
             ));
         }
-        if !(self.guide_factor >= 0.0 && self.guide_factor.is_finite()) {
+        if !(0.01..=100.0).contains(&self.guide_factor) {
             return Err(Error::config(
                 "guide_factor",
-                "at least 0",
+                "a number in [0.01, 100]",
                 self.guide_factor.to_string(),
                 "1 takes the geometry's scores as they are in a search",
             ));
@@ -434,6 +436,10 @@ mod tests {
             LossConfig { label_smoothing: 1.0, ..good.clone() },
             LossConfig { soft_targets: -0.1, ..good.clone() },
             LossConfig { soft_targets: 0.95, ..good.clone() },
+            LossConfig { guide_dropout: 1.1, ..good.clone() },
+            LossConfig { guide_dropout: f64::NAN, ..good.clone() },
+            LossConfig { guide_factor: 0.0, ..good.clone() },
+            LossConfig { guide_factor: f64::INFINITY, ..good.clone() },
             LossConfig { alignment: -1.0, ..good.clone() },
             LossConfig { level_weights: vec![1.0], ..good.clone() },
             LossConfig { level_weights: vec![0.0; 3], ..good.clone() },

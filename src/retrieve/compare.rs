@@ -24,7 +24,7 @@ impl<B: Backend> Retriever<B> {
     ///
     /// # Errors
     /// As [`SearchAll::run`](super::SearchAll::run) and [`evaluate`]; [`Error::Config`] for no settings
-    /// at all.
+    /// at all, or settings out of range.
     ///
     /// # Example
     /// ```no_run
@@ -60,11 +60,12 @@ impl<B: Backend> Retriever<B> {
                 "give the retriever's own, and others beside it",
             ));
         }
+        beams.iter().try_for_each(BeamConfig::validate)?;
         let candidates = self.index().trie().len();
         let mut scores = Vec::with_capacity(beams.len());
         for &beam in beams {
             let retriever = self.clone().with_beam(beam);
-            let found = retriever.search_all(queries).top(beam.width.clamp(1, candidates));
+            let found = retriever.search_all(queries).top(beam.width.min(candidates));
             let metrics =
                 evaluate(&found.rankings()?, relevant, candidates, TruncatedTies::Listed)?
                     .metrics();

@@ -95,7 +95,8 @@ impl<B: Backend> Retriever<B> {
         Ok(Self { model, config, tokenizer, quantizer, index, beam, device, space: None })
     }
 
-    /// Sets the beam that searches use unless told otherwise. Its scope should be the training's.
+    /// Sets the beam that searches use unless told otherwise. Its scope should be the training's, its
+    /// weights are best chosen by [`Retriever::compare_beams`].
     pub fn with_beam(self, beam: BeamConfig) -> Self {
         Self { beam, ..self }
     }
@@ -170,11 +171,11 @@ impl<B: Backend> Retriever<B> {
         SearchAll::new(self, queries)
     }
 
-    /// Log-probabilities of all candidates for a query, best first, at a cost that grows with the
-    /// collection; the yardstick for a beam.
+    /// Scores of all candidates for a query, best first, weighted as the retriever's beam says, at a cost
+    /// that grows with the collection; the yardstick for a beam.
     ///
     /// # Errors
-    /// [`Error::Query`] for a blank query.
+    /// [`Error::Query`] for a blank query; otherwise as a search with that beam.
     pub fn score_all(&self, query: &str) -> Result<Vec<Answer>> {
         let tokens = [self.tokenizer.encode(query)?];
         let batch = QueryBatch::new(&tokens, self.tokenizer.padding(), &self.device)?;

@@ -18,7 +18,7 @@ pub struct Hit {
     pub id: String,
     /// Row of the candidate.
     pub item: u32,
-    /// Log-probability of its identifier, at most 0.
+    /// Log-probability of its identifier, at most 0; with a rerank, plus the weighted cosine.
     pub score: f32,
     /// Its identifier.
     pub identifier: Identifier,

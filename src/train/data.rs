@@ -142,7 +142,8 @@ impl TrainingData {
     ///
     /// # Errors
     /// [`Error::Training`] for a guided network without vectors of its width, or with a loss over all
-    /// tokens; [`Error::Config`] for a contrast without an alignment or without vectors.
+    /// tokens; [`Error::Config`] for a contrast or soft targets without an alignment or without vectors,
+    /// and for settings of the guidance without any.
     pub(super) fn check<B: Backend>(&self, model: &Cart<B>, loss: &LossConfig) -> Result<()> {
         let width = self.geometry.as_ref().map(|geometry| geometry.dim());
         let found = || width.map_or("none".to_string(), |width| format!("of width {width}"));
@@ -165,22 +166,21 @@ impl TrainingData {
                 ));
             }
         }
-        let needs = loss.alignment > 0.0
-            || loss.soft_targets > 0.0
-            || loss.guide_dropout > 0.0
-            || loss.guide_factor != 1.0;
+        let guided = head.is_some_and(AlignmentHead::is_guided);
+        if (loss.guide_dropout > 0.0 || loss.guide_factor != 1.0) && !guided {
+            return Err(Error::config(
+                "guide_dropout and guide_factor of the loss",
+                "0 and 1 for a network that no geometry guides",
+                format!("{} and {}", loss.guide_dropout, loss.guide_factor),
+                "leave them out, or use CartConfig::with_alignment, guided",
+            ));
+        }
+        let needs = loss.alignment > 0.0 || loss.soft_targets > 0.0;
         if needs && (head.is_none() || head.map(AlignmentHead::dim) != width) {
             return Err(Error::config(
-                "alignment, soft_targets, guide_dropout and guide_factor of the loss",
-                "0, 0, 0 and 1, or a network with an alignment and candidates with vectors of its width",
-                format!(
-                    "{}, {}, {} and {} with vectors {}",
-                    loss.alignment,
-                    loss.soft_targets,
-                    loss.guide_dropout,
-                    loss.guide_factor,
-                    found()
-                ),
+                "alignment and soft_targets of the loss",
+                "0, or a network with an alignment and candidates with vectors of its width",
+                format!("{} and {} with vectors {}", loss.alignment, loss.soft_targets, found()),
                 "use CartConfig::with_alignment and CandidateIndex::with_vectors",
             ));
         }

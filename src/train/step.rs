@@ -166,7 +166,8 @@ impl<B: AutodiffBackend> CartLearner<B> {
                 let factors = guide_factors(&aligned, config, passes, seed);
                 logits = head.guide(&aligned, guide, factors.as_ref(), logits);
                 if config.soft_targets > 0.0 {
-                    near = head.near(guide);
+                    let scaled = |near: Tensor<B, 2>| near.mul_scalar(config.guide_factor);
+                    near = head.near(guide).into_iter().map(|near| near.map(scaled)).collect();
                 }
                 if config.alignment > 0.0 {
                     contrast = Some(head.contrast(&aligned, guide).mul_scalar(config.alignment));
@@ -188,7 +189,28 @@ impl<B: AutodiffBackend> CartLearner<B> {
 
 #[cfg(test)]
 mod tests {
+    use burn::backend::Flex;
+
     use super::*;
+
+    #[test]
+    fn guidance_is_multiplied_and_left_out_row_by_row() {
+        let aligned = Tensor::<Flex, 2>::zeros([400, 3], &Default::default());
+        let factors = |guide_dropout, guide_factor, passes| {
+            let loss = LossConfig { guide_dropout, guide_factor, ..LossConfig::default() };
+            let factors = guide_factors(&aligned, &loss, passes, 7)?;
+            assert_eq!(factors.dims(), [400, 1]);
+            Some(factors.into_data().to_vec::<f32>().unwrap())
+        };
+        assert!(factors(0.0, 1.0, 1).is_none());
+        assert_eq!(factors(0.0, 3.0, 1).unwrap(), vec![3.0; 400]);
+        assert_eq!(factors(1.0, 3.0, 1).unwrap(), vec![0.0; 400]);
+        let some = factors(0.25, 3.0, 2).unwrap();
+        // R-Drop compares two passes of a row: both are guided, or none is.
+        assert_eq!(some[..200], some[200..]);
+        let out = some.iter().filter(|factor| **factor == 0.0).count();
+        assert!((60..140).contains(&out) && some.iter().all(|f| [0.0, 3.0].contains(f)), "{out}");
+    }
 
     #[test]
     fn micro_batches_and_threads_cover_all_rows_in_order() {

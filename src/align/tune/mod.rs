@@ -4,6 +4,8 @@ mod choice;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
+
 use burn::{
     module::{AutodiffModule, Module, Param},
     nn::Linear,
@@ -32,6 +34,8 @@ use crate::{
 
 /// Candidates that compete at a step, unless there are fewer.
 const COMPETITORS: usize = 4096;
+/// Fewest candidates to find among themselves, or to train on, where whole ones are kept out.
+const LEAST: usize = 4;
 
 /// Settings of the fine-tuning.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -151,8 +155,9 @@ impl SpaceTuning {
     ///
     /// To choose one of `shares`, captions are kept out: of candidates that keep others, which are then found
     /// among all candidates; or all captions of some candidates, which are then found among themselves:
-    /// where `space.texts` is 0 and the candidates to come have no texts, and where most candidates have a
-    /// single caption.
+    /// where `space.texts` is 0 and the candidates to come have no texts, and where captions to spare are
+    /// fewer than half of those wanted. Those candidates then compete for no caption while training. With
+    /// fewer than four candidates to keep out or to keep, none is.
     ///
     /// # Errors
     /// As [`CandidateSpaceConfig::fit`]; [`Error::Config`] for settings out of range;
@@ -216,6 +221,11 @@ impl SpaceTuning {
         let steps = self.epochs * train.len().div_ceil(self.batch_size);
         let mut schedule =
             WarmupCosine::new(2.0 * self.learning_rate, steps.div_ceil(10), steps, 0.02);
+        let mut pool: Vec<u32> = (0..items.len() as u32).collect();
+        if whole {
+            let out: HashSet<u32> = kept_out.iter().map(|caption| caption.item).collect();
+            pool.retain(|item| !out.contains(item));
+        }
         let mut means = Centroids::new(items.len(), &memory);
         for _ in 0..self.epochs {
             let mut order: Vec<u32> = (0..train.len() as u32).collect();
@@ -238,7 +248,7 @@ impl SpaceTuning {
                     .map(|&text| drop_words(&tokens[text], self.word_dropout, &mut rng))
                     .collect();
                 let own: Vec<u32> = chunk.iter().map(|&text| train[text].item).collect();
-                let others = competitors(items.len(), &own, &mut rng);
+                let others = competitors(&pool, &own, &mut rng);
                 let batch = QueryBatch::new(&rows, tokenizer.padding(), device)?;
                 let side = TextSide { encoder: &towers.encoder, words: view.clone() };
                 let queries = unit(side.embed(batch));
@@ -359,7 +369,11 @@ impl SpaceTuning {
                     (items[item], count) = (true, count + left[item]);
                 }
             }
-            out = train.iter().map(|caption| items[caption.item as usize]).collect();
+            let kept_out = items.iter().filter(|out| **out).count();
+            let described = left.iter().filter(|count| **count > 0).count();
+            if kept_out >= LEAST && described >= kept_out + LEAST {
+                out = train.iter().map(|caption| items[caption.item as usize]).collect();
+            }
         }
         let (out, rest): (Vec<_>, Vec<_>) =
             train.iter().cloned().zip(out).partition(|(_, out)| *out);
@@ -368,12 +382,12 @@ impl SpaceTuning {
     }
 }
 
-/// Items that compete at a step, ascending: all of them, or the batch's own and random others.
-fn competitors(n: usize, own: &[u32], rng: &mut ChaCha8Rng) -> Vec<u32> {
-    if n <= COMPETITORS {
-        return (0..n as u32).collect();
+/// Items of a pool that compete at a step, ascending: all of them, or the batch's own and random others.
+fn competitors(pool: &[u32], own: &[u32], rng: &mut ChaCha8Rng) -> Vec<u32> {
+    if pool.len() <= COMPETITORS {
+        return pool.to_vec();
     }
-    let random = (0..COMPETITORS).map(|_| rng.random_range(0..n as u32));
+    let random = (0..COMPETITORS).map(|_| pool[rng.random_range(0..pool.len())]);
     let mut chosen: Vec<u32> = random.chain(own.iter().copied()).collect();
     chosen.sort_unstable();
     chosen.dedup();

@@ -196,4 +196,7 @@ fn captions_kept_out_leave_a_caption_or_are_all_of_an_item() {
     let single: Vec<ItemCaption> = captions.iter().step_by(2).cloned().collect();
     let (rest, out, whole) = tuning.split(&single, items.len(), true, &mut rng);
     assert_eq!((rest.len(), out.len(), whole), (14, 6, true));
+    // Too few to tell anything by.
+    let (rest, out, _) = tuning.split(&single[..12], items.len(), true, &mut rng);
+    assert_eq!((rest.len(), out.len()), (12, 0));
 }

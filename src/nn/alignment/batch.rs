@@ -24,7 +24,6 @@ pub struct GuideBatch<B: Backend> {
     pub(super) items: Vec<u32>,
 }
 
-/// What scores the children of every target's prefix at one level: those children, or where the
 impl<B: Backend> GuideBatch<B> {
     /// Gathers what the geometry knows about items.
     ///

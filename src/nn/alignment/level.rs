@@ -12,6 +12,7 @@ use crate::{
 /// ln of the number of candidates where there is no node.
 const NONE: f32 = -1e4;
 
+/// What scores the children of every target's prefix at one level: those children, or where the
 /// geometry looks ahead, theirs. Packed to the most there are.
 #[derive(Debug, Clone)]
 pub(super) struct GuideLevel<B: Backend> {
