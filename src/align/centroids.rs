@@ -37,6 +37,7 @@ impl Centroids {
         &self.means[item as usize * self.dim..(item as usize + 1) * self.dim]
     }
 
+    /// The mean, of length 1; absent without texts.
     pub(super) fn get(&self, item: u32) -> Option<&[f32]> {
         (self.counts.get(item as usize).is_some_and(|&count| count > 0)).then(|| self.row(item))
     }

@@ -185,6 +185,16 @@ fn guidance_that_cannot_be_is_refused() {
     let model = config.init::<A>(&device).unwrap();
     let error = trainer.fit(model, &setup.data, &device).unwrap_err().to_string();
     assert!(error.contains("alignment"), "{error}");
+    // Settings of a guidance that is not there.
+    for loss in [
+        LossConfig { guide_factor: 3.0, ..LossConfig::default() },
+        LossConfig { guide_dropout: 0.5, ..LossConfig::default() },
+    ] {
+        let trainer = Trainer::new(TrainConfig { loss, ..settings() });
+        let model = config.init::<A>(&device).unwrap();
+        let error = trainer.fit(model, &setup.data, &device).unwrap_err().to_string();
+        assert!(error.contains("guide_factor"), "{error}");
+    }
     let trained = Trainer::new(TrainConfig { epochs: 1, ..settings() })
         .fit(config.init::<A>(&device).unwrap(), &setup.data, &device)
         .unwrap();
@@ -200,6 +210,11 @@ fn guidance_that_cannot_be_is_refused() {
     let reranking = BeamConfig { rerank: 1.0, ..BeamConfig::default() };
     let error = retriever.clone().with_beam(reranking).search("red").run().unwrap_err();
     assert!(error.to_string().contains("alignment"), "{error}");
+    let silent = BeamConfig { decoder_weight: 0.0, ..BeamConfig::default() };
+    let error = retriever.clone().with_beam(silent).search("red").run().unwrap_err();
+    assert!(error.to_string().contains("weight of the decoder"), "{error}");
+    let wrong = BeamConfig { decoder_weight: f32::NAN, ..BeamConfig::default() };
+    assert!(retriever.clone().with_beam(wrong).search("red").run().is_err());
     let wrong = BeamConfig { rerank: -1.0, ..BeamConfig::default() };
     assert!(retriever.with_beam(wrong).search("red").run().is_err());
 }
