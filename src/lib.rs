@@ -73,6 +73,7 @@ pub mod features;
 pub mod identifier;
 pub mod model;
 pub mod nn;
+mod optim;
 pub mod prelude;
 pub mod pretrained;
 pub mod quantizer;

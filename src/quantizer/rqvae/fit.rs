@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 
 use burn::{
-    module::AutodiffModule,
-    optim::{AdamWConfig, GradientsParams, Optimizer},
+    module::{AutodiffModule, Module},
+    optim::{GradientsAccumulator, GradientsParams, Optimizer, adaptor::OptimizerAdaptor},
     tensor::{Int, Tensor, TensorData, backend::AutodiffBackend, backend::Backend},
 };
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
@@ -13,8 +13,15 @@ use rand_chacha::ChaCha8Rng;
 use super::{Codebooks, RqVae, RqVaeConfig, RqVaeNetwork, Scaling, assign_nearest};
 use crate::{
     error::{Error, Result},
+    nn::on_host,
+    optim::GroupedAdamW,
     quantizer::{KMeansConfig, rows::check_rows},
 };
+
+/// Fewest embeddings of a thread.
+const LEAST: usize = 64;
+/// Decay of the optimizer's second moment.
+const BETA_2: f32 = 0.999;
 
 /// Progress of an epoch.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +46,56 @@ struct Average<B: Backend> {
     counts: Tensor<B, 1>,
     /// `[size, latent]`
     sums: Tensor<B, 2>,
+}
+
+/// Of a level and some rows: how often each code was chosen, and what for.
+struct Totals<B: Backend> {
+    /// `[size]`
+    counts: Tensor<B, 1>,
+    /// Sums of the residuals of each code, `[size, latent]`; zeros where nobody asks.
+    sums: Tensor<B, 2>,
+}
+
+impl<B: Backend> Totals<B> {
+    /// # Shapes
+    /// - `codes`: `[n]`, `residuals`: `[n, latent]`
+    fn new(codes: Tensor<B, 1, Int>, residuals: Tensor<B, 2>, size: usize, averaged: bool) -> Self {
+        let device = residuals.device();
+        let [_, latent] = residuals.dims();
+        if on_host::<B>(&device) {
+            let codes: Vec<usize> = codes.into_data().iter::<i64>().map(|c| c as usize).collect();
+            let mut counts = vec![0f32; size];
+            codes.iter().for_each(|&code| counts[code] += 1.0);
+            let mut sums = vec![0f32; size * latent];
+            if averaged {
+                let rows: Vec<f32> = residuals.into_data().iter::<f32>().collect();
+                for (&code, row) in codes.iter().zip(rows.chunks_exact(latent)) {
+                    let sum = &mut sums[code * latent..(code + 1) * latent];
+                    sum.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+                }
+            }
+            return Self {
+                counts: Tensor::from_data(TensorData::new(counts, [size]), &device),
+                sums: Tensor::from_data(TensorData::new(sums, [size, latent]), &device),
+            };
+        }
+        let chosen = one_hot(codes, size);
+        let counts = chosen.clone().sum_dim(0).reshape([size]);
+        let sums = match averaged {
+            true => chosen.transpose().matmul(residuals),
+            false => Tensor::zeros([size, latent], &device),
+        };
+        Self { counts, sums }
+    }
+}
+
+/// What a batch, or a part of it, gives.
+struct Step<B: AutodiffBackend> {
+    grads: GradientsParams,
+    /// Loss and reconstruction error.
+    losses: [Tensor<B::InnerBackend, 1>; 2],
+    /// Per level.
+    totals: Vec<Totals<B::InnerBackend>>,
 }
 
 impl RqVaeConfig {
@@ -119,10 +176,9 @@ impl<B: AutodiffBackend> Fit<'_, B> {
         let batch = config.batch.min(n);
         let steps = config.epochs * n.div_ceil(batch);
         let warmup = (steps / 20).max(1);
-        let mut optimizer = AdamWConfig::new()
-            .with_epsilon(1e-8)
-            .with_weight_decay(config.weight_decay as f32)
-            .init::<B, RqVaeNetwork<B>>();
+        let mut optimizer = OptimizerAdaptor::<GroupedAdamW, RqVaeNetwork<B>, B>::from(
+            GroupedAdamW::new(config.weight_decay as f32, BETA_2),
+        );
         let mut order: Vec<u32> = (0..n as u32).collect();
         let mut step = 0;
         for epoch in 1..=config.epochs {
@@ -133,16 +189,13 @@ impl<B: AutodiffBackend> Fit<'_, B> {
             ];
             for indices in order.chunks(batch) {
                 let rate = config.learning_rate * schedule(step, warmup, steps);
-                let parts = self.network.loss(Tensor::from_inner(self.batch(indices)), config);
-                let grads = GradientsParams::from_grads(parts.total.backward(), &self.network);
+                let Step { grads, losses, totals } = self.gradients(indices);
                 self.network = optimizer.step(rate, self.network.clone(), grads);
                 let share = indices.len() as f64 / n as f64;
-                for (sum, part) in sums.iter_mut().zip([parts.total, parts.reconstruction]) {
-                    *sum = sum.clone() + part.inner().mul_scalar(share);
+                for (sum, loss) in sums.iter_mut().zip(losses) {
+                    *sum = sum.clone() + loss.mul_scalar(share);
                 }
-                let residuals = parts.quantised.residuals.into_iter().map(Tensor::inner);
-                let codes = parts.quantised.codes.into_iter().map(Tensor::inner);
-                self.count(codes.zip(residuals));
+                self.count(totals);
                 step += 1;
             }
             let [loss, reconstruction] =
@@ -171,6 +224,65 @@ impl<B: AutodiffBackend> Fit<'_, B> {
             }
         }
         Ok(())
+    }
+
+    /// Forward and backward of a batch: on host backends every core takes a part of it, through a copy
+    /// of the network with a graph of its own.
+    fn gradients(&self, indices: &[u32]) -> Step<B> {
+        let threads = if on_host::<B>(&self.device) { rayon::current_num_threads() } else { 1 };
+        let parts = threads.min(indices.len() / LEAST).max(1);
+        if parts == 1 {
+            return self.part(&self.network, indices, 1.0);
+        }
+        let mut steps = std::thread::scope(|scope| {
+            let bound = |part: usize| indices.len() * part / parts;
+            let threads: Vec<_> = (0..parts)
+                .map(|part| {
+                    let rows = &indices[bound(part)..bound(part + 1)];
+                    let weight = rows.len() as f64 / indices.len() as f64;
+                    let network = self.network.clone().fork(&self.device);
+                    scope.spawn(move || self.part(&network, rows, weight))
+                })
+                .collect();
+            let join = |thread: std::thread::ScopedJoinHandle<'_, Step<B>>| {
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            threads.into_iter().map(join).collect::<Vec<_>>().into_iter()
+        });
+        let first = steps.next().expect("there are parts");
+        let mut grads = GradientsAccumulator::new();
+        grads.accumulate(&self.network, first.grads);
+        let (mut losses, mut totals) = (first.losses, first.totals);
+        for step in steps {
+            grads.accumulate(&self.network, step.grads);
+            for (sum, loss) in losses.iter_mut().zip(step.losses) {
+                *sum = sum.clone() + loss;
+            }
+            for (sum, more) in totals.iter_mut().zip(step.totals) {
+                *sum = Totals {
+                    counts: sum.counts.clone() + more.counts,
+                    sums: sum.sums.clone() + more.sums,
+                };
+            }
+        }
+        Step { grads: grads.grads(), losses, totals }
+    }
+
+    /// Forward and backward of some rows of a batch, whose mean losses count by `weight`.
+    fn part(&self, network: &RqVaeNetwork<B>, indices: &[u32], weight: f64) -> Step<B> {
+        let parts = network.loss(Tensor::from_inner(self.batch(indices)), self.config);
+        let losses = [&parts.total, &parts.reconstruction]
+            .map(|loss| loss.clone().inner().mul_scalar(weight));
+        let loss = if weight == 1.0 { parts.total } else { parts.total.mul_scalar(weight) };
+        let grads = GradientsParams::from_grads(loss.backward(), network);
+        let codes = parts.quantised.codes.into_iter().map(Tensor::inner);
+        let residuals = parts.quantised.residuals.into_iter().map(Tensor::inner);
+        let averaged = matches!(self.config.codebooks, Codebooks::Ema { .. });
+        let totals = codes.zip(residuals).zip(&self.config.sizes);
+        let totals = totals
+            .map(|((codes, residuals), &size)| Totals::new(codes, residuals, size, averaged))
+            .collect();
+        Step { grads, losses, totals }
     }
 
     /// Codebooks from k-means of each level's residuals over a large sample.
@@ -219,22 +331,15 @@ impl<B: AutodiffBackend> Fit<'_, B> {
     }
 
     /// Counts the codes of a step, and moves EMA codebooks.
-    fn count(
-        &mut self,
-        levels: impl Iterator<Item = (Tensor<B::InnerBackend, 1, Int>, Tensor<B::InnerBackend, 2>)>,
-    ) {
-        for (level, (codes, residual)) in levels.enumerate() {
-            let size = self.config.sizes[level];
-            let chosen = one_hot(codes, size);
-            let counts = chosen.clone().sum_dim(0).reshape([size]);
+    fn count(&mut self, totals: Vec<Totals<B::InnerBackend>>) {
+        for (level, Totals { counts, sums }) in totals.into_iter().enumerate() {
             self.usage[level] = self.usage[level].clone() + counts.clone();
             if let Codebooks::Ema { decay } = self.config.codebooks {
                 let average = &mut self.averages[level];
                 let fresh = 1.0 - decay;
                 average.counts =
                     average.counts.clone().mul_scalar(decay) + counts.mul_scalar(fresh);
-                average.sums = average.sums.clone().mul_scalar(decay)
-                    + chosen.transpose().matmul(residual).mul_scalar(fresh);
+                average.sums = average.sums.clone().mul_scalar(decay) + sums.mul_scalar(fresh);
                 let book =
                     average.sums.clone() / average.counts.clone().clamp_min(1e-6).unsqueeze_dim(1);
                 self.set_codebook(level, book);
