@@ -194,7 +194,6 @@ mod tests {
     use burn::{
         backend::{Autodiff, Flex},
         nn::Linear,
-        tensor::Tolerance,
     };
 
     use super::*;

@@ -3,37 +3,29 @@
 mod choice;
 #[cfg(test)]
 mod tests;
+mod training;
 
 use std::collections::HashSet;
 
 use burn::{
-    module::{AutodiffModule, Module, Param},
-    nn::Linear,
-    optim::{GradientsParams, Optimizer},
-    tensor::{
-        Bool, Int, Tensor, TensorData,
-        activation::log_softmax,
-        backend::{AutodiffBackend, Backend},
-    },
+    module::AutodiffModule,
+    tensor::backend::{AutodiffBackend, Backend},
 };
 use choice::{Choice, mixed};
-use rand::{RngExt, SeedableRng, seq::SliceRandom};
+use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
+use training::Training;
 
-use super::{
-    CandidateSpaceConfig, WordWeights, centroids::Centroids, embed_texts, words::TextSide,
-};
+use super::{CandidateSpaceConfig, WordWeights};
 use crate::{
-    data::{ItemCaption, QueryBatch, TextTokenizer},
+    data::{ItemCaption, TextTokenizer},
     error::{Error, Result},
     features::Features,
-    nn::{TextEncoder, unit},
-    train::{CartOptimizer, EncoderRates, StopFlag, WarmupCosine, by_like_length, drop_words},
+    nn::TextEncoder,
+    train::StopFlag,
 };
 
-/// Candidates that compete at a step, unless there are fewer.
-const COMPETITORS: usize = 4096;
 /// Fewest candidates to find among themselves, or to train on, where whole ones are kept out.
 const LEAST: usize = 4;
 
@@ -47,6 +39,8 @@ pub struct SpaceTuning {
     pub batch_size: usize,
     /// Peak learning rate of the encoder.
     pub learning_rate: f64,
+    /// Peak learning rate of the map of the features, which starts from the regression's.
+    pub map_learning_rate: f64,
     /// Weight decay of matrices.
     pub weight_decay: f64,
     /// Share of a caption's tokens that are left out, anew at every step.
@@ -59,6 +53,8 @@ pub struct SpaceTuning {
     pub shares: Vec<f64>,
     /// Share of the captions that are kept out. At 0, the last of `shares` is taken.
     pub validation_share: f64,
+    /// Whether to train once more, on all captions, after captions kept out have chosen how far to go.
+    pub on_all: bool,
     /// Seed of order and dropout.
     pub seed: u64,
 }
@@ -69,11 +65,13 @@ impl Default for SpaceTuning {
             epochs: 3,
             batch_size: 64,
             learning_rate: 5e-5,
+            map_learning_rate: 1e-3,
             weight_decay: 0.01,
             word_dropout: 0.0,
             temperature: 0.05,
             shares: vec![0.0, 0.5, 1.0],
             validation_share: 0.1,
+            on_all: true,
             seed: 0,
         }
     }
@@ -91,16 +89,6 @@ pub struct TunedEncoder<B: Backend> {
     pub validation_mrr: Vec<f64>,
 }
 
-/// What is trained.
-#[derive(Module, Debug)]
-struct Towers<B: Backend> {
-    encoder: TextEncoder<B>,
-    /// From features, centred and of length 1, to the space.
-    item: Linear<B>,
-    /// Logarithm of the inverse temperature, less what it starts from.
-    log_scale: Param<Tensor<B, 1>>,
-}
-
 impl SpaceTuning {
     /// Checks ranges.
     ///
@@ -113,9 +101,11 @@ impl SpaceTuning {
         if self.batch_size < 2 {
             return problem("tuning batch_size", "at least 2", self.batch_size.to_string());
         }
-        for (name, value) in
-            [("tuning learning_rate", self.learning_rate), ("tuning temperature", self.temperature)]
-        {
+        for (name, value) in [
+            ("tuning learning_rate", self.learning_rate),
+            ("tuning map_learning_rate", self.map_learning_rate),
+            ("tuning temperature", self.temperature),
+        ] {
             if !(value > 0.0 && value <= 1.0) {
                 return problem(name, "a number in (0, 1]", value.to_string());
             }
@@ -157,7 +147,8 @@ impl SpaceTuning {
     /// among all candidates; or all captions of some candidates, which are then found among themselves:
     /// where `space.texts` is 0 and the candidates to come have no texts, and where captions to spare are
     /// fewer than half of those wanted. Those candidates then compete for no caption while training. With
-    /// fewer than four candidates to keep out or to keep, none is.
+    /// fewer than four candidates to keep out or to keep, none is. With `on_all`, the encoder is then trained
+    /// anew on all captions, and goes as far as chosen.
     ///
     /// # Errors
     /// As [`CandidateSpaceConfig::fit`]; [`Error::Config`] for settings out of range;
@@ -180,151 +171,42 @@ impl SpaceTuning {
             return Ok(TunedEncoder { encoder, share: 0.0, validation_mrr: Vec::new() });
         }
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        let (train, kept_out, whole) = self.split(train, items.len(), space.texts > 0.0, &mut rng);
-        let train = train.as_slice();
-        let start = encoder.valid();
-        let mut memory = embed_texts(&start, words, tokenizer, train, device)?;
-        let fitted = space.fit(items, &memory)?;
-        let space = &CandidateSpaceConfig {
-            gammas: vec![fitted.gamma],
-            penalties: vec![fitted.penalty],
-            ..space.clone()
-        };
-        let ridge = fitted.space.into_ridge();
-        let dim = ridge.widths().1;
-        let rows = (0..items.len()).map(|item| items.row(item));
-        let (prepared, weight) = ridge.whitened(rows)?;
-        let d_input = prepared.len() / items.len();
-        let tokens = train
-            .iter()
-            .map(|caption| tokenizer.encode(&caption.text))
-            .collect::<Result<Vec<_>>>()?;
-        let layers = encoder.n_layers();
-        let matrix = |values: Vec<f32>, shape: [usize; 2]| {
-            Tensor::<B, 2>::from_data(TensorData::new(values, shape), device)
-        };
-        let bias = Tensor::from_data(TensorData::new(ridge.bias.clone(), [dim]), device);
-        let mut towers = Towers::<B> {
-            encoder: encoder.freeze_words(),
-            item: Linear {
-                weight: Param::from_tensor(matrix(weight, [d_input, dim])),
-                bias: Some(Param::from_tensor(bias)),
-            },
-            log_scale: Param::from_tensor(Tensor::zeros([1], device)),
-        };
-        towers.num_params();
-        let view = words.map(|words| words.view::<B>(device));
-        // The map of the features and the temperature take twice the encoder's rate.
-        let rates = EncoderRates { encoder_lr: 0.5, layer_decay: 1.0, layers };
-        let mut optimizer =
-            CartOptimizer::<Towers<B>, B>::new(self.weight_decay, 1.0).with_encoder_rates(rates);
-        let steps = self.epochs * train.len().div_ceil(self.batch_size);
-        let mut schedule =
-            WarmupCosine::new(2.0 * self.learning_rate, steps.div_ceil(10), steps, 0.02);
-        let mut pool: Vec<u32> = (0..items.len() as u32).collect();
+        let (rest, kept_out, whole) = self.split(train, items.len(), space.texts > 0.0, &mut rng);
+        let mut out = HashSet::new();
         if whole {
-            let out: HashSet<u32> = kept_out.iter().map(|caption| caption.item).collect();
-            pool.retain(|item| !out.contains(item));
+            out.extend(kept_out.iter().map(|caption| caption.item));
         }
-        let mut means = Centroids::new(items.len(), &memory);
-        for _ in 0..self.epochs {
-            let mut order: Vec<u32> = (0..train.len() as u32).collect();
-            order.shuffle(&mut rng);
-            let length = |text: u32| tokens[text as usize].len();
-            let order = by_like_length(order, self.batch_size, length, &mut rng);
-            let order: Vec<usize> = order.into_iter().map(|text| text as usize).collect();
-            for chunk in order.chunks(self.batch_size) {
-                if stop.is_raised() {
-                    return Err(Error::interrupted(
-                        "tuning of the text encoder",
-                        format!("{} passes", self.epochs),
-                        "a stop before the last",
-                        "start it again; nothing was written",
-                    ));
-                }
-                B::seed(device, rng.random());
-                let rows: Vec<Vec<u32>> = chunk
-                    .iter()
-                    .map(|&text| drop_words(&tokens[text], self.word_dropout, &mut rng))
-                    .collect();
-                let own: Vec<u32> = chunk.iter().map(|&text| train[text].item).collect();
-                let others = competitors(&pool, &own, &mut rng);
-                let batch = QueryBatch::new(&rows, tokenizer.padding(), device)?;
-                let side = TextSide { encoder: &towers.encoder, words: view.clone() };
-                let queries = unit(side.embed(batch));
-                let vectors = |chosen: &[u32], texts: Vec<f32>| {
-                    let rows = chosen.iter().flat_map(|&item| {
-                        prepared[item as usize * d_input..(item as usize + 1) * d_input].iter()
-                    });
-                    let rows = matrix(rows.copied().collect(), [chosen.len(), d_input]);
-                    let features = towers.item.forward(rows).mul_scalar(space.features);
-                    unit(features + matrix(texts, [chosen.len(), dim]).mul_scalar(space.texts))
-                };
-                let all =
-                    vectors(&others, others.iter().flat_map(|&i| means.row(i)).copied().collect());
-                let held_out = chunk
-                    .iter()
-                    .flat_map(|&text| {
-                        let rest = means.without(train[text].item, memory.row(text));
-                        rest.unwrap_or_else(|| vec![0.0; dim])
-                    })
-                    .collect();
-                let targets = vectors(&own, held_out);
-                let is_own: Vec<bool> = own
-                    .iter()
-                    .flat_map(|item| others.iter().map(move |other| other == item))
-                    .collect();
-                let is_own = Tensor::<B, 2, Bool>::from_data(
-                    TensorData::new(is_own, [chunk.len(), others.len()]),
-                    device,
-                );
-                let right = (queries.clone() * targets).sum_dim(1);
-                let wrong = queries.clone().matmul(all.transpose()).mask_fill(is_own, -1e4);
-                let scale = towers.log_scale.val().mul_scalar(20.0).exp();
-                let scale = scale.mul_scalar(1.0 / self.temperature).clamp_max(100.0);
-                let logits = Tensor::cat(vec![right, wrong], 1) * scale.unsqueeze();
-                let first = Tensor::<B, 2, Int>::zeros([chunk.len(), 1], device);
-                let loss = log_softmax(logits, 1).gather(1, first).neg().mean();
-                let seen: Vec<f32> = queries.inner().into_data().iter::<f32>().collect();
-                if seen.iter().any(|value| !value.is_finite()) {
-                    return Err(Error::training(
-                        "tuning of the text encoder",
-                        "finite vectors",
-                        "NaN or an infinity",
-                        "lower its learning rate",
-                    ));
-                }
-                let grads = GradientsParams::from_grads(loss.backward(), &towers);
-                let rate = burn::lr_scheduler::LrScheduler::step(&mut schedule);
-                towers = optimizer.step(rate, towers, grads);
-                for (&text, row) in chunk.iter().zip(seen.chunks_exact(dim)) {
-                    means.replace(train[text].item, memory.row(text), row);
-                    memory.set(text, row);
-                }
-            }
+        let training = Training { settings: self, words, tokenizer, items, space, stop, device };
+        let start = encoder.valid();
+        let tuned = training.run(encoder.clone(), &rest, &out, &mut rng)?;
+        let (train_on, kept_out) = (rest.as_slice(), kept_out.as_slice());
+        let choice =
+            Choice { train: train_on, kept_out, whole, items, space, words, tokenizer, device };
+        let chosen = self.choose(&start, tuned, &choice)?;
+        if !self.on_all || kept_out.is_empty() || chosen.share == 0.0 {
+            return Ok(chosen);
         }
-        let tuned = towers.encoder.valid();
-        let kept_out = &kept_out;
-        let choice = Choice { train, kept_out, whole, items, space, words, tokenizer, device };
-        self.choose(start, tuned, &choice)
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed.wrapping_add(1));
+        let tuned = training.run(encoder, train, &HashSet::new(), &mut rng)?;
+        Ok(TunedEncoder { encoder: mixed(&start, tuned, chosen.share), ..chosen })
     }
 
     /// The share that captions kept out find their candidates best with; of equal ones the first.
     fn choose<B: Backend>(
         &self,
-        start: TextEncoder<B>,
+        start: &TextEncoder<B>,
         tuned: TextEncoder<B>,
         choice: &Choice<'_, B>,
     ) -> Result<TunedEncoder<B>> {
         let last = *self.shares.last().expect("there are shares");
         if choice.kept_out.is_empty() {
-            let encoder = mixed(&start, tuned, last);
+            let encoder = mixed(start, tuned, last);
             return Ok(TunedEncoder { encoder, share: last, validation_mrr: Vec::new() });
         }
         let mut best: Option<(f64, f64, TextEncoder<B>)> = None;
         let mut validation_mrr = Vec::with_capacity(self.shares.len());
         for &share in &self.shares {
-            let encoder = mixed(&start, tuned.clone(), share);
+            let encoder = mixed(start, tuned.clone(), share);
             let mrr = choice.mrr(&encoder)?;
             validation_mrr.push(mrr);
             if best.as_ref().is_none_or(|(most, ..)| mrr > *most) {
@@ -380,16 +262,4 @@ impl SpaceTuning {
         let captions = |part: Vec<(ItemCaption, bool)>| part.into_iter().map(|(c, _)| c).collect();
         (captions(rest), captions(out), whole)
     }
-}
-
-/// Items of a pool that compete at a step, ascending: all of them, or the batch's own and random others.
-fn competitors(pool: &[u32], own: &[u32], rng: &mut ChaCha8Rng) -> Vec<u32> {
-    if pool.len() <= COMPETITORS {
-        return pool.to_vec();
-    }
-    let random = (0..COMPETITORS).map(|_| pool[rng.random_range(0..pool.len())]);
-    let mut chosen: Vec<u32> = random.chain(own.iter().copied()).collect();
-    chosen.sort_unstable();
-    chosen.dedup();
-    chosen
 }
