@@ -5,7 +5,7 @@ use std::{path::Path, time::Instant};
 use anyhow::{Context, Result, bail};
 use burn::{backend::Autodiff, module::AutodiffModule};
 use cart_retrieval::{
-    align::{FittedSpace, SpaceTuning, TextVectors, WordWeights, embed_texts},
+    align::{FittedSpace, Ridge, SpaceTuning, TextVectors, TunedEncoder, WordWeights, embed_texts},
     backend::LocalBackend,
     data::DataFolder,
     model::Cart,
@@ -90,16 +90,18 @@ fn within(captions: &[ItemCaption], rows: &[usize], of: usize) -> Vec<ItemCaptio
 pub struct Text<B: LocalBackend> {
     pub tokenizer: TextTokenizer,
     pub pretrained: Option<(PretrainedText, TextEncoder<B>)>,
+    /// What maps features to the encoder's space, where it was tuned with the encoder.
+    pub map: Option<Ridge>,
 }
 
 impl<B: LocalBackend> Text<B> {
     pub fn new(recipe: &Recipe, train: &[ItemCaption], device: &B::Device) -> Result<Self> {
         let Some(pretrained) = recipe.pretrained()? else {
-            return Ok(Self { tokenizer: recipe.tokenizer(train)?, pretrained: None });
+            return Ok(Self { tokenizer: recipe.tokenizer(train)?, pretrained: None, map: None });
         };
         let (encoder, tokenizer, report) = pretrained.load::<B>(device)?;
         println!("{} encoder, {report}", encoder.family());
-        Ok(Self { tokenizer, pretrained: Some((pretrained, encoder)) })
+        Ok(Self { tokenizer, pretrained: Some((pretrained, encoder)), map: None })
     }
 
     /// Vectors of captions by the encoder, and by their words where those count.
@@ -140,7 +142,7 @@ pub fn space<B: LocalBackend>(
     let started = Instant::now();
     let mut config = config.clone();
     config.seed = recipe.seed;
-    let fitted = config.fit(&task.items, &texts)?;
+    let fitted = config.fit_beside(text.map.as_ref(), &task.items, &texts)?;
     println!(
         "space of width {} in {:.0} s, gamma {}, penalty {}, held-out MRR {:.3}",
         fitted.space.dim(),
@@ -295,7 +297,8 @@ impl<B: LocalBackend> Run<'_, B> {
             tuned.share,
             mrr.join(" ")
         );
-        Ok(Some(Text { tokenizer, pretrained: Some((pretrained.clone(), tuned.encoder)) }))
+        let TunedEncoder { encoder, map, .. } = tuned;
+        Ok(Some(Text { tokenizer, pretrained: Some((pretrained.clone(), encoder)), map }))
     }
 }
 

@@ -290,6 +290,28 @@ impl Ridge {
         let narrow = |matrix: &DMatrix<f64>| matrix.iter().map(|&v| v as f32).collect();
         Ok((narrow(&x), narrow(&weight)))
     }
+
+    /// The map with another weight, `[width, d]` for whitened rows, and another bias.
+    pub(super) fn from_whitened(&self, weight: &[f32], bias: Vec<f32>) -> Result<Self> {
+        let (width, d_output) = (self.lift.width(), bias.len());
+        let weight = weight.iter().copied().map(f64::from);
+        let mut weight = DMatrix::from_row_iterator(width, d_output, weight);
+        if let Some(factor) = self.lift.factor()? {
+            let solved = factor.tr_solve_lower_triangular_mut(&mut weight);
+            solved.then_some(()).ok_or_else(|| singular(JITTER))?;
+        }
+        let weight = weight.transpose().iter().map(|&v| v as f32).collect();
+        Ok(Self { lift: self.lift.clone(), weight, bias })
+    }
+
+    /// The map between two of the same lift: `to` at share 1.
+    pub(super) fn mixed(&self, to: &Self, share: f32) -> Self {
+        let mix = |a: &[f32], b: &[f32]| {
+            a.iter().zip(b).map(|(a, b)| a * (1.0 - share) + b * share).collect()
+        };
+        let (weight, bias) = (mix(&self.weight, &to.weight), mix(&self.bias, &to.bias));
+        Self { lift: self.lift.clone(), weight, bias }
+    }
 }
 
 /// Centred and scaled to length 1.
@@ -373,6 +395,32 @@ mod tests {
         assert!(Ridge::fit((2, 1), &[1.0, 2.0], &[1.0, 2.0], 1.0).is_err());
         for penalty in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             assert!(Ridge::fit((1, 1), &[1.0, 2.0], &[1.0, 2.0], penalty).is_err());
+        }
+    }
+
+    /// There and back, linear and with a kernel; half way between two maps lies half way.
+    #[test]
+    fn whitened_weights_come_back() {
+        let mut rng = ChaCha8Rng::seed_from_u64(6);
+        let (n, d, e) = (20, 4, 3);
+        let x: Vec<f32> = (0..n * d).map(|_| rng.random::<f32>()).collect();
+        let y: Vec<f32> = (0..n * e).map(|_| rng.random::<f32>()).collect();
+        for gamma in [0.0, 1.5] {
+            let lift = Lift::new(d, gamma, 12, x.chunks_exact(d));
+            let pairs = x.chunks_exact(d).zip(y.chunks_exact(e));
+            let ridge = RidgeProblem::new(lift, e, pairs).unwrap().solve(0.3).unwrap();
+            let (_, weight) = ridge.whitened(x.chunks_exact(d)).unwrap();
+            let back = ridge.from_whitened(&weight, ridge.bias.clone()).unwrap();
+            let doubled: Vec<f32> = weight.iter().map(|w| 2.0 * w).collect();
+            let bias = ridge.bias.iter().map(|b| 2.0 * b).collect();
+            let half = ridge.mixed(&ridge.from_whitened(&doubled, bias).unwrap(), 0.5);
+            for row in x.chunks_exact(d) {
+                let (a, b, c) = (ridge.map(row), back.map(row), half.map(row));
+                for at in 0..e {
+                    assert_abs_diff_eq!(a[at], b[at], epsilon = 1e-4);
+                    assert_abs_diff_eq!(1.5 * a[at], c[at], epsilon = 1e-3);
+                }
+            }
         }
     }
 }

@@ -101,6 +101,11 @@ impl NamedTensors {
         Ok((Self { tensors }, header.metadata().clone().unwrap_or_default()))
     }
 
+    /// Whether there is a tensor of this name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
     /// Takes 32-bit floats out, with their shape.
     ///
     /// # Errors

@@ -23,7 +23,9 @@ use crate::{
 };
 
 /// Version of the file of a space.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
+/// The version before, which had no tuned map.
+const BEFORE: u32 = 2;
 /// Items placed at once.
 const ROWS: usize = 4096;
 
@@ -31,7 +33,8 @@ const ROWS: usize = 4096;
 ///
 /// The vector of a candidate is `features * R(f) + texts * c`, scaled to length 1: `R` a ridge
 /// regression from its feature row to the mean vector of its training texts, `c` that mean (of
-/// length 1) itself where the candidate has texts.
+/// length 1) itself where the candidate has texts. Where a map was tuned together with the text
+/// encoder ([`SpaceTuning`](super::SpaceTuning)), `R` is the mean of the regression and that map.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CandidateSpaceConfig {
@@ -72,6 +75,7 @@ impl Default for CandidateSpaceConfig {
 #[derive(Debug, Clone, PartialEq)]
 pub struct CandidateSpace {
     ridge: Ridge,
+    tuned: Option<Ridge>,
     features: f32,
     texts: f32,
 }
@@ -148,7 +152,29 @@ impl CandidateSpaceConfig {
     /// [`Error::Config`] for settings out of range; [`Error::Captions`] when fewer than two items
     /// have texts, or a text names an item that is not there.
     pub fn fit(&self, items: &Features, texts: &TextVectors) -> Result<FittedSpace> {
+        self.fit_beside(None, items, texts)
+    }
+
+    /// The same, with the mean of the regression and of a map that was tuned together with the encoder of
+    /// the texts. For the vectors that have not seen a text, the tuned map is the one there is.
+    ///
+    /// # Errors
+    /// As [`CandidateSpaceConfig::fit`], and [`Error::Features`] for a map of other widths.
+    pub fn fit_beside(
+        &self,
+        tuned: Option<&Ridge>,
+        items: &Features,
+        texts: &TextVectors,
+    ) -> Result<FittedSpace> {
         self.validate()?;
+        if let Some(map) = tuned.filter(|map| map.widths() != (items.dim(), texts.dim())) {
+            return Err(Error::features(
+                "tuned map",
+                format!("one from {} to {} numbers", items.dim(), texts.dim()),
+                format!("{:?}", map.widths()),
+                "tune the encoder on these candidates",
+            ));
+        }
         if let Some(item) = texts.items.iter().find(|&&item| item as usize >= items.len()) {
             return Err(Error::captions(
                 "vectors of texts",
@@ -171,11 +197,16 @@ impl CandidateSpaceConfig {
         let (gamma, penalty, held_out_mrr) = pairs.choose(&known, texts)?;
         let mut out_of_fold: Vec<Option<Vec<f32>>> = vec![None; items.len()];
         for (out, rows) in pairs.held_out(&known, gamma, &[penalty])? {
-            for (&item, row) in out.iter().zip(rows[0].chunks_exact(texts.dim())) {
+            let mut rows = rows.into_iter().next().expect("a penalty");
+            if let Some(map) = tuned {
+                let inputs: Vec<&[f32]> = out.iter().map(|&i| items.row(i as usize)).collect();
+                average(&mut rows, &map.map_all(&inputs));
+            }
+            for (&item, row) in out.iter().zip(rows.chunks_exact(texts.dim())) {
                 out_of_fold[item as usize] = Some(row.to_vec());
             }
         }
-        let space = pairs.space(&known, gamma, penalty)?;
+        let space = pairs.space(tuned, &known, gamma, penalty)?;
         let mut held_out = Vec::with_capacity(texts.values.len());
         for (text, &item) in texts.items.iter().enumerate() {
             let row = out_of_fold[item as usize].as_ref().expect("an item with texts is in a fold");
@@ -200,11 +231,16 @@ impl CandidateSpaceConfig {
     }
 
     /// The vectors of the candidates under the first kernel and penalty, and nothing else.
-    pub(super) fn vectors(&self, items: &Features, texts: &TextVectors) -> Result<Features> {
+    pub(super) fn vectors(
+        &self,
+        tuned: Option<&Ridge>,
+        items: &Features,
+        texts: &TextVectors,
+    ) -> Result<Features> {
         let centroids = Centroids::new(items.len(), texts);
         let known = self.known(&centroids);
         let pairs = Pairs { config: self, items, centroids: &centroids };
-        pairs.space(&known, self.gammas[0], self.penalties[0])?.place(items, &centroids)
+        pairs.space(tuned, &known, self.gammas[0], self.penalties[0])?.place(items, &centroids)
     }
 }
 
@@ -258,7 +294,10 @@ impl CandidateSpace {
             .par_chunks(ROWS)
             .flat_map_iter(|chunk| {
                 let rows: Vec<&[f32]> = chunk.iter().map(|&i| items.row(i as usize)).collect();
-                let mapped = self.ridge.map_all(&rows);
+                let mut mapped = self.ridge.map_all(&rows);
+                if let Some(map) = &self.tuned {
+                    average(&mut mapped, &map.map_all(&rows));
+                }
                 let mapped = chunk.iter().zip(mapped.chunks_exact(self.dim()));
                 mapped.flat_map(|(&i, row)| self.blend(row, centroids.get(i))).collect::<Vec<f32>>()
             })
@@ -285,19 +324,11 @@ impl CandidateSpace {
     /// # Errors
     /// As [`NamedTensors::to_bytes`].
     pub fn to_safetensors(&self) -> Result<Vec<u8>> {
-        let (d_input, dim) = self.ridge.widths();
         let mut tensors = NamedTensors::new();
-        let Lift { mean, kernel } = &self.ridge.lift;
-        tensors.insert_f32("input_mean", &[d_input], mean);
-        let (gamma, landmarks) = match kernel {
-            Some(kernel) => (kernel.gamma, kernel.landmarks.as_slice()),
-            None => (0.0, &[][..]),
-        };
-        tensors.insert_f32("gamma", &[1], &[gamma]);
-        tensors.insert_f32("landmarks", &[landmarks.len() / d_input, d_input], landmarks);
-        let width = self.ridge.weight.len() / dim;
-        tensors.insert_f32("weight", &[width, dim], &self.ridge.weight);
-        tensors.insert_f32("bias", &[dim], &self.ridge.bias);
+        insert(&mut tensors, "", &self.ridge);
+        if let Some(map) = &self.tuned {
+            insert(&mut tensors, TUNED, map);
+        }
         tensors.insert_f32("blend", &[2], &[self.features, self.texts]);
         tensors.to_bytes(&[("candidate-space", &FORMAT.to_string())])
     }
@@ -309,29 +340,70 @@ impl CandidateSpace {
     pub fn from_safetensors(bytes: &[u8]) -> Result<Self> {
         let (mut tensors, metadata) = NamedTensors::from_bytes(bytes)?;
         let version = metadata.get("candidate-space").cloned().unwrap_or_default();
-        let (_, mean) = tensors.take_f32("input_mean")?;
-        let (_, gamma) = tensors.take_f32("gamma")?;
-        let (close, landmarks) = tensors.take_f32("landmarks")?;
-        let (shape, weight) = tensors.take_f32("weight")?;
-        let (_, bias) = tensors.take_f32("bias")?;
         let (_, blend) = tensors.take_f32("blend")?;
+        let ridge = take(&mut tensors, "")?;
+        let has_tuned = tensors.contains(&format!("{TUNED}weight"));
+        let tuned = if has_tuned { Some(take(&mut tensors, TUNED)?) } else { None };
         tensors.ensure_empty("candidate space")?;
-        let width = if landmarks.is_empty() { mean.len() } else { close[0] };
-        let whole = shape == [width, bias.len()]
-            && close[1..] == [mean.len()]
-            && gamma.len() == 1
-            && (gamma[0] > 0.0) != landmarks.is_empty()
-            && blend.len() == 2;
-        if version != FORMAT.to_string() || !whole {
+        let alike = tuned.as_ref().is_none_or(|map| map.widths() == ridge.widths());
+        let known = [FORMAT, BEFORE].iter().any(|known| version == known.to_string());
+        if !known || blend.len() != 2 || !alike {
             return Err(Error::index(
                 "candidate space",
-                format!("format {FORMAT} with a weight for every input and output"),
-                format!("format {version:?}, a weight of shape {shape:?}"),
+                format!("format {BEFORE} or {FORMAT}, with maps of the same widths"),
+                format!("format {version:?}"),
                 "load it with the version of the library that wrote it",
             ));
         }
-        let kernel = (gamma[0] > 0.0).then_some(Kernel { gamma: gamma[0], landmarks });
-        let ridge = Ridge { lift: Lift { mean, kernel }, weight, bias };
-        Ok(Self { ridge, features: blend[0], texts: blend[1] })
+        Ok(Self { ridge, tuned, features: blend[0], texts: blend[1] })
     }
+}
+
+/// What the names of a tuned map's tensors start with.
+const TUNED: &str = "tuned.";
+
+/// The mean of two lists of rows, in place of the first.
+fn average(rows: &mut [f32], others: &[f32]) {
+    rows.iter_mut().zip(others).for_each(|(row, other)| *row = 0.5 * (*row + other));
+}
+
+fn insert(tensors: &mut NamedTensors, prefix: &str, map: &Ridge) {
+    let (d_input, dim) = map.widths();
+    let Lift { mean, kernel } = &map.lift;
+    let (gamma, landmarks) = match kernel {
+        Some(kernel) => (kernel.gamma, kernel.landmarks.as_slice()),
+        None => (0.0, &[][..]),
+    };
+    let mut put = |name: &str, shape: &[usize], values: &[f32]| {
+        tensors.insert_f32(&format!("{prefix}{name}"), shape, values);
+    };
+    put("input_mean", &[d_input], mean);
+    put("gamma", &[1], &[gamma]);
+    put("landmarks", &[landmarks.len() / d_input, d_input], landmarks);
+    put("weight", &[map.weight.len() / dim, dim], &map.weight);
+    put("bias", &[dim], &map.bias);
+}
+
+fn take(tensors: &mut NamedTensors, prefix: &str) -> Result<Ridge> {
+    let mut get = |name: &str| tensors.take_f32(&format!("{prefix}{name}"));
+    let (_, mean) = get("input_mean")?;
+    let (_, gamma) = get("gamma")?;
+    let (close, landmarks) = get("landmarks")?;
+    let (shape, weight) = get("weight")?;
+    let (_, bias) = get("bias")?;
+    let width = if landmarks.is_empty() { mean.len() } else { close[0] };
+    let whole = shape == [width, bias.len()]
+        && close[1..] == [mean.len()]
+        && gamma.len() == 1
+        && (gamma[0] > 0.0) != landmarks.is_empty();
+    if !whole {
+        return Err(Error::index(
+            "candidate space",
+            "a weight for every input and output of its map",
+            format!("a weight of shape {shape:?}"),
+            "the file is damaged: write the index again",
+        ));
+    }
+    let kernel = (gamma[0] > 0.0).then_some(Kernel { gamma: gamma[0], landmarks });
+    Ok(Ridge { lift: Lift { mean, kernel }, weight, bias })
 }

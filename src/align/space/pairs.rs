@@ -10,7 +10,7 @@ use crate::{
         TextVectors,
         centroids::Centroids,
         dot, normalise,
-        ridge::{Lift, RidgeProblem},
+        ridge::{Lift, Ridge, RidgeProblem},
     },
     error::Result,
     features::Features,
@@ -34,9 +34,17 @@ impl Pairs<'_> {
         RidgeProblem::new(lift, self.centroids.dim, inputs.zip(outputs))
     }
 
-    pub(super) fn space(&self, known: &[u32], gamma: f64, penalty: f64) -> Result<CandidateSpace> {
+    pub(super) fn space(
+        &self,
+        tuned: Option<&Ridge>,
+        known: &[u32],
+        gamma: f64,
+        penalty: f64,
+    ) -> Result<CandidateSpace> {
         let ridge = self.problem(known, gamma)?.solve(penalty)?;
-        Ok(CandidateSpace { ridge, features: self.config.features, texts: self.config.texts })
+        let tuned = tuned.cloned();
+        let CandidateSpaceConfig { features, texts, .. } = *self.config;
+        Ok(CandidateSpace { ridge, tuned, features, texts })
     }
 
     /// Per fold, its items, and what a regression on the other folds makes of each, per penalty.

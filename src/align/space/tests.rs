@@ -74,7 +74,41 @@ fn comes_back_from_its_file() {
         let bytes = space.to_safetensors().unwrap();
         assert_eq!(CandidateSpace::from_safetensors(&bytes).unwrap(), space);
         assert!(CandidateSpace::from_safetensors(&bytes[..bytes.len() - 1]).is_err());
+        let beside = config.fit_beside(Some(&space.ridge), &features, &texts).unwrap().space;
+        let bytes = beside.to_safetensors().unwrap();
+        assert_eq!(CandidateSpace::from_safetensors(&bytes).unwrap(), beside);
+        assert_ne!(beside, space);
     }
+}
+
+/// A map that is the regression itself changes nothing; another one moves candidates half way to it.
+#[test]
+fn a_tuned_map_counts_as_much_as_the_regression() {
+    let (features, texts) = fixture(12, 2);
+    let (input, dim) = (features.dim(), texts.dim());
+    let config = CandidateSpaceConfig { texts: 0.0, ..Default::default() };
+    let alone = config.fit(&features, &texts).unwrap();
+    let same = config.fit_beside(Some(&alone.space.ridge), &features, &texts).unwrap();
+    for (a, b) in alone.vectors.as_slice().iter().zip(same.vectors.as_slice()) {
+        assert_abs_diff_eq!(a, b, epsilon = 1e-6);
+    }
+    let mut other = alone.space.ridge.clone();
+    other.bias.iter_mut().enumerate().for_each(|(at, value)| *value += at as f32);
+    let moved = config.fit_beside(Some(&other), &features, &texts).unwrap();
+    for item in 0..features.len() {
+        let (a, b) = (alone.space.ridge.map(features.row(item)), other.map(features.row(item)));
+        let mut between: Vec<f32> = a.iter().zip(&b).map(|(a, b)| 0.5 * (a + b)).collect();
+        normalise(&mut between);
+        for (expected, found) in between.iter().zip(moved.vectors.row(item)) {
+            assert_abs_diff_eq!(expected, found, epsilon = 1e-5);
+        }
+    }
+    let to_come = moved.space.embed(&features, None).unwrap();
+    for (a, b) in moved.vectors.as_slice().iter().zip(to_come.as_slice()) {
+        assert_abs_diff_eq!(a, b, epsilon = 1e-6);
+    }
+    let narrow = Ridge::fit((input, dim - 1), features.as_slice(), &vec![0.5; 12 * (dim - 1)], 1.0);
+    assert!(config.fit_beside(Some(&narrow.unwrap()), &features, &texts).is_err());
 }
 
 #[test]

@@ -8,8 +8,9 @@ use burn::{
 };
 use rayon::prelude::*;
 
+use super::training::Tuned;
 use crate::{
-    align::{CandidateSpaceConfig, WordWeights, dot, embed_texts},
+    align::{CandidateSpaceConfig, Ridge, WordWeights, dot, embed_texts},
     data::{ItemCaption, TextTokenizer},
     error::Result,
     features::Features,
@@ -31,9 +32,9 @@ pub(super) struct Choice<'a, B: Backend> {
 
 impl<B: Backend> Choice<'_, B> {
     /// Mean reciprocal rank of the captions kept out, among candidates that are made without them.
-    pub(super) fn mrr(&self, encoder: &TextEncoder<B>) -> Result<f64> {
+    pub(super) fn mrr(&self, encoder: &TextEncoder<B>, map: Option<&Ridge>) -> Result<f64> {
         let known = embed_texts(encoder, self.words, self.tokenizer, self.train, self.device)?;
-        let vectors = self.space.vectors(self.items, &known)?;
+        let vectors = self.space.vectors(map, self.items, &known)?;
         let texts = embed_texts(encoder, self.words, self.tokenizer, self.kept_out, self.device)?;
         let mut among: Vec<usize> = (0..self.items.len()).collect();
         if self.whole {
@@ -50,6 +51,17 @@ impl<B: Backend> Choice<'_, B> {
         let ranks: Vec<f64> = ranks.collect();
         Ok(ranks.iter().sum::<f64>() / ranks.len() as f64)
     }
+}
+
+/// An encoder between the one that came and the tuned one, and the map that belongs to it: none where it is
+/// the one that came.
+pub(super) fn between<B: Backend>(
+    start: &TextEncoder<B>,
+    tuned: &Tuned<B>,
+    share: f64,
+) -> (TextEncoder<B>, Option<Ridge>) {
+    let map = (share > 0.0).then(|| tuned.start.mixed(&tuned.map, share as f32));
+    (mixed(start, tuned.encoder.clone(), share), map)
 }
 
 /// Weights between two states of a module: `to` at share 1.

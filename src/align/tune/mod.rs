@@ -11,13 +11,13 @@ use burn::{
     module::AutodiffModule,
     tensor::backend::{AutodiffBackend, Backend},
 };
-use choice::{Choice, mixed};
+use choice::{Choice, between};
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
-use training::Training;
+use training::{Training, Tuned};
 
-use super::{CandidateSpaceConfig, WordWeights};
+use super::{CandidateSpaceConfig, Ridge, WordWeights};
 use crate::{
     data::{ItemCaption, TextTokenizer},
     error::{Error, Result},
@@ -82,6 +82,9 @@ impl Default for SpaceTuning {
 pub struct TunedEncoder<B: Backend> {
     /// The encoder.
     pub encoder: TextEncoder<B>,
+    /// The map of the features that was tuned with it, for [`CandidateSpaceConfig::fit_beside`]; none where
+    /// the encoder is the one that came.
+    pub map: Option<Ridge>,
     /// How far it is from the encoder as it came (0) to the last pass of the training (1).
     pub share: f64,
     /// Mean reciprocal rank of the captions kept out, for each of [`SpaceTuning::shares`]; empty
@@ -168,7 +171,7 @@ impl SpaceTuning {
         self.validate()?;
         if self.epochs == 0 {
             let encoder = encoder.valid();
-            return Ok(TunedEncoder { encoder, share: 0.0, validation_mrr: Vec::new() });
+            return Ok(TunedEncoder { encoder, map: None, share: 0.0, validation_mrr: Vec::new() });
         }
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         let (rest, kept_out, whole) = self.split(train, items.len(), space.texts > 0.0, &mut rng);
@@ -188,33 +191,34 @@ impl SpaceTuning {
         }
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed.wrapping_add(1));
         let tuned = training.run(encoder, train, &HashSet::new(), &mut rng)?;
-        Ok(TunedEncoder { encoder: mixed(&start, tuned, chosen.share), ..chosen })
+        let (encoder, map) = between(&start, &tuned, chosen.share);
+        Ok(TunedEncoder { encoder, map, ..chosen })
     }
 
     /// The share that captions kept out find their candidates best with; of equal ones the first.
     fn choose<B: Backend>(
         &self,
         start: &TextEncoder<B>,
-        tuned: TextEncoder<B>,
+        tuned: Tuned<B>,
         choice: &Choice<'_, B>,
     ) -> Result<TunedEncoder<B>> {
         let last = *self.shares.last().expect("there are shares");
         if choice.kept_out.is_empty() {
-            let encoder = mixed(start, tuned, last);
-            return Ok(TunedEncoder { encoder, share: last, validation_mrr: Vec::new() });
+            let (encoder, map) = between(start, &tuned, last);
+            return Ok(TunedEncoder { encoder, map, share: last, validation_mrr: Vec::new() });
         }
-        let mut best: Option<(f64, f64, TextEncoder<B>)> = None;
+        let mut best: Option<(f64, f64, TextEncoder<B>, Option<Ridge>)> = None;
         let mut validation_mrr = Vec::with_capacity(self.shares.len());
         for &share in &self.shares {
-            let encoder = mixed(start, tuned.clone(), share);
-            let mrr = choice.mrr(&encoder)?;
+            let (encoder, map) = between(start, &tuned, share);
+            let mrr = choice.mrr(&encoder, map.as_ref())?;
             validation_mrr.push(mrr);
             if best.as_ref().is_none_or(|(most, ..)| mrr > *most) {
-                best = Some((mrr, share, encoder));
+                best = Some((mrr, share, encoder, map));
             }
         }
-        let (_, share, encoder) = best.expect("there are shares");
-        Ok(TunedEncoder { encoder, share, validation_mrr })
+        let (_, share, encoder, map) = best.expect("there are shares");
+        Ok(TunedEncoder { encoder, map, share, validation_mrr })
     }
 
     /// Captions to train on, captions to choose by, and whether those are all that their items have.

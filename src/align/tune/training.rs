@@ -18,7 +18,8 @@ use rand_chacha::ChaCha8Rng;
 use super::SpaceTuning;
 use crate::{
     align::{
-        CandidateSpaceConfig, WordWeights, centroids::Centroids, embed_texts, words::TextSide,
+        CandidateSpaceConfig, Ridge, WordWeights, centroids::Centroids, embed_texts,
+        words::TextSide,
     },
     data::{ItemCaption, QueryBatch, TextTokenizer},
     error::{Error, Result},
@@ -41,6 +42,15 @@ struct Towers<B: Backend> {
     log_scale: Param<Tensor<B, 1>>,
 }
 
+/// What a training gives.
+pub(super) struct Tuned<B: Backend> {
+    pub(super) encoder: TextEncoder<B>,
+    /// The map of the features that it started from.
+    pub(super) start: Ridge,
+    /// The map that it ended with.
+    pub(super) map: Ridge,
+}
+
 /// What a training works with.
 pub(super) struct Training<'a, B: AutodiffBackend> {
     pub(super) settings: &'a SpaceTuning,
@@ -60,7 +70,7 @@ impl<B: AutodiffBackend> Training<'_, B> {
         train: &[ItemCaption],
         out: &HashSet<u32>,
         rng: &mut ChaCha8Rng,
-    ) -> Result<TextEncoder<B::InnerBackend>> {
+    ) -> Result<Tuned<B::InnerBackend>> {
         let Self { settings, words, tokenizer, items, space, stop, device } = *self;
         let mut memory = embed_texts(&encoder.valid(), words, tokenizer, train, device)?;
         let fitted = space.fit(items, &memory)?;
@@ -180,8 +190,16 @@ impl<B: AutodiffBackend> Training<'_, B> {
                 }
             }
         }
-        Ok(towers.encoder.valid())
+        let end = ridge.from_whitened(
+            &numbers(towers.item.weight.val()),
+            numbers(towers.item.bias.as_ref().expect("the map has a bias").val()),
+        )?;
+        Ok(Tuned { encoder: towers.encoder.valid(), start: ridge, map: end })
     }
+}
+
+fn numbers<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
+    tensor.into_data().iter::<f32>().collect()
 }
 
 /// Items of a pool that compete at a step, ascending: all of them, or the batch's own and random others.
