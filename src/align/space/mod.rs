@@ -24,17 +24,15 @@ use crate::{
 
 /// Version of the file of a space.
 const FORMAT: u32 = 3;
-/// The version before, which had no tuned map.
-const BEFORE: u32 = 2;
 /// Items placed at once.
 const ROWS: usize = 4096;
 
 /// How candidates become vectors.
 ///
 /// The vector of a candidate is `features * R(f) + texts * c`, scaled to length 1: `R` a ridge
-/// regression from its feature row to the mean vector of its training texts, `c` that mean (of
-/// length 1) itself where the candidate has texts. Where a map was tuned together with the text
-/// encoder ([`SpaceTuning`](super::SpaceTuning)), `R` is the mean of the regression and that map.
+/// regression from its feature row to the mean vector of its training texts, `c` that mean itself
+/// where the candidate has texts, both of length 1. Where a map was tuned together with the text
+/// encoder ([`SpaceTuning`](super::SpaceTuning)), `R` lies half way between the regression's and that map's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CandidateSpaceConfig {
@@ -200,7 +198,7 @@ impl CandidateSpaceConfig {
             let mut rows = rows.into_iter().next().expect("a penalty");
             if let Some(map) = tuned {
                 let inputs: Vec<&[f32]> = out.iter().map(|&i| items.row(i as usize)).collect();
-                average(&mut rows, &map.map_all(&inputs));
+                between(&mut rows, map.map_all(&inputs), texts.dim());
             }
             for (&item, row) in out.iter().zip(rows.chunks_exact(texts.dim())) {
                 out_of_fold[item as usize] = Some(row.to_vec());
@@ -296,7 +294,7 @@ impl CandidateSpace {
                 let rows: Vec<&[f32]> = chunk.iter().map(|&i| items.row(i as usize)).collect();
                 let mut mapped = self.ridge.map_all(&rows);
                 if let Some(map) = &self.tuned {
-                    average(&mut mapped, &map.map_all(&rows));
+                    between(&mut mapped, map.map_all(&rows), self.dim());
                 }
                 let mapped = chunk.iter().zip(mapped.chunks_exact(self.dim()));
                 mapped.flat_map(|(&i, row)| self.blend(row, centroids.get(i))).collect::<Vec<f32>>()
@@ -307,7 +305,9 @@ impl CandidateSpace {
 
     /// What the features say and what the texts say, as one vector of length 1.
     fn blend(&self, features: &[f32], texts: Option<&[f32]>) -> Vec<f32> {
-        let mut row: Vec<f32> = features.iter().map(|v| v * self.features).collect();
+        let mut direction = features.to_vec();
+        normalise(&mut direction);
+        let mut row: Vec<f32> = direction.iter().map(|v| v * self.features).collect();
         if let Some(texts) = texts {
             row.iter_mut().zip(texts).for_each(|(row, v)| *row += v * self.texts);
         }
@@ -346,11 +346,10 @@ impl CandidateSpace {
         let tuned = if has_tuned { Some(take(&mut tensors, TUNED)?) } else { None };
         tensors.ensure_empty("candidate space")?;
         let alike = tuned.as_ref().is_none_or(|map| map.widths() == ridge.widths());
-        let known = [FORMAT, BEFORE].iter().any(|known| version == known.to_string());
-        if !known || blend.len() != 2 || !alike {
+        if version != FORMAT.to_string() || blend.len() != 2 || !alike {
             return Err(Error::index(
                 "candidate space",
-                format!("format {BEFORE} or {FORMAT}, with maps of the same widths"),
+                format!("format {FORMAT}, with maps of the same widths"),
                 format!("format {version:?}"),
                 "load it with the version of the library that wrote it",
             ));
@@ -362,9 +361,13 @@ impl CandidateSpace {
 /// What the names of a tuned map's tensors start with.
 const TUNED: &str = "tuned.";
 
-/// The mean of two lists of rows, in place of the first.
-fn average(rows: &mut [f32], others: &[f32]) {
-    rows.iter_mut().zip(others).for_each(|(row, other)| *row = 0.5 * (*row + other));
+/// Half way between the directions of two lists of rows, in place of the first.
+fn between(rows: &mut [f32], mut others: Vec<f32>, dim: usize) {
+    for (row, other) in rows.chunks_exact_mut(dim).zip(others.chunks_exact_mut(dim)) {
+        normalise(row);
+        normalise(other);
+        row.iter_mut().zip(other).for_each(|(value, other)| *value += *other);
+    }
 }
 
 fn insert(tensors: &mut NamedTensors, prefix: &str, map: &Ridge) {

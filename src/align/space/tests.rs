@@ -97,9 +97,12 @@ fn a_tuned_map_counts_as_much_as_the_regression() {
     let moved = config.fit_beside(Some(&other), &features, &texts).unwrap();
     for item in 0..features.len() {
         let (a, b) = (alone.space.ridge.map(features.row(item)), other.map(features.row(item)));
-        let mut between: Vec<f32> = a.iter().zip(&b).map(|(a, b)| 0.5 * (a + b)).collect();
-        normalise(&mut between);
-        for (expected, found) in between.iter().zip(moved.vectors.row(item)) {
+        let (mut a, mut b) = (a, b);
+        normalise(&mut a);
+        normalise(&mut b);
+        let mut half_way: Vec<f32> = a.iter().zip(&b).map(|(a, b)| a + b).collect();
+        normalise(&mut half_way);
+        for (expected, found) in half_way.iter().zip(moved.vectors.row(item)) {
             assert_abs_diff_eq!(expected, found, epsilon = 1e-5);
         }
     }

@@ -70,7 +70,7 @@ impl Default for SpaceTuning {
             word_dropout: 0.0,
             temperature: 0.05,
             shares: vec![0.0, 0.5, 1.0],
-            validation_share: 0.1,
+            validation_share: 0.25,
             on_all: true,
             seed: 0,
         }

@@ -144,7 +144,7 @@ impl<B: AutodiffBackend> Training<'_, B> {
                         prepared[item as usize * d_input..(item as usize + 1) * d_input].iter()
                     });
                     let rows = matrix(rows.copied().collect(), [chosen.len(), d_input]);
-                    let features = towers.item.forward(rows).mul_scalar(space.features);
+                    let features = unit(towers.item.forward(rows)).mul_scalar(space.features);
                     unit(features + matrix(texts, [chosen.len(), dim]).mul_scalar(space.texts))
                 };
                 let all =
