@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{Scorer, SearchSpace};
 use crate::{
+    align::Guide,
     error::{Error, Result},
     model::{Cart, EncodedQueries, Scope},
-    trie::{Node, Trie},
+    trie::Node,
 };
 
 /// Settings of the search.
@@ -85,8 +86,9 @@ struct Beam {
 
 /// The `width` best prefixes at every level, down to whole identifiers, best first.
 ///
-/// Every answer is a candidate of the trie, all are distinct, and there are `min(width, N)` of them:
-/// a level is cut only where it has more than `width` prefixes, each of which leads to a candidate.
+/// Every answer is a candidate of the trie that the query's filter allows, all are distinct, and there are
+/// `min(width, allowed)` of them: a level is cut only where it has more than `width` prefixes, each of
+/// which leads to such a candidate.
 /// Ties go to the smaller identifier while searching and to the smaller item in the answer.
 ///
 /// With [`Scope::Legal`] a prefix with one candidate left is finished at once: all its remaining
@@ -94,9 +96,10 @@ struct Beam {
 /// probability and are scored by the decoder like any other.
 ///
 /// # Shapes
-/// - returns: `[queries]` lists of `min(width, N)` answers
+/// - returns: `[queries]` lists of `min(width, allowed)` answers
 ///
 /// # Errors
+/// [`Error::Query`] for filters of another trie, or of another number of queries;
 /// [`Error::Config`] for a width of zero, weights out of range, a rerank without an alignment, and a
 /// guided network that is searched over all tokens; [`Error::Model`] when logits are not finite, or the
 /// candidates have no vectors and the network needs them.
@@ -106,70 +109,128 @@ pub fn beam_search<'a, B: Backend>(
     space: impl Into<SearchSpace<'a>>,
     config: &BeamConfig,
 ) -> Result<Vec<Vec<Answer>>> {
-    config.validate()?;
     let space = space.into();
-    let trie = space.trie;
-    let guide = space.guide(model, encoded, config)?;
-    let guiding = guide.as_ref().filter(|_| model.alignment().is_some_and(|h| h.is_guided()));
-    let queries = encoded.len();
-    let scorer = Scorer::new(trie, config.scope)
-        .with_decoder_weight(config.decoder_weight)
-        .with_guide(guiding);
-    let mut state = model.start();
-    let start = Beam { node: trie.root(), score: 0.0, token: 0, parent: 0 };
-    // Per query: prefixes the decoder must continue, and prefixes with nothing left to decide.
-    let mut live: Vec<Vec<Beam>> = vec![vec![start]; queries];
-    let mut done: Vec<Vec<Beam>> = vec![Vec::new(); queries];
-    if config.scope == Scope::Legal && trie.len() == 1 {
-        std::mem::swap(&mut live, &mut done);
+    let prepared = Prepared::new(model, encoded, space, config)?;
+    let limits = Limits { width: config.width, floor: f32::NEG_INFINITY };
+    let found = prepared.run(limits)?;
+    Ok(found.into_iter().enumerate().map(|(query, found)| prepared.answers(query, found)).collect())
+}
+
+/// A search that has been checked.
+pub(super) struct Prepared<'a, B: Backend> {
+    model: &'a Cart<B>,
+    encoded: &'a EncodedQueries<B>,
+    space: SearchSpace<'a>,
+    guide: Option<Guide<'a>>,
+    config: &'a BeamConfig,
+}
+
+/// Which prefixes a search goes on with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// As many of the best at a level.
+    pub(super) width: usize,
+    /// None that scores less.
+    pub(super) floor: f32,
+}
+
+/// What is found for a query.
+pub(super) struct Found {
+    done: Vec<Beam>,
+    /// The best score of a prefix that was left for the width; minus infinity where none was.
+    pub(super) left: f32,
+    /// Prefixes that were gone on with, all levels together.
+    pub(super) prefixes: usize,
+}
+
+impl<'a, B: Backend> Prepared<'a, B> {
+    pub(super) fn new(
+        model: &'a Cart<B>,
+        encoded: &'a EncodedQueries<B>,
+        space: SearchSpace<'a>,
+        config: &'a BeamConfig,
+    ) -> Result<Self> {
+        config.validate()?;
+        space.filters.check(space.trie.len(), encoded.len())?;
+        let guide = space.guide(model, encoded, config)?;
+        Ok(Self { model, encoded, space, guide, config })
     }
-    for level in 0..trie.levels() {
-        let width = live.iter().map(Vec::len).max().unwrap_or(0);
-        if width == 0 {
-            break;
+
+    pub(super) fn run(&self, limits: Limits) -> Result<Vec<Found>> {
+        let Self { model, encoded, space, config, .. } = self;
+        let trie = space.trie;
+        let guided = model.alignment().is_some_and(|head| head.is_guided());
+        let scorer = Scorer::new(trie, config.scope)
+            .with_decoder_weight(config.decoder_weight)
+            .with_guide(self.guide.as_ref().filter(|_| guided));
+        let mut state = model.start();
+        let root = Beam { node: trie.root(), score: 0.0, token: 0, parent: 0 };
+        let forced = |beam: &Beam| config.scope == Scope::Legal && beam.node.count() == 1;
+        // Per query: prefixes the decoder must continue, and prefixes with nothing left to decide.
+        let mut live: Vec<Vec<Beam>> = Vec::with_capacity(encoded.len());
+        let mut found: Vec<Found> = Vec::with_capacity(encoded.len());
+        for query in 0..encoded.len() {
+            let any = space.filters.of(query).is_none_or(|filter| filter.count() > 0);
+            let start = if any { vec![root] } else { Vec::new() };
+            let (done, start): (Vec<Beam>, Vec<Beam>) = start.into_iter().partition(forced);
+            live.push(start);
+            found.push(Found { done, left: f32::NEG_INFINITY, prefixes: 0 });
         }
-        let logits = step(model, encoded, &live, width, level, &mut state);
-        let size = trie.vocabulary().size(level);
-        let next: Result<Vec<_>> = live
-            .par_iter()
-            .zip(done.par_iter())
-            .enumerate()
-            .map(|(query, (live, done))| {
-                let rows = query * width;
-                let mut candidates = done.clone();
-                let mut children = Vec::new();
-                for (slot, beam) in live.iter().enumerate() {
-                    let row = rows + slot;
-                    let logits = &logits[row * size..(row + 1) * size];
-                    finite(logits, level)?;
-                    scorer.children(query, beam.node, logits, &mut children);
-                    candidates.extend(children.iter().map(|&(token, log_p, node)| Beam {
-                        node,
-                        score: beam.score + log_p,
-                        token,
-                        parent: row as u32,
-                    }));
-                }
-                keep_best(&mut candidates, config.width);
-                let last = level + 1 == trie.levels();
-                Ok(candidates.into_iter().partition(|beam| {
-                    let forced = config.scope == Scope::Legal && beam.node.count() == 1;
-                    !(last || forced)
-                }))
-            })
-            .collect();
-        (live, done) = next?.into_iter().unzip();
+        for level in 0..trie.levels() {
+            let width = live.iter().map(Vec::len).max().unwrap_or(0);
+            if width == 0 {
+                break;
+            }
+            let logits = step(model, encoded, &live, width, level, &mut state);
+            let size = trie.vocabulary().size(level);
+            let last = level + 1 == trie.levels();
+            live.par_iter_mut().zip(found.par_iter_mut()).enumerate().try_for_each(
+                |(query, (live, found))| {
+                    let filter = space.filters.of(query);
+                    let rows = query * width;
+                    let mut candidates = std::mem::take(&mut found.done);
+                    let mut children = Vec::new();
+                    found.prefixes += live.len();
+                    for (slot, beam) in live.iter().enumerate() {
+                        let row = rows + slot;
+                        let logits = &logits[row * size..(row + 1) * size];
+                        finite(logits, level)?;
+                        scorer.children(query, beam.node, logits, &mut children);
+                        let children = children.iter().map(|&(token, log_p, node)| Beam {
+                            node,
+                            score: beam.score + log_p,
+                            token,
+                            parent: row as u32,
+                        });
+                        candidates.extend(children.filter(|child| {
+                            child.score >= limits.floor
+                                && filter.is_none_or(|filter| filter.below(child.node) > 0)
+                        }));
+                    }
+                    let left = keep_best(&mut candidates, limits.width);
+                    found.left = found.left.max(left);
+                    (found.done, *live) =
+                        candidates.into_iter().partition(|beam| last || forced(beam));
+                    Ok::<(), Error>(())
+                },
+            )?;
+        }
+        Ok(found)
     }
-    Ok(done
-        .into_iter()
-        .enumerate()
-        .map(|(query, beams)| {
-            let rerank = guide.as_ref().filter(|_| config.rerank > 0.0);
-            answers(beams, trie, |item| {
-                rerank.map_or(0.0, |guide| config.rerank * guide.cosine(query, item))
-            })
-        })
-        .collect())
+
+    /// Answers, best first, with what the rerank adds to their scores.
+    pub(super) fn answers(&self, query: usize, found: Found) -> Vec<Answer> {
+        let rerank = self.guide.as_ref().filter(|_| self.config.rerank > 0.0);
+        let more =
+            |item| rerank.map_or(0.0, |guide| self.config.rerank * guide.cosine(query, item));
+        let answer = |beam: Beam| {
+            let item = self.space.trie.items(beam.node)[0];
+            Answer { item, score: beam.score + more(item) }
+        };
+        let mut answers: Vec<Answer> = found.done.into_iter().map(answer).collect();
+        answers.sort_unstable_by(by_score_then_item);
+        answers
+    }
 }
 
 /// Checks logits of a level.
@@ -215,30 +276,20 @@ fn step<B: Backend>(
     model.step(encoded, tokens, state).into_data().convert::<f32>().into_vec().unwrap_or_default()
 }
 
-/// Keeps the `width` best, in order: by score, then by identifier.
-fn keep_best(beams: &mut Vec<Beam>, width: usize) {
+/// Keeps the `width` best, in order: by score, then by identifier. Returns the best score of the others, or
+/// minus infinity.
+fn keep_best(beams: &mut Vec<Beam>, width: usize) -> f32 {
     let order = |a: &Beam, b: &Beam| {
         let by_score = b.score.total_cmp(&a.score);
         by_score.then_with(|| a.node.first_row().cmp(&b.node.first_row()))
     };
+    let mut left = f32::NEG_INFINITY;
     if beams.len() > width {
         beams.select_nth_unstable_by(width - 1, order);
-        beams.truncate(width);
+        left = beams.drain(width..).map(|beam| beam.score).fold(left, f32::max);
     }
     beams.sort_unstable_by(order);
-}
-
-/// Answers, best first, with what `more` adds to their scores.
-fn answers(beams: Vec<Beam>, trie: &Trie, more: impl Fn(u32) -> f32) -> Vec<Answer> {
-    let mut answers: Vec<Answer> = beams
-        .into_iter()
-        .map(|beam| {
-            let item = trie.items(beam.node)[0];
-            Answer { item, score: beam.score + more(item) }
-        })
-        .collect();
-    answers.sort_unstable_by(by_score_then_item);
-    answers
+    left
 }
 
 /// Best first; ties by item.
@@ -260,6 +311,7 @@ mod tests {
         identifier::{Codes, Vocabulary},
         model::CartConfig,
         nn::FusionMode,
+        trie::Trie,
     };
 
     fn model(vocabulary: &Vocabulary, fusion: FusionMode, seed: u64) -> Cart<Flex> {

@@ -21,7 +21,7 @@ const CHUNK: usize = 256;
 ///
 /// # Shapes
 /// - `encoded`: one query
-/// - returns: `[N]`
+/// - returns: `[allowed]`
 ///
 /// # Errors
 /// [`Error::Query`] unless there is exactly one query; otherwise as `beam_search`.
@@ -42,6 +42,7 @@ pub fn score_all<'a, B: Backend>(
     config.validate()?;
     let space = space.into();
     let trie = space.trie;
+    space.filters.check(trie.len(), 1)?;
     let guide = space.guide(model, encoded, config)?;
     let guiding = guide.as_ref().filter(|_| model.alignment().is_some_and(|h| h.is_guided()));
     let identifiers = trie.identifiers();
@@ -84,8 +85,10 @@ pub fn score_all<'a, B: Backend>(
     }
     let rerank = guide.as_ref().filter(|_| config.rerank > 0.0);
     let more = |item| rerank.map_or(0.0, |guide| config.rerank * guide.cosine(0, item));
+    let filter = space.filters.of(0);
     let mut answers: Vec<Answer> = (0u32..)
         .zip(scores)
+        .filter(|&(item, _)| filter.is_none_or(|filter| filter.allows(trie, item)))
         .map(|(item, score)| Answer { item, score: score + more(item) })
         .collect();
     answers.sort_unstable_by(by_score_then_item);

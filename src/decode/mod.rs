@@ -1,11 +1,16 @@
-//! From queries to candidates: beam search over the trie, and exhaustive scoring as its yardstick.
+//! From queries to candidates: beam search over the trie, exact search, filters, and exhaustive scoring as
+//! the yardstick.
 
 mod beam;
+mod exact;
 mod exhaustive;
+mod filter;
 mod score;
 mod space;
 
 pub use beam::{Answer, BeamConfig, beam_search};
+pub use exact::{Exact, exact_search};
 pub use exhaustive::score_all;
+pub use filter::{Filter, Filters};
 pub use score::Scorer;
 pub use space::SearchSpace;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
 
-use super::BeamConfig;
+use super::{BeamConfig, Filters};
 use crate::{
     align::{Geometry, Guide},
     error::{Error, Result},
@@ -19,11 +19,13 @@ pub struct SearchSpace<'a> {
     pub trie: &'a Trie,
     /// Where the candidates lie.
     pub geometry: Option<&'a Geometry>,
+    /// What the queries may be answered with.
+    pub filters: Filters<'a>,
 }
 
 impl<'a> From<&'a Trie> for SearchSpace<'a> {
     fn from(trie: &'a Trie) -> Self {
-        Self { trie, geometry: None }
+        Self { trie, geometry: None, filters: Filters::None }
     }
 }
 
@@ -34,6 +36,16 @@ impl<'a> From<&'a Arc<Trie>> for SearchSpace<'a> {
 }
 
 impl<'a> SearchSpace<'a> {
+    /// Where the candidates lie.
+    pub fn with_geometry(self, geometry: Option<&'a Geometry>) -> Self {
+        Self { geometry, ..self }
+    }
+
+    /// What the queries may be answered with.
+    pub fn with_filters(self, filters: Filters<'a>) -> Self {
+        Self { filters, ..self }
+    }
+
     /// Queries in the space of the candidates, where network and candidates both know it.
     ///
     /// # Errors

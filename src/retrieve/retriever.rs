@@ -6,9 +6,12 @@ use super::{Search, SearchAll};
 use crate::{
     align::CandidateSpace,
     data::{QueryBatch, TextTokenizer},
-    decode::{Answer, BeamConfig, SearchSpace, beam_search, score_all},
+    decode::{
+        Answer, BeamConfig, Exact, Filter, Filters, SearchSpace, beam_search, exact_search,
+        score_all,
+    },
     error::{Error, Result},
-    model::{Cart, CartConfig},
+    model::{Cart, CartConfig, EncodedQueries},
     quantizer::{CandidateIndex, CoarseToFine, Quantizer},
 };
 
@@ -128,7 +131,7 @@ impl<B: Backend> Retriever<B> {
     /// The candidates with where they lie.
     fn search_space(&self) -> SearchSpace<'_> {
         let geometry = self.index.geometry().map(|geometry| &**geometry);
-        SearchSpace { trie: self.index.trie(), geometry }
+        SearchSpace::from(self.index.trie()).with_geometry(geometry)
     }
 
     /// The candidates.
@@ -177,10 +180,56 @@ impl<B: Backend> Retriever<B> {
     /// # Errors
     /// [`Error::Query`] for a blank query; otherwise as a search with that beam.
     pub fn score_all(&self, query: &str) -> Result<Vec<Answer>> {
+        score_all(&self.model, &self.encode(query)?, self.search_space(), &self.beam)
+    }
+
+    /// The best candidates under the model for a query, with whether that is proven
+    /// ([`exact_search`]); at most `budget` prefixes are looked at in a level.
+    ///
+    /// # Errors
+    /// [`Error::Query`] for a blank query, a `top` of 0 or a budget below it; otherwise as a search with the
+    /// retriever's beam.
+    pub fn search_exact(&self, query: &str, top: usize, budget: usize) -> Result<Exact> {
+        let encoded = self.encode(query)?;
+        exact_search(&self.model, &encoded, self.search_space(), &self.beam, top, budget)
+    }
+
+    /// A filter that allows the candidates with these ids and no others.
+    ///
+    /// # Errors
+    /// [`Error::Query`] naming an id that is not in the index.
+    pub fn allow<S: AsRef<str>>(&self, ids: &[S]) -> Result<Filter> {
+        Filter::allow(self.index.trie(), self.items_of(ids)?)
+    }
+
+    /// A filter that allows all candidates but those with these ids.
+    ///
+    /// # Errors
+    /// As [`Retriever::allow`].
+    pub fn deny<S: AsRef<str>>(&self, ids: &[S]) -> Result<Filter> {
+        Filter::deny(self.index.trie(), self.items_of(ids)?)
+    }
+
+    fn items_of<S: AsRef<str>>(&self, ids: &[S]) -> Result<Vec<u32>> {
+        let known = self.index.ids();
+        let item = |id: &S| {
+            known.index_of(id.as_ref()).map(|item| item as u32).ok_or_else(|| {
+                Error::query(
+                    "filter",
+                    "ids of candidates of this index",
+                    format!("{:?}", id.as_ref()),
+                    "take ids from the index, or leave this one out",
+                )
+            })
+        };
+        ids.iter().map(item).collect()
+    }
+
+    /// One query, encoded.
+    fn encode(&self, query: &str) -> Result<EncodedQueries<B>> {
         let tokens = [self.tokenizer.encode(query)?];
         let batch = QueryBatch::new(&tokens, self.tokenizer.padding(), &self.device)?;
-        let encoded = self.model.encode(batch.tokens, batch.padding);
-        score_all(&self.model, &encoded, self.search_space(), &self.beam)
+        Ok(self.model.encode(batch.tokens, batch.padding))
     }
 
     /// Answers of tokenised queries, in their order.
@@ -188,7 +237,10 @@ impl<B: Backend> Retriever<B> {
         &self,
         queries: &[Vec<u32>],
         beam: &BeamConfig,
+        filters: Filters<'_>,
     ) -> Result<Vec<Vec<Answer>>> {
+        let space = self.search_space();
+        filters.check(space.trie.len(), queries.len())?;
         // Queries of like length share a batch, so that little of it is padding.
         let mut order: Vec<usize> = (0..queries.len()).collect();
         order.sort_by_key(|&query| queries[query].len());
@@ -197,7 +249,9 @@ impl<B: Backend> Retriever<B> {
             let rows: Vec<&[u32]> = chunk.iter().map(|&query| queries[query].as_slice()).collect();
             let batch = QueryBatch::new(&rows, self.tokenizer.padding(), &self.device)?;
             let encoded = self.model.encode(batch.tokens, batch.padding);
-            let found = beam_search(&self.model, &encoded, self.search_space(), beam)?;
+            let each: Vec<Option<&Filter>> = chunk.iter().map(|&query| filters.of(query)).collect();
+            let space = space.with_filters(Filters::Each(&each));
+            let found = beam_search(&self.model, &encoded, space, beam)?;
             for (&query, found) in chunk.iter().zip(found) {
                 answers[query] = found;
             }

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::Retriever;
 use crate::{
-    decode::{Answer, BeamConfig},
+    decode::{Answer, BeamConfig, Filter, Filters},
     error::{Error, Result},
     eval::Ranking,
     identifier::Identifier,
@@ -31,11 +31,12 @@ pub struct Search<'a, B: Backend> {
     query: &'a str,
     top: usize,
     beam: BeamConfig,
+    filter: Option<&'a Filter>,
 }
 
 impl<'a, B: Backend> Search<'a, B> {
     pub(super) fn new(retriever: &'a Retriever<B>, query: &'a str) -> Self {
-        Self { retriever, query, top: 10, beam: *retriever.beam() }
+        Self { retriever, query, top: 10, beam: *retriever.beam(), filter: None }
     }
 
     /// Sets how many candidates to return (10 unless told).
@@ -49,14 +50,20 @@ impl<'a, B: Backend> Search<'a, B> {
         self
     }
 
-    /// Runs the search: `min(top, N)` distinct candidates, best first.
+    /// Answers with candidates that the filter allows.
+    pub fn filter(self, filter: &'a Filter) -> Self {
+        Self { filter: Some(filter), ..self }
+    }
+
+    /// Runs the search: `min(top, allowed)` distinct candidates, best first.
     ///
     /// # Errors
-    /// [`Error::Query`] for a blank query or a `top` of zero.
+    /// [`Error::Query`] for a blank query, a `top` of zero, or a filter of another index.
     pub fn run(self) -> Result<Vec<Hit>> {
         let queries = [self.query];
-        let all =
-            SearchAll { top: self.top, beam: self.beam, ..self.retriever.search_all(&queries) };
+        let filters = self.filter.map_or(Filters::None, Filters::Same);
+        let (top, beam) = (self.top, self.beam);
+        let all = SearchAll { top, beam, filters, ..self.retriever.search_all(&queries) };
         Ok(all.run()?.swap_remove(0))
     }
 }
@@ -68,11 +75,12 @@ pub struct SearchAll<'a, B: Backend, S> {
     queries: &'a [S],
     top: usize,
     beam: BeamConfig,
+    filters: Filters<'a>,
 }
 
 impl<'a, B: Backend, S: AsRef<str>> SearchAll<'a, B, S> {
     pub(super) fn new(retriever: &'a Retriever<B>, queries: &'a [S]) -> Self {
-        Self { retriever, queries, top: 10, beam: *retriever.beam() }
+        Self { retriever, queries, top: 10, beam: *retriever.beam(), filters: Filters::None }
     }
 
     /// Sets how many candidates to return per query (10 unless told).
@@ -86,10 +94,16 @@ impl<'a, B: Backend, S: AsRef<str>> SearchAll<'a, B, S> {
         self
     }
 
-    /// Runs the search: per query `min(top, N)` distinct candidates, best first.
+    /// Answers with candidates that the filters allow.
+    pub fn filters(self, filters: Filters<'a>) -> Self {
+        Self { filters, ..self }
+    }
+
+    /// Runs the search: per query `min(top, allowed)` distinct candidates, best first.
     ///
     /// # Errors
-    /// [`Error::Query`] for a blank query (named) or a `top` of zero.
+    /// [`Error::Query`] for a blank query (named), a `top` of zero, filters of another index or of another
+    /// number of queries.
     pub fn run(self) -> Result<Vec<Vec<Hit>>> {
         let retriever = self.retriever;
         let hit = |answer: Answer| -> Result<Hit> {
@@ -128,7 +142,7 @@ impl<'a, B: Backend, S: AsRef<str>> SearchAll<'a, B, S> {
             .map(|query| tokenizer.encode(query.as_ref()))
             .collect::<Result<Vec<_>>>()?;
         let beam = BeamConfig { width: self.beam.width.max(self.top), ..self.beam };
-        let mut answers = self.retriever.answer(&tokens, &beam)?;
+        let mut answers = self.retriever.answer(&tokens, &beam, self.filters)?;
         for answers in &mut answers {
             answers.truncate(self.top);
         }

@@ -233,7 +233,7 @@ impl<B: Backend> InferenceStep for CartLearner<B> {
             ..BeamConfig::default()
         };
         let space =
-            SearchSpace { trie: &self.context.trie, geometry: self.context.geometry.as_deref() };
+            SearchSpace::from(&self.context.trie).with_geometry(self.context.geometry.as_deref());
         let Ok(answers) = beam_search(&self.cart, &encoded, space, &beam) else {
             self.context.guard.diverged().store(true, Ordering::Relaxed);
             return ValidOutput { loss, recall_at_1: 0.0, queries: batch.items.len() };

@@ -206,15 +206,23 @@ impl Trie {
     /// # Errors
     /// [`Error::Identifier`] when there is no such item.
     pub fn identifier_of(&self, item: u32) -> Result<Identifier> {
-        let row = *self.rows.get(item as usize).ok_or_else(|| {
+        Ok(Identifier::new(self.tokens_of_row(self.row_of(item)?)))
+    }
+
+    /// The row of an item: its place among all identifiers in order.
+    ///
+    /// # Errors
+    /// [`Error::Identifier`] when there is no such item.
+    pub fn row_of(&self, item: u32) -> Result<usize> {
+        let row = self.rows.get(item as usize).ok_or_else(|| {
             Error::identifier(
                 format!("item {item}"),
                 format!("an item below {}", self.len()),
                 item.to_string(),
                 "use items of this index",
             )
-        })? as usize;
-        Ok(Identifier::new(self.tokens_of_row(row)))
+        })?;
+        Ok(*row as usize)
     }
 
     /// Identifiers of all items, `[len, levels]` in item order.

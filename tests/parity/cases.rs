@@ -411,7 +411,7 @@ pub fn guided_network<B: AutodiffBackend>(device: &B::Device) -> Outcome {
     let contrast = head.contrast(&aligned, &guide);
     out.tensor("loss", loss.clone());
     out.tensor("contrast", contrast.clone());
-    let space = SearchSpace { trie: &trie, geometry: Some(&geometry) };
+    let space = SearchSpace::from(&trie).with_geometry(Some(&geometry));
     let searching = cart.valid();
     let queries = searching.encode(tokens(device, 50), padding(device));
     let beam = BeamConfig { width: 60, rerank: 2.0, ..BeamConfig::default() };

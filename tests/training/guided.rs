@@ -4,7 +4,7 @@ use burn::module::AutodiffModule;
 use cart_retrieval::{
     align::{CandidateSpaceConfig, HeldOut, TextVectors, WordWeights, embed_texts},
     data::QueryBatch,
-    decode::{SearchSpace, score_all},
+    decode::{Filters, SearchSpace, score_all},
     eval::{TruncatedTies, evaluate},
     model::Cart,
     nn::{AlignmentConfig, TextEncoder},
@@ -125,6 +125,27 @@ fn a_guided_index_learns_survives_the_disk_and_serves_other_candidates() {
         assert_eq!(hits, loaded.search(text).run().unwrap());
         assert!(hits.windows(2).all(|pair| pair[0].score >= pair[1].score));
     }
+
+    // Filters take candidates away and leave the others' scores as they are.
+    let plain = loaded.search(texts[0]).top(4).run().unwrap();
+    let deny = loaded.deny(&[plain[0].id.as_str(), plain[2].id.as_str()]).unwrap();
+    let rest = loaded.search(texts[0]).top(4).filter(&deny).run().unwrap();
+    assert_eq!([&rest[0].id, &rest[1].id], [&plain[1].id, &plain[3].id]);
+    approx::assert_abs_diff_eq!(rest[0].score, plain[1].score, epsilon = 1e-4);
+    let few: Vec<&str> = loaded.index().ids().iter().step_by(40).collect();
+    let allow = loaded.allow(&few).unwrap();
+    let filters = [Some(&allow), None, Some(&deny)];
+    let all = loaded.search_all(&texts[..3]).top(50).filters(Filters::Each(&filters));
+    let lengths: Vec<usize> = all.run().unwrap().iter().map(Vec::len).collect();
+    assert_eq!(lengths, [few.len(), 50, 50]);
+    let unknown = loaded.allow(&["no such thing"]).unwrap_err().to_string();
+    assert!(unknown.contains("no such thing"), "{unknown}");
+    let short = loaded.search_all(&texts[..2]).filters(Filters::Each(&filters)).run();
+    assert!(short.is_err());
+    // Proven best under the model; the beam finds no better one.
+    let exact = loaded.search_exact(texts[0], 3, loaded.index().trie().len()).unwrap();
+    assert!(exact.proven && exact.answers.len() == 3);
+    assert!(exact.answers[0].score >= plain[0].score - 1e-4);
 
     // Other candidates, by their features alone: every one can be found.
     let others = setup.items.select(&(0..30).collect::<Vec<_>>());
@@ -267,10 +288,8 @@ fn words_are_part_of_queries_and_of_the_saved_index() {
         let batch = QueryBatch::new(&[tokens], setup.tokenizer.padding(), &device).unwrap();
         let encoded = model.encode(batch.tokens, batch.padding);
         let index = &setup.index;
-        let space = SearchSpace {
-            trie: index.trie(),
-            geometry: index.geometry().map(|geometry| &**geometry),
-        };
+        let geometry = index.geometry().map(|geometry| &**geometry);
+        let space = SearchSpace::from(index.trie()).with_geometry(geometry);
         score_all(model, &encoded, space, &BeamConfig { decoder_weight, ..Default::default() })
             .unwrap()
     };
