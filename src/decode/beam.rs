@@ -11,7 +11,7 @@ use crate::{
     align::Guide,
     error::{Error, Result},
     model::{Cart, EncodedQueries, Scope},
-    trie::Node,
+    trie::{Node, Trie},
 };
 
 /// Settings of the search.
@@ -156,13 +156,29 @@ impl<'a, B: Backend> Prepared<'a, B> {
         Ok(Self { model, encoded, space, guide, config })
     }
 
+    /// The identifiers.
+    pub(super) fn trie(&self) -> &'a Trie {
+        self.space.trie
+    }
+
+    /// What turns logits into log-probabilities.
+    pub(super) fn scorer(&self) -> Scorer<'_> {
+        let guided = self.model.alignment().is_some_and(|head| head.is_guided());
+        Scorer::new(self.space.trie, self.config.scope)
+            .with_decoder_weight(self.config.decoder_weight)
+            .with_guide(self.guide.as_ref().filter(|_| guided))
+    }
+
+    /// What the rerank adds to the score of a candidate.
+    pub(super) fn rerank(&self, query: usize, item: u32) -> f32 {
+        let guide = self.guide.as_ref().filter(|_| self.config.rerank > 0.0);
+        guide.map_or(0.0, |guide| self.config.rerank * guide.cosine(query, item))
+    }
+
+    /// Searches level by level.
     pub(super) fn run(&self, limits: Limits) -> Result<Vec<Found>> {
         let Self { model, encoded, space, config, .. } = self;
-        let trie = space.trie;
-        let guided = model.alignment().is_some_and(|head| head.is_guided());
-        let scorer = Scorer::new(trie, config.scope)
-            .with_decoder_weight(config.decoder_weight)
-            .with_guide(self.guide.as_ref().filter(|_| guided));
+        let (trie, scorer) = (space.trie, self.scorer());
         let mut state = model.start();
         let root = Beam { node: trie.root(), score: 0.0, token: 0, parent: 0 };
         let forced = |beam: &Beam| config.scope == Scope::Legal && beam.node.count() == 1;
@@ -220,12 +236,9 @@ impl<'a, B: Backend> Prepared<'a, B> {
 
     /// Answers, best first, with what the rerank adds to their scores.
     pub(super) fn answers(&self, query: usize, found: Found) -> Vec<Answer> {
-        let rerank = self.guide.as_ref().filter(|_| self.config.rerank > 0.0);
-        let more =
-            |item| rerank.map_or(0.0, |guide| self.config.rerank * guide.cosine(query, item));
         let answer = |beam: Beam| {
             let item = self.space.trie.items(beam.node)[0];
-            Answer { item, score: beam.score + more(item) }
+            Answer { item, score: beam.score + self.rerank(query, item) }
         };
         let mut answers: Vec<Answer> = found.done.into_iter().map(answer).collect();
         answers.sort_unstable_by(by_score_then_item);
@@ -311,7 +324,6 @@ mod tests {
         identifier::{Codes, Vocabulary},
         model::CartConfig,
         nn::FusionMode,
-        trie::Trie,
     };
 
     fn model(vocabulary: &Vocabulary, fusion: FusionMode, seed: u64) -> Cart<Flex> {

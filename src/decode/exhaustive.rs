@@ -3,8 +3,8 @@
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 
 use super::{
-    Answer, BeamConfig, Scorer, SearchSpace,
-    beam::{by_score_then_item, finite},
+    Answer, BeamConfig, SearchSpace,
+    beam::{Prepared, by_score_then_item, finite},
 };
 use crate::{
     error::{Error, Result},
@@ -39,16 +39,10 @@ pub fn score_all<'a, B: Backend>(
             "encode and score queries one at a time",
         ));
     }
-    config.validate()?;
     let space = space.into();
-    let trie = space.trie;
-    space.filters.check(trie.len(), 1)?;
-    let guide = space.guide(model, encoded, config)?;
-    let guiding = guide.as_ref().filter(|_| model.alignment().is_some_and(|h| h.is_guided()));
+    let prepared = Prepared::new(model, encoded, space, config)?;
+    let (trie, scorer) = (prepared.trie(), prepared.scorer());
     let identifiers = trie.identifiers();
-    let scorer = Scorer::new(trie, config.scope)
-        .with_decoder_weight(config.decoder_weight)
-        .with_guide(guiding);
     let mut scores = vec![0.0f32; trie.len()];
     let mut children = Vec::new();
     for start in (0..trie.len()).step_by(CHUNK) {
@@ -83,13 +77,11 @@ pub fn score_all<'a, B: Backend>(
             }
         }
     }
-    let rerank = guide.as_ref().filter(|_| config.rerank > 0.0);
-    let more = |item| rerank.map_or(0.0, |guide| config.rerank * guide.cosine(0, item));
     let filter = space.filters.of(0);
     let mut answers: Vec<Answer> = (0u32..)
         .zip(scores)
         .filter(|&(item, _)| filter.is_none_or(|filter| filter.allows(trie, item)))
-        .map(|(item, score)| Answer { item, score: score + more(item) })
+        .map(|(item, score)| Answer { item, score: score + prepared.rerank(0, item) })
         .collect();
     answers.sort_unstable_by(by_score_then_item);
     Ok(answers)

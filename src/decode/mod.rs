@@ -4,6 +4,7 @@
 mod beam;
 mod exact;
 mod exhaustive;
+mod explain;
 mod filter;
 mod score;
 mod space;
@@ -11,6 +12,7 @@ mod space;
 pub use beam::{Answer, BeamConfig, beam_search};
 pub use exact::{Exact, exact_search};
 pub use exhaustive::score_all;
+pub use explain::{Explanation, LevelScore, explain};
 pub use filter::{Filter, Filters};
 pub use score::Scorer;
 pub use space::SearchSpace;

@@ -7,8 +7,8 @@ use crate::{
     align::CandidateSpace,
     data::{QueryBatch, TextTokenizer},
     decode::{
-        Answer, BeamConfig, Exact, Filter, Filters, SearchSpace, beam_search, exact_search,
-        score_all,
+        Answer, BeamConfig, Exact, Explanation, Filter, Filters, SearchSpace, beam_search,
+        exact_search, explain, score_all,
     },
     error::{Error, Result},
     model::{Cart, CartConfig, EncodedQueries},
@@ -194,6 +194,17 @@ impl<B: Backend> Retriever<B> {
         exact_search(&self.model, &encoded, self.search_space(), &self.beam, top, budget)
     }
 
+    /// Why a candidate scores what it scores for a query: the log-probability of every token of its
+    /// identifier, and the most probable others at each level.
+    ///
+    /// # Errors
+    /// [`Error::Query`] for a blank query or an id that is not in the index; otherwise as a search with the
+    /// retriever's beam.
+    pub fn explain(&self, query: &str, id: &str, runners_up: usize) -> Result<Explanation> {
+        let (encoded, item) = (self.encode(query)?, self.items_of(&[id])?[0]);
+        explain(&self.model, &encoded, self.search_space(), &self.beam, item, runners_up)
+    }
+
     /// A filter that allows the candidates with these ids and no others.
     ///
     /// # Errors
@@ -215,7 +226,7 @@ impl<B: Backend> Retriever<B> {
         let item = |id: &S| {
             known.index_of(id.as_ref()).map(|item| item as u32).ok_or_else(|| {
                 Error::query(
-                    "filter",
+                    "candidate",
                     "ids of candidates of this index",
                     format!("{:?}", id.as_ref()),
                     "take ids from the index, or leave this one out",

@@ -32,11 +32,21 @@ pub struct Search<'a, B: Backend> {
     top: usize,
     beam: BeamConfig,
     filter: Option<&'a Filter>,
+    least: f32,
+    per_cluster: usize,
 }
 
 impl<'a, B: Backend> Search<'a, B> {
     pub(super) fn new(retriever: &'a Retriever<B>, query: &'a str) -> Self {
-        Self { retriever, query, top: 10, beam: *retriever.beam(), filter: None }
+        Self {
+            retriever,
+            query,
+            top: 10,
+            beam: *retriever.beam(),
+            filter: None,
+            least: f32::NEG_INFINITY,
+            per_cluster: usize::MAX,
+        }
     }
 
     /// Sets how many candidates to return (10 unless told).
@@ -55,6 +65,16 @@ impl<'a, B: Backend> Search<'a, B> {
         Self { filter: Some(filter), ..self }
     }
 
+    /// Leaves out answers that score less.
+    pub fn min_score(self, least: f32) -> Self {
+        Self { least, ..self }
+    }
+
+    /// Takes at most so many answers of a coarse token, as [`SearchAll::per_cluster`].
+    pub fn per_cluster(self, per_cluster: usize) -> Self {
+        Self { per_cluster, ..self }
+    }
+
     /// Runs the search: `min(top, allowed)` distinct candidates, best first.
     ///
     /// # Errors
@@ -62,8 +82,9 @@ impl<'a, B: Backend> Search<'a, B> {
     pub fn run(self) -> Result<Vec<Hit>> {
         let queries = [self.query];
         let filters = self.filter.map_or(Filters::None, Filters::Same);
-        let (top, beam) = (self.top, self.beam);
-        let all = SearchAll { top, beam, filters, ..self.retriever.search_all(&queries) };
+        let Self { top, beam, least, per_cluster, .. } = self;
+        let all = self.retriever.search_all(&queries);
+        let all = SearchAll { top, beam, filters, least, per_cluster, ..all };
         Ok(all.run()?.swap_remove(0))
     }
 }
@@ -76,11 +97,21 @@ pub struct SearchAll<'a, B: Backend, S> {
     top: usize,
     beam: BeamConfig,
     filters: Filters<'a>,
+    least: f32,
+    per_cluster: usize,
 }
 
 impl<'a, B: Backend, S: AsRef<str>> SearchAll<'a, B, S> {
     pub(super) fn new(retriever: &'a Retriever<B>, queries: &'a [S]) -> Self {
-        Self { retriever, queries, top: 10, beam: *retriever.beam(), filters: Filters::None }
+        Self {
+            retriever,
+            queries,
+            top: 10,
+            beam: *retriever.beam(),
+            filters: Filters::None,
+            least: f32::NEG_INFINITY,
+            per_cluster: usize::MAX,
+        }
     }
 
     /// Sets how many candidates to return per query (10 unless told).
@@ -97,6 +128,17 @@ impl<'a, B: Backend, S: AsRef<str>> SearchAll<'a, B, S> {
     /// Answers with candidates that the filters allow.
     pub fn filters(self, filters: Filters<'a>) -> Self {
         Self { filters, ..self }
+    }
+
+    /// Leaves out answers that score less.
+    pub fn min_score(self, least: f32) -> Self {
+        Self { least, ..self }
+    }
+
+    /// Takes at most so many answers of a coarse token, the best of each. The beam finds no more than its width,
+    /// so give it a wide one where few clusters have most of the answers.
+    pub fn per_cluster(self, per_cluster: usize) -> Self {
+        Self { per_cluster, ..self }
     }
 
     /// Runs the search: per query `min(top, allowed)` distinct candidates, best first.
@@ -132,8 +174,14 @@ impl<'a, B: Backend, S: AsRef<str>> SearchAll<'a, B, S> {
     }
 
     fn answers(self) -> Result<Vec<Vec<Answer>>> {
-        if self.top == 0 {
-            return Err(Error::query("top", "at least 1", "0", "ask for one candidate or more"));
+        for (name, count) in [("top", self.top), ("answers of a cluster", self.per_cluster)] {
+            if count == 0 {
+                let remedy = "ask for one candidate or more";
+                return Err(Error::query(name, "at least 1", "0", remedy));
+            }
+        }
+        if self.least.is_nan() {
+            return Err(Error::query("least score", "a number", "NaN", "leave it out for none"));
         }
         let tokenizer = self.retriever.tokenizer();
         let tokens = self
@@ -144,6 +192,21 @@ impl<'a, B: Backend, S: AsRef<str>> SearchAll<'a, B, S> {
         let beam = BeamConfig { width: self.beam.width.max(self.top), ..self.beam };
         let mut answers = self.retriever.answer(&tokens, &beam, self.filters)?;
         for answers in &mut answers {
+            answers.retain(|answer| answer.score >= self.least);
+            if self.per_cluster < self.top {
+                let trie = self.retriever.index().trie();
+                let mut taken = std::collections::HashMap::new();
+                let mut kept = Vec::with_capacity(self.top);
+                for &answer in &*answers {
+                    let cluster = trie.identifier_of(answer.item)?.tokens()[0];
+                    let count = taken.entry(cluster).or_insert(0usize);
+                    if *count < self.per_cluster {
+                        *count += 1;
+                        kept.push(answer);
+                    }
+                }
+                *answers = kept;
+            }
             answers.truncate(self.top);
         }
         Ok(answers)

@@ -142,6 +142,21 @@ fn a_guided_index_learns_survives_the_disk_and_serves_other_candidates() {
     assert!(unknown.contains("no such thing"), "{unknown}");
     let short = loaded.search_all(&texts[..2]).filters(Filters::Each(&filters)).run();
     assert!(short.is_err());
+    // At most so many of a cluster, none below a score; why the best is the best.
+    let spread = loaded.search(texts[0]).top(20).beam(60).per_cluster(2).run().unwrap();
+    let mut clusters: Vec<u16> = spread.iter().map(|hit| hit.identifier.tokens()[0]).collect();
+    clusters.sort_unstable();
+    assert!(clusters.windows(3).all(|three| three[0] != three[2]), "{clusters:?}");
+    assert_eq!(spread[0], loaded.search(texts[0]).beam(60).run().unwrap()[0]);
+    let above = loaded.search(texts[0]).top(4).min_score(plain[1].score).run().unwrap();
+    assert_eq!(above, plain[..2]);
+    assert!(loaded.search(texts[0]).per_cluster(0).run().is_err());
+    assert!(loaded.search(texts[0]).min_score(f32::NAN).run().is_err());
+    let why = loaded.explain(texts[0], &plain[0].id, 3).unwrap();
+    approx::assert_abs_diff_eq!(why.score, plain[0].score, epsilon = 1e-3);
+    assert!(why.rerank > 0.0 && why.levels.len() == loaded.index().vocabulary().levels());
+    assert!(loaded.explain(texts[0], "no such thing", 3).is_err());
+
     // Proven best under the model; the beam finds no better one.
     let exact = loaded.search_exact(texts[0], 3, loaded.index().trie().len()).unwrap();
     assert!(exact.proven && exact.answers.len() == 3);
