@@ -292,7 +292,7 @@ impl Ridge {
     }
 
     /// The map with another weight, `[width, d]` for whitened rows, and another bias.
-    pub(super) fn from_whitened(&self, weight: &[f32], bias: Vec<f32>) -> Result<Self> {
+    pub(super) fn with_whitened(&self, weight: &[f32], bias: Vec<f32>) -> Result<Self> {
         let (width, d_output) = (self.lift.width(), bias.len());
         let weight = weight.iter().copied().map(f64::from);
         let mut weight = DMatrix::from_row_iterator(width, d_output, weight);
@@ -410,10 +410,10 @@ mod tests {
             let pairs = x.chunks_exact(d).zip(y.chunks_exact(e));
             let ridge = RidgeProblem::new(lift, e, pairs).unwrap().solve(0.3).unwrap();
             let (_, weight) = ridge.whitened(x.chunks_exact(d)).unwrap();
-            let back = ridge.from_whitened(&weight, ridge.bias.clone()).unwrap();
+            let back = ridge.with_whitened(&weight, ridge.bias.clone()).unwrap();
             let doubled: Vec<f32> = weight.iter().map(|w| 2.0 * w).collect();
             let bias = ridge.bias.iter().map(|b| 2.0 * b).collect();
-            let half = ridge.mixed(&ridge.from_whitened(&doubled, bias).unwrap(), 0.5);
+            let half = ridge.mixed(&ridge.with_whitened(&doubled, bias).unwrap(), 0.5);
             for row in x.chunks_exact(d) {
                 let (a, b, c) = (ridge.map(row), back.map(row), half.map(row));
                 for at in 0..e {

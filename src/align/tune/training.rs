@@ -190,7 +190,7 @@ impl<B: AutodiffBackend> Training<'_, B> {
                 }
             }
         }
-        let end = ridge.from_whitened(
+        let end = ridge.with_whitened(
             &numbers(towers.item.weight.val()),
             numbers(towers.item.bias.as_ref().expect("the map has a bias").val()),
         )?;

@@ -68,7 +68,7 @@ pub(super) fn slopes(numbers: &mut [f32]) -> Vec<f32> {
 /// `exp(-u)` for u of at least 0, within 3e-7 relative; 0 beyond 87, where numbers of 32 bits end.
 #[inline(always)]
 fn exp_neg(u: f32) -> f32 {
-    const LN_2_HIGH: f32 = 0.693_359_375;
+    const LN_2_HIGH: f32 = 355.0 / 512.0;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
     // Adding it rounds to a whole number, which the lowest bits then hold.
     const ROUNDER: f32 = 12_582_912.0;
