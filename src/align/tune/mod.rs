@@ -17,7 +17,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use training::{Training, Tuned};
 
-use super::{CandidateSpaceConfig, Ridge, WordWeights};
+use super::{CandidateSpaceConfig, Ridge, WordWeights, embed_texts};
 use crate::{
     data::{ItemCaption, TextTokenizer},
     error::{Error, Result},
@@ -181,7 +181,16 @@ impl SpaceTuning {
         }
         let training = Training { settings: self, words, tokenizer, items, space, stop, device };
         let start = encoder.valid();
-        let tuned = training.run(encoder.clone(), &rest, &out, &mut rng)?;
+        let embed = |texts: &[ItemCaption]| embed_texts(&start, words, tokenizer, texts, device);
+        let memory = embed(&rest)?;
+        let fitted = space.fit(items, &memory)?;
+        let tuned = training.run(encoder.clone(), &rest, memory, &out, &mut rng)?;
+        // Kernel and penalty stay those of the encoder as it came.
+        let space = &CandidateSpaceConfig {
+            gammas: vec![fitted.gamma],
+            penalties: vec![fitted.penalty],
+            ..space.clone()
+        };
         let (train_on, kept_out) = (rest.as_slice(), kept_out.as_slice());
         let choice =
             Choice { train: train_on, kept_out, whole, items, space, words, tokenizer, device };
@@ -190,7 +199,7 @@ impl SpaceTuning {
             return Ok(chosen);
         }
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed.wrapping_add(1));
-        let tuned = training.run(encoder, train, &HashSet::new(), &mut rng)?;
+        let tuned = training.run(encoder, train, embed(train)?, &HashSet::new(), &mut rng)?;
         let (encoder, map) = between(&start, &tuned, chosen.share);
         Ok(TunedEncoder { encoder, map, ..chosen })
     }

@@ -18,7 +18,7 @@ use rand_chacha::ChaCha8Rng;
 use super::SpaceTuning;
 use crate::{
     align::{
-        CandidateSpaceConfig, Ridge, WordWeights, centroids::Centroids, embed_texts,
+        CandidateSpaceConfig, Ridge, TextVectors, WordWeights, centroids::Centroids,
         words::TextSide,
     },
     data::{ItemCaption, QueryBatch, TextTokenizer},
@@ -63,23 +63,21 @@ pub(super) struct Training<'a, B: AutodiffBackend> {
 }
 
 impl<B: AutodiffBackend> Training<'_, B> {
-    /// Trains the encoder on captions; candidates of `out` do not compete.
+    /// Trains the encoder on captions, whose vectors `memory` holds; candidates of `out` do not compete.
+    ///
+    /// The map of the features is linear: one over a kernel has a landmark for every item, and learns them by
+    /// heart before the encoder learns anything.
     pub(super) fn run(
         &self,
         encoder: TextEncoder<B>,
         train: &[ItemCaption],
+        mut memory: TextVectors,
         out: &HashSet<u32>,
         rng: &mut ChaCha8Rng,
     ) -> Result<Tuned<B::InnerBackend>> {
         let Self { settings, words, tokenizer, items, space, stop, device } = *self;
-        let mut memory = embed_texts(&encoder.valid(), words, tokenizer, train, device)?;
-        let fitted = space.fit(items, &memory)?;
-        let space = &CandidateSpaceConfig {
-            gammas: vec![fitted.gamma],
-            penalties: vec![fitted.penalty],
-            ..space.clone()
-        };
-        let ridge = fitted.space.into_ridge();
+        let linear = CandidateSpaceConfig { gammas: vec![0.0], ..space.clone() };
+        let ridge = linear.fit(items, &memory)?.space.into_ridge();
         let dim = ridge.widths().1;
         let rows = (0..items.len()).map(|item| items.row(item));
         let (prepared, weight) = ridge.whitened(rows)?;
