@@ -99,7 +99,8 @@ struct Step<B: AutodiffBackend> {
 }
 
 impl RqVaeConfig {
-    /// Fits an RQ-VAE to embeddings.
+    /// Fits an RQ-VAE to embeddings. The same rows, seed, backend and (on backends in the host's memory) number
+    /// of rayon threads give the same network.
     ///
     /// # Shapes
     /// - `rows`: `[n, dim]`, row-major
