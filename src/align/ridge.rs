@@ -269,39 +269,18 @@ impl Ridge {
         rows.par_chunks(ROWS).flat_map_iter(mapped).collect()
     }
 
-    /// The map as a linear layer that gradient descent can go on with: whitened rows `[N, width]`, and
-    /// the weight `[width, d]` that takes them where the map does.
-    pub(super) fn whitened<'a>(
-        &self,
-        rows: impl Iterator<Item = &'a [f32]>,
-    ) -> Result<(Vec<f32>, Vec<f32>)> {
-        let lifted: Vec<f32> = rows.flat_map(|row| self.lift.apply(row)).collect();
-        let Some(factor) = self.lift.factor()? else {
-            return Ok((lifted, self.weight.clone()));
-        };
-        let width = self.lift.width();
-        let values = lifted.iter().copied().map(f64::from);
-        let x = DMatrix::from_iterator(width, lifted.len() / width, values);
-        let x = whitened(&Some(factor.clone()), x)?;
-        let weight = self.weight.iter().copied().map(f64::from);
-        let weight = DMatrix::from_row_iterator(width, self.bias.len(), weight);
-        let weight = factor.tr_mul(&weight).transpose();
-        // Column-major transposed is row-major.
-        let narrow = |matrix: &DMatrix<f64>| matrix.iter().map(|&v| v as f32).collect();
-        Ok((narrow(&x), narrow(&weight)))
+    /// Rows as a linear map multiplies them, `[N, D]`.
+    ///
+    /// # Panics
+    /// Where the map has a kernel.
+    pub(super) fn prepared<'a>(&self, rows: impl Iterator<Item = &'a [f32]>) -> Vec<f32> {
+        assert!(self.lift.kernel.is_none(), "a linear map");
+        rows.flat_map(|row| self.lift.apply(row)).collect()
     }
 
-    /// The map with another weight, `[width, d]` for whitened rows, and another bias.
-    pub(super) fn with_whitened(&self, weight: &[f32], bias: Vec<f32>) -> Result<Self> {
-        let (width, d_output) = (self.lift.width(), bias.len());
-        let weight = weight.iter().copied().map(f64::from);
-        let mut weight = DMatrix::from_row_iterator(width, d_output, weight);
-        if let Some(factor) = self.lift.factor()? {
-            let solved = factor.tr_solve_lower_triangular_mut(&mut weight);
-            solved.then_some(()).ok_or_else(|| singular(JITTER))?;
-        }
-        let weight = weight.transpose().iter().map(|&v| v as f32).collect();
-        Ok(Self { lift: self.lift.clone(), weight, bias })
+    /// The map with another weight and another bias.
+    pub(super) fn with(&self, weight: Vec<f32>, bias: Vec<f32>) -> Self {
+        Self { lift: self.lift.clone(), weight, bias }
     }
 
     /// The map between two of the same lift: `to` at share 1.
@@ -309,8 +288,7 @@ impl Ridge {
         let mix = |a: &[f32], b: &[f32]| {
             a.iter().zip(b).map(|(a, b)| a * (1.0 - share) + b * share).collect()
         };
-        let (weight, bias) = (mix(&self.weight, &to.weight), mix(&self.bias, &to.bias));
-        Self { lift: self.lift.clone(), weight, bias }
+        self.with(mix(&self.weight, &to.weight), mix(&self.bias, &to.bias))
     }
 }
 
@@ -371,15 +349,12 @@ mod tests {
         let centred =
             DMatrix::from_fn(n, e, |i, j| f64::from(y[i * e + j]) - f64::from(ridge.bias[j]));
         let dual = gram.cholesky().unwrap().solve(&centred);
-        let (white, weight) = ridge.whitened(rows.clone()).unwrap();
         for (at, row) in rows.enumerate() {
             let found = ridge.map(row);
             for j in 0..e {
                 let sum: f64 = (0..n).map(|i| close(&units[at], &units[i]) * dual[(i, j)]).sum();
                 let expected = sum + f64::from(ridge.bias[j]);
                 assert_abs_diff_eq!(f64::from(found[j]), expected, epsilon = 2e-3);
-                let linear: f32 = (0..n).map(|i| white[at * n + i] * weight[i * e + j]).sum();
-                assert_abs_diff_eq!(found[j], linear + ridge.bias[j], epsilon = 1e-3);
             }
         }
         // Few landmarks are coarser, and still a map.
@@ -398,28 +373,23 @@ mod tests {
         }
     }
 
-    /// There and back, linear and with a kernel; half way between two maps lies half way.
+    /// Prepared rows times the weight are what the map gives; half way between two maps lies half way.
     #[test]
-    fn whitened_weights_come_back() {
+    fn maps_go_on_as_linear_layers_and_mix() {
         let mut rng = ChaCha8Rng::seed_from_u64(6);
         let (n, d, e) = (20, 4, 3);
         let x: Vec<f32> = (0..n * d).map(|_| rng.random::<f32>()).collect();
         let y: Vec<f32> = (0..n * e).map(|_| rng.random::<f32>()).collect();
-        for gamma in [0.0, 1.5] {
-            let lift = Lift::new(d, gamma, 12, x.chunks_exact(d));
-            let pairs = x.chunks_exact(d).zip(y.chunks_exact(e));
-            let ridge = RidgeProblem::new(lift, e, pairs).unwrap().solve(0.3).unwrap();
-            let (_, weight) = ridge.whitened(x.chunks_exact(d)).unwrap();
-            let back = ridge.with_whitened(&weight, ridge.bias.clone()).unwrap();
-            let doubled: Vec<f32> = weight.iter().map(|w| 2.0 * w).collect();
-            let bias = ridge.bias.iter().map(|b| 2.0 * b).collect();
-            let half = ridge.mixed(&ridge.with_whitened(&doubled, bias).unwrap(), 0.5);
-            for row in x.chunks_exact(d) {
-                let (a, b, c) = (ridge.map(row), back.map(row), half.map(row));
-                for at in 0..e {
-                    assert_abs_diff_eq!(a[at], b[at], epsilon = 1e-4);
-                    assert_abs_diff_eq!(1.5 * a[at], c[at], epsilon = 1e-3);
-                }
+        let ridge = Ridge::fit((d, e), &x, &y, 0.3).unwrap();
+        let prepared = ridge.prepared(x.chunks_exact(d));
+        let doubled: Vec<f32> = ridge.weight.iter().map(|w| 2.0 * w).collect();
+        let half = ridge.mixed(&ridge.with(doubled, ridge.bias.clone()), 0.5);
+        for (row, prepared) in x.chunks_exact(d).zip(prepared.chunks_exact(d)) {
+            let (found, mixed) = (ridge.map(row), half.map(row));
+            for at in 0..e {
+                let product: f32 = (0..d).map(|i| prepared[i] * ridge.weight[i * e + at]).sum();
+                assert_abs_diff_eq!(found[at], product + ridge.bias[at], epsilon = 1e-5);
+                assert_abs_diff_eq!(mixed[at], 1.5 * product + ridge.bias[at], epsilon = 1e-5);
             }
         }
     }

@@ -156,6 +156,25 @@ impl<'a, B: Backend> Prepared<'a, B> {
         Ok(Self { model, encoded, space, guide, config })
     }
 
+    /// A search of exactly one query, as `what` needs it.
+    pub(super) fn single(
+        what: &str,
+        model: &'a Cart<B>,
+        encoded: &'a EncodedQueries<B>,
+        space: SearchSpace<'a>,
+        config: &'a BeamConfig,
+    ) -> Result<Self> {
+        match encoded.len() {
+            1 => Self::new(model, encoded, space, config),
+            found => Err(Error::query(
+                what,
+                "one encoded query",
+                found.to_string(),
+                "encode queries one at a time",
+            )),
+        }
+    }
+
     /// The identifiers.
     pub(super) fn trie(&self) -> &'a Trie {
         self.space.trie

@@ -47,15 +47,15 @@ pub fn exact_search<'a, B: Backend>(
     top: usize,
     budget: usize,
 ) -> Result<Exact> {
-    if encoded.len() != 1 || top == 0 || budget < top {
+    if top == 0 || budget < top {
         return Err(Error::query(
             "exact search",
-            "one query, a top of at least 1, and a budget of at least top",
-            format!("{} queries, a top of {top}, a budget of {budget}", encoded.len()),
-            "search queries one at a time, with a budget of some thousand prefixes a level",
+            "a top of at least 1, and a budget of at least top",
+            format!("a top of {top}, a budget of {budget}"),
+            "a budget of some thousand prefixes a level is usual",
         ));
     }
-    let prepared = Prepared::new(model, encoded, space.into(), config)?;
+    let prepared = Prepared::single("exact search", model, encoded, space.into(), config)?;
     let mut limits = Limits { width: config.width.max(top), floor: f32::NEG_INFINITY };
     let mut prefixes = 0;
     loop {

@@ -7,7 +7,7 @@ use super::{
     beam::{Prepared, by_score_then_item, finite},
 };
 use crate::{
-    error::{Error, Result},
+    error::Result,
     model::{Cart, EncodedQueries},
 };
 
@@ -31,16 +31,8 @@ pub fn score_all<'a, B: Backend>(
     space: impl Into<SearchSpace<'a>>,
     config: &BeamConfig,
 ) -> Result<Vec<Answer>> {
-    if encoded.len() != 1 {
-        return Err(Error::query(
-            "exhaustive scoring",
-            "one encoded query",
-            encoded.len().to_string(),
-            "encode and score queries one at a time",
-        ));
-    }
     let space = space.into();
-    let prepared = Prepared::new(model, encoded, space, config)?;
+    let prepared = Prepared::single("exhaustive scoring", model, encoded, space, config)?;
     let (trie, scorer) = (prepared.trie(), prepared.scorer());
     let identifiers = trie.identifiers();
     let mut scores = vec![0.0f32; trie.len()];

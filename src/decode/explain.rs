@@ -8,7 +8,7 @@ use super::{
     beam::{Prepared, finite},
 };
 use crate::{
-    error::{Error, Result},
+    error::Result,
     model::{Cart, EncodedQueries},
 };
 
@@ -53,15 +53,7 @@ pub fn explain<'a, B: Backend>(
     item: u32,
     runners_up: usize,
 ) -> Result<Explanation> {
-    if encoded.len() != 1 {
-        return Err(Error::query(
-            "explanation",
-            "one encoded query",
-            encoded.len().to_string(),
-            "explain one answer at a time",
-        ));
-    }
-    let prepared = Prepared::new(model, encoded, space.into(), config)?;
+    let prepared = Prepared::single("explanation", model, encoded, space.into(), config)?;
     let (trie, scorer) = (prepared.trie(), prepared.scorer());
     let identifier = trie.identifier_of(item)?;
     let (mut state, mut node) = (model.start(), trie.root());

@@ -75,7 +75,8 @@ impl<'a, B: Backend> Search<'a, B> {
         Self { per_cluster, ..self }
     }
 
-    /// Runs the search: `min(top, allowed)` distinct candidates, best first.
+    /// Runs the search: `min(top, allowed)` distinct candidates, best first; fewer where a least score or a limit
+    /// of answers a cluster takes some away.
     ///
     /// # Errors
     /// [`Error::Query`] for a blank query, a `top` of zero, or a filter of another index.
@@ -141,7 +142,8 @@ impl<'a, B: Backend, S: AsRef<str>> SearchAll<'a, B, S> {
         Self { per_cluster, ..self }
     }
 
-    /// Runs the search: per query `min(top, allowed)` distinct candidates, best first.
+    /// Runs the search: per query `min(top, allowed)` distinct candidates, best first; fewer where a least score or
+    /// a limit of answers a cluster takes some away.
     ///
     /// # Errors
     /// [`Error::Query`] for a blank query (named), a `top` of zero, filters of another index or of another

@@ -173,24 +173,7 @@ impl CandidateSpaceConfig {
                 "tune the encoder on these candidates",
             ));
         }
-        if let Some(item) = texts.items.iter().find(|&&item| item as usize >= items.len()) {
-            return Err(Error::captions(
-                "vectors of texts",
-                format!("items below {}", items.len()),
-                item.to_string(),
-                "resolve captions against these candidates",
-            ));
-        }
-        let centroids = Centroids::new(items.len(), texts);
-        let known = self.known(&centroids);
-        if known.len() < 2 {
-            return Err(Error::captions(
-                "training texts",
-                "texts of at least two items",
-                known.len().to_string(),
-                "fit the space on captioned candidates",
-            ));
-        }
+        let (centroids, known) = self.described(items, texts)?;
         let pairs = Pairs { config: self, items, centroids: &centroids };
         let (gamma, penalty, held_out_mrr) = pairs.choose(&known, texts)?;
         let mut out_of_fold: Vec<Option<Vec<f32>>> = vec![None; items.len()];
@@ -221,6 +204,45 @@ impl CandidateSpaceConfig {
         })
     }
 
+    /// The means of the texts, and the items that have some.
+    fn described(&self, items: &Features, texts: &TextVectors) -> Result<(Centroids, Vec<u32>)> {
+        if let Some(item) = texts.items.iter().find(|&&item| item as usize >= items.len()) {
+            return Err(Error::captions(
+                "vectors of texts",
+                format!("items below {}", items.len()),
+                item.to_string(),
+                "resolve captions against these candidates",
+            ));
+        }
+        let centroids = Centroids::new(items.len(), texts);
+        let known = self.known(&centroids);
+        if known.len() < 2 {
+            return Err(Error::captions(
+                "training texts",
+                "texts of at least two items",
+                known.len().to_string(),
+                "fit the space on captioned candidates",
+            ));
+        }
+        Ok((centroids, known))
+    }
+
+    /// The same with the kernel and the penalty that a fit would choose.
+    pub(super) fn chosen(&self, items: &Features, texts: &TextVectors) -> Result<Self> {
+        self.validate()?;
+        let (centroids, known) = self.described(items, texts)?;
+        let pairs = Pairs { config: self, items, centroids: &centroids };
+        let (gamma, penalty, _) = pairs.choose(&known, texts)?;
+        Ok(Self { gammas: vec![gamma], penalties: vec![penalty], ..self.clone() })
+    }
+
+    /// The regression under the first kernel and penalty, and nothing else.
+    pub(super) fn regression(&self, items: &Features, texts: &TextVectors) -> Result<Ridge> {
+        let (centroids, known) = self.described(items, texts)?;
+        let pairs = Pairs { config: self, items, centroids: &centroids };
+        pairs.problem(&known, self.gammas[0])?.solve(self.penalties[0])
+    }
+
     /// Items that have texts, in the order of the seed.
     fn known(&self, centroids: &Centroids) -> Vec<u32> {
         let mut known: Vec<u32> = centroids.known().collect();
@@ -243,11 +265,6 @@ impl CandidateSpaceConfig {
 }
 
 impl CandidateSpace {
-    /// The regression.
-    pub(super) fn into_ridge(self) -> Ridge {
-        self.ridge
-    }
-
     /// Width of the vectors.
     pub fn dim(&self) -> usize {
         self.ridge.widths().1
@@ -305,9 +322,9 @@ impl CandidateSpace {
 
     /// What the features say and what the texts say, as one vector of length 1.
     fn blend(&self, features: &[f32], texts: Option<&[f32]>) -> Vec<f32> {
-        let mut direction = features.to_vec();
-        normalise(&mut direction);
-        let mut row: Vec<f32> = direction.iter().map(|v| v * self.features).collect();
+        let mut row = features.to_vec();
+        normalise(&mut row);
+        row.iter_mut().for_each(|v| *v *= self.features);
         if let Some(texts) = texts {
             row.iter_mut().zip(texts).for_each(|(row, v)| *row += v * self.texts);
         }
@@ -340,18 +357,26 @@ impl CandidateSpace {
     pub fn from_safetensors(bytes: &[u8]) -> Result<Self> {
         let (mut tensors, metadata) = NamedTensors::from_bytes(bytes)?;
         let version = metadata.get("candidate-space").cloned().unwrap_or_default();
+        if version != FORMAT.to_string() {
+            return Err(Error::index(
+                "candidate space",
+                format!("format {FORMAT}"),
+                format!("format {version:?}"),
+                "load it with the version of the library that wrote it",
+            ));
+        }
         let (_, blend) = tensors.take_f32("blend")?;
         let ridge = take(&mut tensors, "")?;
         let has_tuned = tensors.contains(&format!("{TUNED}weight"));
         let tuned = if has_tuned { Some(take(&mut tensors, TUNED)?) } else { None };
         tensors.ensure_empty("candidate space")?;
         let alike = tuned.as_ref().is_none_or(|map| map.widths() == ridge.widths());
-        if version != FORMAT.to_string() || blend.len() != 2 || !alike {
+        if blend.len() != 2 || !alike {
             return Err(Error::index(
                 "candidate space",
-                format!("format {FORMAT}, with maps of the same widths"),
-                format!("format {version:?}"),
-                "load it with the version of the library that wrote it",
+                "two weights, and maps of the same widths",
+                format!("{} weights, or other widths", blend.len()),
+                "the file is damaged: write the index again",
             ));
         }
         Ok(Self { ridge, tuned, features: blend[0], texts: blend[1] })

@@ -183,14 +183,10 @@ impl SpaceTuning {
         let start = encoder.valid();
         let embed = |texts: &[ItemCaption]| embed_texts(&start, words, tokenizer, texts, device);
         let memory = embed(&rest)?;
-        let fitted = space.fit(items, &memory)?;
-        let tuned = training.run(encoder.clone(), &rest, memory, &out, &mut rng)?;
         // Kernel and penalty stay those of the encoder as it came.
-        let space = &CandidateSpaceConfig {
-            gammas: vec![fitted.gamma],
-            penalties: vec![fitted.penalty],
-            ..space.clone()
-        };
+        let chosen = space.chosen(items, &memory)?;
+        let tuned = training.run(encoder.clone(), &rest, memory, &out, &mut rng)?;
+        let space = &chosen;
         let (train_on, kept_out) = (rest.as_slice(), kept_out.as_slice());
         let choice =
             Choice { train: train_on, kept_out, whole, items, space, words, tokenizer, device };

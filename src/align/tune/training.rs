@@ -77,10 +77,10 @@ impl<B: AutodiffBackend> Training<'_, B> {
     ) -> Result<Tuned<B::InnerBackend>> {
         let Self { settings, words, tokenizer, items, space, stop, device } = *self;
         let linear = CandidateSpaceConfig { gammas: vec![0.0], ..space.clone() };
-        let ridge = linear.fit(items, &memory)?.space.into_ridge();
+        let ridge = linear.chosen(items, &memory)?.regression(items, &memory)?;
         let dim = ridge.widths().1;
         let rows = (0..items.len()).map(|item| items.row(item));
-        let (prepared, weight) = ridge.whitened(rows)?;
+        let (prepared, weight) = (ridge.prepared(rows), ridge.weight.clone());
         let d_input = prepared.len() / items.len();
         let tokens = train
             .iter()
@@ -188,10 +188,8 @@ impl<B: AutodiffBackend> Training<'_, B> {
                 }
             }
         }
-        let end = ridge.with_whitened(
-            &numbers(towers.item.weight.val()),
-            numbers(towers.item.bias.as_ref().expect("the map has a bias").val()),
-        )?;
+        let bias = towers.item.bias.as_ref().expect("the map has a bias").val();
+        let end = ridge.with(numbers(towers.item.weight.val()), numbers(bias));
         Ok(Tuned { encoder: towers.encoder.valid(), start: ridge, map: end })
     }
 }

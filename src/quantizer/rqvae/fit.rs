@@ -411,7 +411,11 @@ fn schedule(step: usize, warmup: usize, steps: usize) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use burn::backend::{Autodiff, Flex};
+    use burn::{
+        backend::{Autodiff, Flex},
+        module::{ModuleVisitor, Param},
+        tensor::Tolerance,
+    };
 
     use super::*;
     use crate::{identifier::Codes, quantizer::Quantizer};
@@ -479,6 +483,58 @@ mod tests {
         };
         assert_eq!(codes(3), codes(3));
         assert_ne!(codes(3), codes(4));
+    }
+
+    /// Twin: the whole batch through one graph.
+    #[test]
+    fn a_batch_split_over_threads_is_the_whole_batch() {
+        let rows = clusters(300);
+        let device = Default::default();
+        let config = config().with_codebooks(Codebooks::Ema { decay: 0.9 });
+        let mut fit = Fit::<A> {
+            config: &config,
+            rows: &rows,
+            dim: 12,
+            device,
+            network: config.init_network::<A>(12, &device),
+            averages: Vec::new(),
+            usage: vec![Tensor::ones([8], &device); 2],
+            rng: ChaCha8Rng::seed_from_u64(0),
+            scaling: Scaling::fit(&rows, 12, config.standardise),
+        };
+        fit.initialise_codebooks().unwrap();
+        let indices: Vec<u32> = (0..299).collect();
+        let whole = fit.part(&fit.network, &indices, 1.0);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        let split = pool.install(|| fit.gradients(&indices));
+        let near = Tolerance::absolute(1e-5);
+        struct Compare<'a>(&'a GradientsParams, &'a GradientsParams, usize);
+        impl ModuleVisitor<A> for Compare<'_> {
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<A, D>>) {
+                let grad = |grads: &GradientsParams| grads.get::<Flex, D>(param.id);
+                match (grad(self.0), grad(self.1)) {
+                    (Some(a), Some(b)) => {
+                        let near = Tolerance::absolute(1e-5);
+                        a.into_data().assert_approx_eq::<f32>(&b.into_data(), near);
+                        self.2 += 1;
+                    }
+                    (a, b) => assert!(a.is_none() && b.is_none()),
+                }
+            }
+        }
+        let mut compare = Compare(&split.grads, &whole.grads, 0);
+        fit.network.visit(&mut compare);
+        // Two layers of encoder and decoder each, with biases.
+        assert_eq!(compare.2, 8);
+        for (a, b) in split.losses.into_iter().zip(whole.losses) {
+            a.into_data().assert_approx_eq::<f32>(&b.into_data(), near);
+        }
+        for (a, b) in split.totals.into_iter().zip(whole.totals) {
+            assert_eq!(a.counts.into_data(), b.counts.into_data());
+            a.sums
+                .into_data()
+                .assert_approx_eq::<f32>(&b.sums.into_data(), Tolerance::absolute(1e-3));
+        }
     }
 
     #[test]
