@@ -24,7 +24,7 @@ const CHUNK: usize = 256;
 /// - returns: `[allowed]`
 ///
 /// # Errors
-/// [`Error::Query`] unless there is exactly one query; otherwise as `beam_search`.
+/// [`Error::Query`](crate::Error::Query) unless there is exactly one query; otherwise as `beam_search`.
 pub fn score_all<'a, B: Backend>(
     model: &Cart<B>,
     encoded: &EncodedQueries<B>,

@@ -43,7 +43,7 @@ pub struct Explanation {
 /// Scores one candidate for one query, and says at every level what the other choices were.
 ///
 /// # Errors
-/// [`Error::Query`] unless there is exactly one query; [`Error::Identifier`] when there is no such item;
+/// [`Error::Query`](crate::Error::Query) unless there is exactly one query; [`Error::Identifier`](crate::Error::Identifier) when there is no such item;
 /// otherwise as [`beam_search`](super::beam_search).
 pub fn explain<'a, B: Backend>(
     model: &Cart<B>,
