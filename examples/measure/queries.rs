@@ -4,10 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use burn::tensor::backend::Backend;
-use cart_retrieval::{
-    data::QueryBatch,
-    decode::{BeamConfig, beam_search},
-};
+use cart_retrieval::decode::{BeamConfig, Engine};
 use clap::Args;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -41,7 +38,7 @@ pub fn queries<B: Backend>(
     let started = Instant::now();
     let (candidates, config) = network.config(common.seed)?;
     let identifiers_seconds = started.elapsed().as_secs_f64();
-    let cart = config.init::<B>(device)?;
+    let engine = Engine::new(config.init::<B>(device)?, device.clone());
     let beam = BeamConfig { width: args.beam, ..BeamConfig::default() };
     let mut rng = ChaCha8Rng::seed_from_u64(common.seed);
     let shortest = network.shortest.unwrap_or(network.tokens);
@@ -51,9 +48,7 @@ pub fn queries<B: Backend>(
         .map(|_| token_rows(network.batch, shortest, network.tokens, network.vocabulary, &mut rng))
         .collect();
     let seconds = repeat::<B>(common, device, |repetition| {
-        let batch = QueryBatch::<B>::new(&texts[repetition], 0, device)?;
-        let encoded = cart.encode(batch.tokens, batch.padding);
-        let answers = beam_search(&cart, &encoded, &candidates.trie, &beam)?;
+        let answers = engine.search(&texts[repetition], 0, &candidates.trie, &beam)?;
         found = answers.iter().map(Vec::len).sum();
         Ok(())
     })?;

@@ -1,16 +1,20 @@
 //! Batched beam search constrained by the trie.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, ops::Range, sync::Arc};
 
-use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
+use burn::tensor::backend::Backend;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Scorer, SearchSpace};
+use super::{
+    Scorer, SearchSpace,
+    steps::{Steps, host_decoder},
+};
 use crate::{
     align::Guide,
     error::{Error, Result},
     model::{Cart, EncodedQueries, Scope},
+    nn::HostDecoder,
     trie::{Node, Trie},
 };
 
@@ -75,13 +79,13 @@ pub struct Answer {
 
 /// A prefix under consideration.
 #[derive(Debug, Clone, Copy)]
-struct Beam {
+pub(super) struct Beam {
     node: Node,
     score: f32,
     /// The token it ends with.
-    token: u16,
+    pub(super) token: u16,
     /// The decoder row that its parent occupied.
-    parent: u32,
+    pub(super) parent: u32,
 }
 
 /// The `width` best prefixes at every level, down to whole identifiers, best first.
@@ -109,11 +113,7 @@ pub fn beam_search<'a, B: Backend>(
     space: impl Into<SearchSpace<'a>>,
     config: &BeamConfig,
 ) -> Result<Vec<Vec<Answer>>> {
-    let space = space.into();
-    let prepared = Prepared::new(model, encoded, space, config)?;
-    let limits = Limits { width: config.width, floor: f32::NEG_INFINITY };
-    let found = prepared.run(limits)?;
-    Ok(found.into_iter().enumerate().map(|(query, found)| prepared.answers(query, found)).collect())
+    Prepared::new(model, encoded, space.into(), config)?.beam()
 }
 
 /// A search that has been checked.
@@ -123,6 +123,8 @@ pub(super) struct Prepared<'a, B: Backend> {
     space: SearchSpace<'a>,
     guide: Option<Guide<'a>>,
     config: &'a BeamConfig,
+    host: Option<Arc<HostDecoder>>,
+    threads: usize,
 }
 
 /// Which prefixes a search goes on with.
@@ -150,22 +152,36 @@ impl<'a, B: Backend> Prepared<'a, B> {
         space: SearchSpace<'a>,
         config: &'a BeamConfig,
     ) -> Result<Self> {
+        let host = host_decoder(model, &encoded.device());
+        Self::with_host(model, host, encoded, space, config)
+    }
+
+    /// The same with the decoder already laid out for the host, where it is to run there.
+    pub(super) fn with_host(
+        model: &'a Cart<B>,
+        host: Option<Arc<HostDecoder>>,
+        encoded: &'a EncodedQueries<B>,
+        space: SearchSpace<'a>,
+        config: &'a BeamConfig,
+    ) -> Result<Self> {
         config.validate()?;
         space.filters.check(space.trie.len(), encoded.len())?;
         let guide = space.guide(model, encoded, config)?;
-        Ok(Self { model, encoded, space, guide, config })
+        let threads = rayon::current_num_threads();
+        Ok(Self { model, encoded, space, guide, config, host, threads })
     }
 
     /// A search of exactly one query, as `what` needs it.
     pub(super) fn single(
         what: &str,
         model: &'a Cart<B>,
+        host: Option<Arc<HostDecoder>>,
         encoded: &'a EncodedQueries<B>,
         space: SearchSpace<'a>,
         config: &'a BeamConfig,
     ) -> Result<Self> {
         match encoded.len() {
-            1 => Self::new(model, encoded, space, config),
+            1 => Self::with_host(model, host, encoded, space, config),
             found => Err(Error::query(
                 what,
                 "one encoded query",
@@ -173,6 +189,11 @@ impl<'a, B: Backend> Prepared<'a, B> {
                 "encode queries one at a time",
             )),
         }
+    }
+
+    /// Leaves this search a number of threads, where others run beside it.
+    pub(super) fn with_threads(self, threads: usize) -> Self {
+        Self { threads, ..self }
     }
 
     /// The identifiers.
@@ -194,17 +215,39 @@ impl<'a, B: Backend> Prepared<'a, B> {
         guide.map_or(0.0, |guide| self.config.rerank * guide.cosine(query, item))
     }
 
-    /// Searches level by level.
+    /// Steps for some of the queries; their products on several threads if `parallel`.
+    pub(super) fn steps(&self, queries: Range<usize>, parallel: bool) -> Steps<'_, B> {
+        Steps::new(self.model, self.host.as_deref(), self.encoded, queries, parallel)
+    }
+
+    /// A beam search as configured, best first.
+    pub(super) fn beam(&self) -> Result<Vec<Vec<Answer>>> {
+        let found = self.run(Limits { width: self.config.width, floor: f32::NEG_INFINITY })?;
+        Ok(found.into_iter().enumerate().map(|(query, found)| self.answers(query, found)).collect())
+    }
+
+    /// Searches level by level; in the host's memory, a part of the queries on every thread.
     pub(super) fn run(&self, limits: Limits) -> Result<Vec<Found>> {
-        let Self { model, encoded, space, config, .. } = self;
+        let queries = self.encoded.len();
+        let parts = if self.host.is_some() { self.threads.min(queries).max(1) } else { 1 };
+        let bound = |part: usize| queries * part / parts;
+        let found: Result<Vec<Vec<Found>>> = (0..parts)
+            .into_par_iter()
+            .map(|part| self.run_part(bound(part)..bound(part + 1), parts < self.threads, limits))
+            .collect();
+        Ok(found?.into_iter().flatten().collect())
+    }
+
+    fn run_part(&self, part: Range<usize>, parallel: bool, limits: Limits) -> Result<Vec<Found>> {
+        let Self { space, config, .. } = self;
         let (trie, scorer) = (space.trie, self.scorer());
-        let mut state = model.start();
+        let mut steps = self.steps(part.clone(), parallel);
         let root = Beam { node: trie.root(), score: 0.0, token: 0, parent: 0 };
         let forced = |beam: &Beam| config.scope == Scope::Legal && beam.node.count() == 1;
         // Per query: prefixes the decoder must continue, and prefixes with nothing left to decide.
-        let mut live: Vec<Vec<Beam>> = Vec::with_capacity(encoded.len());
-        let mut found: Vec<Found> = Vec::with_capacity(encoded.len());
-        for query in 0..encoded.len() {
+        let mut live: Vec<Vec<Beam>> = Vec::with_capacity(part.len());
+        let mut found: Vec<Found> = Vec::with_capacity(part.len());
+        for query in part.clone() {
             let any = space.filters.of(query).is_none_or(|filter| filter.count() > 0);
             let start = if any { vec![root] } else { Vec::new() };
             let (done, start): (Vec<Beam>, Vec<Beam>) = start.into_iter().partition(forced);
@@ -212,23 +255,22 @@ impl<'a, B: Backend> Prepared<'a, B> {
             found.push(Found { done, left: f32::NEG_INFINITY, prefixes: 0 });
         }
         for level in 0..trie.levels() {
-            let width = live.iter().map(Vec::len).max().unwrap_or(0);
-            if width == 0 {
+            if live.iter().all(Vec::is_empty) {
                 break;
             }
-            let logits = step(model, encoded, &live, width, level, &mut state);
+            let logits = steps.step(&live);
             let size = trie.vocabulary().size(level);
             let last = level + 1 == trie.levels();
             live.par_iter_mut().zip(found.par_iter_mut()).enumerate().try_for_each(
-                |(query, (live, found))| {
+                |(at, (live, found))| {
+                    let query = part.start + at;
                     let filter = space.filters.of(query);
-                    let rows = query * width;
                     let mut candidates = std::mem::take(&mut found.done);
                     let mut children = Vec::new();
                     found.prefixes += live.len();
                     for (slot, beam) in live.iter().enumerate() {
-                        let row = rows + slot;
-                        let logits = &logits[row * size..(row + 1) * size];
+                        let row = logits.first_rows[at] + slot;
+                        let logits = &logits.values[row * size..(row + 1) * size];
                         finite(logits, level)?;
                         scorer.children(query, beam.node, logits, &mut children);
                         let children = children.iter().map(|&(token, log_p, node)| Beam {
@@ -276,36 +318,6 @@ pub(super) fn finite(logits: &[f32], level: usize) -> Result<()> {
         )),
         None => Ok(()),
     }
-}
-
-/// Runs the decoder for the live prefixes of all queries, padded to `width` each, and reads the
-/// logits back: `[queries * width, size]`.
-fn step<B: Backend>(
-    model: &Cart<B>,
-    encoded: &EncodedQueries<B>,
-    live: &[Vec<Beam>],
-    width: usize,
-    level: usize,
-    state: &mut crate::nn::DecoderState<B>,
-) -> Vec<f32> {
-    let device = encoded.device();
-    let tokens = (level > 0).then(|| {
-        let rows = live.len() * width;
-        let (mut tokens, mut parents) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
-        for beams in live {
-            for slot in 0..width {
-                // A padded row continues some row that exists; nobody reads what comes out.
-                let beam = beams.get(slot).or(beams.first());
-                tokens.push(beam.map_or(0, |beam| i64::from(beam.token)));
-                parents.push(beam.map_or(0, |beam| i64::from(beam.parent)));
-            }
-        }
-        let tensor =
-            |values| Tensor::<B, 1, Int>::from_data(TensorData::new(values, [rows]), &device);
-        state.reorder(&tensor(parents));
-        tensor(tokens)
-    });
-    model.step(encoded, tokens, state).into_data().convert::<f32>().into_vec().unwrap_or_default()
 }
 
 /// Keeps the `width` best, in order: by score, then by identifier. Returns the best score of the others, or

@@ -5,6 +5,7 @@ use burn::tensor::backend::Backend;
 use super::{
     Answer, BeamConfig, SearchSpace,
     beam::{Limits, Prepared},
+    steps::host_decoder,
 };
 use crate::{
     error::{Error, Result},
@@ -55,7 +56,8 @@ pub fn exact_search<'a, B: Backend>(
             "a budget of some thousand prefixes a level is usual",
         ));
     }
-    let prepared = Prepared::single("exact search", model, encoded, space.into(), config)?;
+    let host = host_decoder(model, &encoded.device());
+    let prepared = Prepared::single("exact search", model, host, encoded, space.into(), config)?;
     let mut limits = Limits { width: config.width.max(top), floor: f32::NEG_INFINITY };
     let mut prefixes = 0;
     loop {

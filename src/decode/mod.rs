@@ -2,14 +2,17 @@
 //! the yardstick.
 
 mod beam;
+mod engine;
 mod exact;
 mod exhaustive;
 mod explain;
 mod filter;
 mod score;
 mod space;
+mod steps;
 
 pub use beam::{Answer, BeamConfig, beam_search};
+pub use engine::Engine;
 pub use exact::{Exact, exact_search};
 pub use exhaustive::score_all;
 pub use explain::{Explanation, LevelScore, explain};

@@ -1,5 +1,7 @@
 //! The network: text encoder, fusion, identifier decoder.
 
+use std::sync::OnceLock;
+
 use burn::{
     module::Module,
     tensor::{Bool, Int, Tensor, backend::Backend},
@@ -22,11 +24,12 @@ pub struct Cart<B: Backend> {
     alignment: Option<AlignmentHead<B>>,
 }
 
-/// Queries encoded once, with everything the decoder reads of them.
+/// Queries encoded once.
 #[derive(Debug, Clone)]
 pub struct EncodedQueries<B: Backend> {
-    queries: usize,
-    memory: Memory<B>,
+    output: EncoderOutput<B>,
+    /// Keys and values for the decoder on its device, made when it first steps.
+    memory: OnceLock<Memory<B>>,
     /// Queries in the space of the candidates, `[queries, D]`, and the factors of their cosines.
     aligned: Option<(Tensor<B, 2>, Tensor<B, 1>)>,
 }
@@ -34,12 +37,17 @@ pub struct EncodedQueries<B: Backend> {
 impl<B: Backend> EncodedQueries<B> {
     /// Number of queries.
     pub fn len(&self) -> usize {
-        self.queries
+        self.output.bias.dims()[0]
     }
 
     /// The device they are on.
     pub fn device(&self) -> B::Device {
-        self.memory.device()
+        self.output.bias.device()
+    }
+
+    /// What the encoder made of them.
+    pub fn output(&self) -> &EncoderOutput<B> {
+        &self.output
     }
 
     /// Queries as vectors of length 1 in the space of the candidates, `[queries, D]`, and the factors
@@ -50,7 +58,7 @@ impl<B: Backend> EncodedQueries<B> {
 
     /// Whether there is no query.
     pub fn is_empty(&self) -> bool {
-        self.queries == 0
+        self.len() == 0
     }
 }
 
@@ -254,11 +262,15 @@ impl<B: Backend> Cart<B> {
         tokens: Tensor<B, 2, Int>,
         padding: Tensor<B, 2, Bool>,
     ) -> EncodedQueries<B> {
-        let [queries, _] = tokens.dims();
-        let encoded = self.encoder.forward(tokens.clone(), padding.clone());
-        let aligned = self.aligned(&encoded, tokens, padding);
+        let output = self.encoder.forward(tokens.clone(), padding.clone());
+        let aligned = self.aligned(&output, tokens, padding);
         let aligned = aligned.zip(self.alignment.as_ref().map(AlignmentHead::scales));
-        EncodedQueries { queries, memory: self.decoder.memory(&encoded), aligned }
+        EncodedQueries { output, memory: OnceLock::new(), aligned }
+    }
+
+    /// The decoder.
+    pub fn decoder(&self) -> &Decoder<B> {
+        &self.decoder
     }
 
     /// The decoder's state before the first token.
@@ -277,7 +289,8 @@ impl<B: Backend> Cart<B> {
         tokens: Option<Tensor<B, 1, Int>>,
         state: &mut DecoderState<B>,
     ) -> Tensor<B, 2> {
-        self.decoder.step(encoded.queries, tokens, &encoded.memory, state)
+        let memory = encoded.memory.get_or_init(|| self.decoder.memory(&encoded.output));
+        self.decoder.step(encoded.len(), tokens, memory, state)
     }
 }
 

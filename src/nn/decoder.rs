@@ -43,15 +43,15 @@ pub struct DecoderConfig {
 /// One decoder layer (post-norm, as the paper's `FFN(norm(Y + A' + F))`).
 #[derive(Module, Debug)]
 pub struct DecoderLayer<B: Backend> {
-    self_attention: Attention<B>,
-    self_norm: LayerNorm<B>,
-    plain: Option<Attention<B>>,
-    coarse: Option<GatedAttention<B>>,
-    fine: Option<FineFusion<B>>,
-    fusion_norm: LayerNorm<B>,
-    feed_forward: FeedForward<B>,
-    feed_forward_norm: LayerNorm<B>,
-    dropout: Dropout,
+    pub(super) self_attention: Attention<B>,
+    pub(super) self_norm: LayerNorm<B>,
+    pub(super) plain: Option<Attention<B>>,
+    pub(super) coarse: Option<GatedAttention<B>>,
+    pub(super) fine: Option<FineFusion<B>>,
+    pub(super) fusion_norm: LayerNorm<B>,
+    pub(super) feed_forward: FeedForward<B>,
+    pub(super) feed_forward_norm: LayerNorm<B>,
+    pub(super) dropout: Dropout,
 }
 
 /// Decoder from encoder layers and the tokens so far to the logits of the next level.
@@ -59,13 +59,13 @@ pub struct DecoderLayer<B: Backend> {
 /// Every level has its own embedding rows (its tokens are symbols of their own) and its own head.
 #[derive(Module, Debug)]
 pub struct Decoder<B: Backend> {
-    start: Param<Tensor<B, 2>>,
-    embeddings: Vec<Embedding<B>>,
-    positions: Param<Tensor<B, 2>>,
-    coarse_memory: Option<CoarseFusion<B>>,
-    layers: Vec<DecoderLayer<B>>,
-    heads: Vec<Linear<B>>,
-    dropout: Dropout,
+    pub(super) start: Param<Tensor<B, 2>>,
+    pub(super) embeddings: Vec<Embedding<B>>,
+    pub(super) positions: Param<Tensor<B, 2>>,
+    pub(super) coarse_memory: Option<CoarseFusion<B>>,
+    pub(super) layers: Vec<DecoderLayer<B>>,
+    pub(super) heads: Vec<Linear<B>>,
+    pub(super) dropout: Dropout,
 }
 
 /// Keys and values of a batch of queries for every decoder layer: computed once, never copied.
@@ -287,7 +287,7 @@ impl<B: Backend> Decoder<B> {
         Self { heads: self.heads.into_iter().map(zeroed).collect(), ..self }
     }
 
-    fn n_heads(&self) -> usize {
+    pub(super) fn n_heads(&self) -> usize {
         self.layers.first().map_or(1, |layer| layer.self_attention.n_heads())
     }
 
@@ -403,14 +403,12 @@ impl<B: Backend> Decoder<B> {
     }
 }
 
-impl<B: Backend> Memory<B> {
-    /// The device it is on.
-    pub fn device(&self) -> B::Device {
-        self.bias.device()
-    }
-}
-
 impl<B: Backend> DecoderState<B> {
+    /// Whether no step was made yet.
+    pub fn is_first(&self) -> bool {
+        self.level == 0
+    }
+
     /// Makes beam i continue what beam `parents[i]` was; the number of beams may change.
     ///
     /// # Shapes

@@ -14,8 +14,8 @@ use super::{
 /// Two linear layers with an activation between them, a ReLU unless told otherwise.
 #[derive(Module, Debug)]
 pub struct FeedForward<B: Backend> {
-    inner: Linear<B>,
-    outer: Linear<B>,
+    pub(super) inner: Linear<B>,
+    pub(super) outer: Linear<B>,
     dropout: Dropout,
     #[module(skip)]
     activation: Activation,

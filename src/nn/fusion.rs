@@ -62,14 +62,14 @@ pub struct FusionConfig {
 /// `Z = W [E_1; ..; E_S] + b`: one memory of all encoder layers, shared by all decoder layers.
 #[derive(Module, Debug)]
 pub struct CoarseFusion<B: Backend> {
-    projection: Linear<B>,
+    pub(super) projection: Linear<B>,
 }
 
 /// `A' = sigmoid(W_g A + b_g) * A` with `A = CrossAttention(Y, Z)`.
 #[derive(Module, Debug)]
 pub struct GatedAttention<B: Backend> {
-    attention: Attention<B>,
-    gate: Linear<B>,
+    pub(super) attention: Attention<B>,
+    pub(super) gate: Linear<B>,
 }
 
 /// `F = sum_i alpha_i * C_i / sqrt(S)` with `C_i = CrossAttention(Y, E_i)` and
@@ -80,11 +80,11 @@ pub struct GatedAttention<B: Backend> {
 /// with the C_i.
 #[derive(Module, Debug)]
 pub struct FineFusion<B: Backend> {
-    attention: Attention<B>,
+    pub(super) attention: Attention<B>,
     /// The halves of all `W_i` that meet Y, and the `b_i`: `[d_model, S * d_model]`.
-    gate_query: Linear<B>,
+    pub(super) gate_query: Linear<B>,
     /// The halves of the `W_i` that meet the C_i: `[S, d_model, d_model]`.
-    gate_context: Param<Tensor<B, 3>>,
+    pub(super) gate_context: Param<Tensor<B, 3>>,
 }
 
 impl FusionConfig {

@@ -9,7 +9,9 @@ mod dropout;
 mod feed_forward;
 mod folded;
 mod fusion;
+mod host;
 mod init;
+mod lanes;
 mod text;
 mod words;
 
@@ -20,6 +22,7 @@ pub use decoder::{Decoder, DecoderConfig, DecoderLayer, DecoderState, Memory};
 pub use dropout::Dropout;
 pub(crate) use dropout::{on_host, with_noise};
 pub use feed_forward::FeedForward;
+pub(crate) use host::{HostDecoder, HostMemory, HostState};
 pub use fusion::{CoarseFusion, FineFusion, FusionConfig, FusionMode, GatedAttention};
 pub use init::WeightInit;
 pub(crate) use init::widened;

@@ -117,16 +117,28 @@ impl Manifest {
     pub fn verify(&self, folder: impl AsRef<Path>) -> Result<()> {
         for file in self.files.values() {
             let path = plain_path(folder.as_ref(), file)?;
-            let found = hex(&sha256_file(&path)?);
-            if found != file.sha256 {
-                return Err(changed(&path, &file.sha256, &found));
-            }
+            same(file, &path, &sha256_file(&path)?)?;
         }
         Ok(())
     }
 
     /// Reads a file and checks it.
     fn load(&self, folder: &Path, role: &str) -> Result<Vec<u8>> {
+        let (file, path) = self.find(folder, role)?;
+        let bytes = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
+        same(file, &path, &Sha256::digest(&bytes))?;
+        Ok(bytes)
+    }
+
+    /// Checks a file that is not to be read as a whole.
+    fn check(&self, folder: &Path, role: &str) -> Result<PathBuf> {
+        let (file, path) = self.find(folder, role)?;
+        same(file, &path, &sha256_file(&path)?)?;
+        Ok(path)
+    }
+
+    /// A file that is there, of the right length.
+    fn find(&self, folder: &Path, role: &str) -> Result<(&ManifestFile, PathBuf)> {
         let file = self.files.get(role).ok_or_else(|| {
             Error::index(
                 folder.join(MANIFEST).display().to_string(),
@@ -145,12 +157,7 @@ impl Manifest {
                 "restore the file, or save the index again",
             ));
         }
-        let bytes = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
-        let found = hex(&Sha256::digest(&bytes));
-        if found != file.sha256 {
-            return Err(changed(&path, &file.sha256, &found));
-        }
-        Ok(bytes)
+        Ok((file, path))
     }
 }
 
@@ -167,13 +174,18 @@ fn plain_path(folder: &Path, file: &ManifestFile) -> Result<PathBuf> {
     Ok(folder.join(&file.name))
 }
 
-fn changed(path: &Path, expected: &str, found: &str) -> Error {
-    Error::index(
-        path.display().to_string(),
-        format!("SHA-256 {expected}"),
-        found,
-        "the file was changed: restore it, or save the index again",
-    )
+/// Whether the checksum of a file is the manifest's.
+fn same(file: &ManifestFile, path: &Path, digest: &[u8]) -> Result<()> {
+    let found = hex(digest);
+    match found == file.sha256 {
+        true => Ok(()),
+        false => Err(Error::index(
+            path.display().to_string(),
+            format!("SHA-256 {}", file.sha256),
+            found,
+            "the file was changed: restore it, or save the index again",
+        )),
+    }
 }
 
 impl<B: Backend> Retriever<B> {
@@ -214,7 +226,7 @@ impl<B: Backend> Retriever<B> {
         Self::check_folder(folder)?;
         std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
         let mut tensors = NamedTensors::new();
-        tensors.insert_module::<B, _>("", &self.model)?;
+        tensors.insert_module::<B, _>("", self.model())?;
         let ids: String = self.index.ids().iter().flat_map(|id| [id, "\n"]).collect();
         let mut files = BTreeMap::new();
         let mut parts = vec![
@@ -259,7 +271,8 @@ impl<B: Backend> Retriever<B> {
         Ok(())
     }
 
-    /// Loads an index, checking every file.
+    /// Loads an index, checking every file. The trie is mapped ([`Trie::open`]); saving another index to the
+    /// folder leaves it as it is.
     ///
     /// # Errors
     /// [`Error::Io`] for a missing file, [`Error::Index`] for a changed one or another format, and
@@ -275,7 +288,7 @@ impl<B: Backend> Retriever<B> {
             CoarseToFine::from_safetensors(&manifest.load(folder, "quantizer")?, device)?;
         let tokenizer =
             TextTokenizer::from_bytes(&manifest.load(folder, "tokenizer")?, manifest.max_tokens)?;
-        let trie = Trie::from_bytes(&manifest.load(folder, "trie")?)?;
+        let trie = Trie::open(manifest.check(folder, "trie")?)?;
         let ids = String::from_utf8(manifest.load(folder, "ids")?)
             .map_err(|e| Error::index("ids", "UTF-8", e.to_string(), "save the index again"))?;
         let ids = ItemIds::new(&ids.lines().collect::<Vec<_>>())?;

@@ -5,18 +5,15 @@ use burn::tensor::backend::Backend;
 use super::{Search, SearchAll};
 use crate::{
     align::CandidateSpace,
-    data::{QueryBatch, TextTokenizer},
+    data::TextTokenizer,
     decode::{
-        Answer, BeamConfig, Exact, Explanation, Filter, Filters, SearchSpace, beam_search,
-        exact_search, explain, score_all,
+        Answer, BeamConfig, Engine, Exact, Explanation, Filter, Filters, SearchSpace, exact_search,
+        explain, score_all,
     },
     error::{Error, Result},
     model::{Cart, CartConfig, EncodedQueries},
     quantizer::{CandidateIndex, CoarseToFine, Quantizer},
 };
-
-/// Queries decoded at once, unless told otherwise.
-const BATCH: usize = 32;
 
 /// Answers text queries with candidates.
 ///
@@ -32,13 +29,12 @@ const BATCH: usize = 32;
 /// ```
 #[derive(Debug, Clone)]
 pub struct Retriever<B: Backend> {
-    pub(super) model: Cart<B>,
+    pub(super) engine: Engine<B>,
     pub(super) config: CartConfig,
     pub(super) tokenizer: TextTokenizer,
     pub(super) quantizer: CoarseToFine<B>,
     pub(super) index: CandidateIndex,
     pub(super) beam: BeamConfig,
-    pub(super) device: B::Device,
     pub(super) space: Option<CandidateSpace>,
 }
 
@@ -95,7 +91,8 @@ impl<B: Backend> Retriever<B> {
             ));
         }
         let beam = BeamConfig::default();
-        Ok(Self { model, config, tokenizer, quantizer, index, beam, device, space: None })
+        let engine = Engine::new(model, device);
+        Ok(Self { engine, config, tokenizer, quantizer, index, beam, space: None })
     }
 
     /// Sets the beam that searches use unless told otherwise. Its scope should be the training's, its
@@ -113,9 +110,10 @@ impl<B: Backend> Retriever<B> {
     /// is guided and the candidates have no vectors.
     pub fn with_candidates(self, index: CandidateIndex) -> Result<Self> {
         let index = index.within(&self.config.vocabulary)?;
-        let Self { model, config, tokenizer, quantizer, device, .. } = self;
+        let Self { engine, config, tokenizer, quantizer, .. } = self;
+        let (model, device) = (engine.model().clone(), engine.device().clone());
         let made = Self::new(model, config, tokenizer, quantizer, index, device)?;
-        Ok(Self { beam: self.beam, space: self.space, ..made })
+        Ok(Self { engine, beam: self.beam, space: self.space, ..made })
     }
 
     /// Keeps the map that made the candidates' vectors, for candidates to come.
@@ -151,7 +149,7 @@ impl<B: Backend> Retriever<B> {
 
     /// The network.
     pub fn model(&self) -> &Cart<B> {
-        &self.model
+        self.engine.model()
     }
 
     /// The text tokenizer.
@@ -180,7 +178,7 @@ impl<B: Backend> Retriever<B> {
     /// # Errors
     /// [`Error::Query`] for a blank query; otherwise as a search with that beam.
     pub fn score_all(&self, query: &str) -> Result<Vec<Answer>> {
-        score_all(&self.model, &self.encode(query)?, self.search_space(), &self.beam)
+        score_all(self.model(), &self.encode(query)?, self.search_space(), &self.beam)
     }
 
     /// The best candidates under the model for a query, with whether that is proven
@@ -191,7 +189,7 @@ impl<B: Backend> Retriever<B> {
     /// retriever's beam.
     pub fn search_exact(&self, query: &str, top: usize, budget: usize) -> Result<Exact> {
         let encoded = self.encode(query)?;
-        exact_search(&self.model, &encoded, self.search_space(), &self.beam, top, budget)
+        exact_search(self.model(), &encoded, self.search_space(), &self.beam, top, budget)
     }
 
     /// Why a candidate scores what it scores for a query: the log-probability of every token of its
@@ -202,7 +200,7 @@ impl<B: Backend> Retriever<B> {
     /// retriever's beam.
     pub fn explain(&self, query: &str, id: &str, runners_up: usize) -> Result<Explanation> {
         let (encoded, item) = (self.encode(query)?, self.items_of(&[id])?[0]);
-        explain(&self.model, &encoded, self.search_space(), &self.beam, item, runners_up)
+        explain(self.model(), &encoded, self.search_space(), &self.beam, item, runners_up)
     }
 
     /// A filter that allows the candidates with these ids and no others.
@@ -238,9 +236,7 @@ impl<B: Backend> Retriever<B> {
 
     /// One query, encoded.
     fn encode(&self, query: &str) -> Result<EncodedQueries<B>> {
-        let tokens = [self.tokenizer.encode(query)?];
-        let batch = QueryBatch::new(&tokens, self.tokenizer.padding(), &self.device)?;
-        Ok(self.model.encode(batch.tokens, batch.padding))
+        self.engine.encode(&[self.tokenizer.encode(query)?], self.tokenizer.padding())
     }
 
     /// Answers of tokenised queries, in their order.
@@ -250,23 +246,7 @@ impl<B: Backend> Retriever<B> {
         beam: &BeamConfig,
         filters: Filters<'_>,
     ) -> Result<Vec<Vec<Answer>>> {
-        let space = self.search_space();
-        filters.check(space.trie.len(), queries.len())?;
-        // Queries of like length share a batch, so that little of it is padding.
-        let mut order: Vec<usize> = (0..queries.len()).collect();
-        order.sort_by_key(|&query| queries[query].len());
-        let mut answers = vec![Vec::new(); queries.len()];
-        for chunk in order.chunks(BATCH) {
-            let rows: Vec<&[u32]> = chunk.iter().map(|&query| queries[query].as_slice()).collect();
-            let batch = QueryBatch::new(&rows, self.tokenizer.padding(), &self.device)?;
-            let encoded = self.model.encode(batch.tokens, batch.padding);
-            let each: Vec<Option<&Filter>> = chunk.iter().map(|&query| filters.of(query)).collect();
-            let space = space.with_filters(Filters::Each(&each));
-            let found = beam_search(&self.model, &encoded, space, beam)?;
-            for (&query, found) in chunk.iter().zip(found) {
-                answers[query] = found;
-            }
-        }
-        Ok(answers)
+        let space = self.search_space().with_filters(filters);
+        self.engine.search(queries, self.tokenizer.padding(), space, beam)
     }
 }

@@ -3,6 +3,8 @@
 //! A node is a range of rows that share a prefix; its children are found by galloping through the
 //! sorted column of the next level. See [`Trie`] for the layout and its size.
 
+mod build;
+mod column;
 mod format;
 mod node;
 mod table;

@@ -1,5 +1,7 @@
 //! A node of the trie, and the walk over its children.
 
+use super::column::Column;
+
 /// A prefix of identifiers: the rows `[lo, hi)` of the sorted table that start with it.
 ///
 /// Twelve bytes, `Copy`, and meaningless for any other trie than the one it came from.
@@ -39,7 +41,7 @@ pub(super) enum Kind<'a> {
     /// Offsets of the dense first level, and the next token to look at.
     Dense { offsets: &'a [u32], token: usize },
     /// Tokens of the next level over the node's rows, and the rows still to visit.
-    Sorted { column: &'a [u16], lo: u32, hi: u32 },
+    Sorted { column: &'a Column, lo: u32, hi: u32 },
     /// A whole identifier has no children.
     Leaf,
 }
@@ -64,24 +66,12 @@ impl Iterator for Children<'_> {
                 if lo == hi {
                     return None;
                 }
-                let token = column[*lo as usize];
-                let end = *lo + run_length(&column[*lo as usize..*hi as usize]) as u32;
+                let token = column.token(*lo as usize);
+                let end = *lo + column.run(*lo as usize, *hi as usize) as u32;
                 let node = Node { lo: *lo, hi: end, depth: self.depth };
                 *lo = end;
                 Some((token, node))
             }
         }
     }
-}
-
-/// How many entries at the start of a sorted slice equal its first: galloping, then halving.
-fn run_length(sorted: &[u16]) -> usize {
-    let first = sorted[0];
-    let mut step = 1;
-    while step < sorted.len() && sorted[step] == first {
-        step *= 2;
-    }
-    let from = step / 2;
-    let to = step.min(sorted.len());
-    from + sorted[from..to].partition_point(|&token| token == first)
 }

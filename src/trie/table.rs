@@ -1,8 +1,9 @@
 //! The sorted table, built once and then read only.
 
-use rayon::prelude::*;
-
-use super::node::{Children, Kind, Node};
+use super::{
+    column::{Array, Column},
+    node::{Children, Kind, Node},
+};
 use crate::{
     error::{Error, Result},
     identifier::{Codes, Identifier, Vocabulary},
@@ -12,9 +13,11 @@ use crate::{
 ///
 /// # Layout
 /// Rows are sorted by identifier. The first level is dense: `first[t]..first[t + 1]` are the rows
-/// whose coarse token is `t`, so that column needs no storage. The other L - 1 columns hold 2 bytes
-/// a row. With the item of each row and the row of each item (4 bytes each) a candidate takes
-/// `8 + 2 (L - 1)` bytes: 16 at the usual L = 5, plus `4 (K + 1)` once.
+/// whose coarse token is `t`, so that column needs no storage. The other L - 1 columns hold a byte
+/// a row for levels of up to 256 tokens, two for larger ones, and none for a level of one token. With the
+/// item of each row and the row of each item (4 bytes each) a candidate takes at most `8 + 2 (L - 1)`
+/// bytes: 16 at the usual L = 5, 12 where no level below the first has more than 256 tokens; `4 (K + 1)`
+/// bytes come once. The columns and the dense level are the identifier table: there is no other.
 ///
 /// # Invariants
 /// 1. Rows are strictly ascending, so identifiers are unique.
@@ -37,66 +40,16 @@ use crate::{
 pub struct Trie {
     pub(super) vocabulary: Vocabulary,
     /// Rows of coarse token t are `first[t]..first[t + 1]`.
-    pub(super) first: Vec<u32>,
+    pub(super) first: Array<u32>,
     /// Tokens of level l + 1 by row.
-    pub(super) columns: Vec<Vec<u16>>,
+    pub(super) columns: Vec<Column>,
     /// Item of each row.
-    pub(super) items: Vec<u32>,
+    pub(super) items: Array<u32>,
     /// Row of each item.
-    pub(super) rows: Vec<u32>,
+    pub(super) rows: Array<u32>,
 }
 
 impl Trie {
-    /// Sorts identifiers, one row per item, into a trie.
-    ///
-    /// # Errors
-    /// [`Error::Identifier`] without items, with more than 2^32 - 2, with a token outside its
-    /// level, or with two items of the same identifier (both named).
-    pub fn build(identifiers: &Codes, vocabulary: &Vocabulary) -> Result<Self> {
-        let n = identifiers.len();
-        let levels = vocabulary.levels();
-        if n == 0 || n >= u32::MAX as usize {
-            return Err(Error::identifier(
-                "trie",
-                "1 to 2^32 - 2 identifiers",
-                n.to_string(),
-                "index at least one candidate, and split larger collections",
-            ));
-        }
-        identifiers
-            .as_flat()
-            .par_chunks_exact(identifiers.levels())
-            .try_for_each(|row| vocabulary.check(row))?;
-        let mut items: Vec<u32> = (0..n as u32).collect();
-        items.par_sort_unstable_by(|&a, &b| {
-            identifiers.row(a as usize).cmp(identifiers.row(b as usize)).then(a.cmp(&b))
-        });
-        if let Some(pair) = items
-            .windows(2)
-            .find(|pair| identifiers.row(pair[0] as usize) == identifiers.row(pair[1] as usize))
-        {
-            return Err(Error::identifier(
-                format!("items {} and {}", pair[0], pair[1]),
-                "an identifier of its own for every item",
-                format!("{} for both", Identifier::new(identifiers.row(pair[0] as usize).to_vec())),
-                "append unique tokens (identifier::assign_unique)",
-            ));
-        }
-        let columns = (1..levels)
-            .into_par_iter()
-            .map(|level| items.iter().map(|&item| identifiers.row(item as usize)[level]).collect())
-            .collect();
-        let mut first = vec![0u32; vocabulary.size(0) + 1];
-        for row in identifiers.rows() {
-            first[usize::from(row[0]) + 1] += 1;
-        }
-        for token in 1..first.len() {
-            first[token] += first[token - 1];
-        }
-        let rows = inverse(&items);
-        Ok(Self { vocabulary: vocabulary.clone(), first, columns, items, rows })
-    }
-
     /// The same trie under a vocabulary whose last level is larger: room for unique tokens that other
     /// candidates need.
     ///
@@ -114,7 +67,17 @@ impl Trie {
                  as many unique tokens (CandidateIndex::with_unique_capacity)",
             ));
         }
-        Ok(Self { vocabulary: vocabulary.clone(), ..self })
+        // A wider level may need wider tokens.
+        let columns = (1..).zip(self.columns).map(|(level, column)| {
+            let size = vocabulary.size(level);
+            match Column::width(size) == Column::width(self.vocabulary.size(level)) {
+                true => column,
+                false => {
+                    Column::collect(size, (0..column.len()).map(|row| column.token(row)))
+                }
+            }
+        });
+        Ok(Self { columns: columns.collect(), vocabulary: vocabulary.clone(), ..self })
     }
 
     /// Number of candidates.
@@ -164,10 +127,9 @@ impl Trie {
                 (*self.first.get(token)?, *self.first.get(token + 1)?)
             }
             level if level < self.levels() => {
-                let column = &self.columns[level - 1][node.lo as usize..node.hi as usize];
-                let lo = column.partition_point(|&other| other < token);
-                let hi = lo + column[lo..].partition_point(|&other| other == token);
-                (node.lo + lo as u32, node.lo + hi as u32)
+                let column = &self.columns[level - 1];
+                let (lo, hi) = column.rows_of(node.lo as usize, node.hi as usize, token);
+                (lo as u32, hi as u32)
             }
             _ => return None,
         };
@@ -228,7 +190,7 @@ impl Trie {
     /// Identifiers of all items, `[len, levels]` in item order.
     pub fn identifiers(&self) -> Codes {
         let mut codes = Codes::new(self.levels());
-        for &row in &self.rows {
+        for &row in &*self.rows {
             codes.push(&self.tokens_of_row(row as usize));
         }
         codes
@@ -236,14 +198,14 @@ impl Trie {
 
     /// Bytes this trie holds in memory.
     pub fn memory(&self) -> usize {
-        let columns: usize = self.columns.iter().map(|column| 2 * column.len()).sum();
+        let columns: usize = self.columns.iter().map(Column::memory).sum();
         columns + 4 * (self.first.len() + self.items.len() + self.rows.len())
     }
 
     fn tokens_of_row(&self, row: usize) -> Vec<u16> {
         let coarse = self.first.partition_point(|&start| start as usize <= row) - 1;
         std::iter::once(coarse as u16)
-            .chain(self.columns.iter().map(|column| column[row]))
+            .chain(self.columns.iter().map(|column| column.token(row)))
             .collect()
     }
 }
@@ -337,12 +299,30 @@ mod tests {
     }
 
     #[test]
-    fn the_usual_identifier_takes_sixteen_bytes_a_candidate() {
+    fn the_usual_identifier_takes_at_most_sixteen_bytes_a_candidate() {
         let mut codes = Codes::new(5);
         for item in 0..5000u16 {
             codes.push(&[item % 50, item / 50, 0, 0, 0]);
         }
-        let trie = Trie::build(&codes, &Vocabulary::new(vec![50, 100, 1, 1, 1]).unwrap()).unwrap();
-        assert_eq!(trie.memory(), 16 * 5000 + 4 * 51);
+        for (sizes, bytes) in [
+            (vec![50, 65_536, 65_536, 300, 257], 16),
+            (vec![50, 100, 64, 256, 16], 12),
+            (vec![50, 100, 64, 257, 1], 12),
+        ] {
+            let trie = Trie::build(&codes, &Vocabulary::new(sizes).unwrap()).unwrap();
+            assert_eq!(trie.memory(), bytes * 5000 + 4 * 51);
+        }
+    }
+
+    /// More unique tokens than fit a byte, in a trie that had one.
+    #[test]
+    fn a_wider_last_level_keeps_every_identifier() {
+        let codes = Codes::from_rows(2, &[[1u16, 0], [0, 0]]).unwrap();
+        let trie = Trie::build(&codes, &Vocabulary::new(vec![2, 1]).unwrap()).unwrap();
+        for size in [1, 16, 256, 257, 65_536] {
+            let vocabulary = Vocabulary::new(vec![2, size]).unwrap();
+            let wider = trie.clone().within(&vocabulary).unwrap();
+            assert_eq!(wider, Trie::build(&codes, &vocabulary).unwrap());
+        }
     }
 }

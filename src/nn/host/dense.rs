@@ -1,0 +1,276 @@
+//! Linear layers and norms in the host's memory.
+
+use burn::{
+    nn::{LayerNorm, Linear},
+    tensor::{Tensor, backend::Backend},
+};
+use gemm::{Parallelism, gemm};
+use rayon::prelude::*;
+
+use crate::nn::lanes::widest;
+
+/// What burn's layer norm adds to the variance unless told otherwise, which nothing here does.
+const EPSILON: f32 = 1e-5;
+
+/// Columns that a product takes at once: what a thread is given is a multiple.
+const TILE: usize = 64;
+
+/// The numbers of a tensor.
+pub(super) fn values<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
+    let data = tensor.into_data().convert::<f32>();
+    data.into_vec().expect("numbers of the kind just converted to")
+}
+
+/// `x W + b`.
+#[derive(Debug, Clone)]
+pub(super) struct Dense {
+    /// `[inputs, outputs]`
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    inputs: usize,
+}
+
+impl Dense {
+    pub(super) fn new<B: Backend>(linear: &Linear<B>) -> Self {
+        let [inputs, outputs] = linear.weight.dims();
+        let bias = linear.bias.as_ref().map(|bias| values(bias.val()));
+        Self {
+            weight: values(linear.weight.val()),
+            bias: bias.unwrap_or_else(|| vec![0.0; outputs]),
+            inputs,
+        }
+    }
+
+    /// The layer with its outputs multiplied.
+    pub(super) fn scaled(mut self, factor: f32) -> Self {
+        self.weight.iter_mut().chain(&mut self.bias).for_each(|value| *value *= factor);
+        self
+    }
+
+    /// Layers of the same inputs as one, their outputs beside each other.
+    pub(super) fn beside(parts: &[Self]) -> Self {
+        let inputs = parts.first().map_or(0, |part| part.inputs);
+        let row = |input: usize| {
+            parts.iter().flat_map(move |part| {
+                let outputs = part.outputs();
+                part.weight[input * outputs..(input + 1) * outputs].iter().copied()
+            })
+        };
+        Self {
+            weight: (0..inputs).flat_map(row).collect(),
+            bias: parts.iter().flat_map(|part| part.bias.iter().copied()).collect(),
+            inputs,
+        }
+    }
+
+    pub(super) fn outputs(&self) -> usize {
+        self.bias.len()
+    }
+
+    /// Puts `[rows, outputs]` into `out`, from `[rows, inputs]`.
+    pub(super) fn apply(&self, rows: &[f32], out: &mut Vec<f32>, parallel: bool) {
+        let (n, outputs) = (rows.len() / self.inputs, self.outputs());
+        out.clear();
+        (0..n).for_each(|_| out.extend_from_slice(&self.bias));
+        add_product(rows, &self.weight, self.inputs, out, (outputs, 0), parallel);
+    }
+}
+
+/// Adds `left right` to columns of `out`.
+///
+/// Every number is a sum in the order of the inputs, whatever the number of rows.
+///
+/// # Shapes
+/// - `left`: `[rows, depth]`
+/// - `right`: `[depth, columns]`
+/// - `out`: `[rows, stride]`, from column `first` on
+pub(super) fn add_product(
+    left: &[f32],
+    right: &[f32],
+    depth: usize,
+    out: &mut [f32],
+    (stride, first): (usize, usize),
+    parallel: bool,
+) {
+    let (rows, columns) = (left.len() / depth, right.len() / depth);
+    assert_eq!(left.len(), rows * depth, "left is [rows, depth]");
+    assert_eq!(right.len(), columns * depth, "right is [depth, columns]");
+    assert_eq!(out.len(), rows * stride, "out is [rows, stride]");
+    assert!(first + columns <= stride, "the columns lie in out");
+    if rows == 0 || columns == 0 {
+        return;
+    }
+    if rows == 1 {
+        // `gemm` has a way of its own for one row, which sums in another order.
+        let mut two = [&out[first..first + columns]; 2].concat();
+        add_product(&[left; 2].concat(), right, depth, &mut two, (columns, 0), parallel);
+        out[first..first + columns].copy_from_slice(&two[..columns]);
+        return;
+    }
+    // A share of the columns for each thread, in whole tiles.
+    let threads = if parallel { rayon::current_num_threads() } else { 1 };
+    let share = columns.div_ceil(threads).next_multiple_of(TILE);
+    let to = Columns(out.as_mut_ptr());
+    let part = |from: usize| {
+        let to = &to;
+        // SAFETY: `gemm` reads left[i * depth + p] and right[p * columns + from + j], and reads and writes
+        // out[i * stride + first + from + j], for i < rows, p < depth, j < the columns of this part. The
+        // largest index of each is below the length asserted above, and a slice's length fits in isize.
+        // `out` is borrowed mutably, so it overlaps neither input; parts have columns of their own, and no
+        // reference to its numbers exists while they write.
+        unsafe {
+            gemm(
+                rows,
+                share.min(columns - from),
+                depth,
+                to.0.add(first + from),
+                1,
+                stride as isize,
+                true,
+                left.as_ptr(),
+                1,
+                depth as isize,
+                right.as_ptr().add(from),
+                1,
+                columns as isize,
+                1.0,
+                1.0,
+                false,
+                false,
+                false,
+                Parallelism::None,
+            );
+        }
+    };
+    match share < columns {
+        true => (0..columns.div_ceil(share)).into_par_iter().for_each(|at| part(at * share)),
+        false => part(0),
+    }
+}
+
+/// Where threads write columns of their own.
+struct Columns(*mut f32);
+
+// SAFETY: see `add_product`, which alone makes and uses it.
+unsafe impl Sync for Columns {}
+
+/// A layer norm.
+#[derive(Debug, Clone)]
+pub(super) struct Norm {
+    gamma: Vec<f32>,
+    beta: Vec<f32>,
+}
+
+impl Norm {
+    pub(super) fn new<B: Backend>(norm: &LayerNorm<B>) -> Self {
+        let gamma = values(norm.gamma.val());
+        let beta = norm.beta.as_ref().map(|beta| values(beta.val()));
+        Self { beta: beta.unwrap_or_else(|| vec![0.0; gamma.len()]), gamma }
+    }
+
+    /// Normalises every row of `a + b` into `a`.
+    pub(super) fn add_and_apply(&self, a: &mut [f32], b: &[f32]) {
+        let norm = self;
+        widest!(add_and_normalise(norm: &Norm, a: &mut [f32], b: &[f32]));
+    }
+}
+
+#[inline(always)]
+fn add_and_normalise(norm: &Norm, a: &mut [f32], b: &[f32]) {
+    let d = norm.gamma.len();
+    for (a, b) in a.chunks_exact_mut(d).zip(b.chunks_exact(d)) {
+        for (a, b) in a.iter_mut().zip(b) {
+            *a += b;
+        }
+        let mean = sum(a, |x| x) / d as f32;
+        let variance = sum(a, |x| (x - mean) * (x - mean)) / d as f32;
+        let factor = 1.0 / (variance + EPSILON).sqrt();
+        for ((a, gamma), beta) in a.iter_mut().zip(&norm.gamma).zip(&norm.beta) {
+            *a = (*a - mean) * factor * gamma + beta;
+        }
+    }
+}
+
+/// A sum in 16 strands.
+#[inline(always)]
+pub(super) fn sum(numbers: &[f32], term: impl Fn(f32) -> f32) -> f32 {
+    let mut strands = [0.0f32; 16];
+    let chunks = numbers.chunks_exact(16);
+    let rest: f32 = chunks.remainder().iter().map(|&x| term(x)).sum();
+    for chunk in chunks {
+        for (strand, &x) in strands.iter_mut().zip(chunk) {
+            *strand += term(x);
+        }
+    }
+    strands.iter().sum::<f32>() + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::{backend::Flex, tensor::TensorData};
+
+    use super::*;
+    use crate::nn::WeightInit;
+
+    fn random(n: usize, seed: u64) -> Vec<f32> {
+        values(WeightInit::new(seed).normal::<Flex, 1>([n], 1.0, &Default::default()).val())
+    }
+
+    #[test]
+    fn equals_the_layers_of_burn() {
+        let device = Default::default();
+        let mut init = WeightInit::new(1);
+        let mut linear = init.linear::<Flex>(24, 40, &device);
+        linear.bias = Some(init.normal([40], 1.0, &device));
+        let mut norm = init.layer_norm::<Flex>(24, &device);
+        norm.gamma = init.normal([24], 1.0, &device);
+        norm.beta = Some(init.normal([24], 1.0, &device));
+        let (a, b) = (random(5 * 24, 2), random(5 * 24, 3));
+        let tensor = |rows: &[f32]| {
+            Tensor::<Flex, 2>::from_data(TensorData::new(rows.to_vec(), [5, 24]), &device)
+        };
+        let near = |found: &[f32], expected: Vec<f32>| {
+            assert_eq!(found.len(), expected.len());
+            for (found, expected) in found.iter().zip(&expected) {
+                approx::assert_abs_diff_eq!(found, expected, epsilon = 2e-5);
+            }
+        };
+        let mut out = Vec::new();
+        let dense = Dense::new(&linear);
+        dense.apply(&a, &mut out, false);
+        near(&out, values(linear.forward(tensor(&a))));
+        let both = Dense::beside(&[dense.clone(), dense.scaled(2.0)]);
+        both.apply(&a, &mut out, true);
+        let twice = values(linear.forward(tensor(&a)));
+        for (found, expected) in out.chunks(80).zip(twice.chunks(40)) {
+            near(&found[..40], expected.to_vec());
+            near(&found[40..], expected.iter().map(|x| 2.0 * x).collect());
+        }
+        let mut normed = a.clone();
+        Norm::new(&norm).add_and_apply(&mut normed, &b);
+        near(&normed, values(norm.forward(tensor(&a) + tensor(&b))));
+    }
+
+    /// What a row becomes does not depend on the rows beside it, nor on threads.
+    #[test]
+    fn a_row_is_the_same_to_the_last_bit_in_any_company() {
+        for (inputs, outputs) in [(384, 384), (384, 1152), (384, 3072), (1536, 384), (384, 64), (40, 3)] {
+            let dense = Dense {
+                weight: random(inputs * outputs, 4),
+                bias: random(outputs, 5),
+                inputs,
+            };
+            let rows = random(700 * inputs, 6);
+            let mut alone = Vec::new();
+            let mut expected = Vec::new();
+            dense.apply(&rows, &mut expected, false);
+            for (from, n) in [(0, 1), (3, 2), (5, 3), (9, 7), (1, 20), (2, 33), (0, 320), (350, 350)] {
+                for parallel in [false, true] {
+                    dense.apply(&rows[from * inputs..(from + n) * inputs], &mut alone, parallel);
+                    let same = alone == expected[from * outputs..(from + n) * outputs];
+                    assert!(same, "{inputs} x {outputs}, {n} rows, parallel {parallel}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What the decoder reads of queries.
+
+use std::ops::Range;
+
+use burn::tensor::backend::Backend;
+
+use super::{HostDecoder, attention::Context, dense::values};
+use crate::nn::EncoderOutput;
+
+/// Keys and values of one query for every decoder layer.
+#[derive(Debug, Clone)]
+pub(crate) struct HostMemory {
+    pub(super) layers: Vec<Contexts>,
+}
+
+/// What a layer attends to.
+#[derive(Debug, Clone)]
+pub(super) struct Contexts {
+    /// The last encoder layer, or the coarse memory.
+    pub(super) one: Option<Context>,
+    /// Each encoder layer.
+    pub(super) experts: Vec<Context>,
+}
+
+impl HostDecoder {
+    /// Keys and values of some of the queries, of the tokens that are there. Splits its products over
+    /// threads if `parallel`.
+    pub(crate) fn memories<B: Backend>(
+        &self,
+        encoded: &EncoderOutput<B>,
+        queries: Range<usize>,
+        parallel: bool,
+    ) -> Vec<HostMemory> {
+        let (from, queries) = (queries.start, queries.len());
+        let [_, _, _, width] = encoded.bias.dims();
+        let hidden = values(encoded.bias.clone().narrow(0, from, queries));
+        let present: Vec<usize> = (0..queries * width).filter(|&at| hidden[at] == 0.0).collect();
+        let starts: Vec<usize> =
+            (0..=queries).map(|query| present.partition_point(|&at| at < query * width)).collect();
+        let layers: Vec<Vec<f32>> = encoded
+            .layers
+            .iter()
+            .map(|layer| {
+                let [_, _, d] = layer.dims();
+                let all = values(layer.clone().narrow(0, from, queries));
+                present.iter().flat_map(|&at| &all[at * d..(at + 1) * d]).copied().collect()
+            })
+            .collect();
+        let tokens = present.len();
+        let d_context = layers.first().map_or(0, |layer| layer.len() / tokens.max(1));
+        let coarse = self.coarse_memory.as_ref().map(|projection| {
+            let row = |token: usize| {
+                let columns = token * d_context..(token + 1) * d_context;
+                layers.iter().flat_map(move |layer| layer[columns.clone()].iter().copied())
+            };
+            let all: Vec<f32> = (0..tokens).flat_map(row).collect();
+            let mut memory = Vec::new();
+            projection.apply(&all, &mut memory, parallel);
+            memory
+        });
+        let fine = self.layers.iter().any(|layer| layer.fine.is_some());
+        let joined = if fine { layers.concat() } else { Vec::new() };
+        let mut memories = vec![HostMemory { layers: Vec::new() }; queries];
+        let mut rows = Vec::new();
+        let width = 2 * self.d_model;
+        let context = |rows: &[f32], query: usize, offset: usize| {
+            let (from, to) = (offset + starts[query], offset + starts[query + 1]);
+            Context::new(&rows[from * width..to * width], self.d_model, self.n_heads)
+        };
+        for layer in &self.layers {
+            let plain = layer.plain.as_ref().zip(layers.last());
+            let coarse = layer.coarse.as_ref().map(|coarse| &coarse.attention).zip(coarse.as_ref());
+            let one = plain.or(coarse);
+            if let Some((attention, input)) = one {
+                attention.key_value.apply(input, &mut rows, parallel);
+            }
+            for (query, memory) in memories.iter_mut().enumerate() {
+                let one = one.map(|_| context(&rows, query, 0));
+                memory.layers.push(Contexts { one, experts: Vec::new() });
+            }
+            if let Some(fine) = &layer.fine {
+                fine.attention.key_value.apply(&joined, &mut rows, parallel);
+                for (query, memory) in memories.iter_mut().enumerate() {
+                    let experts =
+                        (0..layers.len()).map(|expert| context(&rows, query, expert * tokens));
+                    memory.layers.last_mut().expect("just pushed").experts = experts.collect();
+                }
+            }
+        }
+        memories
+    }
+}
