@@ -20,8 +20,8 @@ pub struct Candidates {
     pub trie: Arc<Trie>,
 }
 
-/// `n` candidates with even random tokens over levels of these sizes, made unique.
-pub fn candidates(n: usize, sizes: &[usize], seed: u64) -> Result<Candidates> {
+/// `n` identifiers with even random tokens over levels of these sizes, made unique.
+pub fn codes(n: usize, sizes: &[usize], seed: u64) -> Result<UniqueTokens> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x1DE5);
     let mut codes = Codes::new(sizes.len());
     let mut row = vec![0; sizes.len()];
@@ -31,7 +31,12 @@ pub fn candidates(n: usize, sizes: &[usize], seed: u64) -> Result<Candidates> {
         }
         codes.push(&row);
     }
-    let unique = assign_unique(&codes, sizes, &vec![0.0; n])?;
+    Ok(assign_unique(&codes, sizes, &vec![0.0; n])?)
+}
+
+/// The same with their trie.
+pub fn candidates(n: usize, sizes: &[usize], seed: u64) -> Result<Candidates> {
+    let unique = codes(n, sizes, seed)?;
     let trie = Arc::new(Trie::build(&unique.identifiers, &unique.vocabulary)?);
     Ok(Candidates { unique, trie })
 }

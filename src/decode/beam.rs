@@ -1,6 +1,6 @@
 //! Batched beam search constrained by the trie.
 
-use std::{cmp::Ordering, ops::Range, sync::Arc};
+use std::{cmp::Ordering, ops::Range};
 
 use burn::tensor::backend::Backend;
 use rayon::prelude::*;
@@ -8,13 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Scorer, SearchSpace,
-    steps::{Steps, host_decoder},
+    steps::{Queries, Steps, host_decoder},
 };
 use crate::{
     align::Guide,
     error::{Error, Result},
     model::{Cart, EncodedQueries, Scope},
-    nn::HostDecoder,
     trie::{Node, Trie},
 };
 
@@ -119,11 +118,10 @@ pub fn beam_search<'a, B: Backend>(
 /// A search that has been checked.
 pub(super) struct Prepared<'a, B: Backend> {
     model: &'a Cart<B>,
-    encoded: &'a EncodedQueries<B>,
+    queries: Queries<'a, B>,
     space: SearchSpace<'a>,
     guide: Option<Guide<'a>>,
     config: &'a BeamConfig,
-    host: Option<Arc<HostDecoder>>,
     threads: usize,
 }
 
@@ -146,49 +144,49 @@ pub(super) struct Found {
 }
 
 impl<'a, B: Backend> Prepared<'a, B> {
+    /// A search for encoded queries; in the host's memory where they are there.
     pub(super) fn new(
         model: &'a Cart<B>,
         encoded: &'a EncodedQueries<B>,
         space: SearchSpace<'a>,
         config: &'a BeamConfig,
     ) -> Result<Self> {
-        let host = host_decoder(model, &encoded.device());
-        Self::with_host(model, host, encoded, space, config)
+        let queries = match host_decoder(model, &encoded.device()) {
+            Some(decoder) => {
+                let memories = decoder.memories(encoded.output());
+                Queries::Host { decoder, memories }
+            }
+            None => Queries::Device(encoded),
+        };
+        Self::of(model, queries, encoded.host_aligned(), space, config)
     }
 
-    /// The same with the decoder already laid out for the host, where it is to run there.
-    pub(super) fn with_host(
+    /// A search for queries wherever they are, given their vectors and factors
+    /// ([`EncodedQueries::host_aligned`]).
+    pub(super) fn of(
         model: &'a Cart<B>,
-        host: Option<Arc<HostDecoder>>,
-        encoded: &'a EncodedQueries<B>,
+        queries: Queries<'a, B>,
+        aligned: Option<(Vec<f32>, Vec<f32>)>,
         space: SearchSpace<'a>,
         config: &'a BeamConfig,
     ) -> Result<Self> {
         config.validate()?;
-        space.filters.check(space.trie.len(), encoded.len())?;
-        let guide = space.guide(model, encoded, config)?;
+        space.filters.check(space.trie.len(), queries.len())?;
+        let guide = space.guide(model, aligned, config)?;
         let threads = rayon::current_num_threads();
-        Ok(Self { model, encoded, space, guide, config, host, threads })
+        Ok(Self { model, queries, space, guide, config, threads })
     }
 
-    /// A search of exactly one query, as `what` needs it.
+    /// A search of exactly one query by the network's own modules, as `what` needs it.
     pub(super) fn single(
         what: &str,
         model: &'a Cart<B>,
-        host: Option<Arc<HostDecoder>>,
         encoded: &'a EncodedQueries<B>,
         space: SearchSpace<'a>,
         config: &'a BeamConfig,
     ) -> Result<Self> {
-        match encoded.len() {
-            1 => Self::with_host(model, host, encoded, space, config),
-            found => Err(Error::query(
-                what,
-                "one encoded query",
-                found.to_string(),
-                "encode queries one at a time",
-            )),
-        }
+        one(what, encoded)?;
+        Self::of(model, Queries::Device(encoded), encoded.host_aligned(), space, config)
     }
 
     /// Leaves this search a number of threads, where others run beside it.
@@ -217,7 +215,7 @@ impl<'a, B: Backend> Prepared<'a, B> {
 
     /// Steps for some of the queries; their products on several threads if `parallel`.
     pub(super) fn steps(&self, queries: Range<usize>, parallel: bool) -> Steps<'_, B> {
-        Steps::new(self.model, self.host.as_deref(), self.encoded, queries, parallel)
+        Steps::new(self.model, &self.queries, queries, parallel)
     }
 
     /// A beam search as configured, best first.
@@ -228,14 +226,19 @@ impl<'a, B: Backend> Prepared<'a, B> {
 
     /// Searches level by level; in the host's memory, a part of the queries on every thread.
     pub(super) fn run(&self, limits: Limits) -> Result<Vec<Found>> {
-        let queries = self.encoded.len();
-        let parts = if self.host.is_some() { self.threads.min(queries).max(1) } else { 1 };
+        let queries = self.queries.len();
+        let parts = match self.queries {
+            Queries::Host { .. } => self.threads.min(queries).max(1),
+            Queries::Device(_) => 1,
+        };
         let bound = |part: usize| queries * part / parts;
-        let found: Result<Vec<Vec<Found>>> = (0..parts)
-            .into_par_iter()
-            .map(|part| self.run_part(bound(part)..bound(part + 1), parts < self.threads, limits))
-            .collect();
-        Ok(found?.into_iter().flatten().collect())
+        let run = |part| self.run_part(bound(part)..bound(part + 1), parts < self.threads, limits);
+        // Within rayon's pool: from outside of it, every product would wake a thread to wait for.
+        let found: Vec<Vec<Found>> = match parts {
+            1 if self.threads == 1 => vec![run(0)?],
+            _ => rayon::scope(|_| (0..parts).into_par_iter().map(run).collect::<Result<_>>())?,
+        };
+        Ok(found.into_iter().flatten().collect())
     }
 
     fn run_part(&self, part: Range<usize>, parallel: bool, limits: Limits) -> Result<Vec<Found>> {
@@ -304,6 +307,19 @@ impl<'a, B: Backend> Prepared<'a, B> {
         let mut answers: Vec<Answer> = found.done.into_iter().map(answer).collect();
         answers.sort_unstable_by(by_score_then_item);
         answers
+    }
+}
+
+/// Checks that exactly one query is given.
+pub(super) fn one<B: Backend>(what: &str, encoded: &EncodedQueries<B>) -> Result<()> {
+    match encoded.len() {
+        1 => Ok(()),
+        found => Err(Error::query(
+            what,
+            "one encoded query",
+            found.to_string(),
+            "encode queries one at a time",
+        )),
     }
 }
 

@@ -6,7 +6,8 @@ use burn::tensor::backend::Backend;
 use rayon::prelude::*;
 
 use super::{
-    Answer, BeamConfig, Filter, Filters, SearchSpace, beam::Prepared, steps::host_decoder,
+    Answer, BeamConfig, Filter, Filters, SearchSpace, beam::Prepared, beam_search,
+    steps::{Queries, host_decoder},
 };
 use crate::{
     data::QueryBatch,
@@ -15,7 +16,10 @@ use crate::{
     nn::{HostDecoder, on_host},
 };
 
-/// Queries encoded and decoded at once.
+/// Queries in the host's memory, with their vectors and the factors of these where the network has them.
+type OnHost<'a, B> = (Queries<'a, B>, Option<(Vec<f32>, Vec<f32>)>);
+
+/// Queries decoded at once.
 const BATCH: usize = 32;
 
 /// A network made ready to answer many queries.
@@ -84,27 +88,36 @@ impl<B: Backend> Engine<B> {
         let threads = rayon::current_num_threads();
         let mut order: Vec<usize> = (0..queries.len()).collect();
         order.sort_by_key(|&query| queries[query].as_ref().len());
-        let batch = |chunk: &[usize], threads: usize| -> Result<Vec<Vec<Answer>>> {
-            let rows: Vec<&[u32]> = chunk.iter().map(|&query| queries[query].as_ref()).collect();
-            let each: Vec<Option<&Filter>> =
-                chunk.iter().map(|&query| space.filters.of(query)).collect();
-            let space = space.with_filters(Filters::Each(&each));
-            let encoded = self.encode(&rows, padding)?;
-            let host = self.host_decoder();
-            let prepared = Prepared::with_host(&self.model, host, &encoded, space, config)?;
-            prepared.with_threads(threads).beam()
+        let rows = |chunk: &[usize]| -> Vec<&[u32]> {
+            chunk.iter().map(|&query| queries[query].as_ref()).collect()
+        };
+        let each = |chunk: &[usize]| -> Vec<Option<&Filter>> {
+            chunk.iter().map(|&query| space.filters.of(query)).collect()
         };
         let found: Vec<Vec<Vec<Answer>>> = match self.host_decoder() {
             // A batch for every thread, where there are queries enough.
-            Some(_) => {
+            Some(decoder) => {
                 let size = queries.len().div_ceil(threads).clamp(1, BATCH);
                 let own = (threads / order.len().div_ceil(size).max(1)).max(1);
+                let batch = |chunk: &[usize]| {
+                    let each = each(chunk);
+                    let space = space.with_filters(Filters::Each(&each));
+                    let (queries, aligned) = self.encode_on_host(&rows(chunk), &decoder)?;
+                    let prepared = Prepared::of(&self.model, queries, aligned, space, config)?;
+                    prepared.with_threads(own).beam()
+                };
                 // Within rayon's pool: from outside of it, every product would wake a thread to wait for.
-                rayon::scope(|_| {
-                    order.par_chunks(size).map(|chunk| batch(chunk, own)).collect::<Result<_>>()
-                })?
+                rayon::scope(|_| order.par_chunks(size).map(batch).collect::<Result<_>>())?
             }
-            None => order.chunks(BATCH).map(|chunk| batch(chunk, threads)).collect::<Result<_>>()?,
+            None => {
+                let batch = |chunk: &[usize]| {
+                    let each = each(chunk);
+                    let space = space.with_filters(Filters::Each(&each));
+                    let encoded = self.encode(&rows(chunk), padding)?;
+                    beam_search(&self.model, &encoded, space, config)
+                };
+                order.chunks(BATCH).map(batch).collect::<Result<_>>()?
+            }
         };
         let mut answers = vec![Vec::new(); queries.len()];
         for (&query, found) in order.iter().zip(found.into_iter().flatten()) {
@@ -122,10 +135,123 @@ impl<B: Backend> Engine<B> {
         Ok(self.model.encode(batch.tokens, batch.padding))
     }
 
+    /// Queries in the order of their lengths, encoded without any padding: in a batch of one length, what
+    /// becomes of a query does not depend on the others.
+    fn encode_on_host(&self, rows: &[&[u32]], decoder: &Arc<HostDecoder>) -> Result<OnHost<'_, B>> {
+        let mut memories = Vec::with_capacity(rows.len());
+        let mut aligned: Option<(Vec<f32>, Vec<f32>)> = None;
+        for run in rows.chunk_by(|a, b| a.len() == b.len()) {
+            // A product with one row is computed in another way than one with several.
+            let twice = run.len() == 1 && run[0].len() == 1;
+            let encoded = match twice {
+                true => self.encode(&[run[0], run[0]], 0)?,
+                false => self.encode(run, 0)?,
+            };
+            memories.extend(decoder.memories(encoded.output()).into_iter().take(run.len()));
+            if let Some((mut vectors, scales)) = encoded.host_aligned() {
+                vectors.truncate(vectors.len() / encoded.len() * run.len());
+                let all = aligned.get_or_insert_with(|| (Vec::new(), scales));
+                all.0.append(&mut vectors);
+            }
+        }
+        Ok((Queries::Host { decoder: decoder.clone(), memories }, aligned))
+    }
+
     fn host_decoder(&self) -> Option<Arc<HostDecoder>> {
         on_host::<B>(&self.device).then(|| {
             let made = || host_decoder(&self.model, &self.device).expect("on the host");
             self.host.get_or_init(made).clone()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::Flex;
+    use proptest::prelude::*;
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+    use crate::{
+        data::QueryBatch,
+        decode::beam_search,
+        error::Error,
+        identifier::{Codes, Vocabulary},
+        model::CartConfig,
+        trie::Trie,
+    };
+
+    fn trie(n: usize) -> Trie {
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        let rows: std::collections::BTreeSet<[u16; 4]> =
+            (0..n).map(|_| std::array::from_fn(|_| rng.random_range(0..12))).collect();
+        let codes = Codes::from_rows(4, &rows.into_iter().collect::<Vec<_>>()).unwrap();
+        Trie::build(&codes, &Vocabulary::new(vec![12; 4]).unwrap()).unwrap()
+    }
+
+    fn queries(count: usize, longest: usize, seed: u64) -> Vec<Vec<u32>> {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        (0..count)
+            .map(|_| {
+                let length = rng.random_range(1..=longest);
+                (0..length).map(|_| rng.random_range(1..50)).collect()
+            })
+            .collect()
+    }
+
+    fn engine(trie: &Trie, width: usize) -> Engine<Flex> {
+        let config = CartConfig::new(50, trie.vocabulary().clone());
+        let config = config.with_width(width, 4 * width, 2).with_layers(3, 2).with_max_tokens(40);
+        Engine::new(config.init(&Default::default()).unwrap(), Default::default())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(12))]
+
+        #[test]
+        fn a_query_gets_the_same_bits_in_any_company(
+            count in 1usize..70, longest in 1usize..40, seed in 0u64..99, wide in any::<bool>(),
+        ) {
+            let trie = trie(500);
+            let engine = engine(&trie, if wide { 96 } else { 24 });
+            let queries = queries(count, longest, seed);
+            let config = BeamConfig { width: 6, ..BeamConfig::default() };
+            let together = engine.search(&queries, 0, &trie, &config).unwrap();
+            prop_assert_eq!(together.len(), queries.len());
+            for (query, expected) in queries.iter().zip(&together).step_by(1 + count / 8) {
+                let alone = engine.search(std::slice::from_ref(query), 0, &trie, &config).unwrap();
+                prop_assert_eq!(&alone[0], expected);
+            }
+        }
+    }
+
+    /// Twin: the search of one batch. Every query keeps its own filter through batches and parts.
+    #[test]
+    fn answers_and_filters_belong_to_their_queries() {
+        let trie = trie(300);
+        let engine = engine(&trie, 24);
+        let queries = queries(75, 9, 1);
+        let odd = Filter::by_item(&trie, |item| item % 2 == 1);
+        let each: Vec<Option<&Filter>> =
+            (0..queries.len()).map(|query| (query % 3 == 0).then_some(&odd)).collect();
+        let space = SearchSpace::from(&trie).with_filters(Filters::Each(&each));
+        let config = BeamConfig { width: 5, ..BeamConfig::default() };
+        let found = engine.search(&queries, 0, space, &config).unwrap();
+        let batch = QueryBatch::new(&queries, 0, &Default::default()).unwrap();
+        let encoded = engine.model().encode(batch.tokens, batch.padding);
+        let expected = beam_search(engine.model(), &encoded, space, &config).unwrap();
+        for (query, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            assert_eq!(found.len(), 5);
+            assert!(query % 3 != 0 || found.iter().all(|answer| answer.item % 2 == 1));
+            for (found, expected) in found.iter().zip(expected) {
+                assert!((found.score - expected.score).abs() < 1e-4);
+            }
+        }
+        assert!(engine.search::<Vec<u32>>(&[], 0, &trie, &config).unwrap().is_empty());
+        let blank = engine.search(&[vec![3], vec![]], 0, &trie, &config);
+        assert!(matches!(blank, Err(Error::Query { .. })));
+        let few = SearchSpace::from(&trie).with_filters(Filters::Each(&each[..9]));
+        assert!(engine.search(&queries, 0, few, &config).is_err());
     }
 }

@@ -4,8 +4,7 @@ use burn::tensor::backend::Backend;
 
 use super::{
     Answer, BeamConfig, SearchSpace,
-    beam::{Limits, Prepared},
-    steps::host_decoder,
+    beam::{Limits, Prepared, one},
 };
 use crate::{
     error::{Error, Result},
@@ -56,8 +55,8 @@ pub fn exact_search<'a, B: Backend>(
             "a budget of some thousand prefixes a level is usual",
         ));
     }
-    let host = host_decoder(model, &encoded.device());
-    let prepared = Prepared::single("exact search", model, host, encoded, space.into(), config)?;
+    one("exact search", encoded)?;
+    let prepared = Prepared::new(model, encoded, space.into(), config)?;
     let mut limits = Limits { width: config.width.max(top), floor: f32::NEG_INFINITY };
     let mut prefixes = 0;
     loop {

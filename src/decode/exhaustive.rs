@@ -32,7 +32,7 @@ pub fn score_all<'a, B: Backend>(
     config: &BeamConfig,
 ) -> Result<Vec<Answer>> {
     let space = space.into();
-    let prepared = Prepared::single("exhaustive scoring", model, None, encoded, space, config)?;
+    let prepared = Prepared::single("exhaustive scoring", model, encoded, space, config)?;
     let (trie, scorer) = (prepared.trie(), prepared.scorer());
     let identifiers = trie.identifiers();
     let mut scores = vec![0.0f32; trie.len()];

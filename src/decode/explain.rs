@@ -53,7 +53,7 @@ pub fn explain<'a, B: Backend>(
     item: u32,
     runners_up: usize,
 ) -> Result<Explanation> {
-    let prepared = Prepared::single("explanation", model, None, encoded, space.into(), config)?;
+    let prepared = Prepared::single("explanation", model, encoded, space.into(), config)?;
     let (trie, scorer) = (prepared.trie(), prepared.scorer());
     let identifier = trie.identifier_of(item)?;
     let (mut state, mut node) = (model.start(), trie.root());

@@ -8,7 +8,7 @@ use super::{BeamConfig, Filters};
 use crate::{
     align::{Geometry, Guide},
     error::{Error, Result},
-    model::{Cart, EncodedQueries, Scope},
+    model::{Cart, Scope},
     trie::Trie,
 };
 
@@ -46,7 +46,8 @@ impl<'a> SearchSpace<'a> {
         Self { filters, ..self }
     }
 
-    /// Queries in the space of the candidates, where network and candidates both know it.
+    /// Queries in the space of the candidates, where network and candidates both know it; `aligned` are their
+    /// vectors and the factors of their cosines.
     ///
     /// # Errors
     /// [`Error::Model`] when the network needs a geometry that is not there, or another one;
@@ -55,7 +56,7 @@ impl<'a> SearchSpace<'a> {
     pub(super) fn guide<B: Backend>(
         &self,
         model: &Cart<B>,
-        encoded: &EncodedQueries<B>,
+        aligned: Option<(Vec<f32>, Vec<f32>)>,
         config: &BeamConfig,
     ) -> Result<Option<Guide<'a>>> {
         let guided = model.alignment().is_some_and(|head| head.is_guided());
@@ -75,10 +76,8 @@ impl<'a> SearchSpace<'a> {
                 "keep 1",
             ));
         }
-        match (encoded.aligned(), self.geometry) {
+        match (aligned, self.geometry) {
             (Some((queries, scales)), Some(geometry)) => {
-                let queries = queries.to_data().iter::<f32>().collect();
-                let scales = scales.to_data().iter::<f32>().collect();
                 Guide::new(geometry, queries, scales).map(Some)
             }
             (Some(_), None) if guided => Err(Error::model(

@@ -18,12 +18,29 @@ pub(super) fn host_decoder<B: Backend>(
     on_host::<B>(device).then(|| Arc::new(HostDecoder::new(model.decoder())))
 }
 
+/// Queries ready to be decoded.
+pub(super) enum Queries<'a, B: Backend> {
+    /// On their device.
+    Device(&'a EncodedQueries<B>),
+    /// In the host's memory.
+    Host { decoder: Arc<HostDecoder>, memories: Vec<HostMemory> },
+}
+
+impl<B: Backend> Queries<'_, B> {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Device(encoded) => encoded.len(),
+            Self::Host { memories, .. } => memories.len(),
+        }
+    }
+}
+
 /// The decoder between two levels of a search.
 pub(super) enum Steps<'a, B: Backend> {
     /// By the network's own modules. Queries are padded to as many beams each.
     Device { model: &'a Cart<B>, encoded: &'a EncodedQueries<B>, state: DecoderState<B> },
     /// On the host, nothing padded.
-    Host { decoder: &'a HostDecoder, memories: Vec<HostMemory>, state: HostState, parallel: bool },
+    Host { decoder: &'a HostDecoder, memories: &'a [HostMemory], state: HostState, parallel: bool },
 }
 
 /// Logits of a level.
@@ -35,20 +52,19 @@ pub(super) struct Logits {
 }
 
 impl<'a, B: Backend> Steps<'a, B> {
-    /// The steps for some queries; on a device, these are all of them.
+    /// The steps for some of the queries; on a device, for all of them.
     pub(super) fn new(
         model: &'a Cart<B>,
-        host: Option<&'a HostDecoder>,
-        encoded: &'a EncodedQueries<B>,
-        queries: Range<usize>,
+        queries: &'a Queries<'_, B>,
+        some: Range<usize>,
         parallel: bool,
     ) -> Self {
-        match host {
-            Some(decoder) => {
-                let memories = decoder.memories(encoded.output(), queries, parallel);
-                Self::Host { decoder, memories, state: decoder.start(), parallel }
+        match queries {
+            Queries::Host { decoder, memories } => {
+                let state = decoder.start();
+                Self::Host { decoder, memories: &memories[some], state, parallel }
             }
-            None => Self::Device { model, encoded, state: model.start() },
+            Queries::Device(encoded) => Self::Device { model, encoded, state: model.start() },
         }
     }
 

@@ -56,6 +56,12 @@ impl<B: Backend> EncodedQueries<B> {
         self.aligned.as_ref().map(|(queries, scales)| (queries, scales))
     }
 
+    /// The same as numbers.
+    pub(crate) fn host_aligned(&self) -> Option<(Vec<f32>, Vec<f32>)> {
+        let (queries, scales) = self.aligned()?;
+        Some((queries.to_data().iter::<f32>().collect(), scales.to_data().iter::<f32>().collect()))
+    }
+
     /// Whether there is no query.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

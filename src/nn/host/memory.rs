@@ -1,7 +1,5 @@
 //! What the decoder reads of queries.
 
-use std::ops::Range;
-
 use burn::tensor::backend::Backend;
 
 use super::{HostDecoder, attention::Context, dense::values};
@@ -23,17 +21,10 @@ pub(super) struct Contexts {
 }
 
 impl HostDecoder {
-    /// Keys and values of some of the queries, of the tokens that are there. Splits its products over
-    /// threads if `parallel`.
-    pub(crate) fn memories<B: Backend>(
-        &self,
-        encoded: &EncoderOutput<B>,
-        queries: Range<usize>,
-        parallel: bool,
-    ) -> Vec<HostMemory> {
-        let (from, queries) = (queries.start, queries.len());
-        let [_, _, _, width] = encoded.bias.dims();
-        let hidden = values(encoded.bias.clone().narrow(0, from, queries));
+    /// Keys and values of every query, of the tokens that are there, on all threads.
+    pub(crate) fn memories<B: Backend>(&self, encoded: &EncoderOutput<B>) -> Vec<HostMemory> {
+        let [queries, _, _, width] = encoded.bias.dims();
+        let hidden = values(encoded.bias.clone());
         let present: Vec<usize> = (0..queries * width).filter(|&at| hidden[at] == 0.0).collect();
         let starts: Vec<usize> =
             (0..=queries).map(|query| present.partition_point(|&at| at < query * width)).collect();
@@ -42,7 +33,7 @@ impl HostDecoder {
             .iter()
             .map(|layer| {
                 let [_, _, d] = layer.dims();
-                let all = values(layer.clone().narrow(0, from, queries));
+                let all = values(layer.clone());
                 present.iter().flat_map(|&at| &all[at * d..(at + 1) * d]).copied().collect()
             })
             .collect();
@@ -55,7 +46,7 @@ impl HostDecoder {
             };
             let all: Vec<f32> = (0..tokens).flat_map(row).collect();
             let mut memory = Vec::new();
-            projection.apply(&all, &mut memory, parallel);
+            projection.apply(&all, &mut memory, true);
             memory
         });
         let fine = self.layers.iter().any(|layer| layer.fine.is_some());
@@ -72,14 +63,14 @@ impl HostDecoder {
             let coarse = layer.coarse.as_ref().map(|coarse| &coarse.attention).zip(coarse.as_ref());
             let one = plain.or(coarse);
             if let Some((attention, input)) = one {
-                attention.key_value.apply(input, &mut rows, parallel);
+                attention.key_value.apply(input, &mut rows, true);
             }
             for (query, memory) in memories.iter_mut().enumerate() {
                 let one = one.map(|_| context(&rows, query, 0));
                 memory.layers.push(Contexts { one, experts: Vec::new() });
             }
             if let Some(fine) = &layer.fine {
-                fine.attention.key_value.apply(&joined, &mut rows, parallel);
+                fine.attention.key_value.apply(&joined, &mut rows, true);
                 for (query, memory) in memories.iter_mut().enumerate() {
                     let experts =
                         (0..layers.len()).map(|expert| context(&rows, query, expert * tokens));

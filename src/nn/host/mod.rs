@@ -194,7 +194,7 @@ mod tests {
             let (decoder, encoded) = (decoder(fusion), encoded());
             let memory = decoder.memory(&encoded);
             let host = HostDecoder::new(&decoder);
-            let memories = host.memories(&encoded, 0..3, false);
+            let memories = host.memories(&encoded);
             let (mut state, mut own) = (decoder.start(), host.start());
             let near = |found: Vec<f32>, expected: Tensor<B, 2>| {
                 let expected = values(expected);
@@ -222,7 +222,7 @@ mod tests {
     fn a_query_is_the_same_to_the_last_bit_in_any_company() {
         let (decoder, encoded) = (decoder(FusionMode::Both), encoded());
         let host = HostDecoder::new(&decoder);
-        let memories = host.memories(&encoded, 0..3, false);
+        let memories = host.memories(&encoded);
         let mut together = host.start();
         let first = host.step(&[1, 1, 1], &[], &[], &memories, &mut together, true);
         let second =
