@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use burn::tensor::backend::Backend;
-use cart_retrieval::decode::{BeamConfig, Engine};
+use cart_retrieval::decode::{BeamConfig, Engine, SearchPrecision};
 use clap::Args;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -25,6 +25,13 @@ pub struct QueriesArgs {
     /// Prefixes kept per query and level.
     #[arg(long, default_value_t = 20)]
     beam: usize,
+    /// Precision of the decoder: f32, or bf16 where the processor multiplies such numbers.
+    #[arg(long, default_value = "f32", value_parser = precision)]
+    precision: SearchPrecision,
+}
+
+fn precision(name: &str) -> Result<SearchPrecision, String> {
+    serde_json::from_value(Value::from(name)).map_err(|e| e.to_string())
 }
 
 /// Times batches of queries from tokens to answers.
@@ -39,6 +46,7 @@ pub fn queries<B: Backend>(
     let (candidates, config) = network.config(common.seed)?;
     let identifiers_seconds = started.elapsed().as_secs_f64();
     let engine = Engine::new(config.init::<B>(device)?, device.clone());
+    let engine = engine.with_precision(args.precision)?;
     let beam = BeamConfig { width: args.beam, ..BeamConfig::default() };
     let mut rng = ChaCha8Rng::seed_from_u64(common.seed);
     let shortest = network.shortest.unwrap_or(network.tokens);
@@ -63,7 +71,7 @@ pub fn queries<B: Backend>(
             "candidates": network.candidates, "beam": args.beam, "batch": network.batch,
             "tokens": network.tokens, "width": network.width,
             "encoder_layers": network.encoder_layers, "decoder_layers": network.decoder_layers,
-            "fusion": network.fusion, "levels": candidates.unique.vocabulary.sizes(),
+            "fusion": network.fusion, "precision": args.precision, "levels": candidates.unique.vocabulary.sizes(),
         }),
     );
     Ok(Value::Object(line))

@@ -4,9 +4,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use burn::tensor::backend::Backend;
-use cart_retrieval::{
-    decode::BeamConfig, identifier::Vocabulary, model::Scope, trie::Trie,
-};
+use cart_retrieval::{decode::BeamConfig, identifier::Vocabulary, model::Scope, trie::Trie};
 
 use crate::{Row, Setting, inputs, repeat};
 
@@ -14,11 +12,7 @@ use crate::{Row, Setting, inputs, repeat};
 pub const UNIQUE: usize = 16;
 
 /// A trie of `n` random identifiers.
-fn trie<B: Backend>(
-    setting: &Setting<'_, B>,
-    n: usize,
-    vocabulary: &Vocabulary,
-) -> Result<Trie> {
+fn trie<B: Backend>(setting: &Setting<'_, B>, n: usize, vocabulary: &Vocabulary) -> Result<Trie> {
     let cli = setting.cli;
     let codes = inputs::codes(n, &cli.levels, cli.seed)?;
     let started = Instant::now();

@@ -61,7 +61,9 @@ pub fn crossings(table: &[Row], batch: usize) -> Vec<String> {
                          candidates (measured at {n} and {m})"
                     )
                 }
-                None => format!("{name}, batch {batch}: no crossing among these sizes: {ratios:.2?}"),
+                None => {
+                    format!("{name}, batch {batch}: no crossing among these sizes: {ratios:.2?}")
+                }
             }
         })
         .collect()
@@ -86,12 +88,10 @@ fn paint(
     hardware: &str,
 ) -> std::result::Result<(), Box<dyn std::error::Error>> {
     let points = || lines.iter().flat_map(|line| &line.1);
-    let (left, right) = points().fold((f64::MAX, 1.0), |(lo, hi): (f64, f64), p| {
-        (lo.min(p.0), hi.max(p.0))
-    });
-    let (low, high) = points().fold((f64::MAX, 1.0), |(lo, hi): (f64, f64), p| {
-        (lo.min(p.1), hi.max(p.1))
-    });
+    let (left, right) =
+        points().fold((f64::MAX, 1.0), |(lo, hi): (f64, f64), p| (lo.min(p.0), hi.max(p.0)));
+    let (low, high) =
+        points().fold((f64::MAX, 1.0), |(lo, hi): (f64, f64), p| (lo.min(p.1), hi.max(p.1)));
     let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&root)
@@ -103,7 +103,10 @@ fn paint(
         .margin_right(230)
         .x_label_area_size(64)
         .y_label_area_size(60)
-        .build_cartesian_2d((left / 1.3..right * 1.3).log_scale(), (low / 1.5..high * 1.5).log_scale())?;
+        .build_cartesian_2d(
+            (left / 1.3..right * 1.3).log_scale(),
+            (low / 1.5..high * 1.5).log_scale(),
+        )?;
     chart
         .configure_mesh()
         .bold_line_style(GRID)

@@ -197,7 +197,9 @@ impl BackendTask for Run {
         let texts = Texts { rows };
         let setting = Setting { cli: &cli, engine: &engine, texts: &texts };
 
-        println!("\n| method | candidates | batch | queries/s | ms a batch | p95 | p99 | encoder | MiB |");
+        println!(
+            "\n| method | candidates | batch | queries/s | ms a batch | p95 | p99 | encoder | MiB |"
+        );
         println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|");
         let encoder = tower::encoder_seconds(&setting)?;
         let mut table: Vec<Row> = Vec::new();
@@ -226,7 +228,8 @@ impl BackendTask for Run {
             }
         }
         if let Some(out) = &cli.out {
-            std::fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
+            std::fs::create_dir_all(out)
+                .with_context(|| format!("cannot make {}", out.display()))?;
             let batch = *cli.batches.iter().max().expect("checked");
             let svg = figure::draw(&table, batch, &hardware)?;
             write_bytes(out.join("throughput.svg"), svg.as_bytes())?;

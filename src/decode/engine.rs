@@ -4,16 +4,16 @@ use std::sync::{Arc, OnceLock};
 
 use burn::tensor::backend::Backend;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::{
-    Answer, BeamConfig, Filter, Filters, SearchSpace, beam::Prepared, beam_search,
-    steps::{Queries, host_decoder},
+    Answer, BeamConfig, Filter, Filters, SearchSpace, beam::Prepared, beam_search, steps::Queries,
 };
 use crate::{
     data::QueryBatch,
-    error::Result,
+    error::{Error, Result},
     model::{Cart, EncodedQueries},
-    nn::{HostDecoder, on_host},
+    nn::{HostDecoder, bf16_products, on_host},
 };
 
 /// Queries in the host's memory, with their vectors and the factors of these where the network has them.
@@ -47,12 +47,53 @@ pub struct Engine<B: Backend> {
     model: Cart<B>,
     device: B::Device,
     host: OnceLock<Arc<HostDecoder>>,
+    precision: SearchPrecision,
+}
+
+/// Precision of the decoder's products in a search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SearchPrecision {
+    /// Numbers of 32 bits.
+    #[default]
+    F32,
+    /// Weights and what they multiply rounded to bf16, sums of 32 bits. About 1.7 times as fast where the
+    /// processor multiplies such numbers itself; the order of near-ties may change (docs/performance.md).
+    Bf16,
 }
 
 impl<B: Backend> Engine<B> {
     /// An engine around a network on a device.
     pub fn new(model: Cart<B>, device: B::Device) -> Self {
-        Self { model, device, host: OnceLock::new() }
+        Self { model, device, host: OnceLock::new(), precision: SearchPrecision::F32 }
+    }
+
+    /// Searches in another precision.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for bf16 on a backend outside of the host's memory, or on a processor that does not
+    /// multiply such numbers (it needs AVX-512 BF16).
+    pub fn with_precision(self, precision: SearchPrecision) -> Result<Self> {
+        if precision == SearchPrecision::Bf16 {
+            let problem = |expected: &str, found: String| {
+                let remedy = "search with f32";
+                Err(Error::config("precision of the search", expected, found, remedy))
+            };
+            if !on_host::<B>(&self.device) {
+                let expected = "f32, or a backend in the host's memory for bf16";
+                return problem(expected, format!("bf16 on {}", B::name(&self.device)));
+            }
+            if !bf16_products() {
+                let expected = "f32, or a processor with AVX-512 BF16 for bf16";
+                return problem(expected, "bf16 on one without".into());
+            }
+        }
+        Ok(Self { precision, host: OnceLock::new(), ..self })
+    }
+
+    /// The precision that it searches in.
+    pub fn precision(&self) -> SearchPrecision {
+        self.precision
     }
 
     /// The network.
@@ -75,7 +116,7 @@ impl<B: Backend> Engine<B> {
     /// - returns: per query `min(width, allowed)` answers, best first
     ///
     /// # Errors
-    /// As [`beam_search`](super::beam_search); [`Error::Query`](crate::Error::Query) for a query without tokens.
+    /// As [`beam_search`](super::beam_search); [`Error::Query`] for a query without tokens.
     pub fn search<'a, R: AsRef<[u32]> + Sync>(
         &self,
         queries: &[R],
@@ -129,7 +170,7 @@ impl<B: Backend> Engine<B> {
     /// Encodes queries as one batch.
     ///
     /// # Errors
-    /// [`Error::Query`](crate::Error::Query) without queries, or for one without tokens.
+    /// [`Error::Query`] without queries, or for one without tokens.
     pub fn encode<R: AsRef<[u32]>>(&self, rows: &[R], padding: u32) -> Result<EncodedQueries<B>> {
         let batch = QueryBatch::new(rows, padding, &self.device)?;
         Ok(self.model.encode(batch.tokens, batch.padding))
@@ -159,7 +200,8 @@ impl<B: Backend> Engine<B> {
 
     fn host_decoder(&self) -> Option<Arc<HostDecoder>> {
         on_host::<B>(&self.device).then(|| {
-            let made = || host_decoder(&self.model, &self.device).expect("on the host");
+            let half = self.precision == SearchPrecision::Bf16;
+            let made = || Arc::new(HostDecoder::new(self.model.decoder(), half));
             self.host.get_or_init(made).clone()
         })
     }
@@ -176,7 +218,6 @@ mod tests {
     use crate::{
         data::QueryBatch,
         decode::beam_search,
-        error::Error,
         identifier::{Codes, Vocabulary},
         model::CartConfig,
         trie::Trie,
@@ -222,6 +263,34 @@ mod tests {
             for (query, expected) in queries.iter().zip(&together).step_by(1 + count / 8) {
                 let alone = engine.search(std::slice::from_ref(query), 0, &trie, &config).unwrap();
                 prop_assert_eq!(&alone[0], expected);
+            }
+        }
+    }
+
+    /// Near the scores of 32 bits, where the processor can.
+    #[test]
+    fn half_precision_stays_near() {
+        let trie = trie(400);
+        let full = engine(&trie, 96);
+        let half = match full.clone().with_precision(SearchPrecision::Bf16) {
+            Ok(half) => half,
+            Err(error) => {
+                assert!(!bf16_products(), "{error}");
+                assert!(error.to_string().contains("AVX-512 BF16"), "{error}");
+                return;
+            }
+        };
+        let queries = queries(40, 20, 5);
+        // All of them, so that no candidate is missing from either.
+        let config = BeamConfig { width: 400, ..BeamConfig::default() };
+        let run = |engine: &Engine<Flex>| engine.search(&queries, 0, &trie, &config).unwrap();
+        let (full, half) = (run(&full), run(&half));
+        assert_ne!(full, half);
+        for (full, half) in full.iter().zip(&half) {
+            let half: std::collections::HashMap<u32, f32> =
+                half.iter().map(|answer| (answer.item, answer.score)).collect();
+            for answer in full {
+                assert!((half[&answer.item] - answer.score).abs() < 0.15, "{answer:?}");
             }
         }
     }

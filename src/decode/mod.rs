@@ -12,7 +12,7 @@ mod space;
 mod steps;
 
 pub use beam::{Answer, BeamConfig, beam_search};
-pub use engine::Engine;
+pub use engine::{Engine, SearchPrecision};
 pub use exact::{Exact, exact_search};
 pub use exhaustive::score_all;
 pub use explain::{Explanation, LevelScore, explain};

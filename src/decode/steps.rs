@@ -15,7 +15,7 @@ pub(super) fn host_decoder<B: Backend>(
     model: &Cart<B>,
     device: &B::Device,
 ) -> Option<Arc<HostDecoder>> {
-    on_host::<B>(device).then(|| Arc::new(HostDecoder::new(model.decoder())))
+    on_host::<B>(device).then(|| Arc::new(HostDecoder::new(model.decoder(), false)))
 }
 
 /// Queries ready to be decoded.

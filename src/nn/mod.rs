@@ -22,8 +22,8 @@ pub use decoder::{Decoder, DecoderConfig, DecoderLayer, DecoderState, Memory};
 pub use dropout::Dropout;
 pub(crate) use dropout::{on_host, with_noise};
 pub use feed_forward::FeedForward;
-pub(crate) use host::{HostDecoder, HostMemory, HostState};
 pub use fusion::{CoarseFusion, FineFusion, FusionConfig, FusionMode, GatedAttention};
+pub(crate) use host::{HostDecoder, HostMemory, HostState, bf16_products};
 pub use init::WeightInit;
 pub(crate) use init::widened;
 #[cfg(test)]

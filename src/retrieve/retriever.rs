@@ -7,8 +7,8 @@ use crate::{
     align::CandidateSpace,
     data::TextTokenizer,
     decode::{
-        Answer, BeamConfig, Engine, Exact, Explanation, Filter, Filters, SearchSpace, exact_search,
-        explain, score_all,
+        Answer, BeamConfig, Engine, Exact, Explanation, Filter, Filters, SearchPrecision,
+        SearchSpace, exact_search, explain, score_all,
     },
     error::{Error, Result},
     model::{Cart, CartConfig, EncodedQueries},
@@ -99,6 +99,14 @@ impl<B: Backend> Retriever<B> {
     /// weights are best chosen by [`Retriever::compare_beams`].
     pub fn with_beam(self, beam: BeamConfig) -> Self {
         Self { beam, ..self }
+    }
+
+    /// Searches in another precision ([`SearchPrecision`]).
+    ///
+    /// # Errors
+    /// As [`Engine::with_precision`].
+    pub fn with_precision(self, precision: SearchPrecision) -> Result<Self> {
+        Ok(Self { engine: self.engine.with_precision(precision)?, ..self })
     }
 
     /// Searches other candidates from now on, with identifiers of the same quantizer: candidates that

@@ -72,9 +72,7 @@ impl Trie {
             let size = vocabulary.size(level);
             match Column::width(size) == Column::width(self.vocabulary.size(level)) {
                 true => column,
-                false => {
-                    Column::collect(size, (0..column.len()).map(|row| column.token(row)))
-                }
+                false => Column::collect(size, (0..column.len()).map(|row| column.token(row))),
             }
         });
         Ok(Self { columns: columns.collect(), vocabulary: vocabulary.clone(), ..self })

@@ -4,16 +4,12 @@ use burn::{
     nn::{LayerNorm, Linear},
     tensor::{Tensor, backend::Backend},
 };
-use gemm::{Parallelism, gemm};
-use rayon::prelude::*;
 
+use super::product::Matrix;
 use crate::nn::lanes::widest;
 
 /// What burn's layer norm adds to the variance unless told otherwise, which nothing here does.
 const EPSILON: f32 = 1e-5;
-
-/// Columns that a product takes at once: what a thread is given is a multiple.
-const TILE: usize = 64;
 
 /// The numbers of a tensor.
 pub(super) fn values<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
@@ -25,9 +21,8 @@ pub(super) fn values<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f3
 #[derive(Debug, Clone)]
 pub(super) struct Dense {
     /// `[inputs, outputs]`
-    weight: Vec<f32>,
+    weight: Matrix,
     bias: Vec<f32>,
-    inputs: usize,
 }
 
 impl Dense {
@@ -35,32 +30,29 @@ impl Dense {
         let [inputs, outputs] = linear.weight.dims();
         let bias = linear.bias.as_ref().map(|bias| values(bias.val()));
         Self {
-            weight: values(linear.weight.val()),
+            weight: Matrix::new(values(linear.weight.val()), inputs),
             bias: bias.unwrap_or_else(|| vec![0.0; outputs]),
-            inputs,
         }
     }
 
     /// The layer with its outputs multiplied.
-    pub(super) fn scaled(mut self, factor: f32) -> Self {
-        self.weight.iter_mut().chain(&mut self.bias).for_each(|value| *value *= factor);
-        self
+    pub(super) fn scaled(self, factor: f32) -> Self {
+        let bias = self.bias.iter().map(|value| value * factor).collect();
+        Self { weight: self.weight.map(|value| value * factor), bias }
     }
 
     /// Layers of the same inputs as one, their outputs beside each other.
     pub(super) fn beside(parts: &[Self]) -> Self {
-        let inputs = parts.first().map_or(0, |part| part.inputs);
-        let row = |input: usize| {
-            parts.iter().flat_map(move |part| {
-                let outputs = part.outputs();
-                part.weight[input * outputs..(input + 1) * outputs].iter().copied()
-            })
-        };
+        let weights: Vec<&Matrix> = parts.iter().map(|part| &part.weight).collect();
         Self {
-            weight: (0..inputs).flat_map(row).collect(),
+            weight: Matrix::beside(&weights),
             bias: parts.iter().flat_map(|part| part.bias.iter().copied()).collect(),
-            inputs,
         }
+    }
+
+    /// Makes the weights ready, in 16 bits if `half`.
+    pub(super) fn pack(&mut self, half: bool) {
+        self.weight.pack(half);
     }
 
     pub(super) fn outputs(&self) -> usize {
@@ -69,90 +61,12 @@ impl Dense {
 
     /// Puts `[rows, outputs]` into `out`, from `[rows, inputs]`.
     pub(super) fn apply(&self, rows: &[f32], out: &mut Vec<f32>, parallel: bool) {
-        let (n, outputs) = (rows.len() / self.inputs, self.outputs());
+        let (n, outputs) = (rows.len() / self.weight.depth(), self.outputs());
         out.clear();
         (0..n).for_each(|_| out.extend_from_slice(&self.bias));
-        add_product(rows, &self.weight, self.inputs, out, (outputs, 0), parallel);
+        self.weight.add_product(rows, out, (outputs, 0), parallel);
     }
 }
-
-/// Adds `left right` to columns of `out`.
-///
-/// Every number is a sum in the order of the inputs, whatever the number of rows.
-///
-/// # Shapes
-/// - `left`: `[rows, depth]`
-/// - `right`: `[depth, columns]`
-/// - `out`: `[rows, stride]`, from column `first` on
-pub(super) fn add_product(
-    left: &[f32],
-    right: &[f32],
-    depth: usize,
-    out: &mut [f32],
-    (stride, first): (usize, usize),
-    parallel: bool,
-) {
-    let (rows, columns) = (left.len() / depth, right.len() / depth);
-    assert_eq!(left.len(), rows * depth, "left is [rows, depth]");
-    assert_eq!(right.len(), columns * depth, "right is [depth, columns]");
-    assert_eq!(out.len(), rows * stride, "out is [rows, stride]");
-    assert!(first + columns <= stride, "the columns lie in out");
-    if rows == 0 || columns == 0 {
-        return;
-    }
-    if rows == 1 {
-        // `gemm` has a way of its own for one row, which sums in another order.
-        let mut two = [&out[first..first + columns]; 2].concat();
-        add_product(&[left; 2].concat(), right, depth, &mut two, (columns, 0), parallel);
-        out[first..first + columns].copy_from_slice(&two[..columns]);
-        return;
-    }
-    // A share of the columns for each thread, in whole tiles.
-    let threads = if parallel { rayon::current_num_threads() } else { 1 };
-    let share = columns.div_ceil(threads).next_multiple_of(TILE);
-    let to = Columns(out.as_mut_ptr());
-    let part = |from: usize| {
-        let to = &to;
-        // SAFETY: `gemm` reads left[i * depth + p] and right[p * columns + from + j], and reads and writes
-        // out[i * stride + first + from + j], for i < rows, p < depth, j < the columns of this part. The
-        // largest index of each is below the length asserted above, and a slice's length fits in isize.
-        // `out` is borrowed mutably, so it overlaps neither input; parts have columns of their own, and no
-        // reference to its numbers exists while they write.
-        unsafe {
-            gemm(
-                rows,
-                share.min(columns - from),
-                depth,
-                to.0.add(first + from),
-                1,
-                stride as isize,
-                true,
-                left.as_ptr(),
-                1,
-                depth as isize,
-                right.as_ptr().add(from),
-                1,
-                columns as isize,
-                1.0,
-                1.0,
-                false,
-                false,
-                false,
-                Parallelism::None,
-            );
-        }
-    };
-    match share < columns {
-        true => (0..columns.div_ceil(share)).into_par_iter().for_each(|at| part(at * share)),
-        false => part(0),
-    }
-}
-
-/// Where threads write columns of their own.
-struct Columns(*mut f32);
-
-// SAFETY: see `add_product`, which alone makes and uses it.
-unsafe impl Sync for Columns {}
 
 /// A layer norm.
 #[derive(Debug, Clone)]
@@ -209,7 +123,7 @@ pub(super) fn sum(numbers: &[f32], term: impl Fn(f32) -> f32) -> f32 {
 mod tests {
     use burn::{backend::Flex, tensor::TensorData};
 
-    use super::*;
+    use super::{super::bf16_products, *};
     use crate::nn::WeightInit;
 
     fn random(n: usize, seed: u64) -> Vec<f32> {
@@ -254,21 +168,29 @@ mod tests {
     /// What a row becomes does not depend on the rows beside it, nor on threads.
     #[test]
     fn a_row_is_the_same_to_the_last_bit_in_any_company() {
-        for (inputs, outputs) in [(384, 384), (384, 1152), (384, 3072), (1536, 384), (384, 64), (40, 3)] {
-            let dense = Dense {
-                weight: random(inputs * outputs, 4),
+        for (inputs, outputs) in
+            [(384, 384), (384, 1152), (384, 3072), (1536, 384), (384, 64), (40, 3)]
+        {
+            let plain = Dense {
+                weight: Matrix::new(random(inputs * outputs, 4), inputs),
                 bias: random(outputs, 5),
-                inputs,
             };
+            let mut ways = vec![plain; if bf16_products() { 3 } else { 2 }];
+            ways[1].pack(false);
+            ways.iter_mut().skip(2).for_each(|dense| dense.pack(true));
             let rows = random(700 * inputs, 6);
-            let mut alone = Vec::new();
-            let mut expected = Vec::new();
-            dense.apply(&rows, &mut expected, false);
-            for (from, n) in [(0, 1), (3, 2), (5, 3), (9, 7), (1, 20), (2, 33), (0, 320), (350, 350)] {
-                for parallel in [false, true] {
-                    dense.apply(&rows[from * inputs..(from + n) * inputs], &mut alone, parallel);
-                    let same = alone == expected[from * outputs..(from + n) * outputs];
-                    assert!(same, "{inputs} x {outputs}, {n} rows, parallel {parallel}");
+            let (mut alone, mut expected) = (Vec::new(), Vec::new());
+            for (way, dense) in ways.iter().enumerate() {
+                dense.apply(&rows, &mut expected, false);
+                for (from, n) in
+                    [(0, 1), (3, 2), (5, 3), (9, 7), (1, 20), (2, 33), (0, 320), (350, 350)]
+                {
+                    for parallel in [false, true] {
+                        let some = &rows[from * inputs..(from + n) * inputs];
+                        dense.apply(some, &mut alone, parallel);
+                        let same = alone == expected[from * outputs..(from + n) * outputs];
+                        assert!(same, "{inputs} x {outputs}, {n} rows, {parallel}, way {way}");
+                    }
                 }
             }
         }

@@ -9,12 +9,17 @@
 mod attention;
 mod dense;
 mod memory;
+mod panels;
+mod product;
 mod step;
 
 use burn::tensor::backend::Backend;
 
-use self::dense::{Dense, Norm, values};
-pub(crate) use self::{memory::HostMemory, step::HostState};
+use self::{
+    dense::{Dense, Norm, values},
+    product::Matrix,
+};
+pub(crate) use self::{memory::HostMemory, panels::bf16_products, step::HostState};
 use super::{Attention, Decoder, DecoderLayer};
 
 /// A decoder's weights, laid out for steps on the host.
@@ -68,14 +73,15 @@ struct Coarse {
 struct Fine {
     attention: Cross,
     /// Per expert, `[d_model, d_model]`.
-    gate_context: Vec<Vec<f32>>,
+    gate_context: Vec<Matrix>,
 }
 
 impl HostDecoder {
-    /// Copies the weights of a decoder.
-    pub(crate) fn new<B: Backend>(decoder: &Decoder<B>) -> Self {
+    /// Copies the weights of a decoder, the layers' rounded to 16 bits if `half`
+    /// ([`bf16_products`] must hold).
+    pub(crate) fn new<B: Backend>(decoder: &Decoder<B>, half: bool) -> Self {
         let [_, d_model] = decoder.positions.dims();
-        Self {
+        let mut made = Self {
             d_model,
             n_heads: decoder.n_heads(),
             start: values(decoder.start.val()),
@@ -84,6 +90,36 @@ impl HostDecoder {
             coarse_memory: decoder.coarse_memory.as_ref().map(|c| Dense::new(&c.projection)),
             layers: decoder.layers.iter().map(HostLayer::new).collect(),
             heads: decoder.heads.iter().map(Dense::new).collect(),
+        };
+        made.pack(half);
+        made
+    }
+}
+
+impl HostDecoder {
+    /// Makes the weights of all products ready, the layers' in 16 bits if `half`.
+    fn pack(&mut self, half: bool) {
+        self.heads.iter_mut().for_each(|head| head.pack(false));
+        if let Some(memory) = &mut self.coarse_memory {
+            memory.pack(half);
+        }
+        for layer in &mut self.layers {
+            let HostLayer { self_attention, self_output, from_y, inner, outer, .. } = layer;
+            for dense in [self_attention, self_output, from_y, inner, outer] {
+                dense.pack(half);
+            }
+            if let Some(coarse) = &mut layer.coarse {
+                coarse.gate.pack(half);
+            }
+            if let Some(fine) = &mut layer.fine {
+                fine.gate_context.iter_mut().for_each(|gates| gates.pack(half));
+            }
+            let coarse = layer.coarse.as_mut().map(|coarse| &mut coarse.attention);
+            let fine = layer.fine.as_mut().map(|fine| &mut fine.attention);
+            for cross in layer.plain.iter_mut().chain(coarse).chain(fine) {
+                cross.key_value.pack(half);
+                cross.output.pack(half);
+            }
         }
     }
 }
@@ -117,7 +153,10 @@ impl HostLayer {
                 let gates = values(fine.gate_context.val());
                 Fine {
                     attention: Cross::new(&fine.attention),
-                    gate_context: gates.chunks_exact(d * d).map(<[f32]>::to_vec).collect(),
+                    gate_context: gates
+                        .chunks_exact(d * d)
+                        .map(|gates| Matrix::new(gates.to_vec(), d))
+                        .collect(),
                 }
             }),
             fusion_norm: Norm::new(&layer.fusion_norm),
@@ -193,7 +232,7 @@ mod tests {
         for fusion in [FusionMode::None, FusionMode::Coarse, FusionMode::Fine, FusionMode::Both] {
             let (decoder, encoded) = (decoder(fusion), encoded());
             let memory = decoder.memory(&encoded);
-            let host = HostDecoder::new(&decoder);
+            let host = HostDecoder::new(&decoder, false);
             let memories = host.memories(&encoded);
             let (mut state, mut own) = (decoder.start(), host.start());
             let near = |found: Vec<f32>, expected: Tensor<B, 2>| {
@@ -221,7 +260,7 @@ mod tests {
     #[test]
     fn a_query_is_the_same_to_the_last_bit_in_any_company() {
         let (decoder, encoded) = (decoder(FusionMode::Both), encoded());
-        let host = HostDecoder::new(&decoder);
+        let host = HostDecoder::new(&decoder, false);
         let memories = host.memories(&encoded);
         let mut together = host.start();
         let first = host.step(&[1, 1, 1], &[], &[], &memories, &mut together, true);

@@ -3,7 +3,6 @@
 use super::{
     Coarse, Fine, HostDecoder, HostMemory,
     attention::{Context, softmax},
-    dense::add_product,
 };
 use crate::nn::lanes::{exp_neg, widest};
 
@@ -127,7 +126,8 @@ impl HostDecoder {
             let experts = gate_context.len();
             attended.resize(experts * x.len(), 0.0);
             for (expert, attended) in attended.chunks_exact_mut(x.len().max(1)).enumerate() {
-                let context = |query: usize| rows.memories[query].layers[number].experts.get(expert);
+                let context =
+                    |query: usize| rows.memories[query].layers[number].experts.get(expert);
                 attend_all(rows.counts, context, wide, (stride, first), scores, attended);
             }
             attention.output.apply(attended, projected, parallel);
@@ -135,7 +135,7 @@ impl HostDecoder {
             let each = projected.chunks_exact(x.len().max(1)).zip(gate_context).enumerate();
             for (expert, (projected, gates)) in each {
                 let columns = (stride, first + d + expert * d);
-                add_product(projected, gates, d, wide, columns, parallel);
+                gates.add_product(projected, wide, columns, parallel);
                 add_gated(fused, wide, columns, projected, share);
             }
         }
@@ -170,13 +170,7 @@ fn attend_all<'a>(
 }
 
 /// Adds `share * sigmoid(gate) * value` to every number; gates are columns of wider rows.
-fn add_gated(
-    out: &mut [f32],
-    gates: &[f32],
-    columns: (usize, usize),
-    values: &[f32],
-    share: f32,
-) {
+fn add_gated(out: &mut [f32], gates: &[f32], columns: (usize, usize), values: &[f32], share: f32) {
     let d = out.len() / (gates.len() / columns.0).max(1);
     widest!(gated(out: &mut [f32], gates: &[f32], columns: (usize, usize), values: &[f32], share: f32, d: usize));
 }
