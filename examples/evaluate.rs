@@ -9,6 +9,7 @@ use burn::backend::Autodiff;
 use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
     data::DataFolder,
+    decode::{Exact, SearchPrecision},
     eval::{
         Bm25, Bm25Config, BootstrapConfig, DualTowerConfig, EvalRecord, Ranking, TruncatedTies,
         bootstrap, evaluate, markdown_table, write_json,
@@ -36,6 +37,15 @@ struct Args {
     /// Width of the beam, if not the index's.
     #[arg(long)]
     beam: Option<usize>,
+    /// Precision of the search: f32, or bf16 where the processor multiplies such numbers.
+    #[arg(long, default_value = "f32", value_parser = precision)]
+    precision: SearchPrecision,
+    /// Also compares beams with the exact answers, looking at up to this many prefixes a level for these.
+    #[arg(long, value_name = "BUDGET")]
+    exact: Option<usize>,
+    /// Widths of the beams to compare, with commas between; 10 at least.
+    #[arg(long, value_delimiter = ',', default_value = "10,20,50,100")]
+    widths: Vec<usize>,
     /// Also measures BM25 over the training text of each candidate.
     #[arg(long)]
     bm25: bool,
@@ -53,6 +63,10 @@ struct Args {
     json: Option<PathBuf>,
     #[command(flatten)]
     hardware: Hardware,
+}
+
+fn precision(name: &str) -> Result<SearchPrecision, String> {
+    serde_json::from_value(name.into()).map_err(|error| error.to_string())
 }
 
 fn main() -> Result<()> {
@@ -106,7 +120,7 @@ fn measure<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
             Ok(())
         };
     if let Some(folder) = &args.index {
-        let retriever = Retriever::<B>::load(folder, device)?;
+        let retriever = Retriever::<B>::load(folder, device)?.with_precision(args.precision)?;
         ensure!(
             retriever.index().ids().iter().eq(data.items.ids().iter()),
             "the index holds other candidates than {}: evaluate it on the data it was trained on",
@@ -117,7 +131,10 @@ fn measure<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
         let rankings = retriever.search_all(&texts).top(beam.min(50)).beam(beam).rankings()?;
         let per_second = texts.len() as f64 / started.elapsed().as_secs_f64();
         add(&args.method, rankings, TruncatedTies::Listed, args.seconds)?;
-        println!("{per_second:.0} queries/s at beam {beam}");
+        println!("{per_second:.0} queries/s at beam {beam}, {:?}", args.precision);
+        if let Some(budget) = args.exact {
+            agreement(&retriever, &texts, &args.widths, budget)?;
+        }
     }
     if args.bm25 {
         let documents: Vec<(u32, &str)> =
@@ -159,6 +176,54 @@ fn measure<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     println!("\n{}", markdown_table(&records));
     if let Some(path) = &args.json {
         write_json(path, &records)?;
+    }
+    Ok(())
+}
+
+/// Answers that are compared.
+const TOP: usize = 10;
+
+/// How often beams find what an exact search finds.
+fn agreement<B: LocalBackend>(
+    retriever: &Retriever<B>,
+    texts: &[&str],
+    widths: &[usize],
+    budget: usize,
+) -> Result<()> {
+    ensure!(widths.iter().all(|&width| width >= TOP), "beams to compare are {TOP} wide at least");
+    let exact: Vec<Exact> = texts
+        .iter()
+        .map(|text| retriever.search_exact(text, TOP, budget))
+        .collect::<Result<_, _>>()?;
+    let share = |count: usize, of: usize| 100.0 * count as f64 / of.max(1) as f64;
+    let proven: Vec<usize> = (0..texts.len()).filter(|&query| exact[query].proven).collect();
+    let prefixes: usize = exact.iter().map(|exact| exact.prefixes).sum();
+    println!(
+        "\nexact top {TOP} proven for {} of {} queries ({:.1} %), {:.0} prefixes a query",
+        proven.len(),
+        texts.len(),
+        share(proven.len(), texts.len()),
+        prefixes as f64 / texts.len().max(1) as f64
+    );
+    println!("| beam | the same first | the same {TOP}, in order | of the {TOP}, found |");
+    println!("|---:|---:|---:|---:|");
+    for &width in widths {
+        let found = retriever.search_all(texts).top(TOP).beam(width).rankings()?;
+        let (mut first, mut same, mut shared, mut all) = (0, 0, 0, 0);
+        for &query in &proven {
+            let exact: Vec<u32> = exact[query].answers.iter().map(|answer| answer.item).collect();
+            let beam = &found[query].items;
+            first += usize::from(beam.first() == exact.first());
+            same += usize::from(*beam == exact);
+            shared += exact.iter().filter(|item| beam.contains(item)).count();
+            all += exact.len();
+        }
+        println!(
+            "| {width} | {:.1} % | {:.1} % | {:.1} % |",
+            share(first, proven.len()),
+            share(same, proven.len()),
+            share(shared, all)
+        );
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use burn::tensor::backend::Backend;
-use cart_retrieval::decode::{BeamConfig, Engine, SearchPrecision};
+use cart_retrieval::decode::{BeamConfig, Engine, SearchPrecision, SearchTimes};
 use clap::Args;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::{
     Common,
     inputs::token_rows,
-    report::{repeat, times},
+    report::{median, repeat, times},
     train::NetworkArgs,
 };
 
@@ -50,19 +50,27 @@ pub fn queries<B: Backend>(
     let beam = BeamConfig { width: args.beam, ..BeamConfig::default() };
     let mut rng = ChaCha8Rng::seed_from_u64(common.seed);
     let shortest = network.shortest.unwrap_or(network.tokens);
-    let mut found = 0;
+    let (mut found, mut times_spent) = (0, Vec::new());
     let repetitions = common.warmup + common.steps;
     let texts: Vec<Vec<Vec<u32>>> = (0..repetitions)
         .map(|_| token_rows(network.batch, shortest, network.tokens, network.vocabulary, &mut rng))
         .collect();
     let seconds = repeat::<B>(common, device, |repetition| {
-        let answers = engine.search(&texts[repetition], 0, &candidates.trie, &beam)?;
+        let (answers, spent) =
+            engine.search_timed(&texts[repetition], 0, &candidates.trie, &beam)?;
+        times_spent.push(spent);
         found = answers.iter().map(Vec::len).sum();
         Ok(())
     })?;
     let mut line = times(&seconds, network.batch as f64);
     line.insert("measure".into(), json!("queries"));
     line.insert("answers".into(), json!(found));
+    let middle = |of: fn(&SearchTimes) -> f64| {
+        median(&times_spent.iter().skip(common.warmup).map(of).collect::<Vec<_>>())
+    };
+    line.insert("constraint_share".into(), json!(middle(SearchTimes::constraint_share)));
+    line.insert("encoding_seconds".into(), json!(middle(|times| times.encoding.as_secs_f64())));
+    line.insert("decoding_seconds".into(), json!(middle(|times| times.decoding.as_secs_f64())));
     line.insert("identifiers_seconds".into(), json!(identifiers_seconds));
     line.insert("trie_mib".into(), json!(candidates.trie.memory() as f64 / 1048576.0));
     line.insert(

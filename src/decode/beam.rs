@@ -1,6 +1,6 @@
 //! Batched beam search constrained by the trie.
 
-use std::{cmp::Ordering, ops::Range};
+use std::{cmp::Ordering, ops::Range, time::Instant};
 
 use burn::tensor::backend::Backend;
 use rayon::prelude::*;
@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Scorer, SearchSpace,
+    clock::Clock,
     steps::{Queries, Steps, host_decoder},
 };
 use crate::{
@@ -123,6 +124,7 @@ pub(super) struct Prepared<'a, B: Backend> {
     guide: Option<Guide<'a>>,
     config: &'a BeamConfig,
     threads: usize,
+    clock: Clock,
 }
 
 /// Which prefixes a search goes on with.
@@ -174,7 +176,7 @@ impl<'a, B: Backend> Prepared<'a, B> {
         space.filters.check(space.trie.len(), queries.len())?;
         let guide = space.guide(model, aligned, config)?;
         let threads = rayon::current_num_threads();
-        Ok(Self { model, queries, space, guide, config, threads })
+        Ok(Self { model, queries, space, guide, config, threads, clock: Clock::default() })
     }
 
     /// A search of exactly one query by the network's own modules, as `what` needs it.
@@ -192,6 +194,11 @@ impl<'a, B: Backend> Prepared<'a, B> {
     /// Leaves this search a number of threads, where others run beside it.
     pub(super) fn with_threads(self, threads: usize) -> Self {
         Self { threads, ..self }
+    }
+
+    /// Counts its times together with other searches'.
+    pub(super) fn with_clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
     }
 
     /// The identifiers.
@@ -261,39 +268,47 @@ impl<'a, B: Backend> Prepared<'a, B> {
             if live.iter().all(Vec::is_empty) {
                 break;
             }
+            let started = Instant::now();
             let logits = steps.step(&live);
+            let stepped = Instant::now();
             let size = trie.vocabulary().size(level);
             let last = level + 1 == trie.levels();
-            live.par_iter_mut().zip(found.par_iter_mut()).enumerate().try_for_each(
-                |(at, (live, found))| {
-                    let query = part.start + at;
-                    let filter = space.filters.of(query);
-                    let mut candidates = std::mem::take(&mut found.done);
-                    let mut children = Vec::new();
-                    found.prefixes += live.len();
-                    for (slot, beam) in live.iter().enumerate() {
-                        let row = logits.first_rows[at] + slot;
-                        let logits = &logits.values[row * size..(row + 1) * size];
-                        finite(logits, level)?;
-                        scorer.children(query, beam.node, logits, &mut children);
-                        let children = children.iter().map(|&(token, log_p, node)| Beam {
-                            node,
-                            score: beam.score + log_p,
-                            token,
-                            parent: row as u32,
-                        });
-                        candidates.extend(children.filter(|child| {
-                            child.score >= limits.floor
-                                && filter.is_none_or(|filter| filter.below(child.node) > 0)
-                        }));
-                    }
-                    let left = keep_best(&mut candidates, limits.width);
-                    found.left = found.left.max(left);
-                    (found.done, *live) =
-                        candidates.into_iter().partition(|beam| last || forced(beam));
-                    Ok::<(), Error>(())
-                },
-            )?;
+            let expand = |(at, (live, found)): (usize, (&mut Vec<Beam>, &mut Found))| {
+                let query = part.start + at;
+                let filter = space.filters.of(query);
+                let mut candidates = std::mem::take(&mut found.done);
+                let mut children = Vec::new();
+                found.prefixes += live.len();
+                for (slot, beam) in live.iter().enumerate() {
+                    let row = logits.first_rows[at] + slot;
+                    let logits = &logits.values[row * size..(row + 1) * size];
+                    finite(logits, level)?;
+                    scorer.children(query, beam.node, logits, &mut children);
+                    let children = children.iter().map(|&(token, log_p, node)| Beam {
+                        node,
+                        score: beam.score + log_p,
+                        token,
+                        parent: row as u32,
+                    });
+                    candidates.extend(children.filter(|child| {
+                        child.score >= limits.floor
+                            && filter.is_none_or(|filter| filter.below(child.node) > 0)
+                    }));
+                }
+                let left = keep_best(&mut candidates, limits.width);
+                found.left = found.left.max(left);
+                (found.done, *live) = candidates.into_iter().partition(|beam| last || forced(beam));
+                Ok::<(), Error>(())
+            };
+            match parallel {
+                true => {
+                    let each = live.par_iter_mut().zip(found.par_iter_mut());
+                    each.enumerate().try_for_each(expand)?;
+                }
+                false => live.iter_mut().zip(&mut found).enumerate().try_for_each(expand)?,
+            }
+            self.clock.decoded(stepped - started);
+            self.clock.constrained(stepped.elapsed());
         }
         Ok(found)
     }

@@ -1,13 +1,17 @@
 //! Many queries through one network.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
 
 use burn::tensor::backend::Backend;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Answer, BeamConfig, Filter, Filters, SearchSpace, beam::Prepared, beam_search, steps::Queries,
+    Answer, BeamConfig, Exact, Filter, Filters, SearchSpace, SearchTimes, beam::Prepared,
+    clock::Clock, exact::exact, steps::Queries,
 };
 use crate::{
     data::QueryBatch,
@@ -124,6 +128,21 @@ impl<B: Backend> Engine<B> {
         space: impl Into<SearchSpace<'a>>,
         config: &BeamConfig,
     ) -> Result<Vec<Vec<Answer>>> {
+        self.search_timed(queries, padding, space, config).map(|(answers, _)| answers)
+    }
+
+    /// The same, with where the time went.
+    ///
+    /// # Errors
+    /// As [`Engine::search`].
+    pub fn search_timed<'a, R: AsRef<[u32]> + Sync>(
+        &self,
+        queries: &[R],
+        padding: u32,
+        space: impl Into<SearchSpace<'a>>,
+        config: &BeamConfig,
+    ) -> Result<(Vec<Vec<Answer>>, SearchTimes)> {
+        let clock = Clock::default();
         let space = space.into();
         space.filters.check(space.trie.len(), queries.len())?;
         let threads = rayon::current_num_threads();
@@ -143,9 +162,11 @@ impl<B: Backend> Engine<B> {
                 let batch = |chunk: &[usize]| {
                     let each = each(chunk);
                     let space = space.with_filters(Filters::Each(&each));
+                    let started = Instant::now();
                     let (queries, aligned) = self.encode_on_host(&rows(chunk), &decoder)?;
+                    clock.encoded(started.elapsed());
                     let prepared = Prepared::of(&self.model, queries, aligned, space, config)?;
-                    prepared.with_threads(own).beam()
+                    prepared.with_threads(own).with_clock(clock.clone()).beam()
                 };
                 // Within rayon's pool: from outside of it, every product would wake a thread to wait for.
                 rayon::scope(|_| order.par_chunks(size).map(batch).collect::<Result<_>>())?
@@ -154,8 +175,12 @@ impl<B: Backend> Engine<B> {
                 let batch = |chunk: &[usize]| {
                     let each = each(chunk);
                     let space = space.with_filters(Filters::Each(&each));
+                    let started = Instant::now();
                     let encoded = self.encode(&rows(chunk), padding)?;
-                    beam_search(&self.model, &encoded, space, config)
+                    clock.encoded(started.elapsed());
+                    Prepared::new(&self.model, &encoded, space, config)?
+                        .with_clock(clock.clone())
+                        .beam()
                 };
                 order.chunks(BATCH).map(batch).collect::<Result<_>>()?
             }
@@ -164,7 +189,35 @@ impl<B: Backend> Engine<B> {
         for (&query, found) in order.iter().zip(found.into_iter().flatten()) {
             answers[query] = found;
         }
-        Ok(answers)
+        Ok((answers, clock.times()))
+    }
+
+    /// The best candidates for one tokenised query, with whether that is proven
+    /// ([`exact_search`](super::exact_search)).
+    ///
+    /// # Errors
+    /// As [`exact_search`](super::exact_search).
+    pub fn exact_search<'a>(
+        &self,
+        query: &[u32],
+        padding: u32,
+        space: impl Into<SearchSpace<'a>>,
+        config: &BeamConfig,
+        top: usize,
+        budget: usize,
+    ) -> Result<Exact> {
+        let space = space.into();
+        match self.host_decoder() {
+            Some(decoder) => {
+                let (queries, aligned) = self.encode_on_host(&[query], &decoder)?;
+                let prepared = Prepared::of(&self.model, queries, aligned, space, config)?;
+                exact(&prepared, config, top, budget)
+            }
+            None => {
+                let encoded = self.encode(&[query], padding)?;
+                super::exact_search(&self.model, &encoded, space, config, top, budget)
+            }
+        }
     }
 
     /// Encodes queries as one batch.

@@ -47,6 +47,17 @@ pub fn exact_search<'a, B: Backend>(
     top: usize,
     budget: usize,
 ) -> Result<Exact> {
+    one("exact search", encoded)?;
+    exact(&Prepared::new(model, encoded, space.into(), config)?, config, top, budget)
+}
+
+/// The same for the one query of a search that has been checked.
+pub(super) fn exact<B: Backend>(
+    prepared: &Prepared<'_, B>,
+    config: &BeamConfig,
+    top: usize,
+    budget: usize,
+) -> Result<Exact> {
     if top == 0 || budget < top {
         return Err(Error::query(
             "exact search",
@@ -55,8 +66,6 @@ pub fn exact_search<'a, B: Backend>(
             "a budget of some thousand prefixes a level is usual",
         ));
     }
-    one("exact search", encoded)?;
-    let prepared = Prepared::new(model, encoded, space.into(), config)?;
     let mut limits = Limits { width: config.width.max(top), floor: f32::NEG_INFINITY };
     let mut prefixes = 0;
     loop {

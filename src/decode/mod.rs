@@ -2,6 +2,7 @@
 //! the yardstick.
 
 mod beam;
+mod clock;
 mod engine;
 mod exact;
 mod exhaustive;
@@ -12,6 +13,7 @@ mod space;
 mod steps;
 
 pub use beam::{Answer, BeamConfig, beam_search};
+pub use clock::SearchTimes;
 pub use engine::{Engine, SearchPrecision};
 pub use exact::{Exact, exact_search};
 pub use exhaustive::score_all;

@@ -8,7 +8,7 @@ use crate::{
     data::TextTokenizer,
     decode::{
         Answer, BeamConfig, Engine, Exact, Explanation, Filter, Filters, SearchPrecision,
-        SearchSpace, exact_search, explain, score_all,
+        SearchSpace, explain, score_all,
     },
     error::{Error, Result},
     model::{Cart, CartConfig, EncodedQueries},
@@ -190,14 +190,14 @@ impl<B: Backend> Retriever<B> {
     }
 
     /// The best candidates under the model for a query, with whether that is proven
-    /// ([`exact_search`]); at most `budget` prefixes are looked at in a level.
+    /// ([`exact_search`](crate::decode::exact_search)); at most `budget` prefixes are looked at in a level.
     ///
     /// # Errors
     /// [`Error::Query`] for a blank query, a `top` of 0 or a budget below it; otherwise as a search with the
     /// retriever's beam.
     pub fn search_exact(&self, query: &str, top: usize, budget: usize) -> Result<Exact> {
-        let encoded = self.encode(query)?;
-        exact_search(self.model(), &encoded, self.search_space(), &self.beam, top, budget)
+        let (tokens, padding) = (self.tokenizer.encode(query)?, self.tokenizer.padding());
+        self.engine.exact_search(&tokens, padding, self.search_space(), &self.beam, top, budget)
     }
 
     /// Why a candidate scores what it scores for a query: the log-probability of every token of its
