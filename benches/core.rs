@@ -9,10 +9,9 @@ use std::hint::black_box;
 
 use burn::backend::Flex;
 use cart_retrieval::{
-    data::QueryBatch,
-    decode::{BeamConfig, beam_search},
+    decode::{BeamConfig, Engine, Scorer},
     identifier::{Codes, Vocabulary},
-    model::CartConfig,
+    model::{CartConfig, Scope},
     quantizer::{KMeansConfig, Quantizer, RqKMeans},
     trie::Trie,
 };
@@ -45,22 +44,39 @@ fn trie(c: &mut Criterion) {
     memory::keep_freed_memory();
     let mut group = c.benchmark_group("trie");
     group.sample_size(10);
-    for n in [1_000, 100_000, 1_000_000] {
+    for n in [1_000, 100_000, 1_000_000, 10_000_000] {
         let (codes, vocabulary) = identifiers(n);
         group.throughput(Throughput::Elements(n as u64));
         group.bench_with_input(BenchmarkId::new("build", n), &codes, |b, codes| {
             b.iter(|| Trie::build(black_box(codes), &vocabulary));
         });
         let trie = Trie::build(&codes, &vocabulary).expect("distinct identifiers");
-        group.throughput(Throughput::Elements(1));
-        group.bench_with_input(
-            BenchmarkId::new("children of a level-1 node", n),
-            &trie,
-            |b, trie| {
-                let node = trie.child(trie.root(), codes.row(0)[0]).expect("it exists");
-                b.iter(|| trie.children(black_box(node)).count());
-            },
-        );
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("trie.bin");
+        std::fs::write(&path, trie.to_bytes()).expect("written");
+        group.bench_with_input(BenchmarkId::new("open and check", n), &path, |b, path| {
+            b.iter(|| Trie::open(black_box(path)));
+        });
+        let trie = Trie::open(&path).expect("its own bytes");
+        let nodes: Vec<_> = (0..640)
+            .map(|at| trie.find(&codes.row(at * 7919 % n)[..1]).expect("a prefix of it"))
+            .collect();
+        group.throughput(Throughput::Elements(640));
+        group.bench_with_input(BenchmarkId::new("children of 640 prefixes", n), &nodes, |b, nodes| {
+            b.iter(|| black_box(nodes).iter().map(|&n| trie.children(n).count()).sum::<usize>());
+        });
+        // One step's constraint for 32 queries with 20 prefixes each: children and their probabilities.
+        let logits = random_rows(640, 256);
+        let scorer = Scorer::new(&trie, Scope::Legal);
+        group.bench_with_input(BenchmarkId::new("probabilities of 640 prefixes", n), &nodes, |b, nodes| {
+            let mut children = Vec::new();
+            b.iter(|| {
+                for (&node, logits) in nodes.iter().zip(logits.chunks_exact(256)) {
+                    scorer.children(0, node, black_box(logits), &mut children);
+                }
+                children.len()
+            });
+        });
     }
     group.finish();
 }
@@ -85,25 +101,24 @@ fn quantizers(c: &mut Criterion) {
     group.finish();
 }
 
+/// Text encoder and beam search of a network of MiniLM's size, queries of 8 to 16 tokens.
 fn decoding(c: &mut Criterion) {
-    let mut group = c.benchmark_group("beam search, tiny network, 16 tokens");
+    let mut group = c.benchmark_group("queries");
     group.sample_size(10);
-    let device = Default::default();
-    for n in [1_000, 100_000, 1_000_000] {
+    let vocabulary = Vocabulary::new(vec![64, 256, 256, 256, 1]).expect("sizes in range");
+    let config = CartConfig::new(30_522, vocabulary).with_width(384, 1536, 6).with_layers(6, 4);
+    let model = config.init::<Flex>(&Default::default()).expect("a valid shape");
+    let engine = Engine::new(model, Default::default());
+    for n in [1_000, 100_000, 1_000_000, 10_000_000] {
         let (codes, vocabulary) = identifiers(n);
         let trie = Trie::build(&codes, &vocabulary).expect("distinct identifiers");
-        let model = CartConfig::new(1000, vocabulary).init::<Flex>(&device).expect("a valid shape");
-        for batch in [1, 32] {
-            let rows = vec![(4..20).collect::<Vec<u32>>(); batch];
-            let queries = QueryBatch::new(&rows, 0, &device).expect("rows of tokens");
-            let config = BeamConfig { width: 20, ..BeamConfig::default() };
+        for (batch, width) in [(1, 10), (1, 20), (32, 10), (32, 20), (128, 20)] {
+            let rows: Vec<Vec<u32>> =
+                (0..batch).map(|row| (4..12 + row as u32 % 9).collect()).collect();
+            let beam = BeamConfig { width, ..BeamConfig::default() };
             group.throughput(Throughput::Elements(batch as u64));
-            group.bench_function(format!("{n} candidates, batch {batch}, beam 20"), |b| {
-                b.iter(|| {
-                    let queries = queries.clone();
-                    let encoded = model.encode(queries.tokens, queries.padding);
-                    beam_search(&model, &encoded, &trie, &config)
-                });
+            group.bench_function(format!("{n} candidates, batch {batch}, beam {width}"), |b| {
+                b.iter(|| engine.search(black_box(&rows), 0, &trie, &beam));
             });
         }
     }

@@ -207,14 +207,26 @@ def queries(args, table, wanted, ours, theirs):
     candidates = 2000 if args.quick else 100_000
     size = SMALL[:-2] if args.quick else []
     folder = args.work / ("queries-quick" if args.quick else "queries")
-    common = ["--tokens", "16", "--batch", "32"]
     dump = ["dump", "--to", folder, "--candidates", candidates, "--batch", "8", "--tokens", "16"]
     call(ours(*dump, *size), args.threads)
-    steps = ["--warmup", "1", "--steps", "3", "--beam", "20"]
+    for batch, beam, steps in [(32, 20, 3), (32, 10, 3), (1, 20, 20)]:
+        common = ["--tokens", "16", "--batch", batch, "--beam", beam]
+        common += ["--warmup", "2", "--steps", steps]
+        table.alternate(
+            f"queries, {candidates} candidates, beam {beam}, batch {batch}", "queries/s",
+            {args.label: ours("queries", "--candidates", candidates, *common, *size)},
+            {"PyTorch eager": theirs("search_torch.py", folder, *common)},
+        )
+    common = ["--tokens", "16", "--batch", "32", "--beam", "20", "--warmup", "1", "--steps", "3"]
+    common += ["--candidates", candidates]
+    both = ours("queries", *common, *size)
     table.alternate(
         f"queries, {candidates} candidates, beam 20, batch 32", "queries/s",
-        {args.label: ours("queries", "--candidates", candidates, *common, *size, *steps)},
-        {"PyTorch eager": theirs("search_torch.py", folder, *common, *steps)},
+        {
+            f"{args.label}, no fusion": ours("queries", *common, *size, "--fusion", "none"),
+            f"{args.label}, both fusions": both,
+        },
+        {"transformers generate, no fusion": theirs("generate_transformers.py", *common, *size[:8])},
     )
 
 
