@@ -133,8 +133,9 @@ fn paint(
         chart.draw_series(points.iter().map(|&point| Circle::new(point, 3, colour.filled())))?;
         let x = points.last().map_or(left, |point| point.0);
         let (px, py) = chart.backend_coord(&(x, last));
-        let y = py.max(above.saturating_add(18));
-        above = y;
+        // A line that ends early would have the others run through its name.
+        let y = if x < right { py + 16 } else { py.max(above.saturating_add(18)) };
+        above = if x < right { above } else { y };
         let style = ("sans-serif", 15).into_font().color(&colour);
         root.draw(&Text::new(
             name.clone(),
