@@ -62,21 +62,31 @@ fn trie(c: &mut Criterion) {
             .map(|at| trie.find(&codes.row(at * 7919 % n)[..1]).expect("a prefix of it"))
             .collect();
         group.throughput(Throughput::Elements(640));
-        group.bench_with_input(BenchmarkId::new("children of 640 prefixes", n), &nodes, |b, nodes| {
-            b.iter(|| black_box(nodes).iter().map(|&n| trie.children(n).count()).sum::<usize>());
-        });
+        group.bench_with_input(
+            BenchmarkId::new("children of 640 prefixes", n),
+            &nodes,
+            |b, nodes| {
+                b.iter(|| {
+                    black_box(nodes).iter().map(|&n| trie.children(n).count()).sum::<usize>()
+                });
+            },
+        );
         // One step's constraint for 32 queries with 20 prefixes each: children and their probabilities.
         let logits = random_rows(640, 256);
         let scorer = Scorer::new(&trie, Scope::Legal);
-        group.bench_with_input(BenchmarkId::new("probabilities of 640 prefixes", n), &nodes, |b, nodes| {
-            let mut children = Vec::new();
-            b.iter(|| {
-                for (&node, logits) in nodes.iter().zip(logits.chunks_exact(256)) {
-                    scorer.children(0, node, black_box(logits), &mut children);
-                }
-                children.len()
-            });
-        });
+        group.bench_with_input(
+            BenchmarkId::new("probabilities of 640 prefixes", n),
+            &nodes,
+            |b, nodes| {
+                let mut children = Vec::new();
+                b.iter(|| {
+                    for (&node, logits) in nodes.iter().zip(logits.chunks_exact(256)) {
+                        scorer.children(0, node, black_box(logits), &mut children);
+                    }
+                    children.len()
+                });
+            },
+        );
     }
     group.finish();
 }

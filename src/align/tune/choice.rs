@@ -31,8 +31,12 @@ pub(super) struct Choice<'a, B: Backend> {
 }
 
 impl<B: Backend> Choice<'_, B> {
-    /// Mean reciprocal rank of the captions kept out, among candidates that are made without them.
-    pub(super) fn mrr(&self, encoder: &TextEncoder<B>, map: Option<&Ridge>) -> Result<f64> {
+    /// Reciprocal ranks of the captions kept out, among candidates that are made without them.
+    pub(super) fn reciprocal_ranks(
+        &self,
+        encoder: &TextEncoder<B>,
+        map: Option<&Ridge>,
+    ) -> Result<Vec<f64>> {
         let known = embed_texts(encoder, self.words, self.tokenizer, self.train, self.device)?;
         let vectors = self.space.vectors(map, self.items, &known)?;
         let texts = embed_texts(encoder, self.words, self.tokenizer, self.kept_out, self.device)?;
@@ -48,9 +52,20 @@ impl<B: Backend> Choice<'_, B> {
             let above = among.iter().filter(|&&other| near(other) > own).count();
             1.0 / (above + 1) as f64
         });
-        let ranks: Vec<f64> = ranks.collect();
-        Ok(ranks.iter().sum::<f64>() / ranks.len() as f64)
+        Ok(ranks.collect())
     }
+}
+
+pub(super) fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// Whether values are larger than others of the same captions by two standard errors of the mean difference.
+pub(super) fn is_better(values: &[f64], others: &[f64]) -> bool {
+    let differences: Vec<f64> = values.iter().zip(others).map(|(a, b)| a - b).collect();
+    let (n, gain) = (differences.len() as f64, mean(&differences));
+    let squares: f64 = differences.iter().map(|d| (d - gain) * (d - gain)).sum();
+    gain > 2.0 * (squares / (n * (n - 1.0).max(1.0))).sqrt()
 }
 
 /// An encoder between the one that came and the tuned one, and the map that belongs to it: none where it is
@@ -92,5 +107,22 @@ impl<B: Backend> ModuleMapper<B> for Weights<B> {
             None => to,
         };
         Param::from_mapped_value(id, value, mapper)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_takes_two_standard_errors() {
+        let zeros = [0.0; 100];
+        // Half of 100 captions gain 0.1: a mean of 0.05, a standard error of 0.005.
+        let half: Vec<f64> = (0..100).map(|at| if at % 2 == 0 { 0.1 } else { 0.0 }).collect();
+        assert!(is_better(&half, &zeros) && !is_better(&zeros, &half));
+        // Gains and losses: a mean of 0.01, a standard error of 0.01.
+        let mixed: Vec<f64> = (0..100).map(|at| if at % 2 == 0 { 0.11 } else { -0.09 }).collect();
+        assert!(!is_better(&mixed, &zeros) && !is_better(&zeros, &zeros));
+        assert!(is_better(&[0.5], &[0.0]) && !is_better(&[0.5], &[0.5]));
     }
 }

@@ -11,7 +11,7 @@ use burn::{
     module::AutodiffModule,
     tensor::backend::{AutodiffBackend, Backend},
 };
-use choice::{Choice, between};
+use choice::{Choice, between, is_better, mean};
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -49,7 +49,8 @@ pub struct SpaceTuning {
     pub temperature: f64,
     /// How far to go from the encoder as it came to the tuned one: shares to choose from, by how well
     /// captions find their candidates that were kept out of the training. The weights are mixed; half
-    /// way is often better than either end.
+    /// way is often better than either end. The first is left only for one that is better by two standard
+    /// errors: few captions say little, and an encoder tuned to them may be worse for other texts.
     pub shares: Vec<f64>,
     /// Share of the captions that are kept out. At 0, the last of `shares` is taken.
     pub validation_share: f64,
@@ -200,7 +201,8 @@ impl SpaceTuning {
         Ok(TunedEncoder { encoder, map, ..chosen })
     }
 
-    /// The share that captions kept out find their candidates best with; of equal ones the first.
+    /// The share that captions kept out find their candidates best with. It takes evidence to leave the first
+    /// of the shares: another has to be better by two standard errors.
     fn choose<B: Backend>(
         &self,
         start: &TextEncoder<B>,
@@ -212,17 +214,24 @@ impl SpaceTuning {
             let (encoder, map) = between(start, &tuned, last);
             return Ok(TunedEncoder { encoder, map, share: last, validation_mrr: Vec::new() });
         }
-        let mut best: Option<(f64, f64, TextEncoder<B>, Option<Ridge>)> = None;
-        let mut validation_mrr = Vec::with_capacity(self.shares.len());
-        for &share in &self.shares {
-            let (encoder, map) = between(start, &tuned, share);
-            let mrr = choice.mrr(&encoder, map.as_ref())?;
-            validation_mrr.push(mrr);
-            if best.as_ref().is_none_or(|(most, ..)| mrr > *most) {
-                best = Some((mrr, share, encoder, map));
+        let ranks: Vec<Vec<f64>> = self
+            .shares
+            .iter()
+            .map(|&share| {
+                let (encoder, map) = between(start, &tuned, share);
+                choice.reciprocal_ranks(&encoder, map.as_ref())
+            })
+            .collect::<Result<_>>()?;
+        let validation_mrr: Vec<f64> = ranks.iter().map(|ranks| mean(ranks)).collect();
+        let mut best = 0;
+        for (at, mrr) in validation_mrr.iter().enumerate() {
+            if *mrr > validation_mrr[best] {
+                best = at;
             }
         }
-        let (_, share, encoder, map) = best.expect("there are shares");
+        let chosen = if is_better(&ranks[best], &ranks[0]) { best } else { 0 };
+        let share = self.shares[chosen];
+        let (encoder, map) = between(start, &tuned, share);
         Ok(TunedEncoder { encoder, map, share, validation_mrr })
     }
 

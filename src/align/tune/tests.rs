@@ -132,7 +132,7 @@ fn captions_kept_out_choose_how_far_to_go() {
                 batch_size: 8,
                 learning_rate: 3e-3,
                 shares: shares.to_vec(),
-                validation_share: 0.2,
+                validation_share: 0.5,
                 ..SpaceTuning::default()
             };
             let encoder = encoder(&tokenizer);
