@@ -38,7 +38,7 @@ struct Args {
     #[arg(long)]
     beam: Option<usize>,
     /// Precision of the search: f32, or bf16 where the processor multiplies such numbers.
-    #[arg(long, default_value = "f32", value_parser = precision)]
+    #[arg(long, default_value_t = SearchPrecision::F32)]
     precision: SearchPrecision,
     /// Also compares beams with the exact answers, looking at up to this many prefixes a level for these.
     #[arg(long, value_name = "BUDGET")]
@@ -63,10 +63,6 @@ struct Args {
     json: Option<PathBuf>,
     #[command(flatten)]
     hardware: Hardware,
-}
-
-fn precision(name: &str) -> Result<SearchPrecision, String> {
-    serde_json::from_value(name.into()).map_err(|error| error.to_string())
 }
 
 fn main() -> Result<()> {
@@ -131,7 +127,7 @@ fn measure<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
         let rankings = retriever.search_all(&texts).top(beam.min(50)).beam(beam).rankings()?;
         let per_second = texts.len() as f64 / started.elapsed().as_secs_f64();
         add(&args.method, rankings, TruncatedTies::Listed, args.seconds)?;
-        println!("{per_second:.0} queries/s at beam {beam}, {:?}", args.precision);
+        println!("{per_second:.0} queries/s at beam {beam}, {}", args.precision);
         if let Some(budget) = args.exact {
             agreement(&retriever, &texts, &args.widths, budget)?;
         }

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from alternate import HERE, Table, binary, call, check_python, heading, write
 
-MODULES = ["numpy", "torch", "faiss", "vector_quantize_pytorch", "safetensors"]
-PACKAGES = ["torch", "faiss-cpu", "vector-quantize-pytorch", "numpy"]
+MODULES = ["numpy", "torch", "faiss", "vector_quantize_pytorch", "safetensors", "transformers"]
+PACKAGES = ["torch", "faiss-cpu", "vector-quantize-pytorch", "numpy", "transformers"]
 WORKS = ["train-step", "train-step-r-drop", "rqvae-step", "rqvae-step-gradient", "kmeans", "kmeans-even",
          "kmeans-1m", "rq-encode", "queries"]
 

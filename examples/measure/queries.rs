@@ -26,12 +26,8 @@ pub struct QueriesArgs {
     #[arg(long, default_value_t = 20)]
     beam: usize,
     /// Precision of the decoder: f32, or bf16 where the processor multiplies such numbers.
-    #[arg(long, default_value = "f32", value_parser = precision)]
+    #[arg(long, default_value_t = SearchPrecision::F32)]
     precision: SearchPrecision,
-}
-
-fn precision(name: &str) -> Result<SearchPrecision, String> {
-    serde_json::from_value(Value::from(name)).map_err(|e| e.to_string())
 }
 
 /// Times batches of queries from tokens to answers.

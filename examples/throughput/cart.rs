@@ -6,7 +6,7 @@ use anyhow::Result;
 use burn::tensor::backend::Backend;
 use cart_retrieval::{decode::BeamConfig, identifier::Vocabulary, model::Scope, trie::Trie};
 
-use crate::{Row, Setting, inputs, repeat};
+use crate::{Row, Setting, inputs, percentile, repeat};
 
 /// Unique tokens that the network has.
 pub const UNIQUE: usize = 16;
@@ -39,12 +39,18 @@ pub fn rows<B: Backend>(
         for &width in &cli.beams {
             let beam = BeamConfig { width, scope, ..BeamConfig::default() };
             for &batch in &cli.batches {
+                let mut shares = Vec::new();
                 let times = repeat(cli.seconds, |number| {
-                    engine.search(&texts.batch(number, batch), 0, &trie, &beam)?;
+                    let batch = texts.batch(number, batch);
+                    let (_, spent) = engine.search_timed(&batch, 0, &trie, &beam)?;
+                    let encoding = spent.encoding.as_secs_f64();
+                    let all = encoding + (spent.decoding + spent.constraint).as_secs_f64();
+                    shares.push(encoding / all);
                     Ok(())
                 })?;
                 let method = format!("{name}, beam {width}");
-                rows.push(Row::new(&method, n, batch, trie.memory(), &times));
+                let row = Row::new(&method, n, batch, trie.memory(), &times);
+                rows.push(Row { encoder_share: percentile(&shares, 0.5), ..row });
             }
         }
     }

@@ -93,7 +93,7 @@ pub struct Row {
     pub queries_per_second: f64,
     /// Milliseconds of a batch: median, 95th and 99th percentile.
     pub milliseconds: [f64; 3],
-    /// Share of the text encoder in the time.
+    /// Share of the text encoder in the time, keys and values for CART's decoder included.
     pub encoder_share: f64,
     /// What the candidates take in memory.
     pub mebibytes: f64,
@@ -201,15 +201,10 @@ impl BackendTask for Run {
             "\n| method | candidates | batch | queries/s | ms a batch | p95 | p99 | encoder | MiB |"
         );
         println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|");
-        let encoder = tower::encoder_seconds(&setting)?;
         let mut table: Vec<Row> = Vec::new();
         let mut add = |rows: Vec<Row>| {
-            for mut row in rows {
-                let (_, seconds) = encoder.iter().find(|e| e.0 == row.batch).expect("measured");
-                row.encoder_share = 1e3 * seconds / row.milliseconds[0];
-                row.print();
-                table.push(row);
-            }
+            rows.iter().for_each(Row::print);
+            table.extend(rows);
         };
         for &n in &cli.sizes {
             add(cart::rows(&setting, n, &vocabulary)?);

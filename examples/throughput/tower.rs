@@ -1,5 +1,7 @@
 //! The dual tower's rows: the same text encoder, then a search among vectors.
 
+use std::time::Instant;
+
 use anyhow::Result;
 use burn::tensor::backend::Backend;
 use cart_retrieval::data::QueryBatch;
@@ -45,18 +47,24 @@ fn unit(vector: &mut [f32]) {
     vector.iter_mut().for_each(|x| *x /= norm);
 }
 
-/// Median seconds of the text encoder for every batch size.
-pub fn encoder_seconds<B: Backend>(setting: &Setting<'_, B>) -> Result<Vec<(usize, f64)>> {
-    let cli = setting.cli;
-    cli.batches
-        .iter()
-        .map(|&batch| {
-            let times = repeat(cli.seconds, |number| {
-                encode(setting, &setting.texts.batch(number, batch)).map(drop)
-            })?;
-            Ok((batch, percentile(&times, 0.5)))
-        })
-        .collect()
+/// A row of a tower, given how it searches with the queries' vectors.
+fn row<B: Backend>(
+    setting: &Setting<'_, B>,
+    method: &str,
+    (n, batch, bytes): (usize, usize, usize),
+    mut search: impl FnMut(Vec<f32>) -> Result<()>,
+) -> Result<Row> {
+    let mut shares = Vec::new();
+    let times = repeat(setting.cli.seconds, |number| {
+        let started = Instant::now();
+        let queries = encode(setting, &setting.texts.batch(number, batch))?;
+        let encoded = started.elapsed().as_secs_f64();
+        search(queries)?;
+        shares.push(encoded / started.elapsed().as_secs_f64());
+        Ok(())
+    })?;
+    let row = Row::new(method, n, batch, bytes, &times);
+    Ok(Row { encoder_share: percentile(&shares, 0.5), ..row })
 }
 
 /// `n` random unit vectors around some centres, `[n, width]`.
@@ -149,25 +157,21 @@ fn scan(queries: &[f32], candidates: &[f32], width: usize) -> Vec<Best> {
 pub fn flat<B: Backend>(setting: &Setting<'_, B>, n: usize) -> Result<Vec<Row>> {
     let cli = setting.cli;
     let candidates = vectors(n, cli.width, cli.seed);
-    cli.batches
-        .iter()
-        .map(|&batch| {
-            let times = repeat(cli.seconds, |number| {
-                let queries = encode(setting, &setting.texts.batch(number, batch))?;
-                let best = scan(&queries, &candidates, cli.width);
-                anyhow::ensure!(best.iter().all(|best| best.len() == TOP.min(n)), "too few");
-                Ok(())
-            })?;
-            Ok(Row::new("dual tower, flat scan", n, batch, 4 * candidates.len(), &times))
-        })
-        .collect()
+    let bytes = 4 * candidates.len();
+    let search = |queries: Vec<f32>| {
+        let best = scan(&queries, &candidates, cli.width);
+        anyhow::ensure!(best.iter().all(|best| best.len() == TOP.min(n)), "too few answers");
+        Ok(())
+    };
+    let row = |&batch: &usize| row(setting, "dual tower, flat scan", (n, batch, bytes), search);
+    cli.batches.iter().map(row).collect()
 }
 
 /// Rows of HNSW (M = 16, 200 while building, 64 while searching), which misses some.
 pub fn hnsw<B: Backend>(setting: &Setting<'_, B>, n: usize) -> Result<Vec<Row>> {
     let cli = setting.cli;
     let candidates = vectors(n, cli.width, cli.seed);
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let graph = Hnsw::<f32, DistDot>::new(16, n, 16, 200, DistDot);
     let rows: Vec<(&[f32], usize)> =
         candidates.chunks_exact(cli.width).enumerate().map(|(row, vector)| (vector, row)).collect();
@@ -175,18 +179,12 @@ pub fn hnsw<B: Backend>(setting: &Setting<'_, B>, n: usize) -> Result<Vec<Row>> 
     eprintln!("HNSW of {n} vectors: built in {:.1} s", started.elapsed().as_secs_f64());
     // The vectors, and about two links a neighbour on the lowest level.
     let bytes = 4 * candidates.len() + n * 2 * 16 * 8;
-    cli.batches
-        .iter()
-        .map(|&batch| {
-            let times = repeat(cli.seconds, |number| {
-                let queries = encode(setting, &setting.texts.batch(number, batch))?;
-                let queries: Vec<Vec<f32>> =
-                    queries.chunks_exact(cli.width).map(<[f32]>::to_vec).collect();
-                let found = graph.parallel_search(&queries, TOP, 64);
-                anyhow::ensure!(found.len() == batch, "too few");
-                Ok(())
-            })?;
-            Ok(Row::new("dual tower, HNSW", n, batch, bytes, &times))
-        })
-        .collect()
+    let search = |queries: Vec<f32>| {
+        let queries: Vec<Vec<f32>> = queries.chunks_exact(cli.width).map(<[f32]>::to_vec).collect();
+        let found = graph.parallel_search(&queries, TOP, 64);
+        anyhow::ensure!(found.iter().all(|found| !found.is_empty()), "too few answers");
+        Ok(())
+    };
+    let row = |&batch: &usize| row(setting, "dual tower, HNSW", (n, batch, bytes), search);
+    cli.batches.iter().map(row).collect()
 }

@@ -35,6 +35,7 @@ pub(crate) fn normalise(row: &mut [f32]) {
 }
 
 /// Dot product in a fixed order of sixteen running sums.
+#[inline(always)]
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [0f32; 16];
     let (a16, b16) = (a.chunks_exact(16), b.chunks_exact(16));

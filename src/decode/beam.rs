@@ -105,8 +105,9 @@ pub(super) struct Beam {
 /// # Errors
 /// [`Error::Query`] for filters of another trie, or of another number of queries;
 /// [`Error::Config`] for a width of zero, weights out of range, a rerank without an alignment, and a
-/// guided network that is searched over all tokens; [`Error::Model`] when logits are not finite, or the
-/// candidates have no vectors and the network needs them.
+/// guided network that is searched over all tokens; [`Error::Model`] when the candidates' identifiers have other
+/// levels than the network, when logits are not finite, or the candidates have no vectors and the network
+/// needs them.
 pub fn beam_search<'a, B: Backend>(
     model: &Cart<B>,
     encoded: &EncodedQueries<B>,
@@ -173,6 +174,16 @@ impl<'a, B: Backend> Prepared<'a, B> {
         config: &'a BeamConfig,
     ) -> Result<Self> {
         config.validate()?;
+        let (sizes, found) = (model.decoder().level_sizes(), space.trie.vocabulary().sizes());
+        if sizes != found {
+            return Err(Error::model(
+                "identifier levels of the candidates",
+                format!("the network's, {sizes:?}"),
+                format!("{found:?}"),
+                "search candidates with identifiers of the network's quantizer, with room for as many \
+                 unique tokens (Trie::within)",
+            ));
+        }
         space.filters.check(space.trie.len(), queries.len())?;
         let guide = space.guide(model, aligned, config)?;
         let threads = rayon::current_num_threads();
@@ -241,9 +252,12 @@ impl<'a, B: Backend> Prepared<'a, B> {
         let bound = |part: usize| queries * part / parts;
         let run = |part| self.run_part(bound(part)..bound(part + 1), parts < self.threads, limits);
         // Within rayon's pool: from outside of it, every product would wake a thread to wait for.
-        let found: Vec<Vec<Found>> = match parts {
-            1 if self.threads == 1 => vec![run(0)?],
-            _ => rayon::scope(|_| (0..parts).into_par_iter().map(run).collect::<Result<_>>())?,
+        let found: Vec<Vec<Found>> = match self.queries {
+            // A device may know its work by the thread that asks for it.
+            Queries::Device(_) => vec![run(0)?],
+            Queries::Host { .. } => {
+                rayon::scope(|_| (0..parts).into_par_iter().map(run).collect::<Result<_>>())?
+            }
         };
         Ok(found.into_iter().flatten().collect())
     }

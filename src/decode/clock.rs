@@ -8,7 +8,8 @@ use std::{
     time::Duration,
 };
 
-/// Time of all threads together, by what it went into.
+/// Time by what it went into, added up over the batches that threads work on beside each other. A
+/// thread that waits within one part may do another's work meanwhile, so shares are approximate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SearchTimes {
     /// Text encoder, keys and values of the queries.

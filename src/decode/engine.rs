@@ -1,6 +1,8 @@
 //! Many queries through one network.
 
 use std::{
+    fmt,
+    str::FromStr,
     sync::{Arc, OnceLock},
     time::Instant,
 };
@@ -54,7 +56,7 @@ pub struct Engine<B: Backend> {
     precision: SearchPrecision,
 }
 
-/// Precision of the decoder's products in a search.
+/// Precision of the decoder's products in a search; `f32` or `bf16` as text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SearchPrecision {
@@ -64,6 +66,32 @@ pub enum SearchPrecision {
     /// Weights and what they multiply rounded to bf16, sums of 32 bits. About 1.7 times as fast where the
     /// processor multiplies such numbers itself; the order of near-ties may change (docs/performance.md).
     Bf16,
+}
+
+impl FromStr for SearchPrecision {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "f32" => Ok(Self::F32),
+            "bf16" => Ok(Self::Bf16),
+            _ => Err(Error::config(
+                "precision of the search",
+                "f32 or bf16",
+                format!("{text:?}"),
+                "use one of those",
+            )),
+        }
+    }
+}
+
+impl fmt::Display for SearchPrecision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        })
+    }
 }
 
 impl<B: Backend> Engine<B> {
@@ -113,14 +141,16 @@ impl<B: Backend> Engine<B> {
     /// Answers tokenised queries, in their order: queries of like length are encoded together, and every
     /// thread is given a batch until none is left.
     ///
-    /// On `flex`, a query's answers are the same to the last bit whatever queries are asked beside it.
+    /// On `flex`, a query's answers are the same to the last bit whatever queries are asked beside it (with a
+    /// text encoder wider than 64, or feed-forward blocks of up to 512: `gemm` cuts the sums of others by the number
+    /// of rows).
     ///
     /// # Shapes
     /// - `queries`: token rows of any lengths, padded with `padding` where they have to be
     /// - returns: per query `min(width, allowed)` answers, best first
     ///
     /// # Errors
-    /// As [`beam_search`](super::beam_search); [`Error::Query`] for a query without tokens.
+    /// As [`beam_search`](super::beam_search), and as [`Engine::encode`].
     pub fn search<'a, R: AsRef<[u32]> + Sync>(
         &self,
         queries: &[R],
@@ -223,8 +253,26 @@ impl<B: Backend> Engine<B> {
     /// Encodes queries as one batch.
     ///
     /// # Errors
-    /// [`Error::Query`] without queries, or for one without tokens.
+    /// [`Error::Query`] without queries, for one without tokens or with more than the text encoder takes, and
+    /// for a token that it does not have.
     pub fn encode<R: AsRef<[u32]>>(&self, rows: &[R], padding: u32) -> Result<EncodedQueries<B>> {
+        let encoder = self.model.encoder();
+        let limit = encoder.max_tokens();
+        for row in rows.iter().map(AsRef::as_ref) {
+            let wrong = row.iter().find(|&&token| token as usize >= encoder.vocabulary());
+            if limit.is_some_and(|limit| row.len() > limit) || wrong.is_some() {
+                let most = limit.map_or("tokens".into(), |limit| format!("at most {limit} tokens"));
+                return Err(Error::query(
+                    "tokens of a query",
+                    format!("{most}, each below {}", encoder.vocabulary()),
+                    match wrong {
+                        Some(token) => format!("token {token}"),
+                        None => format!("{} tokens", row.len()),
+                    },
+                    "use the tokenizer of the network, which cuts longer texts",
+                ));
+            }
+        }
         let batch = QueryBatch::new(rows, padding, &self.device)?;
         Ok(self.model.encode(batch.tokens, batch.padding))
     }
@@ -235,8 +283,10 @@ impl<B: Backend> Engine<B> {
         let mut memories = Vec::with_capacity(rows.len());
         let mut aligned: Option<(Vec<f32>, Vec<f32>)> = None;
         for run in rows.chunk_by(|a, b| a.len() == b.len()) {
-            // A product with one row is computed in another way than one with several.
-            let twice = run.len() == 1 && run[0].len() == 1;
+            // A product with one row is computed in another way than one with several: that of one
+            // token, or the map of a query's vector.
+            let mapped = self.model.alignment().is_some();
+            let twice = run.len() == 1 && (mapped || run[0].len() == 1);
             let encoded = match twice {
                 true => self.encode(&[run[0], run[0]], 0)?,
                 false => self.encode(run, 0)?,
@@ -294,6 +344,32 @@ mod tests {
             .collect()
     }
 
+    /// With candidates' vectors, whose likeness to the query is added to the scores.
+    fn aligned(trie: &Trie) -> (Engine<Flex>, crate::align::Geometry) {
+        use crate::{align::Geometry, nn::AlignmentConfig};
+        let config = CartConfig::new(50, trie.vocabulary().clone());
+        let config = config.with_width(96, 192, 2).with_layers(3, 2).with_max_tokens(40);
+        let config = config.with_alignment(AlignmentConfig::new(5));
+        let vectors = (0..5 * trie.len()).map(|at| ((at * 7919 % 101) as f32).sin()).collect();
+        let vectors = crate::features::Features::from_rows(vectors, 5).unwrap();
+        let model = config.init(&Default::default()).unwrap();
+        (Engine::new(model, Default::default()), Geometry::new(vectors, trie).unwrap())
+    }
+
+    #[test]
+    fn so_does_a_query_whose_vector_counts() {
+        let trie = trie(200);
+        let (engine, geometry) = aligned(&trie);
+        let space = SearchSpace::from(&trie).with_geometry(Some(&geometry));
+        let config = BeamConfig { width: 6, rerank: 5.0, ..BeamConfig::default() };
+        let queries = queries(40, 20, 8);
+        let together = engine.search(&queries, 0, space, &config).unwrap();
+        for (query, expected) in queries.iter().zip(&together) {
+            let alone = engine.search(std::slice::from_ref(query), 0, space, &config).unwrap();
+            assert_eq!(&alone[0], expected);
+        }
+    }
+
     fn engine(trie: &Trie, width: usize) -> Engine<Flex> {
         let config = CartConfig::new(50, trie.vocabulary().clone());
         let config = config.with_width(width, 4 * width, 2).with_layers(3, 2).with_max_tokens(40);
@@ -318,6 +394,25 @@ mod tests {
                 prop_assert_eq!(&alone[0], expected);
             }
         }
+    }
+
+    #[test]
+    fn what_the_network_cannot_read_is_refused() {
+        let trie = trie(300);
+        let engine = engine(&trie, 24);
+        let config = BeamConfig::default();
+        let refused = |query: Vec<u32>, words: &str| {
+            let error = engine.search(&[vec![1], query], 0, &trie, &config).unwrap_err();
+            assert!(matches!(error, Error::Query { .. }) && error.to_string().contains(words));
+        };
+        refused(vec![1; 41], "at most 40 tokens");
+        refused(vec![3, 50], "token 50");
+        // Another number of unique tokens than the network has.
+        let mut sizes = trie.vocabulary().sizes().to_vec();
+        sizes[3] += 1;
+        let wider = trie.clone().within(&Vocabulary::new(sizes).unwrap()).unwrap();
+        let error = engine.search(&[vec![1]], 0, &wider, &config).unwrap_err();
+        assert!(error.to_string().contains("levels of the candidates"), "{error}");
     }
 
     /// Near the scores of 32 bits, where the processor can.

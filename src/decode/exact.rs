@@ -1,10 +1,12 @@
 //! The best candidates under the model, proven.
 
+use std::collections::HashSet;
+
 use burn::tensor::backend::Backend;
 
 use super::{
     Answer, BeamConfig, SearchSpace,
-    beam::{Limits, Prepared, one},
+    beam::{Limits, Prepared, by_score_then_item, one},
 };
 use crate::{
     error::{Error, Result},
@@ -67,12 +69,17 @@ pub(super) fn exact<B: Backend>(
         ));
     }
     let mut limits = Limits { width: config.width.max(top), floor: f32::NEG_INFINITY };
-    let mut prefixes = 0;
+    let (mut prefixes, mut known) = (0, Vec::new());
     loop {
         let found = prepared.run(limits)?.remove(0);
         prefixes += found.prefixes;
         let left = found.left;
+        // What is known already may be left for the width, or lie below the floor, now.
         let mut answers = prepared.answers(0, found);
+        answers.append(&mut known);
+        answers.sort_unstable_by(by_score_then_item);
+        let mut seen = HashSet::new();
+        answers.retain(|answer| seen.insert(answer.item));
         answers.truncate(top);
         // Nothing that scores less than this can still become one of the answers.
         let needed = answers.get(top - 1).map_or(f32::NEG_INFINITY, |last| {
@@ -83,6 +90,7 @@ pub(super) fn exact<B: Backend>(
             return Ok(Exact { answers, proven, prefixes });
         }
         limits = Limits { width: budget, floor: needed };
+        known = answers;
     }
 }
 

@@ -295,7 +295,11 @@ impl<B: Backend> Cart<B> {
         tokens: Option<Tensor<B, 1, Int>>,
         state: &mut DecoderState<B>,
     ) -> Tensor<B, 2> {
-        let memory = encoded.memory.get_or_init(|| self.decoder.memory(&encoded.output));
+        // Not within `get_or_init`: a thread that waits in there for others could come here again.
+        if encoded.memory.get().is_none() {
+            let _ = encoded.memory.set(self.decoder.memory(&encoded.output));
+        }
+        let memory = encoded.memory.get().expect("set by this thread or another");
         self.decoder.step(encoded.len(), tokens, memory, state)
     }
 }

@@ -51,7 +51,7 @@ pub struct DecoderLayer<B: Backend> {
     pub(super) fusion_norm: LayerNorm<B>,
     pub(super) feed_forward: FeedForward<B>,
     pub(super) feed_forward_norm: LayerNorm<B>,
-    pub(super) dropout: Dropout,
+    dropout: Dropout,
 }
 
 /// Decoder from encoder layers and the tokens so far to the logits of the next level.
@@ -65,7 +65,7 @@ pub struct Decoder<B: Backend> {
     pub(super) coarse_memory: Option<CoarseFusion<B>>,
     pub(super) layers: Vec<DecoderLayer<B>>,
     pub(super) heads: Vec<Linear<B>>,
-    pub(super) dropout: Dropout,
+    dropout: Dropout,
 }
 
 /// Keys and values of a batch of queries for every decoder layer: computed once, never copied.
@@ -275,6 +275,11 @@ impl<B: Backend> Decoder<B> {
             coarse: self.coarse_memory.as_ref().map(|coarse| fold(vec![coarse.forward(encoded)])),
             fine: some(|layer| layer.fine.is_some()).then(|| fold(encoded.layers.clone())),
         }
+    }
+
+    /// Number of tokens of every level.
+    pub fn level_sizes(&self) -> Vec<usize> {
+        self.heads.iter().map(|head| head.weight.dims()[1]).collect()
     }
 
     /// The decoder with heads of zeros: all its logits are 0 until it is trained.

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Version of the folder's layout.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 /// What marks a manifest as ours.
 const KIND: &str = "cart-retrieval index";
 /// Name of the manifest.

@@ -64,8 +64,8 @@ impl Column {
     /// Bytes that a token of a level of this size takes.
     pub(super) fn width(size: usize) -> usize {
         match size {
-            ..=1 => 0,
-            ..=256 => 1,
+            0 | 1 => 0,
+            2..=256 => 1,
             _ => 2,
         }
     }

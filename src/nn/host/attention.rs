@@ -37,7 +37,7 @@ impl Context {
         Self { tokens, d_head, keys, values }
     }
 
-    /// Softmax attention of scaled queries.
+    /// Softmax attention of scaled queries; nothing where there is no token.
     ///
     /// # Shapes
     /// - `queries`: rows of `stride`, from column `first` on `[beams, heads * d_head]`
@@ -49,6 +49,10 @@ impl Context {
         scores: &mut Vec<f32>,
         out: &mut [f32],
     ) {
+        if self.tokens == 0 {
+            out.fill(0.0);
+            return;
+        }
         let context = self;
         let columns = (stride, first);
         scores.clear();

@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn a_row_is_the_same_to_the_last_bit_in_any_company() {
         for (inputs, outputs) in
-            [(384, 384), (384, 1152), (384, 3072), (1536, 384), (384, 64), (40, 3)]
+            [(384, 384), (384, 1152), (384, 3072), (1536, 384), (384, 64), (768, 64), (40, 3)]
         {
             let plain = Dense {
                 weight: Matrix::new(random(inputs * outputs, 4), inputs),

@@ -172,8 +172,8 @@ mod x86 {
     fn round(rows: &[f32], depth: usize, out: &mut [u32]) {
         for (row, out) in rows.chunks_exact(depth).zip(out.chunks_exact_mut(depth.div_ceil(2))) {
             let (whole, rest) = row.as_chunks::<{ 2 * LANES }>();
-            let (out_whole, out_rest) = out.as_chunks_mut::<LANES>();
-            for (numbers, out) in whole.iter().zip(&mut *out_whole) {
+            let (out_whole, out_rest) = out.split_at_mut(whole.len() * LANES);
+            for (numbers, out) in whole.iter().zip(out_whole.as_chunks_mut::<LANES>().0) {
                 // SAFETY: the arrays have two registers of numbers, and one of pairs.
                 unsafe {
                     let low = _mm512_loadu_ps(numbers.as_ptr());
@@ -339,20 +339,26 @@ mod tests {
     /// Twin: the plain double loop, over rounded numbers for bf16; odd depths and widths, few rows.
     #[test]
     fn equals_the_double_loop() {
-        type Make = fn(&[f32], usize) -> Panels;
+        type Way = (bool, fn(&[f32], usize) -> Panels, fn(f32) -> f32);
         let number = |at: usize| ((at * 7919 % 2003) as f32 - 1001.0) / 700.0;
         let plain = |value: f32| value;
         let rounded = |value: f32| half::bf16::from_f32(value).to_f32();
-        let ways: [(bool, Make, fn(f32) -> f32); 2] =
+        let ways: [Way; 2] =
             [(able(), Panels::full, plain), (bf16_products(), Panels::half, rounded)];
         for (possible, make, rounded) in ways {
             if !possible {
                 println!("skipped: this processor has no such instructions");
                 continue;
             }
-            for (rows, depth, columns) in
-                [(1, 1, 1), (2, 3, 5), (7, 33, 64), (6, 70, 65), (13, 384, 130)]
-            {
+            for (rows, depth, columns) in [
+                (1, 1, 1),
+                (2, 3, 5),
+                (3, 31, 9),
+                (7, 33, 64),
+                (4, 63, 7),
+                (6, 70, 65),
+                (13, 384, 130),
+            ] {
                 let left: Vec<f32> = (0..rows * depth).map(number).collect();
                 let right: Vec<f32> = (0..depth * columns).map(|at| number(at + 17)).collect();
                 let (stride, first) = (columns + 3, 2);

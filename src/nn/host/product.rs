@@ -8,6 +8,9 @@ use super::panels::{Panels, able};
 /// Columns that a product takes at once: what a thread is given is a multiple.
 const TILE: usize = 64;
 
+/// Inputs that a product through `gemm` takes at once.
+const DEPTH: usize = 512;
+
 /// Weights `[depth, columns]`.
 #[derive(Debug, Clone)]
 pub(super) enum Matrix {
@@ -47,7 +50,7 @@ impl Matrix {
             Self::Plain { values, depth } => {
                 Self::Plain { values: values.into_iter().map(change).collect(), depth }
             }
-            packed => packed,
+            Self::Packed(_) => unreachable!("weights are packed last"),
         }
     }
 
@@ -60,7 +63,7 @@ impl Matrix {
                     let columns = values.len() / depth;
                     &values[at * columns..(at + 1) * columns]
                 }
-                Self::Packed(_) => &[],
+                Self::Packed(_) => unreachable!("weights are packed last"),
             })
         };
         Self::Plain { values: (0..depth).flat_map(row).copied().collect(), depth }
@@ -116,6 +119,19 @@ fn add_plain(
         let mut two = [&out[first..first + columns]; 2].concat();
         add_plain(&[left; 2].concat(), right, depth, &mut two, (columns, 0), parallel);
         out[first..first + columns].copy_from_slice(&two[..columns]);
+        return;
+    }
+    // `gemm` cuts greater depths in an order that depends on the number of rows.
+    if depth > DEPTH {
+        let row = |row: usize, columns: std::ops::Range<usize>| {
+            &left[row * depth..(row + 1) * depth][columns]
+        };
+        for from in (0..depth).step_by(DEPTH) {
+            let to = (from + DEPTH).min(depth);
+            let left: Vec<f32> = (0..rows).flat_map(|at| row(at, from..to)).copied().collect();
+            let right = &right[from * columns..to * columns];
+            add_plain(&left, right, to - from, out, (stride, first), parallel);
+        }
         return;
     }
     // A share of the columns for each thread, in whole tiles.

@@ -4,7 +4,10 @@ use super::{
     Coarse, Fine, HostDecoder, HostMemory,
     attention::{Context, softmax},
 };
-use crate::nn::lanes::{exp_neg, widest};
+use crate::{
+    align::dot,
+    nn::lanes::{exp_neg, widest},
+};
 
 /// What earlier levels left, and buffers.
 #[derive(Debug, Default)]
@@ -61,12 +64,13 @@ impl HostDecoder {
         let rows: usize = counts.iter().sum();
         let mut x = Vec::with_capacity(rows * d);
         let position = &self.positions[level * d..(level + 1) * d];
-        for row in 0..rows {
-            let input = match level {
-                0 => &self.start,
-                _ => &self.embeddings[level - 1][usize::from(tokens[row]) * d..][..d],
-            };
-            x.extend(input.iter().zip(position).map(|(a, b)| a + b));
+        let mut add = |input: &[f32]| x.extend(input.iter().zip(position).map(|(a, b)| a + b));
+        match level {
+            0 => (0..rows).for_each(|_| add(&self.start)),
+            _ => {
+                let embeddings = &self.embeddings[level - 1];
+                tokens.iter().for_each(|&token| add(&embeddings[usize::from(token) * d..][..d]));
+            }
         }
         let before = std::mem::take(&mut state.ancestors);
         for row in 0..rows {
@@ -242,18 +246,4 @@ fn attend_to_ancestors(look: &SelfAttention<'_>, queries: &[f32], out: &mut [f32
             }
         }
     }
-}
-
-/// A dot product in 16 strands.
-#[inline(always)]
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut strands = [0.0f32; 16];
-    let (a, b) = (a.chunks_exact(16), b.chunks_exact(16));
-    let rest: f32 = a.remainder().iter().zip(b.remainder()).map(|(a, b)| a * b).sum();
-    for (a, b) in a.zip(b) {
-        for ((strand, a), b) in strands.iter_mut().zip(a).zip(b) {
-            *strand += a * b;
-        }
-    }
-    strands.iter().sum::<f32>() + rest
 }

@@ -189,13 +189,17 @@ impl<B: Backend> BertEncoder<B> {
 impl<B: Backend> Family<B> for BertEncoder<B> {
     fn embed(&self, tokens: Tensor<B, 2, Int>, padding: &Tensor<B, 2, Bool>) -> Tensor<B, 3> {
         let [_, length] = tokens.dims();
-        let max_tokens = self.positions.weight.dims()[0] - self.first_position;
+        let max_tokens = Family::<B>::max_tokens(self).expect("it has positions");
         assert!(length <= max_tokens, "{length} tokens exceed max_tokens = {max_tokens}");
         let mut around = self.positions(padding);
         if let Some(types) = &self.token_types {
             around = around + types.weight.val().narrow(0, 0, 1).unsqueeze::<3>();
         }
         self.dropout.forward(self.norm.forward(self.tokens.forward(tokens) + around))
+    }
+
+    fn max_tokens(&self) -> Option<usize> {
+        Some(self.positions.weight.dims()[0] - self.first_position)
     }
 
     fn bias(&self, padding: &Tensor<B, 4>) -> Tensor<B, 4> {

@@ -159,6 +159,10 @@ impl<B: Backend> Family<B> for ClipTextEncoder<B> {
         self.dropout.forward(self.tokens.forward(tokens) + positions)
     }
 
+    fn max_tokens(&self) -> Option<usize> {
+        Some(self.positions.weight.dims()[0])
+    }
+
     fn bias(&self, padding: &Tensor<B, 4>) -> Tensor<B, 4> {
         let [batch, _, _, n] = padding.dims();
         let causal = causal_bias(n, &padding.device());

@@ -39,6 +39,11 @@ pub(super) trait Family<B: Backend>: Sized {
         hidden
     }
 
+    /// The longest text it has positions for; none where any length will do.
+    fn max_tokens(&self) -> Option<usize> {
+        None
+    }
+
     /// Number of layers S.
     fn n_layers(&self) -> usize;
 

@@ -162,6 +162,11 @@ impl<B: Backend> TextEncoder<B> {
         each!(self, encoder => encoder.n_layers())
     }
 
+    /// The longest text it has positions for, in tokens; none for families that take any length (T5).
+    pub fn max_tokens(&self) -> Option<usize> {
+        each!(self, encoder => encoder.max_tokens())
+    }
+
     /// Number of attention heads.
     pub fn n_heads(&self) -> usize {
         each!(self, encoder => encoder.n_heads())

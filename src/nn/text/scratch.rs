@@ -130,6 +130,10 @@ impl<B: Backend> Family<B> for ScratchEncoder<B> {
         self.dropout.forward(self.tokens.forward(tokens) + positions)
     }
 
+    fn max_tokens(&self) -> Option<usize> {
+        Some(self.positions.weight.dims()[0])
+    }
+
     fn bias(&self, padding: &Tensor<B, 4>) -> Tensor<B, 4> {
         let [_, _, _, length] = padding.dims();
         laid_out(padding, self.n_heads(), length)
