@@ -396,7 +396,7 @@ mod tests {
     use super::*;
     use crate::{
         data::QueryBatch,
-        decode::score_all,
+        decode::{Filter, Filters, score_all},
         identifier::{Codes, Vocabulary},
         model::CartConfig,
         nn::FusionMode,
@@ -475,6 +475,43 @@ mod tests {
                     prop_assert!(items.iter().all(|&item| (item as usize) < trie.len()));
                     prop_assert!(answers.windows(2).all(|w| w[0].score >= w[1].score));
                     prop_assert!(answers.iter().all(|a| a.score <= 1e-6));
+                }
+            }
+        }
+    }
+
+    /// Twin: the same search by the network's own modules, as on a device; with queries that end early and one
+    /// that may have no answer.
+    #[test]
+    fn the_search_on_a_device_finds_what_that_on_the_host_finds() {
+        let rows: Vec<[u16; 3]> = (0..150u16).map(|i| [i / 60, i / 5 % 12, i * 7 % 5]).collect();
+        let codes = Codes::from_rows(3, &rows).unwrap();
+        let trie = Trie::build(&codes, &Vocabulary::new(vec![3, 12, 5]).unwrap()).unwrap();
+        let queries = [vec![2, 5, 9, 3], vec![2, 7, 3], vec![9; 11], vec![4, 4]];
+        let some = Filter::by_item(&trie, |item| item % 29 == 3);
+        let none = Filter::allow(&trie, []).unwrap();
+        let filters = [None, Some(&some), Some(&none), None];
+        for fusion in [FusionMode::None, FusionMode::Both] {
+            let model = model(trie.vocabulary(), fusion, 6);
+            let encoded = encode(&model, &queries);
+            for scope in [Scope::All, Scope::Legal] {
+                let config = BeamConfig { width: 7, scope, ..BeamConfig::default() };
+                let space = SearchSpace::from(&trie).with_filters(Filters::Each(&filters));
+                let device = Queries::Device(&encoded);
+                let device = Prepared::of(&model, device, None, space, &config).unwrap();
+                let (device, host) = (
+                    device.beam().unwrap(),
+                    beam_search(&model, &encoded, space, &config).unwrap(),
+                );
+                assert_eq!(
+                    host.iter().map(Vec::len).collect::<Vec<_>>(),
+                    [7, some.count().min(7), 0, 7]
+                );
+                for (device, host) in device.iter().zip(&host) {
+                    assert_eq!(device.len(), host.len());
+                    for (device, host) in device.iter().zip(host) {
+                        assert!((device.score - host.score).abs() < 1e-4, "{device:?} {host:?}");
+                    }
                 }
             }
         }

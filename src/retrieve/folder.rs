@@ -6,6 +6,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
@@ -30,6 +31,8 @@ use crate::{
 pub const FORMAT_VERSION: u32 = 2;
 /// What marks a manifest as ours.
 const KIND: &str = "cart-retrieval index";
+/// Hexadecimal digits of a checksum.
+const CHECKSUM: usize = 64;
 /// Name of the manifest.
 const MANIFEST: &str = "manifest.json";
 /// All roles.
@@ -58,6 +61,8 @@ pub struct Manifest {
     kind: String,
     /// Version of the layout.
     pub format: u32,
+    /// SHA-256 of the manifest itself with zeros in this place.
+    checksum: String,
     /// Version of the library that wrote it.
     pub library: String,
     /// Shape of the network.
@@ -79,8 +84,8 @@ impl Manifest {
     /// Reads the manifest of an index folder.
     ///
     /// # Errors
-    /// [`Error::Io`] when there is none, [`Error::Index`] when it is not ours, is broken, or has
-    /// another format version.
+    /// [`Error::Io`] when there is none, [`Error::Index`] when it is not ours, is broken or changed, or
+    /// has another format version.
     pub fn read(folder: impl AsRef<Path>) -> Result<Self> {
         let path = folder.as_ref().join(MANIFEST);
         let bytes = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
@@ -106,7 +111,33 @@ impl Manifest {
                 "load it with the version of the library that wrote it",
             ));
         }
-        serde_json::from_slice(&bytes).map_err(broken)
+        let manifest: Self = serde_json::from_slice(&bytes).map_err(broken)?;
+        let mut unsigned = bytes;
+        let place = checksum_place(&unsigned).filter(|place| {
+            let found = unsigned[place.clone()].to_vec();
+            unsigned[place.clone()].fill(b'0');
+            found == hex(&Sha256::digest(&unsigned)).as_bytes()
+        });
+        match place {
+            Some(_) => Ok(manifest),
+            None => Err(Error::index(
+                path.display().to_string(),
+                "the checksum in it",
+                "another content",
+                "the file was changed: restore it, or save the index again",
+            )),
+        }
+    }
+
+    /// The bytes of the file, with its checksum.
+    fn signed(&self) -> serde_json::Result<Vec<u8>> {
+        let unsigned = Self { checksum: "0".repeat(CHECKSUM), ..self.clone() };
+        let mut bytes = serde_json::to_vec_pretty(&unsigned)?;
+        let checksum = hex(&Sha256::digest(&bytes));
+        if let Some(place) = checksum_place(&bytes) {
+            bytes[place].copy_from_slice(checksum.as_bytes());
+        }
+        Ok(bytes)
     }
 
     /// Recomputes the checksum of every file.
@@ -159,6 +190,13 @@ impl Manifest {
         }
         Ok((file, path))
     }
+}
+
+/// Where the checksum lies in the bytes of a manifest.
+fn checksum_place(bytes: &[u8]) -> Option<Range<usize>> {
+    const KEY: &[u8] = b"\"checksum\": \"";
+    let start = bytes.windows(KEY.len()).position(|window| window == KEY)? + KEY.len();
+    (start + CHECKSUM <= bytes.len()).then_some(start..start + CHECKSUM)
 }
 
 /// The path of a file, whose name must not lead out of the folder.
@@ -256,6 +294,7 @@ impl<B: Backend> Retriever<B> {
         let manifest = Manifest {
             kind: KIND.to_string(),
             format: FORMAT_VERSION,
+            checksum: String::new(),
             library: env!("CARGO_PKG_VERSION").to_string(),
             model: self.config.clone(),
             beam: self.beam,
@@ -264,7 +303,8 @@ impl<B: Backend> Retriever<B> {
             health: self.index.health().clone(),
             files,
         };
-        let json = serde_json::to_vec_pretty(&manifest)
+        let json = manifest
+            .signed()
             .map_err(|e| Error::io("write", folder.join(MANIFEST), std::io::Error::other(e)))?;
         write_bytes(folder.join(MANIFEST), &json)?;
         remove_unnamed(folder, &manifest);

@@ -311,6 +311,16 @@ fn damaged_foreign_and_missing_index_folders_are_named() {
         assert!(Retriever::<Flex>::load(&path, &device).is_err(), "{file:?} cut");
         std::fs::write(&file, &bytes).unwrap();
     }
+    // Every bit of the manifest counts.
+    let manifest = path.join("manifest.json");
+    let bytes = std::fs::read(&manifest).unwrap();
+    for at in (0..bytes.len()).step_by(7) {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 1;
+        std::fs::write(&manifest, &flipped).unwrap();
+        assert!(cart_retrieval::retrieve::Manifest::read(&path).is_err(), "byte {at}");
+    }
+    std::fs::write(&manifest, &bytes).unwrap();
     Retriever::<Flex>::load(&path, &device).unwrap();
     assert!(retriever.search(" ").run().is_err());
     assert!(retriever.search("a star").top(0).run().is_err());
