@@ -231,11 +231,6 @@ impl<'a, B: Backend> Prepared<'a, B> {
         guide.map_or(0.0, |guide| self.config.rerank * guide.cosine(query, item))
     }
 
-    /// Steps for some of the queries; their products on several threads if `parallel`.
-    pub(super) fn steps(&self, queries: Range<usize>, parallel: bool) -> Steps<'_, B> {
-        Steps::new(self.model, &self.queries, queries, parallel)
-    }
-
     /// A beam search as configured, best first.
     pub(super) fn beam(&self) -> Result<Vec<Vec<Answer>>> {
         let found = self.run(Limits { width: self.config.width, floor: f32::NEG_INFINITY })?;
@@ -265,7 +260,7 @@ impl<'a, B: Backend> Prepared<'a, B> {
     fn run_part(&self, part: Range<usize>, parallel: bool, limits: Limits) -> Result<Vec<Found>> {
         let Self { space, config, .. } = self;
         let (trie, scorer) = (space.trie, self.scorer());
-        let mut steps = self.steps(part.clone(), parallel);
+        let mut steps = Steps::new(self.model, &self.queries, part.clone(), parallel);
         let root = Beam { node: trie.root(), score: 0.0, token: 0, parent: 0 };
         let forced = |beam: &Beam| config.scope == Scope::Legal && beam.node.count() == 1;
         // Per query: prefixes the decoder must continue, and prefixes with nothing left to decide.

@@ -63,7 +63,7 @@ pub enum SearchPrecision {
     /// Numbers of 32 bits.
     #[default]
     F32,
-    /// Weights and what they multiply rounded to bf16, sums of 32 bits. About 1.7 times as fast where the
+    /// Weights and what they multiply rounded to bf16, sums of 32 bits. 1.5 to 1.7 times as fast where the
     /// processor multiplies such numbers itself; the order of near-ties may change (docs/performance.md).
     Bf16,
 }

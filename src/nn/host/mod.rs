@@ -94,9 +94,7 @@ impl HostDecoder {
         made.pack(half);
         made
     }
-}
 
-impl HostDecoder {
     /// Makes the weights of all products ready, the layers' in 16 bits if `half`.
     fn pack(&mut self, half: bool) {
         self.heads.iter_mut().for_each(|head| head.pack(false));

@@ -347,7 +347,7 @@ mod tests {
             [(able(), Panels::full, plain), (bf16_products(), Panels::half, rounded)];
         for (possible, make, rounded) in ways {
             if !possible {
-                println!("skipped: this processor has no such instructions");
+                eprintln!("skipped: this processor has no such instructions");
                 continue;
             }
             for (rows, depth, columns) in [

@@ -485,24 +485,30 @@ mod tests {
         assert_ne!(codes(3), codes(4));
     }
 
-    /// Twin: the whole batch through one graph.
-    #[test]
-    fn a_batch_split_over_threads_is_the_whole_batch() {
-        let rows = clusters(300);
+    /// A fit before its first step.
+    fn started<'a>(config: &'a RqVaeConfig, rows: &'a [f32]) -> Fit<'a, A> {
         let device = Default::default();
-        let config = config().with_codebooks(Codebooks::Ema { decay: 0.9 });
         let mut fit = Fit::<A> {
-            config: &config,
-            rows: &rows,
+            config,
+            rows,
             dim: 12,
             device,
             network: config.init_network::<A>(12, &device),
             averages: Vec::new(),
             usage: vec![Tensor::ones([8], &device); 2],
             rng: ChaCha8Rng::seed_from_u64(0),
-            scaling: Scaling::fit(&rows, 12, config.standardise),
+            scaling: Scaling::fit(rows, 12, config.standardise),
         };
         fit.initialise_codebooks().unwrap();
+        fit
+    }
+
+    /// Twin: the whole batch through one graph.
+    #[test]
+    fn a_batch_split_over_threads_is_the_whole_batch() {
+        let rows = clusters(300);
+        let config = config().with_codebooks(Codebooks::Ema { decay: 0.9 });
+        let fit = started(&config, &rows);
         let indices: Vec<u32> = (0..299).collect();
         let whole = fit.part(&fit.network, &indices, 1.0);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
@@ -542,18 +548,7 @@ mod tests {
         let rows = clusters(240);
         let config = config();
         let device = Default::default();
-        let mut fit = Fit::<A> {
-            config: &config,
-            rows: &rows,
-            dim: 12,
-            device,
-            network: config.init_network::<A>(12, &device),
-            averages: Vec::new(),
-            usage: vec![Tensor::ones([8], &device); 2],
-            rng: ChaCha8Rng::seed_from_u64(0),
-            scaling: Scaling::fit(&rows, 12, config.standardise),
-        };
-        fit.initialise_codebooks().unwrap();
+        let mut fit = started(&config, &rows);
         fit.usage[1] = Tensor::from_floats([1.0, 0.0, 3.0, 1.0, 1.0, 1.0, 1.0, 0.0], &device);
         let before: Vec<f32> = fit.network.codebooks[1].val().into_data().to_vec().unwrap();
         assert_eq!(fit.restart().unwrap(), 2);
