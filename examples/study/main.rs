@@ -223,7 +223,7 @@ fn cart<B: LocalBackend>(
         let beam = |&(decoder_weight, rerank): &(f32, f32)| BeamConfig {
             decoder_weight,
             rerank,
-            ..variant.beam
+            ..variant.beam.clone()
         };
         weights.iter().map(beam).collect()
     });
@@ -243,11 +243,11 @@ fn cart<B: LocalBackend>(
                 true => done.retriever,
                 false => pipeline::over(done.retriever, &task.candidates)?,
             };
-            for &beam in beams {
+            for beam in beams {
                 let started = Instant::now();
                 let rankings = retriever
                     .clone()
-                    .with_beam(beam)
+                    .with_beam(beam.clone())
                     .search_all(&judge.texts)
                     .top(beam.width.min(task.candidates.len()))
                     .rankings()?;
@@ -292,7 +292,8 @@ fn beams(args: &Args, recipe: &Recipe) -> Result<Vec<BeamConfig>> {
         true => vec![recipe.beam.decoder_weight],
         false => args.decoder_weight.clone(),
     };
-    let beam = |decoder_weight, rerank| BeamConfig { decoder_weight, rerank, ..recipe.beam };
+    let beam =
+        |decoder_weight, rerank| BeamConfig { decoder_weight, rerank, ..recipe.beam.clone() };
     let pairs =
         decoder.iter().flat_map(|&d| args.rerank.iter().map(move |&rerank| beam(d, rerank)));
     let beams: Vec<BeamConfig> = pairs.collect();

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Settings of the search.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BeamConfig {
     /// Prefixes kept per query and level.
@@ -34,11 +34,21 @@ pub struct BeamConfig {
     /// Weight of the cosine between query and candidate that is added to the log-probability of
     /// every answer; 0 leaves them as they are. It needs a network with an alignment.
     pub rerank: f32,
+    /// Factors of the log-probabilities by level of the identifier, one for each, at least 0; without any,
+    /// all levels count 1. Less for a level whose tokens say little, as a unique token's (ours).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub level_weights: Vec<f32>,
 }
 
 impl Default for BeamConfig {
     fn default() -> Self {
-        Self { width: 20, scope: Scope::Legal, decoder_weight: 1.0, rerank: 0.0 }
+        Self {
+            width: 20,
+            scope: Scope::Legal,
+            decoder_weight: 1.0,
+            rerank: 0.0,
+            level_weights: Vec::new(),
+        }
     }
 }
 
@@ -51,9 +61,10 @@ impl BeamConfig {
         if self.width == 0 {
             return Err(Error::config("beam width", "at least 1", "0", "10 to 20 are usual"));
         }
-        for (name, weight) in
-            [("weight of the decoder", self.decoder_weight), ("weight of the rerank", self.rerank)]
-        {
+        let weights =
+            [("weight of the decoder", self.decoder_weight), ("weight of the rerank", self.rerank)];
+        let levels = self.level_weights.iter().map(|&weight| ("weight of a level", weight));
+        for (name, weight) in weights.into_iter().chain(levels) {
             if !(weight >= 0.0 && weight.is_finite()) {
                 return Err(Error::config(
                     name,
@@ -65,6 +76,11 @@ impl BeamConfig {
         }
         Ok(())
     }
+
+    /// The factor of a level's log-probabilities.
+    pub(super) fn level_weight(&self, level: usize) -> f32 {
+        self.level_weights.get(level).copied().unwrap_or(1.0)
+    }
 }
 
 /// A candidate with its log-probability given the query.
@@ -72,8 +88,8 @@ impl BeamConfig {
 pub struct Answer {
     /// Index of the candidate.
     pub item: u32,
-    /// Sum of the log-probabilities of its identifier's tokens, at most 0; reranked, plus the
-    /// weighted cosine.
+    /// Sum of the log-probabilities of its identifier's tokens, times their levels' weights, at most 0;
+    /// reranked, plus the weighted cosine.
     pub score: f32,
 }
 
@@ -184,6 +200,15 @@ impl<'a, B: Backend> Prepared<'a, B> {
                  unique tokens (Trie::within)",
             ));
         }
+        let weights = config.level_weights.len();
+        if weights != 0 && weights != sizes.len() {
+            return Err(Error::config(
+                "weights of the levels",
+                format!("none, or one for each of {} levels", sizes.len()),
+                format!("{weights}: {:?}", config.level_weights),
+                "the coarse token comes first, the unique token last",
+            ));
+        }
         space.filters.check(space.trie.len(), queries.len())?;
         let guide = space.guide(model, aligned, config)?;
         let threads = rayon::current_num_threads();
@@ -282,6 +307,7 @@ impl<'a, B: Backend> Prepared<'a, B> {
             let stepped = Instant::now();
             let size = trie.vocabulary().size(level);
             let last = level + 1 == trie.levels();
+            let weight = config.level_weight(level);
             let expand = |(at, (live, found)): (usize, (&mut Vec<Beam>, &mut Found))| {
                 let query = part.start + at;
                 let filter = space.filters.of(query);
@@ -295,7 +321,7 @@ impl<'a, B: Backend> Prepared<'a, B> {
                     scorer.children(query, beam.node, logits, &mut children);
                     let children = children.iter().map(|&(token, log_p, node)| Beam {
                         node,
-                        score: beam.score + log_p,
+                        score: beam.score + weight * log_p,
                         token,
                         parent: row as u32,
                     });
@@ -387,11 +413,13 @@ mod tests {
 
     use burn::backend::Flex;
     use proptest::prelude::*;
+    use rand::{RngExt, SeedableRng, seq::SliceRandom};
+    use rand_chacha::ChaCha8Rng;
 
     use super::*;
     use crate::{
         data::QueryBatch,
-        decode::{Filter, Filters, score_all},
+        decode::{Engine, Filter, Filters, score_all},
         identifier::{Codes, Vocabulary},
         model::CartConfig,
         nn::FusionMode,
@@ -437,7 +465,14 @@ mod tests {
                 let encoded = encode(&model, &queries);
                 for scope in [Scope::All, Scope::Legal] {
                     let width = trie.len() + 3;
-                    let config = BeamConfig { width, scope, decoder_weight: 0.7, rerank: 0.0 };
+                    let level_weights = (0..trie.levels()).map(|l| l as f32 * 0.4).collect();
+                    let config = BeamConfig {
+                        width,
+                        scope,
+                        decoder_weight: 0.7,
+                        level_weights,
+                        ..BeamConfig::default()
+                    };
                     let beams = beam_search(&model, &encoded, &trie, &config).unwrap();
                     for (query, beam) in beams.iter().enumerate() {
                         let alone = encode(&model, &queries[query..=query]);
@@ -471,6 +506,66 @@ mod tests {
                     prop_assert!(answers.windows(2).all(|w| w[0].score >= w[1].score));
                     prop_assert!(answers.iter().all(|a| a.score <= 1e-6));
                 }
+            }
+        }
+    }
+
+    /// Distinct identifiers in any order: of one item, below one leaf, below few prefixes, or anywhere.
+    fn codes(rng: &mut ChaCha8Rng, shape: usize) -> (Codes, Vocabulary) {
+        let levels = rng.random_range(1..=6);
+        let sizes: Vec<u16> = (0..levels).map(|_| rng.random_range(1..=300)).collect();
+        let count = if shape == 0 { 1 } else { rng.random_range(1..=600) };
+        // Levels before this one have one token in use; those up to `few` have two.
+        let (one, few) = match shape {
+            1 => (levels - 1, levels - 1),
+            2 => (0, levels - 1),
+            _ => (0, 0),
+        };
+        let in_use = |level: usize| match level {
+            level if level < one => 1,
+            level if level < few => sizes[level].min(2),
+            level => sizes[level],
+        };
+        let row = |_| -> Vec<u16> { (0..levels).map(|l| rng.random_range(0..in_use(l))).collect() };
+        let rows: BTreeSet<Vec<u16>> = (0..count).map(row).collect();
+        let mut rows: Vec<Vec<u16>> = rows.into_iter().collect();
+        rows.shuffle(rng);
+        let sizes = sizes.into_iter().map(usize::from).collect();
+        (Codes::from_rows(levels, &rows).unwrap(), Vocabulary::new(sizes).unwrap())
+    }
+
+    /// Whatever lies in the trie, and whatever the network thinks of it.
+    #[test]
+    fn a_million_random_beams_end_in_identifiers_of_the_trie_and_none_twice() {
+        let mut rng = ChaCha8Rng::seed_from_u64(11);
+        let mut beams = 0;
+        for round in 0.. {
+            let (codes, vocabulary) = codes(&mut rng, round % 4);
+            let trie = Trie::build(&codes, &vocabulary).unwrap();
+            let engine = Engine::new(model(&vocabulary, FusionMode::None, 1), Default::default());
+            let queries: Vec<Vec<u32>> = (0..64)
+                .map(|_| (0..rng.random_range(1..4)).map(|_| rng.random_range(0..16)).collect())
+                .collect();
+            let scope = if round % 3 == 0 { Scope::All } else { Scope::Legal };
+            let config =
+                BeamConfig { width: rng.random_range(1..=120), scope, ..BeamConfig::default() };
+            for answers in engine.search(&queries, 0, &trie, &config).unwrap() {
+                assert_eq!(answers.len(), config.width.min(trie.len()), "round {round}");
+                let mut seen = vec![false; trie.len()];
+                for answer in &answers {
+                    let item = answer.item as usize;
+                    assert!(
+                        !std::mem::replace(&mut seen[item], true),
+                        "round {round}: {item} twice"
+                    );
+                    // Against the identifiers that the trie was built from, not those that it keeps.
+                    assert_eq!(trie.identifier_of(answer.item).unwrap().tokens(), codes.row(item));
+                    assert!(answer.score <= 1e-5 && answer.score.is_finite());
+                }
+                beams += answers.len();
+            }
+            if beams >= 1_000_000 {
+                return;
             }
         }
     }
@@ -524,5 +619,18 @@ mod tests {
         assert!((total - 1.0).abs() < 1e-5, "{total}");
         let zero = BeamConfig { width: 0, ..BeamConfig::default() };
         assert!(beam_search(&model, &encoded, &trie, &zero).is_err());
+        for level_weights in [vec![1.0], vec![1.0; 3], vec![1.0, -0.5], vec![1.0, f32::NAN]] {
+            let wrong = BeamConfig { level_weights, ..BeamConfig::default() };
+            assert!(matches!(
+                beam_search(&model, &encoded, &trie, &wrong),
+                Err(Error::Config { .. })
+            ));
+        }
+        // Coarse tokens alone: candidates of one have the same score.
+        let coarse = BeamConfig { level_weights: vec![1.0, 0.0], ..BeamConfig::default() };
+        let beams = beam_search(&model, &encoded, &trie, &coarse).unwrap();
+        let score = |item| beams[0].iter().find(|a| a.item == item).unwrap().score;
+        assert_eq!(score(0), score(1));
+        assert!((score(0).exp() + score(2).exp() + score(3).exp() - 1.0).abs() < 1e-5);
     }
 }

@@ -140,7 +140,9 @@ mod tests {
             for filters in [Filters::None, Filters::Same(&filter)] {
                 let space = SearchSpace::from(&trie).with_filters(filters);
                 for scope in [Scope::All, Scope::Legal] {
-                    let config = BeamConfig { width, scope, ..BeamConfig::default() };
+                    let level_weights = vec![1.0, 0.3, 0.6];
+                    let config =
+                        BeamConfig { width, scope, level_weights, ..BeamConfig::default() };
                     let exact = exact_search(&model, &encoded, space, &config, top, 200).unwrap();
                     prop_assert!(exact.proven);
                     let all = score_all(&model, &encoded, space, &config).unwrap();

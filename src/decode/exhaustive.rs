@@ -63,7 +63,7 @@ pub fn score_all<'a, B: Backend>(
                 scorer.children(0, nodes[slot], logits, &mut children);
                 let token = identifiers.row(item)[level];
                 if let Some(&(_, log_p, node)) = children.iter().find(|child| child.0 == token) {
-                    scores[item] += log_p;
+                    scores[item] += config.level_weight(level) * log_p;
                     nodes[slot] = node;
                 }
             }

@@ -19,6 +19,8 @@ pub struct LevelScore {
     pub token: u16,
     /// Its log-probability given the query and the tokens before it, at most 0.
     pub log_probability: f32,
+    /// What it is multiplied with in the score ([`BeamConfig::level_weights`]).
+    pub weight: f32,
     /// How many tokens could have stood there: the legal children of the prefix.
     pub choices: usize,
     /// How many of them are more probable.
@@ -78,11 +80,14 @@ pub fn explain<'a, B: Backend>(
         let better = others.iter().filter(|other| other.1 > log_probability).count();
         others.truncate(runners_up);
         let choices = children.len();
-        levels.push(LevelScore { token, log_probability, choices, better, runners_up: others });
+        let weight = config.level_weight(level);
+        let runners_up = others;
+        levels.push(LevelScore { token, log_probability, weight, choices, better, runners_up });
         node = below;
     }
     let rerank = prepared.rerank(0, item);
-    let score = levels.iter().map(|level| level.log_probability).sum::<f32>() + rerank;
+    let score = levels.iter().map(|level| level.weight * level.log_probability).sum::<f32>();
+    let score = score + rerank;
     Ok(Explanation { item, levels, rerank, score })
 }
 
@@ -113,7 +118,13 @@ mod tests {
         };
         let encoded = encode(&[vec![2, 5, 9, 3]]);
         for scope in [Scope::Legal, Scope::All] {
-            let beam = BeamConfig { width: 60, scope, decoder_weight: 0.8, rerank: 0.0 };
+            let beam = BeamConfig {
+                width: 60,
+                scope,
+                decoder_weight: 0.8,
+                level_weights: vec![1.0, 0.5, 0.7],
+                ..BeamConfig::default()
+            };
             let answers = beam_search(&model, &encoded, &trie, &beam).unwrap().remove(0);
             for answer in answers.iter().step_by(7) {
                 let found = explain(&model, &encoded, &trie, &beam, answer.item, 2).unwrap();

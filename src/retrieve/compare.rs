@@ -35,14 +35,14 @@ impl<B: Backend> Retriever<B> {
     /// let mut beams = Vec::new();
     /// for decoder_weight in [0.0, 0.25, 0.5, 1.0] {
     ///     for rerank in [0.0, 10.0, 20.0] {
-    ///         beams.push(BeamConfig { decoder_weight, rerank, ..*retriever.beam() });
+    ///         beams.push(BeamConfig { decoder_weight, rerank, ..retriever.beam().clone() });
     ///     }
     /// }
     /// let (queries, relevant) = (["two dogs in the snow"], [[17]]);
     /// let scores = retriever.compare_beams(&queries, &relevant, &beams)?;
     /// let best = &scores[0];
     /// println!("{:?}: {}", best.beam, best.metrics);
-    /// let retriever = retriever.with_beam(best.beam);
+    /// let retriever = retriever.with_beam(best.beam.clone());
     /// # Ok(())
     /// # }
     /// ```
@@ -63,13 +63,13 @@ impl<B: Backend> Retriever<B> {
         beams.iter().try_for_each(BeamConfig::validate)?;
         let candidates = self.index().trie().len();
         let mut scores = Vec::with_capacity(beams.len());
-        for &beam in beams {
-            let retriever = self.clone().with_beam(beam);
+        for beam in beams {
+            let retriever = self.clone().with_beam(beam.clone());
             let found = retriever.search_all(queries).top(beam.width.min(candidates));
             let metrics =
                 evaluate(&found.rankings()?, relevant, candidates, TruncatedTies::Listed)?
                     .metrics();
-            scores.push(BeamScore { beam, metrics });
+            scores.push(BeamScore { beam: beam.clone(), metrics });
         }
         scores.sort_by(|a, b| b.metrics.mrr_at_10.total_cmp(&a.metrics.mrr_at_10));
         Ok(scores)

@@ -297,7 +297,7 @@ impl<B: Backend> Retriever<B> {
             checksum: String::new(),
             library: env!("CARGO_PKG_VERSION").to_string(),
             model: self.config.clone(),
-            beam: self.beam,
+            beam: self.beam.clone(),
             candidates: self.index.trie().len(),
             max_tokens: self.tokenizer.max_tokens(),
             health: self.index.health().clone(),
@@ -341,7 +341,7 @@ impl<B: Backend> Retriever<B> {
         }
         let retriever =
             Self::new(model, manifest.model.clone(), tokenizer, quantizer, index, device.clone())?;
-        let retriever = retriever.with_beam(manifest.beam);
+        let retriever = retriever.with_beam(manifest.beam.clone());
         Ok(match manifest.files.contains_key(SPACE) {
             true => {
                 let space = manifest.load(folder, SPACE)?;

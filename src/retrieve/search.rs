@@ -18,7 +18,8 @@ pub struct Hit {
     pub id: String,
     /// Row of the candidate.
     pub item: u32,
-    /// Log-probability of its identifier, at most 0; with a rerank, plus the weighted cosine.
+    /// Log-probability of its identifier, at most 0, its levels weighted where the beam says so; with a rerank, plus
+    /// the weighted cosine.
     pub score: f32,
     /// Its identifier.
     pub identifier: Identifier,
@@ -42,7 +43,7 @@ impl<'a, B: Backend> Search<'a, B> {
             retriever,
             query,
             top: 10,
-            beam: *retriever.beam(),
+            beam: retriever.beam().clone(),
             filter: None,
             least: f32::NEG_INFINITY,
             per_cluster: usize::MAX,
@@ -108,7 +109,7 @@ impl<'a, B: Backend, S: AsRef<str>> SearchAll<'a, B, S> {
             retriever,
             queries,
             top: 10,
-            beam: *retriever.beam(),
+            beam: retriever.beam().clone(),
             filters: Filters::None,
             least: f32::NEG_INFINITY,
             per_cluster: usize::MAX,
@@ -191,7 +192,7 @@ impl<'a, B: Backend, S: AsRef<str>> SearchAll<'a, B, S> {
             .iter()
             .map(|query| tokenizer.encode(query.as_ref()))
             .collect::<Result<Vec<_>>>()?;
-        let beam = BeamConfig { width: self.beam.width.max(self.top), ..self.beam };
+        let beam = BeamConfig { width: self.beam.width.max(self.top), ..self.beam.clone() };
         let mut answers = self.retriever.answer(&tokens, &beam, self.filters)?;
         for answers in &mut answers {
             answers.retain(|answer| answer.score >= self.least);

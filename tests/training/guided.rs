@@ -91,8 +91,11 @@ fn a_guided_index_learns_survives_the_disk_and_serves_other_candidates() {
 
     // A beam of all candidates is the search over all of them, whatever the weights.
     for (decoder_weight, rerank) in [(1.0, 0.0), (0.3, 4.0)] {
-        let weighted =
-            retriever.clone().with_beam(BeamConfig { decoder_weight, rerank, ..*retriever.beam() });
+        let weighted = retriever.clone().with_beam(BeamConfig {
+            decoder_weight,
+            rerank,
+            ..retriever.beam().clone()
+        });
         let beam = weighted.search(texts[0]).top(80).run().unwrap();
         let exact = weighted.score_all(texts[0]).unwrap();
         for (hit, answer) in beam.iter().zip(&exact) {
@@ -103,7 +106,7 @@ fn a_guided_index_learns_survives_the_disk_and_serves_other_candidates() {
     // Settings of a search, best first.
     let beams: Vec<BeamConfig> = [1.0, 0.0, 0.5]
         .into_iter()
-        .map(|decoder_weight| BeamConfig { decoder_weight, ..*retriever.beam() })
+        .map(|decoder_weight| BeamConfig { decoder_weight, ..retriever.beam().clone() })
         .collect();
     let scores = retriever.compare_beams(&texts, &relevant, &beams).unwrap();
     let found: Vec<f64> = scores.iter().map(|score| score.metrics.mrr_at_10).collect();
@@ -114,8 +117,8 @@ fn a_guided_index_learns_survives_the_disk_and_serves_other_candidates() {
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("index");
-    let reranking = BeamConfig { rerank: 3.0, ..*retriever.beam() };
-    let retriever = retriever.with_beam(reranking);
+    let reranking = BeamConfig { rerank: 3.0, ..retriever.beam().clone() };
+    let retriever = retriever.with_beam(reranking.clone());
     retriever.save(&path).unwrap();
     let loaded = Retriever::<Flex>::load(&path, &Default::default()).unwrap();
     assert_eq!(loaded.beam(), &reranking);
