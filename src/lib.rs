@@ -71,6 +71,7 @@ pub mod error;
 pub mod eval;
 pub mod features;
 pub mod identifier;
+pub mod media;
 pub mod model;
 pub mod nn;
 mod optim;

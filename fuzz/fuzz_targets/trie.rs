@@ -1,6 +1,6 @@
 //! The on-disk trie: any byte string is refused with an error, or is a trie that can be walked.
 //!
-//! `cargo +nightly fuzz run trie -- -rss_limit_mb=512 -max_len=4096`
+//! `cargo +nightly fuzz run trie corpus/trie seeds/trie -- -rss_limit_mb=2048 -max_len=4096`
 #![no_main]
 
 use cart_retrieval::trie::Trie;

@@ -4,6 +4,7 @@ mod batch;
 mod captions;
 mod filter;
 mod folder;
+pub mod formats;
 mod overlap;
 pub mod procedural;
 mod splits;

@@ -1,0 +1,5 @@
+//! What candidates are made of.
+
+mod modality;
+
+pub use modality::{MediaItem, Modality};
