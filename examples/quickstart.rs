@@ -8,7 +8,7 @@ mod common;
 
 use std::{path::PathBuf, time::Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use burn::backend::Autodiff;
 use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
@@ -229,14 +229,8 @@ fn query_card<B: LocalBackend>(
 ) -> Result<QueryCard> {
     let card = |item: u32, score: f32| -> Result<HitCard> {
         let scene = scenes.scene(item as usize);
-        let picture = scene.render();
-        let mut png = std::io::Cursor::new(Vec::new());
-        let size = (picture.width as u32, picture.height as u32);
-        image::RgbImage::from_raw(size.0, size.1, picture.rgb)
-            .context("a picture of another size than it says")?
-            .write_to(&mut png, image::ImageFormat::Png)?;
         let correct = item == caption.item;
-        Ok(HitCard { id: scene.id(), score, correct, png: png.into_inner() })
+        Ok(HitCard { id: scene.id(), score, correct, png: scene.render().to_png()? })
     };
     let hits = retriever.search(&caption.text).top(5).run()?;
     Ok(QueryCard {

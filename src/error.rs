@@ -72,6 +72,9 @@ pub enum Error {
     /// A splits file is malformed or contradicts the candidates.
     #[error("splits: {0}")]
     Splits(Problem),
+    /// A picture, sound or video cannot be read.
+    #[error("media: {0}")]
+    Media(Problem),
     /// A tokenizer cannot be trained, loaded or used.
     #[error("tokenizer: {0}")]
     Tokenizer(Problem),
@@ -141,6 +144,8 @@ constructors! {
     captions => Captions,
     /// A [`Error::Splits`].
     splits => Splits,
+    /// A [`Error::Media`].
+    media => Media,
     /// A [`Error::Tokenizer`].
     tokenizer => Tokenizer,
     /// A [`Error::Quantizer`].

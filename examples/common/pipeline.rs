@@ -239,7 +239,7 @@ impl<B: LocalBackend> Run<'_, B> {
         };
         let tokenizer = text.tokenizer.clone();
         let retriever = Retriever::new(model, config, tokenizer, quantizer, index, device.clone())?
-            .with_beam(recipe.beam);
+            .with_beam(recipe.beam.clone());
         let retriever = match fitted {
             Some(fitted) => retriever.with_space(fitted.space),
             None => retriever,

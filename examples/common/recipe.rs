@@ -269,7 +269,7 @@ impl Recipe {
     }
 }
 
-/// Sets `a.b.c=value` in a table; the value `none` removes the key.
+/// Sets `a.b.c=value` in a table; the value `unset` removes the key.
 fn replace(table: &mut toml::Table, setting: &str) -> Result<()> {
     let Some((path, value)) = setting.split_once('=') else {
         bail!("--set {setting}: expected table.key=value");
@@ -283,7 +283,7 @@ fn replace(table: &mut toml::Table, setting: &str) -> Result<()> {
             .as_table_mut()
             .with_context(|| format!("--set {setting}: {key} is no table of the recipe"))?;
     }
-    if value == "none" {
+    if value == "unset" {
         at.remove(last);
         return Ok(());
     }

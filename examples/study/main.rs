@@ -55,7 +55,7 @@ struct Args {
     /// Name of the row in the report.
     #[arg(long, default_value = "CART")]
     method: String,
-    /// One more row with other settings, as in `no fusion: model.fusion=none; training.epochs=4`; may be
+    /// One more row with other settings, as in `no fusion: model.fusion="none"; training.epochs=4`; may be
     /// given several times. All rows of a seed share one tuned text encoder.
     #[arg(long = "variant", value_name = "NAME: KEY=VALUE; ..")]
     variants: Vec<String>,

@@ -1,5 +1,53 @@
-//! What candidates are made of.
+//! What candidates are made of: pictures, sounds and videos, read from their files, built-in descriptors of them, and
+//! the extraction of a collection's features.
+//!
+//! Files are read with the feature `media` (on unless default features are off); pictures in memory and their
+//! descriptor are always there.
 
+#[cfg(feature = "media")]
+mod extract;
+#[cfg(feature = "media")]
+mod frames;
+#[cfg(feature = "media")]
+mod mel;
 mod modality;
+mod picture;
+mod picture_features;
+#[cfg(feature = "media")]
+mod read;
+#[cfg(feature = "media")]
+mod resample;
+#[cfg(feature = "media")]
+mod resize;
+#[cfg(feature = "media")]
+mod sound;
+#[cfg(feature = "media")]
+mod sound_features;
+mod video_features;
 
+#[cfg(feature = "media")]
+pub use extract::{
+    Descriptors, ExtractConfig, ExtractProgress, Extracted, Extractor, Failure, extract,
+    media_below,
+};
+#[cfg(feature = "media")]
+pub use frames::open_frames;
+#[cfg(feature = "media")]
+pub use mel::{LogScale, MelBank, MelConfig, MelScale, MelSpectrogram, SpectrumWindow};
 pub use modality::{MediaItem, Modality};
+pub use picture::Picture;
+pub use picture_features::{PICTURE_FEATURES, picture_features};
+#[cfg(feature = "media")]
+pub use read::{PictureLimits, Transparency};
+#[cfg(feature = "media")]
+pub use resize::Filter;
+#[cfg(feature = "media")]
+pub use sound::Sound;
+#[cfg(feature = "media")]
+pub use sound_features::{SOUND_FEATURES, sound_features};
+pub use video_features::{VIDEO_FEATURES, video_features};
+
+#[cfg(all(test, feature = "media"))]
+mod extract_tests;
+#[cfg(all(test, feature = "media"))]
+mod tests;

@@ -9,9 +9,10 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 use super::{
-    scene::{Layout, Object, Picture},
+    scene::{Layout, Object},
     words::{Backdrop, Colour, Extent, Shape, Texture},
 };
+use crate::media::Picture;
 
 type Rgb = [f32; 3];
 type Point = [f32; 2];
@@ -117,7 +118,7 @@ impl Canvas {
 
     fn into_picture(self) -> Picture {
         let rgb = self.pixels.iter().flatten().map(|&value| value.round() as u8).collect();
-        Picture { width: self.size, height: self.size, rgb }
+        Picture::new(self.size, self.size, rgb).expect("a canvas has pixels")
     }
 }
 

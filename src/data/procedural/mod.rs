@@ -1,7 +1,7 @@
 //! A benchmark of captioned pictures that is drawn from a seed: nothing to download, any size.
 //!
-//! [`ScenesConfig`] says how many scenes; [`Scenes`] holds them; a [`Scene`] draws its [`Picture`] and
-//! writes captions; [`picture_features`] describes any picture without learning;
+//! [`ScenesConfig`] says how many scenes; [`Scenes`] holds them; a [`Scene`] draws its [`Picture`](crate::media::Picture) and
+//! writes captions; [`picture_features`](crate::media::picture_features) describes any picture without learning;
 //! [`Scenes::captions`] splits training captions from held-out queries and audits the split.
 //!
 //! # Example
@@ -12,14 +12,13 @@
 //! let captions = scenes.captions()?;
 //! let query = &captions.queries[0];
 //! let picture = scenes.scene(query.item).render();
-//! assert_eq!((picture.width, picture.height), (64, 64));
+//! assert_eq!((picture.width(), picture.height()), (64, 64));
 //! # Ok::<(), cart_retrieval::Error>(())
 //! ```
 
 mod captions;
 mod config;
 mod draw;
-mod features;
 mod phrases;
 mod scene;
 mod scenes;
@@ -27,8 +26,7 @@ mod split;
 mod words;
 
 pub use config::{MAX_SCENES, ScenesConfig};
-pub use features::{PICTURE_FEATURES, picture_features};
-pub use scene::{Object, Picture, Scene};
+pub use scene::{Object, Scene};
 pub use scenes::Scenes;
 pub use split::{Caption, CaptionAudit, SceneCaptions};
 pub use words::{Backdrop, Colour, Extent, Place, Shape, Texture};

@@ -9,6 +9,7 @@ use super::{
     draw,
     words::{Backdrop, Colour, Extent, Place, Shape, Texture},
 };
+use crate::media::Picture;
 
 /// The most objects that one scene has.
 pub(super) const MAX_OBJECTS: usize = 3;
@@ -148,20 +149,6 @@ pub(super) fn pick<T: Copy>(from: &[T], rng: &mut ChaCha8Rng) -> T {
     from[rng.random_range(0..from.len())]
 }
 
-/// A picture of 8-bit red, green and blue.
-///
-/// # Shapes
-/// `rgb`: `[height, width, 3]`, row-major.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Picture {
-    /// Pixels in a row.
-    pub width: usize,
-    /// Number of rows.
-    pub height: usize,
-    /// The pixels, row by row, three bytes each.
-    pub rgb: Vec<u8>,
-}
-
 /// One scene of [`Scenes`](super::Scenes): a handle that draws and describes on demand.
 ///
 /// # Example
@@ -173,7 +160,7 @@ pub struct Picture {
 /// assert_eq!(scene.id(), "scene-000003");
 /// assert!((1..=3).contains(&scene.objects().len()));
 /// let picture = scene.render();
-/// assert_eq!(picture.rgb.len(), 64 * 64 * 3);
+/// assert_eq!((picture.width(), picture.height()), (64, 64));
 /// # Ok::<(), cart_retrieval::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

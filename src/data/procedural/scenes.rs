@@ -8,11 +8,13 @@ use rayon::prelude::*;
 
 use super::{
     ScenesConfig,
-    features::{PICTURE_FEATURES, picture_features},
     scene::{Facts, Layout, Scene},
     split::{SceneCaptions, split},
 };
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    media::{PICTURE_FEATURES, picture_features},
+};
 
 /// How many scenes may have one and two objects: a share of all, and at most so many that captions
 /// still tell them apart. All others have three.
@@ -31,7 +33,7 @@ const FEW_OBJECTS: [(f64, usize); 2] = [(0.2, 3_000), (0.4, 30_000)];
 ///
 /// # Example
 /// ```
-/// use cart_retrieval::data::procedural::{PICTURE_FEATURES, Scenes, ScenesConfig};
+/// use cart_retrieval::{data::procedural::{Scenes, ScenesConfig}, media::PICTURE_FEATURES};
 ///
 /// let scenes = Scenes::generate(&ScenesConfig::new(50).with_seed(1))?;
 /// let (features, dim) = scenes.features();
@@ -183,7 +185,7 @@ impl Scenes {
     ///
     /// # Example
     /// ```
-    /// # use cart_retrieval::data::procedural::{Scenes, ScenesConfig, picture_features};
+    /// # use cart_retrieval::{data::procedural::{Scenes, ScenesConfig}, media::picture_features};
     /// let scenes = Scenes::generate(&ScenesConfig::new(8))?;
     /// let row = scenes.features_in(5..6);
     /// assert_eq!(row, picture_features(&scenes.scene(5).render()));

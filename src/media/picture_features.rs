@@ -2,7 +2,7 @@
 
 use std::{f32::consts::PI, sync::LazyLock};
 
-use super::scene::Picture;
+use super::Picture;
 
 /// Cells along each side of the grid of colours.
 const COLOUR_GRID: usize = 6;
@@ -66,22 +66,17 @@ static SOFT: LazyLock<Vec<[f32; COLOURS]>> = LazyLock::new(|| {
 /// # Shapes
 /// - returns: `[PICTURE_FEATURES]`
 ///
-/// # Panics
-/// When the picture is empty or `rgb` has not three bytes for each pixel.
-///
 /// # Example
 /// ```
-/// use cart_retrieval::data::procedural::{PICTURE_FEATURES, Picture, picture_features};
+/// use cart_retrieval::media::{PICTURE_FEATURES, Picture, picture_features};
 ///
-/// let grey = Picture { width: 40, height: 30, rgb: vec![128; 40 * 30 * 3] };
+/// let grey = Picture::new(40, 30, vec![128; 40 * 30 * 3])?;
 /// let features = picture_features(&grey);
 /// assert_eq!(features.len(), PICTURE_FEATURES);
 /// assert!(features.iter().all(|value| (0.0..=1.5).contains(value)));
+/// # Ok::<(), cart_retrieval::Error>(())
 /// ```
 pub fn picture_features(picture: &Picture) -> Vec<f32> {
-    let Picture { width, height, rgb } = picture;
-    assert!(*width > 0 && *height > 0, "a picture has at least one pixel");
-    assert_eq!(rgb.len(), width * height * 3, "a picture has three bytes for each pixel");
     let colours = colour_cells(picture);
     let edges = edge_cells(picture);
 
@@ -123,16 +118,17 @@ fn colour_cells(picture: &Picture) -> Vec<f32> {
     const ROW: usize = COLOUR_GRID * COLOURS;
     let soft = &*SOFT;
     let mut grid = vec![0.0; COLOUR_CELLS];
-    for (y, row) in picture.rgb.chunks(picture.width * 3).enumerate() {
+    let (width, height) = (picture.width(), picture.height());
+    for (y, row) in picture.rgb().chunks(width * 3).enumerate() {
         let mut sums = [0.0; ROW];
         for (x, pixel) in row.chunks(3).enumerate() {
             let step = |channel: usize| usize::from(pixel[channel]) * STEPS / 256;
             let weights = &soft[(step(0) * STEPS + step(1)) * STEPS + step(2)];
-            let (left, right, share) = cells(x, picture.width, COLOUR_GRID);
+            let (left, right, share) = cells(x, width, COLOUR_GRID);
             add(&mut sums[left * COLOURS..][..COLOURS], weights, 1.0 - share);
             add(&mut sums[right * COLOURS..][..COLOURS], weights, share);
         }
-        let (top, bottom, share) = cells(y, picture.height, COLOUR_GRID);
+        let (top, bottom, share) = cells(y, height, COLOUR_GRID);
         add(&mut grid[top * ROW..][..ROW], &sums, 1.0 - share);
         add(&mut grid[bottom * ROW..][..ROW], &sums, share);
     }
@@ -141,13 +137,13 @@ fn colour_cells(picture: &Picture) -> Vec<f32> {
 
 /// Strengths of edges: `[EDGE_GRID, EDGE_GRID, DIRECTIONS]`, about 1 where a cell holds an object.
 fn edge_cells(picture: &Picture) -> Vec<f32> {
-    let Picture { width, height, rgb } = picture;
+    let (width, height, rgb) = (picture.width(), picture.height(), picture.rgb());
     let mut grid = vec![0.0; EDGE_CELLS];
     let at = |x: usize, y: usize, channel: usize| f32::from(rgb[(y * width + x) * 3 + channel]);
     // Edges get longer with the side of a picture, not with its area.
     let unit = 1.0 / (255.0 * ((width * height) as f32).sqrt());
     for y in 1..height.saturating_sub(1) {
-        let (top, bottom, down) = cells(y, *height, EDGE_GRID);
+        let (top, bottom, down) = cells(y, height, EDGE_GRID);
         for x in 1..width.saturating_sub(1) {
             // The channel that changes most, as an edge between equally bright colours is one too.
             let (mut gx, mut gy, mut strongest) = (0.0, 0.0, 0.0);
@@ -166,7 +162,7 @@ fn edge_cells(picture: &Picture) -> Vec<f32> {
             let turn = (gy.atan2(gx) / PI).rem_euclid(1.0) * DIRECTIONS as f32;
             let (low, share) = (turn as usize, turn.fract());
             let (low, high) = (low % DIRECTIONS, (low + 1) % DIRECTIONS);
-            let (left, right, across) = cells(x, *width, EDGE_GRID);
+            let (left, right, across) = cells(x, width, EDGE_GRID);
             let strength = strongest.sqrt() * unit;
             for (row, row_share) in [(top, 1.0 - down), (bottom, down)] {
                 for (column, share_of_column) in [(left, 1.0 - across), (right, across)] {

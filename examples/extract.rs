@@ -1,0 +1,236 @@
+//! A data folder from files of media: pictures, sounds or videos of a folder, or those of a published data set.
+//!
+//! ```sh
+//! extract --media pictures --out my-data files --modality image --captions captions.jsonl
+//! extract --media flickr30k-images --out flickr30k karpathy dataset_flickr30k.json
+//! ```
+//!
+//! Features are the built-in descriptors; `my-data` is then what `train` takes with `--data`.
+
+mod common;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use cart_retrieval::{
+    data::formats::{
+        ClipName, PublishedSet, audio_caps, clotho, karpathy, msr_vtt, msr_vtt_1k_a, msvd,
+    },
+    media::{
+        Descriptors, ExtractConfig, ExtractProgress, MediaItem, Modality, extract, media_below,
+    },
+};
+use clap::{Parser, Subcommand, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Extracts features of media into a data folder
+#[derive(Parser)]
+struct Args {
+    /// Folder of the media files
+    #[arg(long)]
+    media: PathBuf,
+    /// Folder to write to
+    #[arg(long)]
+    out: PathBuf,
+    /// Frames of a video that are looked at
+    #[arg(long, default_value_t = 16)]
+    frames: usize,
+    /// Items extracted at once, and kept when the program is stopped
+    #[arg(long, default_value_t = 1024)]
+    part: usize,
+    /// Leaves out items of a data set whose files are missing, instead of refusing to start
+    #[arg(long)]
+    skip_missing: bool,
+    #[command(subcommand)]
+    source: Source,
+}
+
+#[derive(Subcommand)]
+enum Source {
+    /// All files of a kind below the folder; their ids are their paths
+    Files {
+        /// Kind of media
+        #[arg(long)]
+        modality: Kind,
+        /// Captions to put beside the features
+        #[arg(long)]
+        captions: Option<PathBuf>,
+    },
+    /// Flickr8K, Flickr30K or MS-COCO in Karpathy's JSON
+    Karpathy {
+        /// dataset_flickr30k.json or dataset_coco.json
+        annotations: PathBuf,
+    },
+    /// MSR-VTT, in the 1k-A split when its lists are given
+    MsrVtt {
+        /// train_val_videodatainfo.json and test_videodatainfo.json, or MSRVTT_data.json
+        #[arg(required = true)]
+        annotations: Vec<PathBuf>,
+        /// MSRVTT_train.9k.csv
+        #[arg(long, requires = "test")]
+        train: Option<PathBuf>,
+        /// MSRVTT_JSFUSION_test.csv
+        #[arg(long, requires = "train")]
+        test: Option<PathBuf>,
+    },
+    /// MSVD
+    Msvd {
+        /// AllVideoDescriptions.txt, or the corpus as .csv
+        descriptions: PathBuf,
+        /// Lists of clips, as train=train_list.txt
+        #[arg(long = "list", required = true)]
+        lists: Vec<String>,
+    },
+    /// Clotho
+    Clotho {
+        /// Tables of captions with split and folder, as train=development=clotho_captions_development.csv
+        #[arg(required = true)]
+        tables: Vec<String>,
+    },
+    /// AudioCaps
+    AudioCaps {
+        /// Tables of captions, as train=train.csv
+        #[arg(required = true)]
+        tables: Vec<String>,
+        /// What the files are called
+        #[arg(long, default_value = "id-and-start")]
+        names: Names,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Kind {
+    Image,
+    Audio,
+    Video,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Names {
+    /// YOUTUBEID_START.wav
+    IdAndStart,
+    /// YYOUTUBEID.wav
+    YAndId,
+    /// YOUTUBEID.wav of the whole video
+    Whole,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let stop = common::stop_on_ctrl_c()?;
+    let items = args.items()?;
+    println!("{} items", items.len());
+    let bar = ProgressBar::new(items.len() as u64);
+    bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} {per_sec} {msg}")?);
+    let report = |progress: ExtractProgress| {
+        bar.set_position(progress.done as u64);
+        if progress.failed > 0 {
+            bar.set_message(format!("{} failed", progress.failed));
+        }
+    };
+    let descriptors = Descriptors { frames: args.frames, ..Descriptors::default() };
+    let config = ExtractConfig { part: args.part };
+    let made = extract(&items, &args.media, &args.out, &descriptors, &config, &stop, report)?;
+    bar.finish_and_clear();
+    println!(
+        "{} items in {}, {} from an earlier run",
+        made.items,
+        args.out.display(),
+        made.resumed
+    );
+    if made.captions_left_out > 0 {
+        println!("{} captions of items without features left out", made.captions_left_out);
+    }
+    for failure in &made.failed {
+        eprintln!("left out: {}: {}", failure.id, failure.message);
+    }
+    Ok(())
+}
+
+impl Args {
+    /// The items to extract; captions and splits are put in place.
+    fn items(&self) -> Result<Vec<MediaItem>> {
+        let mut set = match &self.source {
+            Source::Files { modality, captions } => {
+                let modality = match modality {
+                    Kind::Image => Modality::Image,
+                    Kind::Audio => Modality::Audio,
+                    Kind::Video => Modality::Video,
+                };
+                let (items, nameless) = media_below(&self.media, &[modality])?;
+                for path in nameless {
+                    eprintln!("left out: {}: a name that is not UTF-8", path.display());
+                }
+                if let Some(captions) = captions {
+                    cart_retrieval::data::Captions::from_jsonl(captions)?;
+                    std::fs::create_dir_all(&self.out)?;
+                    std::fs::copy(captions, self.out.join("captions.jsonl"))
+                        .with_context(|| format!("copying {}", captions.display()))?;
+                }
+                return Ok(items);
+            }
+            Source::Karpathy { annotations } => karpathy(annotations)?,
+            Source::MsrVtt { annotations, train: Some(train), test: Some(test) } => {
+                msr_vtt_1k_a(annotations, train, test)?
+            }
+            Source::MsrVtt { annotations, .. } => msr_vtt(annotations)?,
+            Source::Msvd { descriptions, lists } => {
+                let lists = lists.iter().map(|list| pair(list)).collect::<Result<Vec<_>>>()?;
+                msvd(descriptions, &lists)?
+            }
+            Source::Clotho { tables } => {
+                let table = |text: &String| -> Result<(String, String, String)> {
+                    let (split, rest) = pair(text)?;
+                    let (folder, file) = pair(rest)?;
+                    Ok((split.into(), folder.into(), file.into()))
+                };
+                let tables = tables.iter().map(table).collect::<Result<Vec<_>>>()?;
+                let tables: Vec<(&str, &str, &str)> =
+                    tables.iter().map(|(s, d, f)| (s.as_str(), d.as_str(), f.as_str())).collect();
+                clotho(&tables)?
+            }
+            Source::AudioCaps { tables, names } => {
+                let tables = tables.iter().map(|table| pair(table)).collect::<Result<Vec<_>>>()?;
+                audio_caps(
+                    &tables,
+                    match names {
+                        Names::IdAndStart => ClipName::IdAndStart,
+                        Names::YAndId => ClipName::YAndId,
+                        Names::Whole => ClipName::Whole,
+                    },
+                )?
+            }
+        };
+        self.prepare(&mut set)?;
+        Ok(set.items().to_vec())
+    }
+
+    /// Checks the files of a set and writes its captions and splits.
+    fn prepare(&self, set: &mut PublishedSet) -> Result<()> {
+        for what in set.left_out() {
+            eprintln!("left out: {what}");
+        }
+        match self.skip_missing {
+            true => {
+                let gone = set.retain_media(&self.media)?;
+                if !gone.is_empty() {
+                    eprintln!("left out: {} items whose files are missing", gone.len());
+                }
+            }
+            false => set.check_media(&self.media).context("--skip-missing leaves these out")?,
+        }
+        // After a stop they are there already, perhaps without items that were left out since.
+        if !self.out.join("extraction").exists() {
+            set.write(&self.out)?;
+        }
+        Ok(())
+    }
+}
+
+/// `name=value`.
+fn pair(text: &str) -> Result<(&str, &str)> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() && !value.is_empty() => Ok((name, value)),
+        _ => bail!("{text:?}: expected NAME=FILE, such as train=train.csv"),
+    }
+}

@@ -1,0 +1,183 @@
+//! Pictures from files.
+
+use std::{fs::File, io::Cursor, path::Path};
+
+use image::{
+    DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageReader, Limits, RgbaImage,
+    codecs::png::PngEncoder,
+};
+
+use super::Picture;
+use crate::error::{Error, Result};
+
+/// What becomes of transparent pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Transparency {
+    /// Their colour is taken as it is stored, as Pillow's `convert("RGB")` does.
+    #[default]
+    Ignored,
+    /// They are laid over this colour.
+    Over([u8; 3]),
+}
+
+/// What is too large to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PictureLimits {
+    /// Most pixels.
+    pub pixels: u64,
+    /// Most bytes that decoding may take.
+    pub memory: u64,
+}
+
+impl Default for PictureLimits {
+    /// 200 million pixels, 1 GiB.
+    fn default() -> Self {
+        Self { pixels: 200_000_000, memory: 1 << 30 }
+    }
+}
+
+impl Picture {
+    /// Reads a PNG, JPEG, WebP or GIF file (its first frame), told apart by its first bytes, upright as its EXIF
+    /// orientation says; transparency is [`Transparency::Ignored`].
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the file cannot be opened; [`Error::Media`] when it is empty, of another format, broken,
+    /// or too large ([`PictureLimits`]).
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(path, Transparency::default(), PictureLimits::default())
+    }
+
+    /// The same with other settings.
+    ///
+    /// # Errors
+    /// As [`Picture::open`].
+    pub fn open_with(
+        path: impl AsRef<Path>,
+        transparency: Transparency,
+        limits: PictureLimits,
+    ) -> Result<Self> {
+        let path = path.as_ref();
+        let file = File::open(path).map_err(|e| Error::io("read", path, e))?;
+        let reader = std::io::BufReader::new(file);
+        decode(&path.display().to_string(), ImageReader::new(reader), transparency, limits)
+    }
+
+    /// The picture as a PNG file.
+    ///
+    /// # Errors
+    /// [`Error::Media`] for a picture too large for the format.
+    pub fn to_png(&self) -> Result<Vec<u8>> {
+        let mut png = Vec::new();
+        let size = (self.width() as u32, self.height() as u32);
+        PngEncoder::new(&mut png)
+            .write_image(self.rgb(), size.0, size.1, ExtendedColorType::Rgb8)
+            .map_err(|e| {
+                let found = format!("{} x {} ({e})", self.width(), self.height());
+                Error::media(
+                    "PNG",
+                    "a picture of fewer than 2^31 pixels a side",
+                    found,
+                    "shrink it",
+                )
+            })?;
+        Ok(png)
+    }
+
+    /// Reads a file that is in memory; `name` is for messages.
+    ///
+    /// # Errors
+    /// As [`Picture::open`].
+    pub fn from_bytes(
+        name: &str,
+        bytes: &[u8],
+        transparency: Transparency,
+        limits: PictureLimits,
+    ) -> Result<Self> {
+        decode(name, ImageReader::new(Cursor::new(bytes)), transparency, limits)
+    }
+}
+
+fn decode<R: std::io::BufRead + std::io::Seek>(
+    name: &str,
+    reader: ImageReader<R>,
+    transparency: Transparency,
+    limits: PictureLimits,
+) -> Result<Picture> {
+    let broken = |e: image::ImageError| broken(name, e);
+    let reader = reader.with_guessed_format().map_err(|e| Error::io("read", name, e))?;
+    let mut decoder = reader.into_decoder().map_err(broken)?;
+    let (width, height) = decoder.dimensions();
+    within(name, width, height, limits)?;
+    let mut bounds = Limits::default();
+    bounds.max_alloc = Some(limits.memory);
+    decoder.set_limits(bounds).map_err(broken)?;
+    let orientation = decoder.orientation().map_err(broken)?;
+    let mut image = DynamicImage::from_decoder(decoder).map_err(broken)?;
+    image.apply_orientation(orientation);
+    flatten(image, transparency)
+}
+
+/// Checks the size of a picture before it is decoded.
+pub(super) fn within(name: &str, width: u32, height: u32, limits: PictureLimits) -> Result<()> {
+    let pixels = u64::from(width) * u64::from(height);
+    if pixels == 0 || pixels > limits.pixels {
+        return Err(Error::media(
+            name,
+            format!("a picture of 1 to {} pixels", limits.pixels),
+            format!("{width} x {height}"),
+            "leave it out, or raise the limit if it is meant to be so large",
+        ));
+    }
+    Ok(())
+}
+
+/// Without transparency.
+pub(super) fn flatten(image: DynamicImage, transparency: Transparency) -> Result<Picture> {
+    let rgb = match transparency {
+        Transparency::Over(below) if image.color().has_alpha() => over(&image.into_rgba8(), below),
+        _ => image.into_rgb8(),
+    };
+    let (width, height) = rgb.dimensions();
+    Picture::new(width as usize, height as usize, rgb.into_raw())
+}
+
+fn over(image: &RgbaImage, below: [u8; 3]) -> image::RgbImage {
+    image::RgbImage::from_fn(image.width(), image.height(), |x, y| {
+        let [r, g, b, alpha] = image.get_pixel(x, y).0;
+        let mix = |above: u8, below: u8| {
+            let sum =
+                u32::from(above) * u32::from(alpha) + u32::from(below) * (255 - u32::from(alpha));
+            ((sum + 127) / 255) as u8
+        };
+        image::Rgb([mix(r, below[0]), mix(g, below[1]), mix(b, below[2])])
+    })
+}
+
+/// Why a picture could not be read.
+pub(super) fn broken(name: &str, error: image::ImageError) -> Error {
+    use image::ImageError as Cause;
+    let formats = "a PNG, JPEG, WebP or GIF file";
+    match error {
+        Cause::Limits(e) => Error::media(
+            name,
+            "a picture within the limits of memory",
+            e.to_string(),
+            "leave it out, or raise the limit if it is meant to be so large",
+        ),
+        Cause::Unsupported(_) => Error::media(
+            name,
+            formats,
+            "an empty file, or one of another format",
+            "convert it, or leave it out",
+        ),
+        Cause::IoError(e) if e.kind() != std::io::ErrorKind::UnexpectedEof => {
+            Error::io("read", name, e)
+        }
+        other => Error::media(
+            name,
+            format!("{formats} that is whole"),
+            other.to_string(),
+            "fetch it again, or leave it out",
+        ),
+    }
+}

@@ -1,0 +1,70 @@
+//! Pictures in other sizes.
+
+use fast_image_resize::{
+    FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer,
+    images::{Image, ImageRef},
+};
+
+use super::Picture;
+use crate::error::{Error, Result};
+
+/// How pixels between pixels are found. All filters widen when they shrink a picture, as those of Pillow do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Filter {
+    /// Linear.
+    Bilinear,
+    /// Cubic of Catmull and Rom, a = -1/2.
+    #[default]
+    Bicubic,
+    /// Windowed sinc of three lobes.
+    Lanczos,
+}
+
+impl Picture {
+    /// The picture in another size.
+    ///
+    /// # Errors
+    /// [`Error::Media`] for a size of zero or one beyond 2^31 pixels.
+    pub fn resized(&self, width: usize, height: usize, filter: Filter) -> Result<Self> {
+        if (width, height) == (self.width(), self.height()) {
+            return Ok(self.clone());
+        }
+        let wrong = |found: String| {
+            Error::media("size of a picture", "1 to 2^31 pixels", found, "choose another size")
+        };
+        let pixels = (width as u64).saturating_mul(height as u64);
+        if pixels == 0 || pixels > 1 << 31 {
+            return Err(wrong(format!("{width} x {height}")));
+        }
+        let filter = match filter {
+            Filter::Bilinear => FilterType::Bilinear,
+            Filter::Bicubic => FilterType::CatmullRom,
+            Filter::Lanczos => FilterType::Lanczos3,
+        };
+        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
+        let pass = |from: &Self, width: usize, height: usize| {
+            let (from_width, from_height) = (from.width() as u32, from.height() as u32);
+            let pixels = ImageRef::new(from_width, from_height, from.rgb(), PixelType::U8x3)
+                .map_err(|e| wrong(e.to_string()))?;
+            let mut to = Image::new(width as u32, height as u32, PixelType::U8x3);
+            Resizer::new().resize(&pixels, &mut to, &options).map_err(|e| wrong(e.to_string()))?;
+            Self::new(width, height, to.into_vec())
+        };
+        // Rows first, as Pillow does: what is rounded between the passes is then the same.
+        pass(&pass(self, width, self.height())?, width, height)
+    }
+
+    /// The picture resized so that its shorter side has a length, the longer one in proportion, rounded down.
+    ///
+    /// # Errors
+    /// As [`Picture::resized`].
+    pub fn shorter_side(&self, length: usize, filter: Filter) -> Result<Self> {
+        let scaled = |side: usize, shorter: usize| {
+            (side as u128 * length as u128 / shorter as u128).min(u32::MAX.into()) as usize
+        };
+        match self.width() <= self.height() {
+            true => self.resized(length, scaled(self.height(), self.width()), filter),
+            false => self.resized(scaled(self.width(), self.height()), length, filter),
+        }
+    }
+}
