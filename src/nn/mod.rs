@@ -13,6 +13,7 @@ mod host;
 mod init;
 mod lanes;
 mod text;
+mod vision;
 mod words;
 
 pub use activation::{Activation, gelu};
@@ -29,9 +30,10 @@ pub(crate) use init::widened;
 #[cfg(test)]
 pub(crate) use text::families;
 pub use text::{
-    BertConfig, BertEncoder, BertLayer, ClipTextConfig, ClipTextEncoder, ClipTextLayer,
-    EncoderOutput, EncoderPrefix, Pooling, ScratchEncoder, ScratchEncoderConfig, ScratchLayer,
-    T5Config, T5Encoder, T5FeedForward, T5Layer, TextEncoder, TextEncoderConfig,
+    BertConfig, BertEncoder, BertLayer, ClipLayer, ClipTextConfig, ClipTextEncoder, EncoderOutput,
+    EncoderPrefix, Pooling, ScratchEncoder, ScratchEncoderConfig, ScratchLayer, T5Config,
+    T5Encoder, T5FeedForward, T5Layer, TextEncoder, TextEncoderConfig,
 };
+pub use vision::{ClipVisionConfig, ClipVisionEncoder};
 pub use words::WordView;
 pub(crate) use words::unit;

@@ -1,18 +1,13 @@
 //! A pretrained text encoder in a folder.
 
 use std::{
-    collections::BTreeSet,
     fmt,
     path::{Path, PathBuf},
 };
 
-use burn::{
-    module::{Module, ParamId},
-    tensor::{TensorData, backend::Backend},
-};
-use burn_store::{ModuleSnapshot, TensorSnapshot};
+use burn::tensor::backend::Backend;
 
-use super::{names::Names, settings, weights::Weights};
+use super::{fill::fill, names::Names, settings, weights::Weights};
 use crate::{
     data::TextTokenizer,
     error::{Error, Result},
@@ -142,100 +137,11 @@ impl PretrainedText {
         self.config.validate()?;
         let weights = Weights::open(&self.folder)?;
         let mut encoder = self.config.init::<B>(&mut WeightInit::zeros(), device);
-        encoder.num_params();
-        let report = fill(&mut encoder, &self.config, &weights)?;
+        let names = Names::of(&self.config).ok_or_else(|| {
+            let remedy = "load it as part of a training or of an index";
+            Error::model("weights", "an encoder of a family with names", "one of ours", remedy)
+        })?;
+        let report = fill(&mut encoder, &names, &weights)?;
         Ok((encoder, self.tokenizer.clone(), report))
     }
-}
-
-/// Fills all parameters of an encoder.
-fn fill<B: Backend>(
-    encoder: &mut TextEncoder<B>,
-    config: &TextEncoderConfig,
-    weights: &Weights,
-) -> Result<LoadReport> {
-    let problem = |subject: String, expected: String, found: String| {
-        let remedy = "take config.json and weights from one model, of a family that is supported";
-        Error::model(subject, expected, found, remedy)
-    };
-    let names = Names::of(config)
-        .ok_or_else(|| problem("weights".into(), "a family with names".into(), "none".into()))?;
-    let prefix = names.prefix(weights.names()).ok_or_else(|| {
-        let some: Vec<&str> = weights.names().take(3).collect();
-        problem(
-            weights.subject(),
-            format!("a tensor {:?}, whatever stands before it", names.anchor()),
-            format!("tensors like {}", some.join(", ")),
-        )
-    })?;
-    let full = |name: &str| match name.strip_prefix('^') {
-        Some(name) => format!("{}{name}", prefix.strip_suffix("encoder.").unwrap_or(&prefix)),
-        None => format!("{prefix}{name}"),
-    };
-    let mut used = BTreeSet::new();
-    let mut snapshots = Vec::new();
-    let mut parameters = 0;
-    for expected in encoder.collect(None, None, true) {
-        let path = expected.full_path();
-        let source = names.source(&path).ok_or_else(|| {
-            problem(format!("parameter {path}"), "a name in the file".into(), "none".into())
-        })?;
-        let mut found = None;
-        for name in source.names.iter().map(|name| full(name)) {
-            if let Some(tensor) = weights.get(&name)? {
-                found = Some((name, tensor));
-                break;
-            }
-        }
-        let Some((name, (shape, values))) = found else {
-            return Err(problem(
-                format!("{}: tensor {:?}", weights.subject(), full(&source.names[0])),
-                "to be in the file".into(),
-                "no tensor of that name".into(),
-            ));
-        };
-        let ours = expected.shape.to_vec();
-        let theirs: Vec<usize> =
-            if source.transposed { ours.iter().rev().copied().collect() } else { ours.clone() };
-        if shape != theirs {
-            return Err(problem(
-                format!("{}: tensor {name:?}", weights.subject()),
-                format!("shape {theirs:?}"),
-                format!("{shape:?}"),
-            ));
-        }
-        parameters += values.len();
-        let values = match ours.as_slice() {
-            &[rows, columns] if source.transposed => transposed(&values, rows, columns),
-            _ => values,
-        };
-        used.insert(name);
-        snapshots.push(TensorSnapshot::from_data(
-            TensorData::new(values, ours),
-            path.split('.').map(str::to_string).collect(),
-            Vec::new(),
-            ParamId::new(),
-        ));
-    }
-    let result = encoder.apply(snapshots, None, None, true);
-    if !result.errors.is_empty() || !result.missing.is_empty() {
-        return Err(problem(
-            "weights".into(),
-            "every parameter to be filled".into(),
-            format!("{:?} {:?}", result.errors, result.missing),
-        ));
-    }
-    let unused = weights.names().filter(|name| !used.contains(*name)).map(String::from).collect();
-    Ok(LoadReport { used: used.len(), parameters, unused })
-}
-
-/// The `[rows, columns]` matrix whose transpose is given.
-fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    let mut out = vec![0.0; values.len()];
-    for (row, out) in out.chunks_exact_mut(columns.max(1)).enumerate() {
-        for (column, out) in out.iter_mut().enumerate() {
-            *out = values[column * rows + row];
-        }
-    }
-    out
 }

@@ -3,7 +3,7 @@
 use crate::nn::TextEncoderConfig;
 
 /// Modules of a family: ours, and theirs in the order in which they are looked for. `#` stands for
-/// the number of a layer, `^` for the outermost level of the file.
+/// the number of a layer, `^` for the outermost level of the file, `=` for the whole name of a tensor.
 type Modules = &'static [(&'static str, &'static [&'static str])];
 
 const BERT: Modules = &[
@@ -53,6 +53,36 @@ const CLIP: Modules = &[
     ("layers.#.feed_forward_norm", &["encoder.layers.#.layer_norm2"]),
 ];
 
+/// Both towers of CLIP, with their projections.
+const CLIP_PAIR: Modules = &[
+    ("vision.class", &["=vision_model.embeddings.class_embedding"]),
+    ("vision.patches", &["vision_model.embeddings.patch_embedding"]),
+    ("vision.positions", &["vision_model.embeddings.position_embedding"]),
+    ("vision.pre_norm", &["vision_model.pre_layrnorm"]),
+    ("vision.post_norm", &["vision_model.post_layernorm"]),
+    ("vision.layers.#.attention.query", &["vision_model.encoder.layers.#.self_attn.q_proj"]),
+    ("vision.layers.#.attention.key", &["vision_model.encoder.layers.#.self_attn.k_proj"]),
+    ("vision.layers.#.attention.value", &["vision_model.encoder.layers.#.self_attn.v_proj"]),
+    ("vision.layers.#.attention.output", &["vision_model.encoder.layers.#.self_attn.out_proj"]),
+    ("vision.layers.#.attention_norm", &["vision_model.encoder.layers.#.layer_norm1"]),
+    ("vision.layers.#.feed_forward.inner", &["vision_model.encoder.layers.#.mlp.fc1"]),
+    ("vision.layers.#.feed_forward.outer", &["vision_model.encoder.layers.#.mlp.fc2"]),
+    ("vision.layers.#.feed_forward_norm", &["vision_model.encoder.layers.#.layer_norm2"]),
+    ("text.tokens", &["text_model.embeddings.token_embedding"]),
+    ("text.positions", &["text_model.embeddings.position_embedding"]),
+    ("text.final_norm", &["text_model.final_layer_norm"]),
+    ("text.layers.#.attention.query", &["text_model.encoder.layers.#.self_attn.q_proj"]),
+    ("text.layers.#.attention.key", &["text_model.encoder.layers.#.self_attn.k_proj"]),
+    ("text.layers.#.attention.value", &["text_model.encoder.layers.#.self_attn.v_proj"]),
+    ("text.layers.#.attention.output", &["text_model.encoder.layers.#.self_attn.out_proj"]),
+    ("text.layers.#.attention_norm", &["text_model.encoder.layers.#.layer_norm1"]),
+    ("text.layers.#.feed_forward.inner", &["text_model.encoder.layers.#.mlp.fc1"]),
+    ("text.layers.#.feed_forward.outer", &["text_model.encoder.layers.#.mlp.fc2"]),
+    ("text.layers.#.feed_forward_norm", &["text_model.encoder.layers.#.layer_norm2"]),
+    ("visual_projection", &["visual_projection"]),
+    ("text_projection", &["text_projection"]),
+];
+
 /// The names of a family's parameters.
 pub(super) struct Names {
     modules: Modules,
@@ -66,6 +96,8 @@ pub(super) struct Source {
     pub(super) names: Vec<String>,
     /// Whether it is stored as `[d_output, d_input]`.
     pub(super) transposed: bool,
+    /// Whether it may have other dimensions there: the weights of a convolution, a vector for a table of one row.
+    pub(super) flat: bool,
 }
 
 impl Names {
@@ -84,6 +116,11 @@ impl Names {
                 Self { modules: CLIP, anchor: "embeddings.token_embedding.weight" }
             }
         })
+    }
+
+    /// The names of both towers of CLIP.
+    pub(super) fn clip_pair() -> Self {
+        Self { modules: CLIP_PAIR, anchor: "vision_model.embeddings.class_embedding" }
     }
 
     /// What stands before the names in a file, by the tensor that every file of the family has.
@@ -121,10 +158,15 @@ impl Names {
         };
         let names = theirs
             .iter()
-            .flat_map(|module| leaves.iter().map(move |leaf| format!("{module}.{leaf}")))
+            .flat_map(|module| match module.strip_prefix('=') {
+                Some(tensor) => vec![tensor.to_string()],
+                None => leaves.iter().map(|leaf| format!("{module}.{leaf}")).collect(),
+            })
             .map(|name| name.replace('#', number.unwrap_or("#")))
             .collect();
-        let table = ["tokens", "positions", "token_types", "distances"].contains(&module);
-        Some(Source { names, transposed: leaf == "weight" && !table })
+        let last = module.rsplit('.').next().unwrap_or(module);
+        let table = ["tokens", "positions", "token_types", "distances", "class"].contains(&last);
+        let flat = ["class", "patches"].contains(&last);
+        Some(Source { names, transposed: leaf == "weight" && !table, flat })
     }
 }

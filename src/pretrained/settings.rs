@@ -4,9 +4,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::clip::ClipConfig;
 use crate::{
     error::{Error, Result},
-    nn::{Activation, BertConfig, ClipTextConfig, Pooling, T5Config, TextEncoderConfig},
+    nn::{
+        Activation, BertConfig, ClipTextConfig, ClipVisionConfig, Pooling, T5Config,
+        TextEncoderConfig,
+    },
     storage::read_limited,
 };
 
@@ -126,8 +130,8 @@ pub(super) fn encoder(folder: &Path) -> Result<TextEncoderConfig> {
             bert(&settings, first)?
         }
         "t5" | "mt5" => t5(&settings)?,
-        "clip" => clip(&settings.within("text_config"))?,
-        "clip_text_model" => clip(&settings)?,
+        "clip" => clip(&settings.within("text_config"))?.into(),
+        "clip_text_model" => clip(&settings)?.into(),
         other => {
             let expected = format!("one of {SUPPORTED}");
             return Err(settings.problem("model_type", &expected, format!("{other:?}")));
@@ -200,7 +204,7 @@ fn t5(settings: &Settings) -> Result<TextEncoderConfig> {
 }
 
 /// Settings of a part of a model leave out what has its usual value.
-fn clip(settings: &Settings) -> Result<TextEncoderConfig> {
+fn clip(settings: &Settings) -> Result<ClipTextConfig> {
     Ok(ClipTextConfig {
         vocabulary: settings.size_or("vocab_size", 49_408)?,
         max_tokens: settings.size_or("max_position_embeddings", 77)?,
@@ -213,8 +217,49 @@ fn clip(settings: &Settings) -> Result<TextEncoderConfig> {
         dropout: 0.0,
         attention_dropout: settings.number_or("attention_dropout", 0.0)?,
         pooling: Pooling::Last,
-    }
-    .into())
+    })
+}
+
+/// The shape of both towers of CLIP in a folder, and its preparation of pictures.
+pub(super) fn clip_pair(folder: &Path) -> Result<ClipConfig> {
+    let whole = Settings::read(&folder.join("config.json"))?;
+    let kind = whole.text_or("model_type", "none")?;
+    whole.must_be("model_type", "clip", Some(kind.to_string()))?;
+    let projection = whole.size_or("projection_dim", 512)?;
+    let part = |key: &str| -> Result<Settings> {
+        Ok(Settings::read(&folder.join("config.json"))?.within(key))
+    };
+    let text = clip(&part("text_config")?)?;
+    let vision = part("vision_config")?;
+    let vision = ClipVisionConfig {
+        image_size: vision.size_or("image_size", 224)?,
+        patch_size: vision.size_or("patch_size", 32)?,
+        d_model: vision.size_or("hidden_size", 768)?,
+        d_ff: vision.size_or("intermediate_size", 3072)?,
+        n_heads: vision.size_or("num_attention_heads", 12)?,
+        n_layers: vision.size_or("num_hidden_layers", 12)?,
+        activation: vision.activation("hidden_act", "quick_gelu")?,
+        norm_epsilon: vision.number_or("layer_norm_eps", 1e-5)?,
+    };
+    vision.validate()?;
+    text.validate()?;
+    let path = folder.join("preprocessor_config.json");
+    let colours = |key: &str, default: [f32; 3]| -> Result<[f32; 3]> {
+        if !path.exists() {
+            return Ok(default);
+        }
+        let settings = Settings::read(&path)?;
+        let Some(value) = settings.get(key) else { return Ok(default) };
+        serde_json::from_value(value.clone())
+            .map_err(|_| settings.problem(key, "three numbers, of red, green and blue", value))
+    };
+    Ok(ClipConfig {
+        vision,
+        text,
+        projection,
+        mean: colours("image_mean", [0.481_454_66, 0.457_827_5, 0.408_210_73])?,
+        deviation: colours("image_std", [0.268_629_54, 0.261_302_58, 0.275_777_1])?,
+    })
 }
 
 /// What the files of sentence-transformers say about pooling, if they are there.

@@ -1,7 +1,8 @@
 //! Pretrained text encoders: against transformers, from damaged folders, in an index, in training.
 //!
-//! The tiny models are made by `tests/fixtures/make_text_models.py`.
+//! The tiny models are made by `tests/fixtures/make_text_models.py` and `make_vision_models.py`.
 
+mod clip;
 mod faults;
 #[cfg(feature = "hub")]
 mod hub;

@@ -46,9 +46,9 @@ pub struct ClipTextConfig {
     pub pooling: Pooling,
 }
 
-/// One pre-norm transformer layer.
+/// One pre-norm transformer layer of either tower.
 #[derive(Module, Debug)]
-pub struct ClipTextLayer<B: Backend> {
+pub struct ClipLayer<B: Backend> {
     attention: Attention<B>,
     attention_norm: LayerNorm<B>,
     feed_forward: FeedForward<B>,
@@ -63,7 +63,7 @@ pub struct ClipTextLayer<B: Backend> {
 pub struct ClipTextEncoder<B: Backend> {
     tokens: Embedding<B>,
     positions: Embedding<B>,
-    layers: Vec<ClipTextLayer<B>>,
+    layers: Vec<ClipLayer<B>>,
     final_norm: LayerNorm<B>,
     dropout: Dropout,
     #[module(skip)]
@@ -99,7 +99,20 @@ impl ClipTextConfig {
         ClipTextEncoder {
             tokens: init.embedding(self.vocabulary, self.d_model, device),
             positions: init.embedding(self.max_tokens, self.d_model, device),
-            layers: (0..self.n_layers).map(|_| self.init_layer(init, device)).collect(),
+            layers: (0..self.n_layers)
+                .map(|_| {
+                    let sizes = (self.d_model, self.d_ff, self.n_heads);
+                    let dropouts = (self.dropout, self.attention_dropout);
+                    ClipLayer::init(
+                        sizes,
+                        dropouts,
+                        self.activation,
+                        self.norm_epsilon,
+                        init,
+                        device,
+                    )
+                })
+                .collect(),
             final_norm: self.norm(device),
             dropout: Dropout::new(self.dropout),
             pooling: self.pooling,
@@ -110,22 +123,6 @@ impl ClipTextConfig {
         LayerNormConfig::new(self.d_model).with_epsilon(self.norm_epsilon).init(device)
     }
 
-    fn init_layer<B: Backend>(
-        &self,
-        init: &mut WeightInit,
-        device: &B::Device,
-    ) -> ClipTextLayer<B> {
-        ClipTextLayer {
-            attention: AttentionConfig::new(self.d_model, self.n_heads, self.attention_dropout)
-                .init(init, device),
-            attention_norm: self.norm(device),
-            feed_forward: FeedForward::init(self.d_model, self.d_ff, 0.0, init, device)
-                .with_activation(self.activation),
-            feed_forward_norm: self.norm(device),
-            dropout: Dropout::new(self.dropout),
-        }
-    }
-
     /// Number of parameters.
     pub fn num_params(&self) -> usize {
         let (d, f) = (self.d_model, self.d_ff);
@@ -134,16 +131,37 @@ impl ClipTextConfig {
     }
 }
 
-impl<B: Backend> ClipTextLayer<B> {
+impl<B: Backend> ClipLayer<B> {
+    /// A layer of width, inner width and number of heads.
+    pub(crate) fn init(
+        (d_model, d_ff, n_heads): (usize, usize, usize),
+        dropouts: (f64, f64),
+        activation: Activation,
+        norm_epsilon: f64,
+        init: &mut WeightInit,
+        device: &B::Device,
+    ) -> Self {
+        let norm = || LayerNormConfig::new(d_model).with_epsilon(norm_epsilon).init(device);
+        let (dropout, attention_dropout) = dropouts;
+        Self {
+            attention: AttentionConfig::new(d_model, n_heads, attention_dropout).init(init, device),
+            attention_norm: norm(),
+            feed_forward: FeedForward::init(d_model, d_ff, 0.0, init, device)
+                .with_activation(activation),
+            feed_forward_norm: norm(),
+            dropout: Dropout::new(dropout),
+        }
+    }
+
     /// Applies the layer.
     ///
     /// # Shapes
     /// - `x`, output: `[batch, tokens, d_model]`
-    /// - `bias`: `[batch, heads or 1, tokens, tokens]`
-    pub fn forward(&self, x: Tensor<B, 3>, bias: &Tensor<B, 4>) -> Tensor<B, 3> {
+    /// - `bias`, if any: `[batch, heads or 1, tokens, tokens]`
+    pub fn forward(&self, x: Tensor<B, 3>, bias: Option<&Tensor<B, 4>>) -> Tensor<B, 3> {
         let normed = self.attention_norm.forward(x.clone());
         let context = self.attention.key_value(normed.clone());
-        let attended = self.attention.forward(normed, &context, Some(bias));
+        let attended = self.attention.forward(normed, &context, bias);
         let x = x + self.dropout.forward(attended);
         let normed = self.feed_forward_norm.forward(x.clone());
         x + self.dropout.forward(self.feed_forward.forward(normed))
@@ -176,7 +194,7 @@ impl<B: Backend> Family<B> for ClipTextEncoder<B> {
     }
 
     fn layer(&self, at: usize, hidden: Tensor<B, 3>, bias: &Tensor<B, 4>) -> Tensor<B, 3> {
-        self.layers[at].forward(hidden, bias)
+        self.layers[at].forward(hidden, Some(bias))
     }
 
     fn hand_out(&self, _at: usize, hidden: Tensor<B, 3>) -> Tensor<B, 3> {

@@ -73,7 +73,7 @@ pub(super) fn freeze_lowest<B: Backend, M: Module<B>>(modules: Vec<M>, count: us
 }
 
 /// Checks that no size is 0, that the heads divide the width, and that dropouts are probabilities.
-pub(super) fn check_sizes(
+pub(in crate::nn) fn check_sizes(
     sizes: &[(&str, usize)],
     width_and_heads: Option<(usize, usize)>,
     dropouts: &[(&str, f64)],

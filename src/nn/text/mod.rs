@@ -13,9 +13,10 @@ use burn::{
     module::Module,
     tensor::{Bool, Int, Tensor, backend::Backend},
 };
-pub use clip::{ClipTextConfig, ClipTextEncoder, ClipTextLayer};
+pub use clip::{ClipLayer, ClipTextConfig, ClipTextEncoder};
 pub use config::TextEncoderConfig;
 use family::Family;
+pub(super) use family::check_sizes;
 pub use output::{EncoderOutput, EncoderPrefix, Pooling};
 pub use scratch::{ScratchEncoder, ScratchEncoderConfig, ScratchLayer};
 pub use t5::{T5Config, T5Encoder, T5FeedForward, T5Layer};

@@ -1,0 +1,310 @@
+//! CLIP: its two towers from a folder in the layout of Hugging Face.
+
+use std::path::{Path, PathBuf};
+
+use burn::{
+    module::Module,
+    nn::Linear,
+    tensor::{Bool, Int, Tensor, backend::Backend},
+};
+
+use super::{LoadReport, fill::fill, names::Names, settings, weights::Weights};
+use crate::{
+    error::Result,
+    nn::{
+        ClipTextConfig, ClipTextEncoder, ClipVisionConfig, ClipVisionEncoder, TextEncoder,
+        WeightInit,
+    },
+};
+
+/// Shape of both towers, and how pictures are prepared.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClipConfig {
+    /// The image tower.
+    pub vision: ClipVisionConfig,
+    /// The text tower.
+    pub text: ClipTextConfig,
+    /// Width of the space that both are projected to.
+    pub projection: usize,
+    /// Mean of red, green and blue.
+    pub mean: [f32; 3],
+    /// Their deviation.
+    pub deviation: [f32; 3],
+}
+
+/// CLIP's two towers and their projections into one space.
+#[derive(Module, Debug)]
+pub struct Clip<B: Backend> {
+    vision: ClipVisionEncoder<B>,
+    text: ClipTextEncoder<B>,
+    visual_projection: Linear<B>,
+    text_projection: Linear<B>,
+}
+
+/// A CLIP in a folder; not loaded yet.
+///
+/// The folder has `config.json` of `model_type` `clip` and `model.safetensors` (or an index and its files); the
+/// colours' mean and deviation are taken from `preprocessor_config.json` where it is there, otherwise those of OpenAI's
+/// models.
+///
+/// # Example
+/// ```no_run
+/// use burn::backend::Flex;
+/// use cart_retrieval::{media::Picture, pretrained::PretrainedClip};
+/// let pretrained = PretrainedClip::open("clip-vit-base-patch32")?;
+/// let (clip, report) = pretrained.load::<Flex>(&Default::default())?;
+/// println!("{report}");
+/// let picture = Picture::open("dog.jpg")?;
+/// let vectors = clip.embed_pictures(&[picture], pretrained.config(), &Default::default())?;
+/// assert_eq!(vectors.dims(), [1, pretrained.config().projection]);
+/// # Ok::<(), cart_retrieval::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct PretrainedClip {
+    folder: PathBuf,
+    config: ClipConfig,
+}
+
+impl PretrainedClip {
+    /// Reads the settings of a folder.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io) when `config.json` is missing; [`Error::Model`](crate::Error::Model) for a model of another family, or
+    /// settings that are not understood.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref();
+        Ok(Self { folder: folder.to_path_buf(), config: settings::clip_pair(folder)? })
+    }
+
+    /// Shape of the towers.
+    pub fn config(&self) -> &ClipConfig {
+        &self.config
+    }
+
+    /// Loads the weights.
+    ///
+    /// # Errors
+    /// [`Error::Model`](crate::Error::Model) naming a tensor that is missing or misshapen, or a file that is damaged;
+    /// [`Error::Io`](crate::Error::Io) for one that is missing.
+    pub fn load<B: Backend>(&self, device: &B::Device) -> Result<(Clip<B>, LoadReport)> {
+        let weights = Weights::open(&self.folder)?;
+        let mut clip = self.config.init::<B>(&mut WeightInit::zeros(), device);
+        let report = fill(&mut clip, &Names::clip_pair(), &weights)?;
+        Ok((clip, report))
+    }
+}
+
+impl ClipConfig {
+    /// Initialises both towers.
+    pub fn init<B: Backend>(&self, init: &mut WeightInit, device: &B::Device) -> Clip<B> {
+        Clip {
+            vision: self.vision.init(init, device),
+            text: self.text.init(init, device),
+            visual_projection: init.linear_without_bias(
+                self.vision.d_model,
+                self.projection,
+                device,
+            ),
+            text_projection: init.linear_without_bias(self.text.d_model, self.projection, device),
+        }
+    }
+}
+
+impl<B: Backend> Clip<B> {
+    /// The image tower.
+    pub fn vision(&self) -> &ClipVisionEncoder<B> {
+        &self.vision
+    }
+
+    /// The text tower, every layer handed out.
+    pub fn text(&self) -> TextEncoder<B> {
+        TextEncoder::Clip(self.text.clone())
+    }
+
+    /// Vectors of pictures in the common space, not normalised.
+    ///
+    /// # Shapes
+    /// - `pixels`, normalised: `[batch, 3, image_size, image_size]`
+    /// - returns: `[batch, projection]`
+    ///
+    /// # Panics
+    /// When pictures have another size than the tower is for.
+    pub fn embed_pixels(&self, pixels: Tensor<B, 4>) -> Tensor<B, 2> {
+        self.visual_projection.forward(self.vision.forward(pixels))
+    }
+
+    /// Vectors of texts in the common space, not normalised.
+    ///
+    /// # Shapes
+    /// - `tokens`: `[batch, tokens]`
+    /// - `padding`, true where there is no token: `[batch, tokens]`
+    /// - returns: `[batch, projection]`
+    ///
+    /// # Panics
+    /// When there are more tokens than the tower has positions for.
+    pub fn embed_tokens(
+        &self,
+        tokens: Tensor<B, 2, Int>,
+        padding: Tensor<B, 2, Bool>,
+    ) -> Tensor<B, 2> {
+        self.text_projection.forward(self.text().forward(tokens, padding).pooled())
+    }
+}
+
+#[cfg(feature = "media")]
+mod pictures {
+    use std::path::Path;
+
+    use burn::tensor::{Tensor, TensorData, backend::Backend};
+    use rayon::prelude::*;
+
+    use super::{Clip, ClipConfig};
+    use crate::{
+        error::{Error, Result},
+        media::{
+            Extractor, Filter, MediaItem, Modality, Picture, PictureLimits, Transparency,
+            open_frames,
+        },
+    };
+
+    impl ClipConfig {
+        /// What the image tower reads of a picture: the shorter side resized with the cubic filter, the middle cut out,
+        /// colours normalised.
+        ///
+        /// # Shapes
+        /// - returns: `[3, image_size, image_size]`
+        ///
+        /// # Errors
+        /// [`Error::Media`] for a picture so long and narrow that its resized form has too many pixels.
+        pub fn pixels(&self, picture: &Picture) -> Result<Vec<f32>> {
+            let size = self.vision.image_size;
+            let cut = picture.shorter_side(size, Filter::Bicubic)?.center_crop(size, size)?;
+            Ok(cut.normalised(self.mean, self.deviation))
+        }
+    }
+
+    impl<B: Backend> Clip<B> {
+        /// Vectors of pictures in the common space, not normalised.
+        ///
+        /// # Shapes
+        /// - returns: `[pictures, projection]`
+        ///
+        /// # Errors
+        /// [`Error::Media`] without pictures, and as [`ClipConfig::pixels`].
+        pub fn embed_pictures(
+            &self,
+            pictures: &[Picture],
+            config: &ClipConfig,
+            device: &B::Device,
+        ) -> Result<Tensor<B, 2>> {
+            if pictures.is_empty() {
+                return Err(Error::media("pictures", "at least one", "none", "give some"));
+            }
+            let pixels: Vec<Vec<f32>> =
+                pictures.par_iter().map(|picture| config.pixels(picture)).collect::<Result<_>>()?;
+            let size = config.vision.image_size;
+            let data = TensorData::new(pixels.concat(), [pictures.len(), 3, size, size]);
+            Ok(self.embed_pixels(Tensor::from_data(data, device)))
+        }
+    }
+
+    /// CLIP's image tower as what turns pictures and videos into embeddings: unit vectors, of a video the mean of its
+    /// frames'.
+    #[derive(Debug, Clone)]
+    pub struct ClipExtractor<B: Backend> {
+        clip: Clip<B>,
+        config: ClipConfig,
+        device: B::Device,
+        name: String,
+        frames: usize,
+    }
+
+    /// Pictures encoded at once.
+    const BATCH: usize = 32;
+
+    impl<B: Backend> ClipExtractor<B> {
+        /// An extractor around loaded towers; `name` says which weights they are, `frames` how many of a video are
+        /// looked at.
+        pub fn new(
+            clip: Clip<B>,
+            config: ClipConfig,
+            name: impl Into<String>,
+            frames: usize,
+            device: B::Device,
+        ) -> Self {
+            Self { clip, config, device, name: name.into(), frames }
+        }
+
+        /// What the tower reads of an item: of its picture, or of each frame.
+        fn pixels(&self, root: &Path, item: &MediaItem) -> Result<Vec<Vec<f32>>> {
+            let path = root.join(&item.path);
+            let pictures = match item.modality {
+                Modality::Image => {
+                    let limits = PictureLimits::default();
+                    vec![Picture::open_with(path, Transparency::Ignored, limits)?]
+                }
+                Modality::Video => open_frames(path, self.frames)?,
+                Modality::Audio => {
+                    return Err(Error::media(
+                        item.id.as_str(),
+                        "a picture or a video",
+                        "a sound",
+                        "CLIP does not hear: use another extractor",
+                    ));
+                }
+            };
+            pictures.iter().map(|picture| self.config.pixels(picture)).collect()
+        }
+
+        /// Embeddings of a few items, all their pictures in one batch.
+        fn batch(&self, root: &Path, items: &[MediaItem]) -> Vec<Result<Vec<f32>>> {
+            let pixels: Vec<Result<Vec<Vec<f32>>>> =
+                items.par_iter().map(|item| self.pixels(root, item)).collect();
+            let all: Vec<&Vec<f32>> = pixels.iter().flatten().flatten().collect();
+            let mut vectors: Vec<Vec<f32>> = Vec::with_capacity(all.len());
+            if !all.is_empty() {
+                let size = self.config.vision.image_size;
+                let shape = [all.len(), 3, size, size];
+                let values: Vec<f32> = all.into_iter().flatten().copied().collect();
+                let pixels = Tensor::from_data(TensorData::new(values, shape), &self.device);
+                let found = self.clip.embed_pixels(pixels).into_data();
+                let found: Vec<f32> = found.iter::<f32>().collect();
+                vectors.extend(found.chunks_exact(self.config.projection).map(unit));
+            }
+            let mut vectors = vectors.into_iter();
+            let mut mean = |pictures: Vec<Vec<f32>>| {
+                let mut sum = vec![0.0; self.config.projection];
+                for vector in vectors.by_ref().take(pictures.len()) {
+                    sum.iter_mut().zip(vector).for_each(|(sum, value)| *sum += value);
+                }
+                unit(&sum)
+            };
+            pixels.into_iter().map(|item| item.map(&mut mean)).collect()
+        }
+    }
+
+    fn unit(row: &[f32]) -> Vec<f32> {
+        let length = row.iter().map(|value| value * value).sum::<f32>().sqrt();
+        row.iter().map(|value| value / length.max(f32::MIN_POSITIVE)).collect()
+    }
+
+    impl<B: Backend> Extractor for ClipExtractor<B> {
+        fn name(&self) -> String {
+            format!("CLIP {}, {} frames", self.name, self.frames)
+        }
+
+        fn dim(&self, _: Modality) -> usize {
+            self.config.projection
+        }
+
+        fn extract(&self, root: &Path, items: &[MediaItem]) -> Vec<Result<Vec<f32>>> {
+            let videos = items.first().is_some_and(|item| item.modality == Modality::Video);
+            let pictures = if videos { self.frames.max(1) } else { 1 };
+            let batches = items.chunks((BATCH / pictures).max(1));
+            batches.flat_map(|batch| self.batch(root, batch)).collect()
+        }
+    }
+}
+
+#[cfg(feature = "media")]
+pub use pictures::ClipExtractor;
