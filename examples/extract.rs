@@ -5,22 +5,27 @@
 //! extract --media flickr30k-images --out flickr30k karpathy dataset_flickr30k.json
 //! ```
 //!
-//! Features are the built-in descriptors; `my-data` is then what `train` takes with `--data`.
+//! Features are the built-in descriptors, or with `--clip FOLDER` those of CLIP; `my-data` is then what `train` takes with `--data`.
 
 mod common;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use cart_retrieval::{
+    backend::{BackendTask, LocalBackend},
     data::formats::{
         ClipName, PublishedSet, audio_caps, clotho, karpathy, msr_vtt, msr_vtt_1k_a, msvd,
     },
     media::{
-        Descriptors, ExtractConfig, ExtractProgress, MediaItem, Modality, extract, media_below,
+        Descriptors, ExtractConfig, ExtractProgress, Extracted, MediaItem, Modality, extract,
+        media_below,
     },
+    pretrained::{ClipExtractor, PretrainedClip},
+    train::StopFlag,
 };
 use clap::{Parser, Subcommand, ValueEnum};
+use common::backend::Hardware;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Extracts features of media into a data folder
@@ -38,6 +43,11 @@ struct Args {
     /// Items extracted at once, and kept when the program is stopped
     #[arg(long, default_value_t = 1024)]
     part: usize,
+    /// Folder of a CLIP in the layout of Hugging Face, for features of its image tower instead of descriptors
+    #[arg(long)]
+    clip: Option<PathBuf>,
+    #[command(flatten)]
+    hardware: Hardware,
     /// Leaves out items of a data set whose files are missing, instead of refusing to start
     #[arg(long)]
     skip_missing: bool,
@@ -128,9 +138,18 @@ fn main() -> Result<()> {
             bar.set_message(format!("{} failed", progress.failed));
         }
     };
-    let descriptors = Descriptors { frames: args.frames, ..Descriptors::default() };
     let config = ExtractConfig { part: args.part };
-    let made = extract(&items, &args.media, &args.out, &descriptors, &config, &stop, report)?;
+    let made = match &args.clip {
+        None => {
+            let descriptors = Descriptors { frames: args.frames, ..Descriptors::default() };
+            extract(&items, &args.media, &args.out, &descriptors, &config, &stop, report)?
+        }
+        Some(folder) => {
+            let job =
+                ByClip { args: &args, folder, items: &items, config: &config, stop: &stop, report };
+            args.hardware.run(job)?
+        }
+    };
     bar.finish_and_clear();
     println!(
         "{} items in {}, {} from an earlier run",
@@ -145,6 +164,31 @@ fn main() -> Result<()> {
         eprintln!("left out: {}: {}", failure.id, failure.message);
     }
     Ok(())
+}
+
+/// An extraction by CLIP, on whatever backend.
+struct ByClip<'a, F> {
+    args: &'a Args,
+    folder: &'a Path,
+    items: &'a [MediaItem],
+    config: &'a ExtractConfig,
+    stop: &'a StopFlag,
+    report: F,
+}
+
+impl<F: FnMut(ExtractProgress)> BackendTask for ByClip<'_, F> {
+    type Output = Result<Extracted>;
+
+    fn run<B: LocalBackend>(self, device: B::Device) -> Result<Extracted> {
+        println!("{}", common::hardware::<B>(&device));
+        let Self { args, folder, items, config, stop, report } = self;
+        let pretrained = PretrainedClip::open(folder)?;
+        let (clip, loaded) = pretrained.load::<B>(&device)?;
+        println!("{loaded}");
+        let (shape, name) = (pretrained.config().clone(), folder.display().to_string());
+        let extractor = ClipExtractor::new(clip, shape, name, args.frames, device);
+        Ok(extract(items, &args.media, &args.out, &extractor, config, stop, report)?)
+    }
 }
 
 impl Args {

@@ -106,7 +106,7 @@ fn resizing_is_that_of_pillow() {
 #[test]
 fn a_picture_is_prepared_as_for_clip() {
     let (mean, deviation) =
-        ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]);
+        ([0.48145466, 0.4578275, 0.40821073], [0.268_629_55, 0.261_302_6, 0.275_777_1]);
     let small = picture(61, 47).shorter_side(24, Filter::Bicubic).unwrap();
     assert_eq!((small.width(), small.height()), (31, 24));
     let found = small.center_crop(24, 24).unwrap().normalised(mean, deviation);

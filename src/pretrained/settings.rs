@@ -258,7 +258,7 @@ pub(super) fn clip_pair(folder: &Path) -> Result<ClipConfig> {
         text,
         projection,
         mean: colours("image_mean", [0.481_454_66, 0.457_827_5, 0.408_210_73])?,
-        deviation: colours("image_std", [0.268_629_54, 0.261_302_58, 0.275_777_1])?,
+        deviation: colours("image_std", [0.268_629_55, 0.261_302_6, 0.275_777_1])?,
     })
 }
 
