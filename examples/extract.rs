@@ -62,6 +62,9 @@ enum Source {
         /// Kind of media
         #[arg(long)]
         modality: Kind,
+        /// Ids without the files' extensions
+        #[arg(long)]
+        stems: bool,
         /// Captions to put beside the features
         #[arg(long)]
         captions: Option<PathBuf>,
@@ -195,13 +198,18 @@ impl Args {
     /// The items to extract; captions and splits are put in place.
     fn items(&self) -> Result<Vec<MediaItem>> {
         let mut set = match &self.source {
-            Source::Files { modality, captions } => {
+            Source::Files { modality, stems, captions } => {
                 let modality = match modality {
                     Kind::Image => Modality::Image,
                     Kind::Audio => Modality::Audio,
                     Kind::Video => Modality::Video,
                 };
-                let (items, nameless) = media_below(&self.media, &[modality])?;
+                let (mut items, nameless) = media_below(&self.media, &[modality])?;
+                if *stems {
+                    for item in &mut items {
+                        item.id = item.path.with_extension("").to_string_lossy().into_owned();
+                    }
+                }
                 for path in nameless {
                     eprintln!("left out: {}: a name that is not UTF-8", path.display());
                 }
@@ -219,13 +227,15 @@ impl Args {
             }
             Source::MsrVtt { annotations, .. } => msr_vtt(annotations)?,
             Source::Msvd { descriptions, lists } => {
-                let lists = lists.iter().map(|list| pair(list)).collect::<Result<Vec<_>>>()?;
+                let list = |list| pair(list, "train=train_list.txt");
+                let lists = lists.iter().map(|l| list(l)).collect::<Result<Vec<_>>>()?;
                 msvd(descriptions, &lists)?
             }
             Source::Clotho { tables } => {
                 let table = |text: &String| -> Result<(String, String, String)> {
-                    let (split, rest) = pair(text)?;
-                    let (folder, file) = pair(rest)?;
+                    let example = "train=development=clotho_captions_development.csv";
+                    let (split, rest) = pair(text, example)?;
+                    let (folder, file) = pair(rest, example)?;
                     Ok((split.into(), folder.into(), file.into()))
                 };
                 let tables = tables.iter().map(table).collect::<Result<Vec<_>>>()?;
@@ -234,7 +244,8 @@ impl Args {
                 clotho(&tables)?
             }
             Source::AudioCaps { tables, names } => {
-                let tables = tables.iter().map(|table| pair(table)).collect::<Result<Vec<_>>>()?;
+                let table = |table| pair(table, "train=train.csv");
+                let tables = tables.iter().map(|t| table(t)).collect::<Result<Vec<_>>>()?;
                 audio_caps(
                     &tables,
                     match names {
@@ -271,10 +282,10 @@ impl Args {
     }
 }
 
-/// `name=value`.
-fn pair(text: &str) -> Result<(&str, &str)> {
+/// `name=value`, as in an example.
+fn pair<'a>(text: &'a str, example: &str) -> Result<(&'a str, &'a str)> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() && !value.is_empty() => Ok((name, value)),
-        _ => bail!("{text:?}: expected NAME=FILE, such as train=train.csv"),
+        _ => bail!("{text:?}: expected something like {example}"),
     }
 }
