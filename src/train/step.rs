@@ -6,7 +6,6 @@
 use std::ops::Range;
 
 use burn::{
-    module::Module,
     optim::{GradientsAccumulator, GradientsParams},
     tensor::{
         Tensor, TensorData,
@@ -20,7 +19,7 @@ use super::{CartLearner, TrainBatch, learner::Context};
 use crate::{
     data::{QueryBatch, TargetBatch},
     model::LossConfig,
-    nn::{EncoderPrefix, GuideBatch, on_host, widened, with_noise},
+    nn::{EncoderPrefix, GuideBatch, fork, on_host, widened, with_noise},
 };
 
 /// Fewest rows of a thread.
@@ -116,14 +115,14 @@ impl<B: AutodiffBackend> CartLearner<B> {
     /// parameters can lose gradients while another thread does one of its own.
     fn pieces(&self, mut pieces: Vec<Piece<B>>, device: &B::Device) -> Vec<Part<B>> {
         if pieces.len() <= 1 {
-            let part = |piece| self.clone().fork(device).piece(piece);
+            let part = |piece| fork(self.clone(), device).piece(piece);
             return pieces.pop().map(part).into_iter().collect();
         }
         std::thread::scope(|scope| {
             let threads: Vec<_> = pieces
                 .into_iter()
                 .map(|piece| {
-                    let learner = self.clone().fork(device);
+                    let learner = fork(self.clone(), device);
                     scope.spawn(move || learner.piece(piece))
                 })
                 .collect();

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use burn::{
-    module::{AutodiffModule, Module},
+    module::AutodiffModule,
     optim::{GradientsAccumulator, GradientsParams, Optimizer, adaptor::OptimizerAdaptor},
     tensor::{Int, Tensor, TensorData, backend::AutodiffBackend, backend::Backend},
 };
@@ -13,7 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use super::{Codebooks, RqVae, RqVaeConfig, RqVaeNetwork, Scaling, assign_nearest};
 use crate::{
     error::{Error, Result},
-    nn::on_host,
+    nn::{fork, on_host},
     optim::GroupedAdamW,
     quantizer::{KMeansConfig, rows::check_rows},
 };
@@ -241,7 +241,7 @@ impl<B: AutodiffBackend> Fit<'_, B> {
                 .map(|part| {
                     let rows = &indices[bound(part)..bound(part + 1)];
                     let weight = rows.len() as f64 / indices.len() as f64;
-                    let network = self.network.clone().fork(&self.device);
+                    let network = fork(self.network.clone(), &self.device);
                     scope.spawn(move || self.part(&network, rows, weight))
                 })
                 .collect();
