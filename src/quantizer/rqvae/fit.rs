@@ -413,7 +413,7 @@ fn schedule(step: usize, warmup: usize, steps: usize) -> f64 {
 mod tests {
     use burn::{
         backend::{Autodiff, Flex},
-        module::{ModuleVisitor, Param},
+        module::{Module, ModuleVisitor, Param},
         tensor::Tolerance,
     };
 
