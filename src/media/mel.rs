@@ -99,7 +99,7 @@ impl MelConfig {
         }
     }
 
-    /// That of CLAP (LAION): 48 kHz, 64 bands from 50 Hz to 14 kHz, decibels.
+    /// That of CLAP (LAION, the models without fusion): 48 kHz, 64 bands from 50 Hz to 14 kHz, decibels.
     pub fn clap() -> Self {
         Self {
             rate: 48_000,

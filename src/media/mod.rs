@@ -7,6 +7,8 @@
 #[cfg(feature = "media")]
 mod extract;
 #[cfg(feature = "media")]
+mod find;
+#[cfg(feature = "media")]
 mod frames;
 #[cfg(feature = "media")]
 mod mel;
@@ -28,8 +30,9 @@ mod video_features;
 #[cfg(feature = "media")]
 pub use extract::{
     Descriptors, ExtractConfig, ExtractProgress, Extracted, Extractor, Failure, extract,
-    media_below,
 };
+#[cfg(feature = "media")]
+pub use find::media_below;
 #[cfg(feature = "media")]
 pub use frames::open_frames;
 #[cfg(feature = "media")]
