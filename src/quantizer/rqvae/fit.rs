@@ -5,7 +5,9 @@ use std::ops::ControlFlow;
 use burn::{
     module::AutodiffModule,
     optim::{GradientsAccumulator, GradientsParams, Optimizer, adaptor::OptimizerAdaptor},
-    tensor::{Int, Tensor, TensorData, backend::AutodiffBackend, backend::Backend},
+    tensor::{
+        IndexingUpdateOp, Int, Tensor, TensorData, backend::AutodiffBackend, backend::Backend,
+    },
 };
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
@@ -79,13 +81,12 @@ impl<B: Backend> Totals<B> {
                 sums: Tensor::from_data(TensorData::new(sums, [size, latent]), &device),
             };
         }
-        let chosen = one_hot(codes, size);
-        let counts = chosen.clone().sum_dim(0).reshape([size]);
+        let sums = Tensor::zeros([size, latent], &device);
         let sums = match averaged {
-            true => chosen.transpose().matmul(residuals),
-            false => Tensor::zeros([size, latent], &device),
+            true => sums.select_assign(0, codes.clone(), residuals, IndexingUpdateOp::Add),
+            false => sums,
         };
-        Self { counts, sums }
+        Self { counts: uses(codes, size), sums }
     }
 }
 
@@ -301,7 +302,7 @@ impl<B: AutodiffBackend> Fit<'_, B> {
                 .to_vec();
             let book = Tensor::from_data(TensorData::new(centres, [size, latent]), &self.device);
             let (codes, rest) = assign_nearest(residual, std::slice::from_ref(&book));
-            let counts = one_hot(codes[0].clone(), size).sum_dim(0).reshape([size]);
+            let counts = uses::<B::InnerBackend>(codes[0].clone(), size);
             self.averages
                 .push(Average { sums: book.clone() * counts.clone().unsqueeze_dim(1), counts });
             self.set_codebook(level, book);
@@ -395,9 +396,11 @@ impl<B: AutodiffBackend> Fit<'_, B> {
     }
 }
 
-/// Indicators of codes, `[n]` to `[n, size]`.
-fn one_hot<B: Backend>(codes: Tensor<B, 1, Int>, size: usize) -> Tensor<B, 2> {
-    codes.one_hot::<2>(size).float()
+/// How often each of so many codes was chosen, `[n]` to `[size]`.
+fn uses<B: Backend>(codes: Tensor<B, 1, Int>, size: usize) -> Tensor<B, 1> {
+    let (device, [n]) = (codes.device(), codes.dims());
+    let ones = Tensor::ones([n], &device);
+    Tensor::zeros([size], &device).select_assign(0, codes, ones, IndexingUpdateOp::Add)
 }
 
 /// Warm-up, then half a cosine down to a hundredth.

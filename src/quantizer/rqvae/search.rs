@@ -12,7 +12,8 @@ pub fn nearest_codes<B: Backend>(rows: Tensor<B, 2>, codebook: Tensor<B, 2>) -> 
     let [n, _] = rows.dims();
     let [k, _] = codebook.dims();
     let norms = codebook.clone().square().sum_dim(1).reshape([1, k]);
-    let distance = norms - rows.matmul(codebook.transpose()).mul_scalar(2.0);
+    // The factor goes to the smaller matrix; being a power of two it changes no digit.
+    let distance = norms + rows.matmul(codebook.mul_scalar(-2.0).transpose());
     distance.argmin(1).reshape([n])
 }
 
