@@ -50,6 +50,20 @@ impl<B: Backend> KeyValue<B> {
             value: self.value.clone().select(0, indices),
         }
     }
+
+    /// One more key and value behind those of every sequence, the same for all.
+    ///
+    /// # Shapes
+    /// - `key`, `value`: `[1, d_model]`
+    pub(super) fn with_extra(self, key: Tensor<B, 2>, value: Tensor<B, 2>) -> Self {
+        let [batch, heads, d_head, _] = self.key.dims();
+        let key = key.reshape([1, heads, d_head, 1]).repeat_dim(0, batch);
+        let value = value.reshape([1, heads, 1, d_head]).repeat_dim(0, batch);
+        Self {
+            key: Tensor::cat(vec![self.key, key], 3),
+            value: Tensor::cat(vec![self.value, value], 2),
+        }
+    }
 }
 
 /// Keys and values of the tokens generated so far, one row a beam.

@@ -14,7 +14,7 @@ mod host;
 mod init;
 mod lanes;
 mod text;
-mod vision;
+mod towers;
 mod words;
 
 pub use activation::{Activation, gelu};
@@ -36,6 +36,11 @@ pub use text::{
     EncoderPrefix, Pooling, ScratchEncoder, ScratchEncoderConfig, ScratchLayer, T5Config,
     T5Encoder, T5FeedForward, T5Layer, TextEncoder, TextEncoderConfig,
 };
-pub use vision::{ClipVisionConfig, ClipVisionEncoder};
+#[cfg(feature = "media")]
+pub(crate) use towers::IMAGE_BIND_FRAMES;
+pub use towers::{
+    ClipVisionConfig, ClipVisionEncoder, HtsatConfig, HtsatEncoder, ImageBind,
+    ImageBindAudioConfig, ImageBindConfig, ImageBindTextConfig, ImageBindVisionConfig,
+};
 pub use words::WordView;
 pub(crate) use words::unit;

@@ -89,7 +89,7 @@ impl PretrainedClip {
     pub fn load<B: Backend>(&self, device: &B::Device) -> Result<(Clip<B>, LoadReport)> {
         let weights = Weights::open(&self.folder)?;
         let mut clip = self.config.init::<B>(&mut WeightInit::zeros(), device);
-        let report = fill(&mut clip, &Names::clip_pair(), &weights)?;
+        let report = fill(&mut clip, &Names::clip_pair(), weights)?;
         Ok((clip, report))
     }
 }
@@ -165,6 +165,7 @@ mod pictures {
             Extractor, Filter, MediaItem, Modality, Picture, PictureLimits, Transparency,
             open_frames,
         },
+        pretrained::views::embed_views,
     };
 
     impl ClipConfig {
@@ -202,9 +203,20 @@ mod pictures {
             }
             let pixels: Vec<Vec<f32>> =
                 pictures.par_iter().map(|picture| config.pixels(picture)).collect::<Result<_>>()?;
+            Ok(self.embed_values(pixels.concat(), pictures.len(), config, device))
+        }
+
+        /// The same of so many pictures whose pixels lie one behind the other.
+        fn embed_values(
+            &self,
+            values: Vec<f32>,
+            count: usize,
+            config: &ClipConfig,
+            device: &B::Device,
+        ) -> Tensor<B, 2> {
             let size = config.vision.image_size;
-            let data = TensorData::new(pixels.concat(), [pictures.len(), 3, size, size]);
-            Ok(self.embed_pixels(Tensor::from_data(data, device)))
+            let data = TensorData::new(values, [count, 3, size, size]);
+            self.embed_pixels(Tensor::from_data(data, device))
         }
     }
 
@@ -218,9 +230,6 @@ mod pictures {
         name: String,
         frames: usize,
     }
-
-    /// Pictures encoded at once.
-    const BATCH: usize = 32;
 
     impl<B: Backend> ClipExtractor<B> {
         /// An extractor around loaded towers; `name` says which weights they are, `frames` how many of a video are
@@ -255,37 +264,6 @@ mod pictures {
             };
             pictures.iter().map(|picture| self.config.pixels(picture)).collect()
         }
-
-        /// Embeddings of a few items, all their pictures in one batch.
-        fn batch(&self, root: &Path, items: &[MediaItem]) -> Vec<Result<Vec<f32>>> {
-            let pixels: Vec<Result<Vec<Vec<f32>>>> =
-                items.par_iter().map(|item| self.pixels(root, item)).collect();
-            let all: Vec<&Vec<f32>> = pixels.iter().flatten().flatten().collect();
-            let mut vectors: Vec<Vec<f32>> = Vec::with_capacity(all.len());
-            if !all.is_empty() {
-                let size = self.config.vision.image_size;
-                let shape = [all.len(), 3, size, size];
-                let values: Vec<f32> = all.into_iter().flatten().copied().collect();
-                let pixels = Tensor::from_data(TensorData::new(values, shape), &self.device);
-                let found = self.clip.embed_pixels(pixels).into_data();
-                let found: Vec<f32> = found.iter::<f32>().collect();
-                vectors.extend(found.chunks_exact(self.config.projection).map(unit));
-            }
-            let mut vectors = vectors.into_iter();
-            let mut mean = |pictures: Vec<Vec<f32>>| {
-                let mut sum = vec![0.0; self.config.projection];
-                for vector in vectors.by_ref().take(pictures.len()) {
-                    sum.iter_mut().zip(vector).for_each(|(sum, value)| *sum += value);
-                }
-                unit(&sum)
-            };
-            pixels.into_iter().map(|item| item.map(&mut mean)).collect()
-        }
-    }
-
-    fn unit(row: &[f32]) -> Vec<f32> {
-        let length = row.iter().map(|value| value * value).sum::<f32>().sqrt();
-        row.iter().map(|value| value / length.max(f32::MIN_POSITIVE)).collect()
     }
 
     impl<B: Backend> Extractor for ClipExtractor<B> {
@@ -299,9 +277,13 @@ mod pictures {
 
         fn extract(&self, root: &Path, items: &[MediaItem]) -> Vec<Result<Vec<f32>>> {
             let videos = items.first().is_some_and(|item| item.modality == Modality::Video);
-            let pictures = if videos { self.frames.max(1) } else { 1 };
-            let batches = items.chunks((BATCH / pictures).max(1));
-            batches.flat_map(|batch| self.batch(root, batch)).collect()
+            let most = if videos { self.frames } else { 1 };
+            embed_views(
+                items,
+                most,
+                |item| self.pixels(root, item),
+                |values, count| self.clip.embed_values(values, count, &self.config, &self.device),
+            )
         }
     }
 }

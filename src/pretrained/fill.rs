@@ -1,26 +1,31 @@
 //! The parameters of a module from the tensors of a file.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, rc::Rc};
 
 use burn::{
     module::ParamId,
-    tensor::{TensorData, backend::Backend},
+    tensor::{DType, TensorData, backend::Backend},
 };
-use burn_store::{ModuleSnapshot, TensorSnapshot};
+use burn_store::{ModuleSnapshot, TensorSnapshot, TensorSnapshotError};
 
-use super::{LoadReport, names::Names, weights::Weights};
+use super::{
+    LoadReport,
+    names::{Names, PARTS},
+    weights::Weights,
+};
 use crate::error::{Error, Result};
 
-/// Fills all parameters of a module from the tensors of a file.
+/// Fills all parameters of a module from the tensors of a file, one after the other.
 pub(super) fn fill<B: Backend, M: ModuleSnapshot<B>>(
     module: &mut M,
     names: &Names,
-    weights: &Weights,
+    weights: Weights,
 ) -> Result<LoadReport> {
     let problem = |subject: String, expected: String, found: String| {
-        let remedy = "take config.json and weights from one model, of a family that is supported";
+        let remedy = "take settings and weights from one model, of a family that is supported";
         Error::model(subject, expected, found, remedy)
     };
+    let weights = Rc::new(weights);
     // Parameters exist once they are counted.
     module.num_params();
     let prefix = names.prefix(weights.names()).ok_or_else(|| {
@@ -43,29 +48,24 @@ pub(super) fn fill<B: Backend, M: ModuleSnapshot<B>>(
         let source = names.source(&path).ok_or_else(|| {
             problem(format!("parameter {path}"), "a name in the file".into(), "none".into())
         })?;
-        let mut found = None;
-        for name in source.names.iter().map(|name| full(name)) {
-            if let Some(tensor) = weights.get(&name)? {
-                found = Some((name, tensor));
-                break;
-            }
-        }
-        let Some((name, (shape, values))) = found else {
+        let found = source.names.iter().map(|name| full(name));
+        let found = found.map(|name| (weights.shape(&name), name));
+        let Some((shape, name)) = found.into_iter().find_map(|(shape, name)| Some((shape?, name)))
+        else {
             return Err(problem(
                 format!("{}: tensor {:?}", weights.subject(), full(&source.names[0])),
                 "to be in the file".into(),
                 "no tensor of that name".into(),
             ));
         };
+        weights.check(&name)?;
         let ours = expected.shape.to_vec();
-        let theirs: Vec<usize> =
+        let mut theirs: Vec<usize> =
             if source.transposed { ours.iter().rev().copied().collect() } else { ours.clone() };
-        // Of a file's table or convolution: the first dimension, and all others as one.
-        let flat = [shape.first().copied().unwrap_or(1), shape.iter().skip(1).product()];
-        let fits = match source.flat {
-            false => shape == theirs,
-            true => theirs == flat || theirs == [1, shape.iter().product()],
-        };
+        if source.part.is_some() {
+            theirs[0] *= PARTS;
+        }
+        let fits = shape == theirs || source.flat && folds(&shape, &theirs);
         if !fits {
             return Err(problem(
                 format!("{}: tensor {name:?}", weights.subject()),
@@ -73,14 +73,28 @@ pub(super) fn fill<B: Backend, M: ModuleSnapshot<B>>(
                 format!("{shape:?}"),
             ));
         }
-        parameters += values.len();
-        let values = match ours.as_slice() {
-            &[rows, columns] if source.transposed => transposed(&values, rows, columns),
-            _ => values,
+        parameters += ours.iter().product::<usize>();
+        let read = {
+            let (weights, name, ours) = (Rc::clone(&weights), name.clone(), ours.clone());
+            let (part, turned) = (source.part, source.transposed);
+            move || {
+                let mut values = weights.values(&name).map_err(TensorSnapshotError::DataError)?;
+                if let Some(part) = part {
+                    let length = values.len() / PARTS;
+                    values = values[part * length..(part + 1) * length].to_vec();
+                }
+                let values = match ours.as_slice() {
+                    &[rows, columns] if turned => transposed(&values, rows, columns),
+                    _ => values,
+                };
+                Ok(TensorData::new(values, ours.clone()))
+            }
         };
         used.insert(name);
-        snapshots.push(TensorSnapshot::from_data(
-            TensorData::new(values, ours),
+        snapshots.push(TensorSnapshot::from_closure(
+            Rc::new(read),
+            DType::F32,
+            ours.into(),
             path.split('.').map(str::to_string).collect(),
             Vec::new(),
             ParamId::new(),
@@ -96,6 +110,14 @@ pub(super) fn fill<B: Backend, M: ModuleSnapshot<B>>(
     }
     let unused = weights.names().filter(|name| !used.contains(*name)).map(String::from).collect();
     Ok(LoadReport { used: used.len(), parameters, unused })
+}
+
+/// Whether a tensor of another number of dimensions is the same in memory: the weights of a convolution as a matrix,
+/// a vector as a table of one row, a table in a batch of one.
+fn folds(shape: &[usize], wanted: &[usize]) -> bool {
+    let rest: usize = shape.iter().skip(1).product();
+    let first = shape.first().copied().unwrap_or(1);
+    wanted == [first, rest] || wanted == [1, first * rest] || first == 1 && shape[1..] == *wanted
 }
 
 /// The `[rows, columns]` matrix whose transpose is given.

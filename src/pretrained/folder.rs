@@ -141,7 +141,7 @@ impl PretrainedText {
             let remedy = "load it as part of a training or of an index";
             Error::model("weights", "an encoder of a family with names", "one of ours", remedy)
         })?;
-        let report = fill(&mut encoder, &names, &weights)?;
+        let report = fill(&mut encoder, &names, weights)?;
         Ok((encoder, self.tokenizer.clone(), report))
     }
 }

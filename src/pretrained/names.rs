@@ -2,8 +2,9 @@
 
 use crate::nn::TextEncoderConfig;
 
-/// Modules of a family: ours, and theirs in the order in which they are looked for. `#` stands for
-/// the number of a layer, `^` for the outermost level of the file, `=` for the whole name of a tensor.
+/// Modules (or single parameters) of a family: ours, and theirs in the order in which they are looked for. `#` stands for
+/// the number of a stage or layer, `^` for the outermost level of the file, `=` for the whole name of a tensor, and
+/// `@k` before the name of a parameter for part k of three that are stored as one.
 type Modules = &'static [(&'static str, &'static [&'static str])];
 
 const BERT: Modules = &[
@@ -83,6 +84,126 @@ const CLIP_PAIR: Modules = &[
     ("text_projection", &["text_projection"]),
 ];
 
+/// Both towers of CLAP, with what projects them.
+const CLAP_PAIR: Modules = &[
+    ("audio.bands.gain", &["=audio_model.audio_encoder.batch_norm.weight"]),
+    ("audio.bands.bias", &["=audio_model.audio_encoder.batch_norm.bias"]),
+    ("audio.bands.mean", &["=audio_model.audio_encoder.batch_norm.running_mean"]),
+    ("audio.bands.variance", &["=audio_model.audio_encoder.batch_norm.running_var"]),
+    ("audio.patches", &["audio_model.audio_encoder.patch_embed.proj"]),
+    ("audio.patch_norm", &["audio_model.audio_encoder.patch_embed.norm"]),
+    ("audio.norm", &["audio_model.audio_encoder.norm"]),
+    (
+        "audio.stages.#.layers.#.attention.query",
+        &["audio_model.audio_encoder.layers.#.blocks.#.attention.self.query"],
+    ),
+    (
+        "audio.stages.#.layers.#.attention.key",
+        &["audio_model.audio_encoder.layers.#.blocks.#.attention.self.key"],
+    ),
+    (
+        "audio.stages.#.layers.#.attention.value",
+        &["audio_model.audio_encoder.layers.#.blocks.#.attention.self.value"],
+    ),
+    (
+        "audio.stages.#.layers.#.attention.output",
+        &["audio_model.audio_encoder.layers.#.blocks.#.attention.output.dense"],
+    ),
+    (
+        "audio.stages.#.layers.#.distances",
+        &[
+            "=audio_model.audio_encoder.layers.#.blocks.#.attention.self.relative_position_bias_table",
+        ],
+    ),
+    (
+        "audio.stages.#.layers.#.attention_norm",
+        &["audio_model.audio_encoder.layers.#.blocks.#.layernorm_before"],
+    ),
+    (
+        "audio.stages.#.layers.#.feed_forward.inner",
+        &["audio_model.audio_encoder.layers.#.blocks.#.intermediate.dense"],
+    ),
+    (
+        "audio.stages.#.layers.#.feed_forward.outer",
+        &["audio_model.audio_encoder.layers.#.blocks.#.output.dense"],
+    ),
+    (
+        "audio.stages.#.layers.#.feed_forward_norm",
+        &["audio_model.audio_encoder.layers.#.blocks.#.layernorm_after"],
+    ),
+    ("audio.stages.#.merge.norm", &["audio_model.audio_encoder.layers.#.downsample.norm"]),
+    (
+        "audio.stages.#.merge.reduction",
+        &["audio_model.audio_encoder.layers.#.downsample.reduction"],
+    ),
+    ("audio_projection.inner", &["audio_projection.linear1"]),
+    ("audio_projection.outer", &["audio_projection.linear2"]),
+    ("text.tokens", &["text_model.embeddings.word_embeddings"]),
+    ("text.positions", &["text_model.embeddings.position_embeddings"]),
+    ("text.token_types", &["text_model.embeddings.token_type_embeddings"]),
+    ("text.norm", &["text_model.embeddings.LayerNorm"]),
+    ("text.layers.#.attention.query", &["text_model.encoder.layer.#.attention.self.query"]),
+    ("text.layers.#.attention.key", &["text_model.encoder.layer.#.attention.self.key"]),
+    ("text.layers.#.attention.value", &["text_model.encoder.layer.#.attention.self.value"]),
+    ("text.layers.#.attention.output", &["text_model.encoder.layer.#.attention.output.dense"]),
+    ("text.layers.#.attention_norm", &["text_model.encoder.layer.#.attention.output.LayerNorm"]),
+    ("text.layers.#.feed_forward.inner", &["text_model.encoder.layer.#.intermediate.dense"]),
+    ("text.layers.#.feed_forward.outer", &["text_model.encoder.layer.#.output.dense"]),
+    ("text.layers.#.feed_forward_norm", &["text_model.encoder.layer.#.output.LayerNorm"]),
+    ("pooler", &["text_model.pooler.dense"]),
+    ("text_projection.inner", &["text_projection.linear1"]),
+    ("text_projection.outer", &["text_projection.linear2"]),
+];
+
+/// The towers of ImageBind for pictures and videos, texts, and sounds.
+const IMAGE_BIND: Modules = &[
+    ("vision.class", &["=modality_preprocessors.vision.cls_token"]),
+    ("vision.patches", &["modality_preprocessors.vision.rgbt_stem.proj.1"]),
+    ("vision.positions", &["=modality_preprocessors.vision.pos_embedding_helper.pos_embed"]),
+    ("vision.pre_norm", &["modality_trunks.vision.pre_transformer_layer.0"]),
+    ("vision.norm", &["modality_heads.vision.0"]),
+    ("vision.projection", &["modality_heads.vision.2"]),
+    ("vision.layers.#.attention.query", &["modality_trunks.vision.blocks.#.attn.in_proj_@0"]),
+    ("vision.layers.#.attention.key", &["modality_trunks.vision.blocks.#.attn.in_proj_@1"]),
+    ("vision.layers.#.attention.value", &["modality_trunks.vision.blocks.#.attn.in_proj_@2"]),
+    ("vision.layers.#.attention.output", &["modality_trunks.vision.blocks.#.attn.out_proj"]),
+    ("vision.layers.#.attention_norm", &["modality_trunks.vision.blocks.#.norm_1"]),
+    ("vision.layers.#.feed_forward.inner", &["modality_trunks.vision.blocks.#.mlp.fc1"]),
+    ("vision.layers.#.feed_forward.outer", &["modality_trunks.vision.blocks.#.mlp.fc2"]),
+    ("vision.layers.#.feed_forward_norm", &["modality_trunks.vision.blocks.#.norm_2"]),
+    ("text.tokens", &["modality_preprocessors.text.token_embedding"]),
+    ("text.positions", &["=modality_preprocessors.text.pos_embed"]),
+    ("text.norm", &["modality_heads.text.proj.0"]),
+    ("text.projection", &["modality_heads.text.proj.1"]),
+    ("text.layers.#.attention.query", &["modality_trunks.text.blocks.#.attn.in_proj_@0"]),
+    ("text.layers.#.attention.key", &["modality_trunks.text.blocks.#.attn.in_proj_@1"]),
+    ("text.layers.#.attention.value", &["modality_trunks.text.blocks.#.attn.in_proj_@2"]),
+    ("text.layers.#.attention.output", &["modality_trunks.text.blocks.#.attn.out_proj"]),
+    ("text.layers.#.attention_norm", &["modality_trunks.text.blocks.#.norm_1"]),
+    ("text.layers.#.feed_forward.inner", &["modality_trunks.text.blocks.#.mlp.fc1"]),
+    ("text.layers.#.feed_forward.outer", &["modality_trunks.text.blocks.#.mlp.fc2"]),
+    ("text.layers.#.feed_forward_norm", &["modality_trunks.text.blocks.#.norm_2"]),
+    ("audio.class", &["=modality_preprocessors.audio.cls_token"]),
+    ("audio.kernel", &["=modality_preprocessors.audio.rgbt_stem.proj.weight"]),
+    ("audio.patch_norm", &["modality_preprocessors.audio.rgbt_stem.norm_layer"]),
+    ("audio.positions", &["=modality_preprocessors.audio.pos_embedding_helper.pos_embed"]),
+    ("audio.norm", &["modality_heads.audio.0"]),
+    ("audio.projection", &["modality_heads.audio.2"]),
+    ("audio.layers.#.attention.query", &["modality_trunks.audio.blocks.#.attn.in_proj_@0"]),
+    ("audio.layers.#.attention.key", &["modality_trunks.audio.blocks.#.attn.in_proj_@1"]),
+    ("audio.layers.#.attention.value", &["modality_trunks.audio.blocks.#.attn.in_proj_@2"]),
+    ("audio.layers.#.attention.output", &["modality_trunks.audio.blocks.#.attn.out_proj"]),
+    ("audio.layers.#.attention_norm", &["modality_trunks.audio.blocks.#.norm_1"]),
+    ("audio.layers.#.extra_key", &["=modality_trunks.audio.blocks.#.attn.bias_k"]),
+    ("audio.layers.#.extra_value", &["=modality_trunks.audio.blocks.#.attn.bias_v"]),
+    ("audio.layers.#.feed_forward.inner", &["modality_trunks.audio.blocks.#.mlp.fc1"]),
+    ("audio.layers.#.feed_forward.outer", &["modality_trunks.audio.blocks.#.mlp.fc2"]),
+    ("audio.layers.#.feed_forward_norm", &["modality_trunks.audio.blocks.#.norm_2"]),
+];
+
+/// Parameters that are stored as one where a name has `@k`.
+pub(super) const PARTS: usize = 3;
+
 /// The names of a family's parameters.
 pub(super) struct Names {
     modules: Modules,
@@ -98,6 +219,8 @@ pub(super) struct Source {
     pub(super) transposed: bool,
     /// Whether it may have other dimensions there: the weights of a convolution, a vector for a table of one row.
     pub(super) flat: bool,
+    /// Which part of the stored tensor it is, of three along the first dimension.
+    pub(super) part: Option<usize>,
 }
 
 impl Names {
@@ -123,6 +246,16 @@ impl Names {
         Self { modules: CLIP_PAIR, anchor: "vision_model.embeddings.class_embedding" }
     }
 
+    /// The names of both towers of CLAP.
+    pub(super) fn clap_pair() -> Self {
+        Self { modules: CLAP_PAIR, anchor: "audio_model.audio_encoder.batch_norm.running_mean" }
+    }
+
+    /// The names of ImageBind.
+    pub(super) fn image_bind() -> Self {
+        Self { modules: IMAGE_BIND, anchor: "modality_preprocessors.vision.cls_token" }
+    }
+
     /// What stands before the names in a file, by the tensor that every file of the family has.
     /// Absent where that tensor is not there.
     pub(super) fn prefix<'a>(&self, tensors: impl Iterator<Item = &'a str>) -> Option<String> {
@@ -142,31 +275,47 @@ impl Names {
 
     /// Where a parameter is, by its path in our module.
     pub(super) fn source(&self, path: &str) -> Option<Source> {
-        let (module, leaf) = path.rsplit_once('.')?;
-        let number = module.split('.').find(|part| part.bytes().all(|b| b.is_ascii_digit()));
-        let general: Vec<&str> =
-            module.split('.').map(|part| if Some(part) == number { "#" } else { part }).collect();
+        let numbers: Vec<&str> =
+            path.split('.').filter(|part| part.bytes().all(|b| b.is_ascii_digit())).collect();
+        let general: Vec<&str> = path
+            .split('.')
+            .map(|part| if part.bytes().all(|b| b.is_ascii_digit()) { "#" } else { part })
+            .collect();
         let general = general.join(".");
-        let (_, theirs) = self.modules.iter().find(|(ours, _)| *ours == general)?;
+        let (module, leaf) = general.rsplit_once('.')?;
+        let find = |name: &str| self.modules.iter().find(|(ours, _)| *ours == name);
+        // A parameter of its own, or one of a module's.
+        let single = find(&general).is_some();
+        let (_, theirs) = find(&general).or_else(|| find(module))?;
         // Files made from TensorFlow have the norms' parameters under their names there.
         let leaves: &[&str] = match leaf {
+            _ if single => &[],
             "gamma" => &["weight", "gamma"],
             "beta" => &["bias", "beta"],
             "weight" => &["weight"],
             "bias" => &["bias"],
             _ => return None,
         };
-        let names = theirs
-            .iter()
-            .flat_map(|module| match module.strip_prefix('=') {
-                Some(tensor) => vec![tensor.to_string()],
-                None => leaves.iter().map(|leaf| format!("{module}.{leaf}")).collect(),
-            })
-            .map(|name| name.replace('#', number.unwrap_or("#")))
-            .collect();
+        let mut part = None;
+        let mut names = Vec::new();
+        for module in *theirs {
+            match (module.strip_prefix('='), module.split_once('@')) {
+                (Some(tensor), _) => names.push(tensor.to_string()),
+                (None, Some((start, number))) => {
+                    part = Some(number.parse().ok()?);
+                    names.extend(leaves.iter().map(|leaf| format!("{start}{leaf}")));
+                }
+                (None, None) => names.extend(leaves.iter().map(|leaf| format!("{module}.{leaf}"))),
+            }
+        }
+        for name in &mut names {
+            for number in &numbers {
+                *name = name.replacen('#', number, 1);
+            }
+        }
         let last = module.rsplit('.').next().unwrap_or(module);
         let table = ["tokens", "positions", "token_types", "distances", "class"].contains(&last);
-        let flat = ["class", "patches"].contains(&last);
-        Some(Source { names, transposed: leaf == "weight" && !table, flat })
+        let flat = single || table || last == "patches";
+        Some(Source { names, transposed: leaf == "weight" && !table && !single, flat, part })
     }
 }

@@ -4,11 +4,14 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::clip::ClipConfig;
+use super::{
+    clap::{ClapConfig, ClapSounds},
+    clip::ClipConfig,
+};
 use crate::{
     error::{Error, Result},
     nn::{
-        Activation, BertConfig, ClipTextConfig, ClipVisionConfig, Pooling, T5Config,
+        Activation, BertConfig, ClipTextConfig, ClipVisionConfig, HtsatConfig, Pooling, T5Config,
         TextEncoderConfig,
     },
     storage::read_limited,
@@ -81,6 +84,37 @@ impl Settings {
         size.ok_or_else(|| self.problem(key, "a size", value))
     }
 
+    /// A list of sizes.
+    fn sizes_or(&self, key: &str, default: &[usize]) -> Result<Vec<usize>> {
+        match self.get(key) {
+            None => Ok(default.to_vec()),
+            Some(value) => match value.as_array() {
+                Some(values) => values.iter().map(|value| self.as_size(key, value)).collect(),
+                None => Err(self.problem(key, "a list of sizes", value)),
+            },
+        }
+    }
+
+    /// A size, or the same one twice: of height and width.
+    fn sides_or(&self, key: &str, default: usize) -> Result<usize> {
+        match self.get(key) {
+            Some(value) if value.is_array() => match self.sizes_or(key, &[])?[..] {
+                [height, width] if height == width => Ok(height),
+                _ => Err(self.problem(key, "the same height and width", value)),
+            },
+            _ => self.size_or(key, default),
+        }
+    }
+
+    /// Sets a key that is absent.
+    fn default(&mut self, key: &str, value: usize) {
+        if self.get(key).is_none()
+            && let Value::Object(settings) = &mut self.value
+        {
+            settings.insert(key.into(), value.into());
+        }
+    }
+
     fn number_or(&self, key: &str, default: f64) -> Result<f64> {
         match self.get(key) {
             Some(value) => value.as_f64().ok_or_else(|| self.problem(key, "a number", value)),
@@ -145,6 +179,10 @@ pub(super) fn encoder(folder: &Path) -> Result<TextEncoderConfig> {
 }
 
 fn bert(settings: &Settings, first_position: usize) -> Result<TextEncoderConfig> {
+    Ok(bert_config(settings, first_position)?.into())
+}
+
+fn bert_config(settings: &Settings, first_position: usize) -> Result<BertConfig> {
     settings.must_be(
         "position_embedding_type",
         "absolute",
@@ -166,8 +204,7 @@ fn bert(settings: &Settings, first_position: usize) -> Result<TextEncoderConfig>
         dropout: settings.number_or("hidden_dropout_prob", 0.1)?,
         attention_dropout: settings.number_or("attention_probs_dropout_prob", 0.1)?,
         pooling: Pooling::Mean,
-    }
-    .into())
+    })
 }
 
 fn t5(settings: &Settings) -> Result<TextEncoderConfig> {
@@ -260,6 +297,93 @@ pub(super) fn clip_pair(folder: &Path) -> Result<ClipConfig> {
         mean: colours("image_mean", [0.481_454_66, 0.457_827_5, 0.408_210_73])?,
         deviation: colours("image_std", [0.268_629_55, 0.261_302_6, 0.275_777_1])?,
     })
+}
+
+/// The shape of both towers of CLAP in a folder, and its preparation of sounds.
+pub(super) fn clap_pair(folder: &Path) -> Result<ClapConfig> {
+    let path = folder.join("config.json");
+    let whole = Settings::read(&path)?;
+    let kind = whole.text_or("model_type", "none")?;
+    whole.must_be("model_type", "clap", Some(kind.to_string()))?;
+    let projection = whole.size_or("projection_dim", 512)?;
+    let activation = whole.activation("projection_hidden_act", "relu")?;
+    let audio = Settings::read(&path)?.within("audio_config");
+    for (key, expected) in
+        [("enable_fusion", "false"), ("qkv_bias", "true"), ("enable_patch_layer_norm", "true")]
+    {
+        audio.must_be(key, expected, audio.get(key).map(Value::to_string))?;
+    }
+    let patch = audio.sides_or("patch_size", 4)?;
+    let stride = audio.sides_or("patch_stride", 4)?;
+    audio.must_be("patch_stride", &patch.to_string(), Some(stride.to_string()))?;
+    let htsat = HtsatConfig {
+        mels: audio.size_or("num_mel_bins", 64)?,
+        side: audio.size_or("spec_size", 256)?,
+        patch,
+        d_model: audio.size_or("patch_embeds_hidden_size", 96)?,
+        depths: audio.sizes_or("depths", &[2, 2, 6, 2])?,
+        n_heads: audio.sizes_or("num_attention_heads", &[4, 8, 16, 32])?,
+        window: audio.size_or("window_size", 8)?,
+        ff_ratio: {
+            let ratio = audio.number_or("mlp_ratio", 4.0)?;
+            if ratio.fract() != 0.0 || !(1.0..=64.0).contains(&ratio) {
+                return Err(audio.problem("mlp_ratio", "a whole number up to 64", ratio));
+            }
+            ratio as usize
+        },
+        activation: audio.activation("hidden_act", "gelu")?,
+        norm_epsilon: audio.number_or("layer_norm_eps", 1e-5)?,
+    };
+    htsat.validate()?;
+    // Settings of a part leave out what has its usual value.
+    let part = Settings::read(&path)?.within("text_config");
+    let first = part.size_or("pad_token_id", 1)? + 1;
+    let mut text = part;
+    for (key, usual) in [
+        ("vocab_size", 50_265),
+        ("max_position_embeddings", 514),
+        ("hidden_size", 768),
+        ("intermediate_size", 3072),
+        ("num_attention_heads", 12),
+        ("num_hidden_layers", 12),
+        ("type_vocab_size", 1),
+    ] {
+        text.default(key, usual);
+    }
+    let text = BertConfig { pooling: Pooling::First, ..bert_config(&text, first)? };
+    text.validate()?;
+    let path = folder.join("preprocessor_config.json");
+    let sounds = match path.exists() {
+        false => ClapSounds::default(),
+        true => {
+            let settings = Settings::read(&path)?;
+            let usual = ClapSounds::default();
+            let bands = settings.size_or("feature_size", htsat.mels)?;
+            settings.must_be("feature_size", &htsat.mels.to_string(), Some(bands.to_string()))?;
+            let truncation = settings.text_or("truncation", "rand_trunc")?.to_string();
+            settings.must_be("truncation", "rand_trunc", Some(truncation))?;
+            let padding = settings.text_or("padding", "repeatpad")?.to_string();
+            settings.must_be("padding", "repeatpad", Some(padding))?;
+            ClapSounds {
+                rate: settings.size_or("sampling_rate", usual.rate)?,
+                frame: settings.size_or("fft_window_size", usual.frame)?,
+                hop: settings.size_or("hop_length", usual.hop)?,
+                seconds: settings.size_or("max_length_s", usual.seconds)?,
+                low: settings.number_or("frequency_min", usual.low)?,
+                high: settings.number_or("frequency_max", usual.high)?,
+            }
+        }
+    };
+    let frames = (sounds.rate * sounds.seconds) / sounds.hop.max(1) + 1;
+    if sounds.hop == 0 || frames > htsat.frames() {
+        return Err(Error::model(
+            path.display().to_string(),
+            format!("sounds of at most {} frames", htsat.frames()),
+            format!("{frames} frames, {} samples apart", sounds.hop),
+            "take both files from one model",
+        ));
+    }
+    Ok(ClapConfig { audio: htsat, text, projection, activation, sounds })
 }
 
 /// What the files of sentence-transformers say about pooling, if they are there.

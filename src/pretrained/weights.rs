@@ -1,4 +1,4 @@
-//! Tensors of one or several safetensors files.
+//! Tensors of one or several files: safetensors, and with the feature `pth` PyTorch's own.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,14 +18,27 @@ pub(super) const SINGLE: &str = "model.safetensors";
 /// The file that says where weights are, if there are several files.
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 
-/// The tensors of a folder.
-pub(super) struct Weights {
-    files: Vec<(PathBuf, Mmap)>,
-    tensors: BTreeMap<String, Place>,
+/// The tensors of a model.
+pub(super) enum Weights {
+    /// In the format of safetensors, mapped.
+    Mapped {
+        /// The files.
+        files: Vec<(PathBuf, Mmap)>,
+        /// Where each tensor is.
+        tensors: BTreeMap<String, Place>,
+    },
+    /// In the format of PyTorch, read when asked for.
+    #[cfg(feature = "pth")]
+    Pickled {
+        /// The file.
+        path: PathBuf,
+        /// By name.
+        tensors: BTreeMap<String, burn_store::TensorSnapshot>,
+    },
 }
 
 /// Where a tensor is.
-struct Place {
+pub(super) struct Place {
     file: usize,
     dtype: Dtype,
     shape: Vec<usize>,
@@ -41,9 +54,7 @@ impl Weights {
     pub(super) fn open(folder: &Path) -> Result<Self> {
         let single = folder.join(SINGLE);
         if single.exists() {
-            let mut weights = Self { files: Vec::new(), tensors: BTreeMap::new() };
-            weights.add(single)?;
-            return Ok(weights);
+            return Self::open_file(&single);
         }
         let index = folder.join(INDEX);
         if !index.exists() {
@@ -51,20 +62,61 @@ impl Weights {
                 folder.display().to_string(),
                 format!("{SINGLE}, or {INDEX} and the files that it names"),
                 "neither",
-                "save the model with save_pretrained(.., safe_serialization=True): weights in the \
+                "save the model with save_pretrained(.., safe_serialization=True): folders with weights in the \
                  format of PyTorch are not read",
             ));
         }
         Self::open_index(folder, &index)
     }
 
+    /// One file: in the format of PyTorch if it is called `.pth`, `.pt` or `.bin`, otherwise in that of safetensors.
+    ///
+    /// # Errors
+    /// As [`Weights::open`].
+    pub(super) fn open_file(path: &Path) -> Result<Self> {
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        if extension.is_some_and(|extension| ["pth", "pt", "bin"].contains(&extension)) {
+            return Self::open_pickle(path);
+        }
+        let (mut files, mut tensors) = (Vec::new(), BTreeMap::new());
+        add(path.to_path_buf(), &mut files, &mut tensors)?;
+        Ok(Self::Mapped { files, tensors })
+    }
+
+    #[cfg(feature = "pth")]
+    fn open_pickle(path: &Path) -> Result<Self> {
+        // The reader names no file.
+        File::open(path).map_err(|e| Error::io("read", path, e))?;
+        let reader = burn_store::pytorch::PytorchReader::new(path).map_err(|e| {
+            Error::model(
+                path.display().to_string(),
+                "tensors in the format of PyTorch",
+                e.to_string(),
+                "the file is truncated, damaged, or holds more than tensors: fetch it again",
+            )
+        })?;
+        let tensors = reader.into_tensors().into_iter().collect();
+        Ok(Self::Pickled { path: path.to_path_buf(), tensors })
+    }
+
+    #[cfg(not(feature = "pth"))]
+    fn open_pickle(path: &Path) -> Result<Self> {
+        Err(Error::model(
+            path.display().to_string(),
+            "safetensors, in a build without the feature `pth`",
+            "a file in the format of PyTorch",
+            "build with --features pth, or convert the file: safetensors.torch.save_file(torch.load(FILE), ..)",
+        ))
+    }
+
     fn open_index(folder: &Path, index: &Path) -> Result<Self> {
         let map = weight_map(index)?;
-        let mut weights = Self { files: Vec::new(), tensors: BTreeMap::new() };
+        let (mut files, mut tensors) = (Vec::new(), BTreeMap::new());
         for name in map.values().collect::<BTreeSet<_>>() {
-            weights.add(folder.join(name))?;
+            add(folder.join(name), &mut files, &mut tensors)?;
         }
-        match map.keys().find(|tensor| !weights.tensors.contains_key(*tensor)) {
+        let weights = Self::Mapped { files, tensors };
+        match map.keys().find(|tensor| weights.shape(tensor).is_none()) {
             Some(tensor) => Err(Error::model(
                 index.display().to_string(),
                 format!("tensor {tensor:?} in {:?}", map[tensor]),
@@ -75,80 +127,138 @@ impl Weights {
         }
     }
 
-    fn add(&mut self, path: PathBuf) -> Result<()> {
-        let file = File::open(&path).map_err(|e| Error::io("read", &path, e))?;
-        // SAFETY: as in `features::map`: read-only, and any bytes are valid; another process that
-        // cuts the file meanwhile would stop this one. The map is dropped once weights are loaded.
-        let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io("read", &path, e))?;
-        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|e| {
-            Error::model(
-                path.display().to_string(),
-                "a .safetensors file whose header agrees with its length",
-                format!("{} bytes with a faulty header ({e})", map.len()),
-                "the file is truncated or damaged, or a pointer to a large file: fetch it again",
-            )
-        })?;
-        // `read_metadata` has checked that the tensors cover the file exactly.
-        for (name, info) in metadata.tensors() {
-            let (start, end) = info.data_offsets;
-            let start_of_data = 8 + header;
-            let place = Place {
-                file: self.files.len(),
-                dtype: info.dtype,
-                shape: info.shape.clone(),
-                range: start_of_data + start..start_of_data + end,
-            };
-            self.tensors.insert(name, place);
-        }
-        self.files.push((path, map));
-        Ok(())
-    }
-
     /// Names of all tensors, in order.
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.tensors.keys().map(String::as_str)
+    pub(super) fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
+        match self {
+            Self::Mapped { tensors, .. } => Box::new(tensors.keys().map(String::as_str)),
+            #[cfg(feature = "pth")]
+            Self::Pickled { tensors, .. } => Box::new(tensors.keys().map(String::as_str)),
+        }
     }
 
     /// The files, for messages.
     pub(super) fn subject(&self) -> String {
-        match self.files.as_slice() {
-            [(path, _)] => path.display().to_string(),
-            files => {
-                let folder = files.first().and_then(|(path, _)| path.parent());
-                folder.map_or(String::new(), |folder| folder.join(INDEX).display().to_string())
-            }
+        match self {
+            Self::Mapped { files, .. } => match files.as_slice() {
+                [(path, _)] => path.display().to_string(),
+                files => {
+                    let folder = files.first().and_then(|(path, _)| path.parent());
+                    folder.map_or(String::new(), |folder| folder.join(INDEX).display().to_string())
+                }
+            },
+            #[cfg(feature = "pth")]
+            Self::Pickled { path, .. } => path.display().to_string(),
         }
     }
 
-    /// Shape and values of a tensor, if it is there.
+    /// Shape of a tensor, if it is there.
+    pub(super) fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        match self {
+            Self::Mapped { tensors, .. } => tensors.get(name).map(|place| place.shape.clone()),
+            #[cfg(feature = "pth")]
+            Self::Pickled { tensors, .. } => tensors.get(name).map(|tensor| tensor.shape.to_vec()),
+        }
+    }
+
+    /// Refuses a tensor that is there and cannot be read.
     ///
     /// # Errors
     /// [`Error::Model`] for a tensor of integers.
-    pub(super) fn get(&self, name: &str) -> Result<Option<(&[usize], Vec<f32>)>> {
-        let Some(place) = self.tensors.get(name) else {
-            return Ok(None);
+    pub(super) fn check(&self, name: &str) -> Result<()> {
+        let (known, found) = match self {
+            Self::Mapped { tensors, .. } => match tensors.get(name) {
+                Some(place) => (
+                    matches!(place.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16),
+                    place.dtype.to_string(),
+                ),
+                None => return Ok(()),
+            },
+            #[cfg(feature = "pth")]
+            Self::Pickled { tensors, .. } => match tensors.get(name) {
+                Some(tensor) => (tensor.dtype.is_float(), format!("{:?}", tensor.dtype)),
+                None => return Ok(()),
+            },
         };
-        let (path, map) = &self.files[place.file];
-        let bytes = &map[place.range.clone()];
-        let values = match place.dtype {
-            Dtype::F32 => bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-            Dtype::F16 => {
-                bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect()
-            }
-            Dtype::BF16 => {
-                bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect()
-            }
-            other => {
-                return Err(Error::model(
-                    format!("{}: tensor {name:?}", path.display()),
-                    "f32, f16 or bf16",
-                    other.to_string(),
-                    "save the model in one of these",
-                ));
-            }
-        };
-        Ok(Some((&place.shape, values)))
+        match known {
+            true => Ok(()),
+            false => Err(Error::model(
+                format!("{}: tensor {name:?}", self.subject()),
+                "f32, f16 or bf16",
+                found,
+                "save the model in one of these",
+            )),
+        }
     }
+
+    /// Values of a tensor that is there and has passed [`Weights::check`].
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    pub(super) fn values(&self, name: &str) -> std::result::Result<Vec<f32>, String> {
+        match self {
+            Self::Mapped { files, tensors } => {
+                let place = tensors.get(name).ok_or_else(|| format!("{name:?} is not there"))?;
+                let (_, map) = &files[place.file];
+                let bytes = &map[place.range.clone()];
+                Ok(match place.dtype {
+                    Dtype::F32 => {
+                        bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+                    }
+                    Dtype::F16 => {
+                        let halves = bytes.as_chunks().0.iter();
+                        halves.map(|b| f16::from_le_bytes(*b).to_f32()).collect()
+                    }
+                    Dtype::BF16 => {
+                        let halves = bytes.as_chunks().0.iter();
+                        halves.map(|b| bf16::from_le_bytes(*b).to_f32()).collect()
+                    }
+                    other => return Err(format!("{name:?} is {other}")),
+                })
+            }
+            #[cfg(feature = "pth")]
+            Self::Pickled { path, tensors } => {
+                let tensor = tensors.get(name).ok_or_else(|| format!("{name:?} is not there"))?;
+                let data = tensor
+                    .to_data()
+                    .map_err(|e| format!("{}: tensor {name:?}: {e:?}", path.display()))?;
+                Ok(data.iter::<f32>().collect())
+            }
+        }
+    }
+}
+
+/// Maps a file of safetensors and reads its header.
+fn add(
+    path: PathBuf,
+    files: &mut Vec<(PathBuf, Mmap)>,
+    tensors: &mut BTreeMap<String, Place>,
+) -> Result<()> {
+    let file = File::open(&path).map_err(|e| Error::io("read", &path, e))?;
+    // SAFETY: as in `features::map`: read-only, and any bytes are valid; another process that
+    // cuts the file meanwhile would stop this one. The map is dropped once weights are loaded.
+    let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io("read", &path, e))?;
+    let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|e| {
+        Error::model(
+            path.display().to_string(),
+            "a .safetensors file whose header agrees with its length",
+            format!("{} bytes with a faulty header ({e})", map.len()),
+            "the file is truncated or damaged, or a pointer to a large file: fetch it again",
+        )
+    })?;
+    // `read_metadata` has checked that the tensors cover the file exactly.
+    for (name, info) in metadata.tensors() {
+        let (start, end) = info.data_offsets;
+        let start_of_data = 8 + header;
+        let place = Place {
+            file: files.len(),
+            dtype: info.dtype,
+            shape: info.shape.clone(),
+            range: start_of_data + start..start_of_data + end,
+        };
+        tensors.insert(name, place);
+    }
+    files.push((path, map));
+    Ok(())
 }
 
 /// The files that an index names.

@@ -1,6 +1,6 @@
 //! Both towers of CLIP against transformers, from pixels and from files.
 
-use std::{collections::HashMap, fs, path::PathBuf};
+use std::{fs, path::PathBuf};
 
 use burn::tensor::{Tensor, TensorData};
 use cart_retrieval::{
@@ -8,12 +8,11 @@ use cart_retrieval::{
     pretrained::{Clip, ClipExtractor, LoadReport, PretrainedClip},
     train::StopFlag,
 };
-use safetensors::SafeTensors;
 
-use super::B;
-
-/// Largest difference allowed, relative to the largest number of the tensor.
-const TOLERANCE: f32 = 1e-4;
+use super::{
+    B,
+    reference::{Reference, assert_values},
+};
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/vision/clip")
@@ -25,46 +24,24 @@ fn load() -> (PretrainedClip, Clip<B>, LoadReport) {
     (pretrained, clip, report)
 }
 
-fn expected() -> HashMap<String, (Vec<usize>, Vec<f32>)> {
-    let bytes = fs::read(folder().join("outputs.safetensors")).unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    let values = |data: &[u8]| data.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-    let tensors = file.iter();
-    tensors
-        .map(|(name, view)| (name.into(), (view.shape().to_vec(), values(view.data()))))
-        .collect()
-}
-
-fn assert_close<const D: usize>(what: &str, found: Tensor<B, D>, expected: &[f32]) {
-    let found: Vec<f32> = found.into_data().to_vec().unwrap();
-    assert_eq!(found.len(), expected.len(), "{what}");
-    let top = expected.iter().fold(0f32, |top, value| top.max(value.abs()));
-    for (a, b) in found.iter().zip(expected) {
-        assert!((a - b).abs() <= TOLERANCE * top, "{what}: {a} where {b} is expected");
-    }
-}
-
 #[test]
 fn every_hidden_state_and_both_projections_are_those_of_transformers() {
     let (pretrained, clip, report) = load();
     assert_eq!(report.unused, ["logit_scale"]);
     assert_eq!(pretrained.config().projection, 10);
-    let expected = expected();
-    let (_, pixels) = &expected["pixels"];
+    let reference = Reference::open(&folder());
     let device = Default::default();
-    let pixels =
-        || Tensor::<B, 4>::from_data(TensorData::new(pixels.clone(), [2, 3, 24, 24]), &device);
+    let pixels = || reference.tensor::<4>("pixels");
     let states = clip.vision().hidden_states(pixels());
     assert_eq!(states.len(), 4);
     for (at, state) in states.into_iter().enumerate() {
-        let name = format!("hidden.{at}");
-        assert_close(&name, state, &expected[&name].1);
+        reference.assert_close(&format!("hidden.{at}"), state);
     }
-    assert_close("pooled", clip.vision().forward(pixels()), &expected["pooled"].1);
-    assert_close("images", clip.embed_pixels(pixels()), &expected["images"].1);
+    reference.assert_close("pooled", clip.vision().forward(pixels()));
+    reference.assert_close("images", clip.embed_pixels(pixels()));
     // Alone as in company.
-    let one = clip.embed_pixels(pixels().narrow(0, 1, 1));
-    assert_close("second image", one, &expected["images"].1[10..]);
+    let one = clip.embed_pixels(pixels().narrow(0, 1, 1)).into_data().to_vec().unwrap();
+    assert_values("second image", &one, &reference.values("images")[10..]);
 
     let ids = TensorData::new(vec![0i64, 5, 9, 17, 1, 0, 30, 1, 1, 1], [2, 5]);
     let padding = vec![false, false, false, false, false, false, false, false, true, true];
@@ -72,7 +49,7 @@ fn every_hidden_state_and_both_projections_are_those_of_transformers() {
         Tensor::from_data(ids, &device),
         Tensor::from_data(TensorData::new(padding, [2, 5]), &device),
     );
-    assert_close("texts", clip.embed_tokens(ids, padding), &expected["texts"].1);
+    reference.assert_close("texts", clip.embed_tokens(ids, padding));
 }
 
 /// The picture of `make_media.py`.
@@ -91,9 +68,9 @@ fn picture(width: usize, height: usize) -> Picture {
 #[test]
 fn pictures_are_embedded_as_transformers_would() {
     let (pretrained, clip, _) = load();
-    let expected = expected();
+    let reference = Reference::open(&folder());
     let pictures = [picture(61, 47), picture(30, 80)];
-    let (_, pixels) = &expected["pixels"];
+    let pixels = reference.values("pixels");
     for (picture, expected) in pictures.iter().zip(pixels.chunks(3 * 24 * 24)) {
         let found = pretrained.config().pixels(picture).unwrap();
         // A step of eight bits, over the smallest deviation of a channel.
@@ -103,7 +80,7 @@ fn pictures_are_embedded_as_transformers_would() {
     let device = Default::default();
     let found = clip.embed_pictures(&pictures, pretrained.config(), &device).unwrap();
     let found: Vec<f32> = found.into_data().to_vec().unwrap();
-    let (_, images) = &expected["images"];
+    let images = reference.values("images");
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
     for (a, b) in found.chunks(10).zip(images.chunks(10)) {
         let cosine = dot(a, b) / (dot(a, a) * dot(b, b)).sqrt();

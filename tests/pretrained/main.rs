@@ -2,12 +2,15 @@
 //!
 //! The tiny models are made by `tests/fixtures/make_text_models.py` and `make_vision_models.py`.
 
+mod clap;
 mod clip;
 mod faults;
 #[cfg(feature = "hub")]
 mod hub;
+mod imagebind;
 mod index;
 mod parity;
+mod reference;
 
 use std::path::{Path, PathBuf};
 

@@ -10,8 +10,8 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Activation, ClipLayer, WeightInit, init::apply, text::check_sizes};
 use crate::error::{Error, Result};
+use crate::nn::{Activation, ClipLayer, WeightInit, init::apply, text::check_sizes};
 
 /// Shape of the image tower of CLIP.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,0 +1,13 @@
+//! The towers of published models that pictures, sounds and videos are embedded by.
+
+mod clip;
+mod htsat;
+mod imagebind;
+
+pub use clip::{ClipVisionConfig, ClipVisionEncoder};
+pub use htsat::{HtsatConfig, HtsatEncoder};
+#[cfg(feature = "media")]
+pub(crate) use imagebind::FRAMES as IMAGE_BIND_FRAMES;
+pub use imagebind::{
+    ImageBind, ImageBindAudioConfig, ImageBindConfig, ImageBindTextConfig, ImageBindVisionConfig,
+};

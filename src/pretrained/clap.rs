@@ -1,0 +1,333 @@
+//! CLAP: its two towers from a folder in the layout of Hugging Face.
+
+use std::path::{Path, PathBuf};
+
+use burn::{
+    module::Module,
+    nn::Linear,
+    tensor::{Bool, Int, Tensor, backend::Backend},
+};
+
+use super::{LoadReport, fill::fill, names::Names, settings, weights::Weights};
+use crate::{
+    error::Result,
+    nn::{
+        Activation, BertConfig, BertEncoder, HtsatConfig, HtsatEncoder, TextEncoder, WeightInit,
+        unit,
+    },
+};
+
+/// How sounds are prepared for CLAP.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClapSounds {
+    /// Samples a second.
+    pub rate: usize,
+    /// Length of a frame in samples.
+    pub frame: usize,
+    /// From one frame to the next, in samples.
+    pub hop: usize,
+    /// Length of what the tower hears at once, in seconds.
+    pub seconds: usize,
+    /// Lowest frequency in Hz.
+    pub low: f64,
+    /// Highest frequency in Hz.
+    pub high: f64,
+}
+
+impl Default for ClapSounds {
+    /// As of `laion/larger_clap_general`: ten seconds at 48 kHz, 50 Hz to 14 kHz.
+    fn default() -> Self {
+        Self { rate: 48_000, frame: 1024, hop: 480, seconds: 10, low: 50.0, high: 14_000.0 }
+    }
+}
+
+/// Shape of both towers, and how sounds are prepared.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClapConfig {
+    /// The sound tower.
+    pub audio: HtsatConfig,
+    /// The text tower, a RoBERTa.
+    pub text: BertConfig,
+    /// Width of the space that both are projected to.
+    pub projection: usize,
+    /// Activation between the two layers of the projections.
+    pub activation: Activation,
+    /// How sounds are prepared.
+    pub sounds: ClapSounds,
+}
+
+/// Two linear layers into the common space.
+#[derive(Module, Debug)]
+struct Projection<B: Backend> {
+    inner: Linear<B>,
+    outer: Linear<B>,
+    #[module(skip)]
+    activation: Activation,
+}
+
+impl<B: Backend> Projection<B> {
+    /// Unit vectors.
+    fn forward(&self, pooled: Tensor<B, 2>) -> Tensor<B, 2> {
+        let hidden = self.activation.forward(self.inner.forward(pooled).unsqueeze::<3>());
+        unit(self.outer.forward(hidden).squeeze_dim::<2>(0))
+    }
+}
+
+/// CLAP's two towers and their projections into one space (Wu et al. 2023, arXiv 2211.06687), without feature fusion.
+#[derive(Module, Debug)]
+pub struct Clap<B: Backend> {
+    audio: HtsatEncoder<B>,
+    text: BertEncoder<B>,
+    pooler: Linear<B>,
+    audio_projection: Projection<B>,
+    text_projection: Projection<B>,
+}
+
+/// A CLAP in a folder; not loaded yet.
+///
+/// The folder has `config.json` of `model_type` `clap` and `model.safetensors` (or an index and its files); how sounds
+/// are prepared is taken from `preprocessor_config.json` where it is there. Models with feature fusion are refused.
+///
+/// # Example
+/// ```no_run
+/// use burn::backend::Flex;
+/// use cart_retrieval::pretrained::PretrainedClap;
+/// let pretrained = PretrainedClap::open("larger_clap_general")?;
+/// let (clap, report) = pretrained.load::<Flex>(&Default::default())?;
+/// println!("{report}");
+/// # Ok::<(), cart_retrieval::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct PretrainedClap {
+    folder: PathBuf,
+    config: ClapConfig,
+}
+
+impl PretrainedClap {
+    /// Reads the settings of a folder.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io) when `config.json` is missing; [`Error::Model`](crate::Error::Model) for a model of another family, or
+    /// settings that are not understood; [`Error::Config`](crate::Error::Config) for sizes that do not fit each other.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref();
+        Ok(Self { folder: folder.to_path_buf(), config: settings::clap_pair(folder)? })
+    }
+
+    /// Shape of the towers.
+    pub fn config(&self) -> &ClapConfig {
+        &self.config
+    }
+
+    /// Loads the weights.
+    ///
+    /// # Errors
+    /// [`Error::Model`](crate::Error::Model) naming a tensor that is missing or misshapen, or a file that is damaged;
+    /// [`Error::Io`](crate::Error::Io) for one that is missing.
+    pub fn load<B: Backend>(&self, device: &B::Device) -> Result<(Clap<B>, LoadReport)> {
+        let weights = Weights::open(&self.folder)?;
+        let mut clap = self.config.init::<B>(&mut WeightInit::zeros(), device);
+        let report = fill(&mut clap, &Names::clap_pair(), weights)?;
+        Ok((clap, report))
+    }
+}
+
+impl ClapConfig {
+    /// Initialises both towers.
+    pub fn init<B: Backend>(&self, init: &mut WeightInit, device: &B::Device) -> Clap<B> {
+        let width = self.projection;
+        let projection = |from: usize, init: &mut WeightInit| Projection {
+            inner: init.linear(from, width, device),
+            outer: init.linear(width, width, device),
+            activation: self.activation,
+        };
+        Clap {
+            audio: self.audio.init(init, device),
+            text: self.text.init(init, device),
+            pooler: init.linear(self.text.d_model, self.text.d_model, device),
+            audio_projection: projection(self.audio.d_output(), init),
+            text_projection: projection(self.text.d_model, init),
+        }
+    }
+}
+
+impl<B: Backend> Clap<B> {
+    /// The sound tower.
+    pub fn audio(&self) -> &HtsatEncoder<B> {
+        &self.audio
+    }
+
+    /// The text tower, every layer handed out.
+    pub fn text(&self) -> TextEncoder<B> {
+        TextEncoder::Bert(self.text.clone())
+    }
+
+    /// Unit vectors of sounds in the common space.
+    ///
+    /// # Shapes
+    /// - `mel`, log-mel spectrograms: `[batch, frames, mels]`
+    /// - returns: `[batch, projection]`
+    ///
+    /// # Panics
+    /// When a spectrogram is longer than the tower takes.
+    pub fn embed_mel(&self, mel: Tensor<B, 3>) -> Tensor<B, 2> {
+        self.audio_projection.forward(self.audio.forward(mel))
+    }
+
+    /// Unit vectors of texts in the common space.
+    ///
+    /// # Shapes
+    /// - `tokens`: `[batch, tokens]`
+    /// - `padding`, true where there is no token: `[batch, tokens]`
+    /// - returns: `[batch, projection]`
+    ///
+    /// # Panics
+    /// When there are more tokens than the tower has positions for.
+    pub fn embed_tokens(
+        &self,
+        tokens: Tensor<B, 2, Int>,
+        padding: Tensor<B, 2, Bool>,
+    ) -> Tensor<B, 2> {
+        let first = self.text().forward(tokens, padding).pooled();
+        self.text_projection.forward(self.pooler.forward(first).tanh())
+    }
+}
+
+#[cfg(feature = "media")]
+mod sounds {
+    use std::path::Path;
+
+    use burn::tensor::{Tensor, TensorData, backend::Backend};
+
+    use super::{Clap, ClapConfig};
+    use crate::{
+        error::{Error, Result},
+        media::{Extractor, MediaItem, MelBank, MelConfig, Modality, Sound},
+        pretrained::views::{embed_views, stretches},
+    };
+
+    impl ClapConfig {
+        /// The log-mel spectrograms that the tower hears.
+        ///
+        /// # Errors
+        /// [`Error::Config`] for frequencies or lengths that make none.
+        pub fn mel_bank(&self) -> Result<MelBank> {
+            let sounds = &self.sounds;
+            let rate = u32::try_from(sounds.rate).unwrap_or(u32::MAX);
+            MelBank::new(MelConfig {
+                rate,
+                frame: sounds.frame,
+                fft: sounds.frame,
+                hop: sounds.hop,
+                mels: self.audio.mels,
+                low: sounds.low,
+                high: sounds.high,
+                ..MelConfig::clap()
+            })
+        }
+
+        /// What the tower hears of a sound: one stretch if it is no longer than that, the sound repeated as often as it
+        /// fits in whole and silence after it; of a longer one, at most `most` stretches evenly over it (the reference
+        /// takes one at random).
+        ///
+        /// # Shapes
+        /// - returns: `[frames, mels]` each
+        ///
+        /// # Errors
+        /// [`Error::Media`] for a sound that cannot be resampled.
+        pub fn spectrograms(
+            &self,
+            bank: &MelBank,
+            sound: &Sound,
+            most: usize,
+        ) -> Result<Vec<Vec<f32>>> {
+            let sound = sound.resampled(bank.config().rate)?;
+            let (samples, rate) = (sound.samples(), bank.config().rate);
+            let length = self.sounds.rate * self.sounds.seconds;
+            let seconds = self.sounds.seconds as f64;
+            let count = (sound.seconds() / seconds).ceil() as usize;
+            stretches(sound.seconds(), seconds, count.clamp(1, most.max(1)))
+                .into_iter()
+                .map(|start| {
+                    let start = (start * self.sounds.rate as f64).round() as usize;
+                    let start = start.min(samples.len().saturating_sub(length));
+                    let heard = &samples[start..samples.len().min(start + length)];
+                    let mut heard = heard.repeat((length / heard.len()).max(1));
+                    heard.resize(length, 0.0);
+                    Ok(bank.spectrogram(&Sound::new(rate, heard)?)?.values().to_vec())
+                })
+                .collect()
+        }
+    }
+
+    /// CLAP's sound tower as what turns sounds into embeddings: unit vectors, of a long sound the mean of those of
+    /// several stretches.
+    #[derive(Debug, Clone)]
+    pub struct ClapExtractor<B: Backend> {
+        clap: Clap<B>,
+        config: ClapConfig,
+        bank: MelBank,
+        device: B::Device,
+        name: String,
+        stretches: usize,
+    }
+
+    impl<B: Backend> ClapExtractor<B> {
+        /// An extractor around loaded towers; `name` says which weights they are, `stretches` how many of a long sound
+        /// are heard at most.
+        ///
+        /// # Errors
+        /// As [`ClapConfig::mel_bank`].
+        pub fn new(
+            clap: Clap<B>,
+            config: ClapConfig,
+            name: impl Into<String>,
+            stretches: usize,
+            device: B::Device,
+        ) -> Result<Self> {
+            let bank = config.mel_bank()?;
+            Ok(Self { clap, config, bank, device, name: name.into(), stretches })
+        }
+
+        fn heard(&self, root: &Path, item: &MediaItem) -> Result<Vec<Vec<f32>>> {
+            if item.modality != Modality::Audio {
+                return Err(Error::media(
+                    item.id.as_str(),
+                    "a sound",
+                    item.modality.to_string(),
+                    "CLAP only hears: use another extractor",
+                ));
+            }
+            let (from, to) = item.span.unwrap_or((0.0, f64::INFINITY));
+            let sound = Sound::open_part(root.join(&item.path), from, to)?;
+            self.config.spectrograms(&self.bank, &sound, self.stretches)
+        }
+    }
+
+    impl<B: Backend> Extractor for ClapExtractor<B> {
+        fn name(&self) -> String {
+            format!("CLAP {}, {} stretches", self.name, self.stretches)
+        }
+
+        fn dim(&self, _: Modality) -> usize {
+            self.config.projection
+        }
+
+        fn extract(&self, root: &Path, items: &[MediaItem]) -> Vec<Result<Vec<f32>>> {
+            let mels = self.config.audio.mels;
+            embed_views(
+                items,
+                self.stretches,
+                |item| self.heard(root, item),
+                |values, count| {
+                    let frames = values.len() / count / mels;
+                    let data = TensorData::new(values, [count, frames, mels]);
+                    self.clap.embed_mel(Tensor::from_data(data, &self.device))
+                },
+            )
+        }
+    }
+}
+
+#[cfg(feature = "media")]
+pub use sounds::ClapExtractor;
