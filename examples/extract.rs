@@ -5,11 +5,12 @@
 //! extract --media flickr30k-images --out flickr30k karpathy dataset_flickr30k.json
 //! ```
 //!
-//! Features are the built-in descriptors, or with `--clip FOLDER` those of CLIP; `my-data` is then what `train` takes with `--data`.
+//! Features are the built-in descriptors, or with `--clip FOLDER`, `--clap FOLDER` or `--imagebind FILE` those of a frozen
+//! encoder; `my-data` is then what `train` takes with `--data`.
 
 mod common;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use cart_retrieval::{
@@ -18,15 +19,22 @@ use cart_retrieval::{
         ClipName, PublishedSet, audio_caps, clotho, karpathy, msr_vtt, msr_vtt_1k_a, msvd,
     },
     media::{
-        Descriptors, ExtractConfig, ExtractProgress, Extracted, MediaItem, Modality, extract,
-        media_below,
+        Descriptors, ExtractConfig, ExtractProgress, Extracted, Extractor, MediaItem, Modality,
+        extract, media_below,
     },
-    pretrained::{ClipExtractor, PretrainedClip},
+    nn::ImageBindConfig,
+    pretrained::{
+        ClapExtractor, ClipExtractor, ImageBindExtractor, PretrainedClap, PretrainedClip,
+        PretrainedImageBind,
+    },
     train::StopFlag,
 };
 use clap::{Parser, Subcommand, ValueEnum};
 use common::backend::Hardware;
 use indicatif::{ProgressBar, ProgressStyle};
+
+/// Stretches of a long sound that CLAP hears.
+const STRETCHES: usize = 4;
 
 /// Extracts features of media into a data folder
 #[derive(Parser)]
@@ -43,9 +51,8 @@ struct Args {
     /// Items extracted at once, and kept when the program is stopped
     #[arg(long, default_value_t = 1024)]
     part: usize,
-    /// Folder of a CLIP in the layout of Hugging Face, for features of its image tower instead of descriptors
-    #[arg(long)]
-    clip: Option<PathBuf>,
+    #[command(flatten)]
+    encoder: Encoder,
     #[command(flatten)]
     hardware: Hardware,
     /// Leaves out items of a data set whose files are missing, instead of refusing to start
@@ -53,6 +60,21 @@ struct Args {
     skip_missing: bool,
     #[command(subcommand)]
     source: Source,
+}
+
+/// A frozen encoder, for its features instead of descriptors
+#[derive(clap::Args)]
+#[group(multiple = false)]
+struct Encoder {
+    /// Folder of a CLIP in the layout of Hugging Face: pictures and videos
+    #[arg(long)]
+    clip: Option<PathBuf>,
+    /// Folder of a CLAP in the layout of Hugging Face: sounds
+    #[arg(long)]
+    clap: Option<PathBuf>,
+    /// imagebind_huge.pth (in a build with the feature pth), or its tensors as .safetensors: all media
+    #[arg(long)]
+    imagebind: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -142,14 +164,15 @@ fn main() -> Result<()> {
         }
     };
     let config = ExtractConfig { part: args.part };
-    let made = match &args.clip {
-        None => {
+    let Encoder { clip, clap, imagebind } = &args.encoder;
+    let made = match clip.is_some() || clap.is_some() || imagebind.is_some() {
+        false => {
             let descriptors = Descriptors { frames: args.frames, ..Descriptors::default() };
             extract(&items, &args.media, &args.out, &descriptors, &config, &stop, report)?
         }
-        Some(folder) => {
+        true => {
             let job =
-                ByClip { args: &args, folder, items: &items, config: &config, stop: &stop, report };
+                ByEncoder { args: &args, items: &items, config: &config, stop: &stop, report };
             args.hardware.run(job)?
         }
     };
@@ -169,28 +192,58 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// An extraction by CLIP, on whatever backend.
-struct ByClip<'a, F> {
+/// An extraction by a frozen encoder, on whatever backend.
+struct ByEncoder<'a, F> {
     args: &'a Args,
-    folder: &'a Path,
     items: &'a [MediaItem],
     config: &'a ExtractConfig,
     stop: &'a StopFlag,
     report: F,
 }
 
-impl<F: FnMut(ExtractProgress)> BackendTask for ByClip<'_, F> {
+impl<F: FnMut(ExtractProgress)> BackendTask for ByEncoder<'_, F> {
     type Output = Result<Extracted>;
 
     fn run<B: LocalBackend>(self, device: B::Device) -> Result<Extracted> {
         println!("{}", common::hardware::<B>(&device));
-        let Self { args, folder, items, config, stop, report } = self;
-        let pretrained = PretrainedClip::open(folder)?;
-        let (clip, loaded) = pretrained.load::<B>(&device)?;
+        let Self { args, items, config, stop, report } = self;
+        let extractor = args.encoder.load::<B>(args.frames, device)?;
+        Ok(extract(items, &args.media, &args.out, extractor.as_ref(), config, stop, report)?)
+    }
+}
+
+impl Encoder {
+    /// The encoder that was asked for.
+    fn load<B: LocalBackend>(
+        &self,
+        frames: usize,
+        device: B::Device,
+    ) -> Result<Box<dyn Extractor>> {
+        let name = |path: &PathBuf| path.display().to_string();
+        let (extractor, loaded): (Box<dyn Extractor>, _) = match self {
+            Self { clip: Some(folder), .. } => {
+                let pretrained = PretrainedClip::open(folder)?;
+                let (clip, loaded) = pretrained.load::<B>(&device)?;
+                let shape = pretrained.config().clone();
+                (Box::new(ClipExtractor::new(clip, shape, name(folder), frames, device)), loaded)
+            }
+            Self { clap: Some(folder), .. } => {
+                let pretrained = PretrainedClap::open(folder)?;
+                let (clap, loaded) = pretrained.load::<B>(&device)?;
+                let shape = pretrained.config().clone();
+                let extractor = ClapExtractor::new(clap, shape, name(folder), STRETCHES, device)?;
+                (Box::new(extractor), loaded)
+            }
+            Self { imagebind: Some(path), .. } => {
+                let pretrained = PretrainedImageBind::open(path, ImageBindConfig::huge())?;
+                let (towers, loaded) = pretrained.load::<B>(&device)?;
+                let shape = pretrained.config().clone();
+                (Box::new(ImageBindExtractor::new(towers, shape, name(path), device)?), loaded)
+            }
+            _ => bail!("no encoder was named"),
+        };
         println!("{loaded}");
-        let (shape, name) = (pretrained.config().clone(), folder.display().to_string());
-        let extractor = ClipExtractor::new(clip, shape, name, args.frames, device);
-        Ok(extract(items, &args.media, &args.out, &extractor, config, stop, report)?)
+        Ok(extractor)
     }
 }
 

@@ -19,10 +19,10 @@ from pathlib import Path
 
 from alternate import HERE, Table, binary, call, check_python, heading, write
 
-MODULES = ["numpy", "torch", "faiss", "vector_quantize_pytorch", "safetensors", "transformers"]
-PACKAGES = ["torch", "faiss-cpu", "vector-quantize-pytorch", "numpy", "transformers"]
+MODULES = ["numpy", "torch", "faiss", "vector_quantize_pytorch", "safetensors", "transformers", "PIL"]
+PACKAGES = ["torch", "faiss-cpu", "vector-quantize-pytorch", "numpy", "transformers", "pillow"]
 WORKS = ["train-step", "train-step-r-drop", "rqvae-step", "rqvae-step-gradient", "kmeans", "kmeans-even",
-         "kmeans-1m", "rq-encode", "queries"]
+         "kmeans-1m", "rq-encode", "queries", "media", "clip"]
 
 
 def arguments():
@@ -101,6 +101,8 @@ def main():
     kmeans(args, table, wanted, ours, theirs)
     encode(args, table, wanted, ours, theirs)
     queries(args, table, wanted, ours, theirs)
+    media(args, table, wanted, ours, theirs)
+    clip(args, table, wanted, ours, theirs)
 
     words, facts = heading(args.python, PACKAGES)
     text = f"{words}; {args.threads} threads, medians of {args.rounds} rounds\n\n{table.markdown()}\n"
@@ -227,6 +229,34 @@ def queries(args, table, wanted, ours, theirs):
             f"{args.label}, both fusions": both,
         },
         {"transformers generate, no fusion": theirs("generate_transformers.py", *common, *size[:8])},
+    )
+
+
+def media(args, table, wanted, ours, theirs):
+    """Pictures from their files to what CLIP reads."""
+    if "media" not in wanted:
+        return
+    count = 48 if args.quick else 960
+    for kind in ["jpg", "png", "webp"]:
+        folder = args.work / f"pictures-{count}-{kind}"
+        call(theirs("media_python.py", folder, "--make", count, "--kind", kind), args.threads)
+        steps = ["--warmup", "1", "--steps", "3"]
+        table.alternate(
+            f"{count} pictures of 500 x 375, {kind}, prepared for CLIP", "items/s",
+            {"host": ours("media", folder, "--work", "pictures", *steps)},
+            {"Pillow + numpy": theirs("media_python.py", folder, *steps)},
+        )
+
+
+def clip(args, table, wanted, ours, theirs):
+    """The image tower of CLIP ViT-B/32."""
+    if "clip" not in wanted:
+        return
+    size = ["--width", "128", "--layers", "2"] if args.quick else []
+    common = ["--batch", "32", "--warmup", "2", "--steps", "5", *size]
+    table.alternate(
+        "CLIP ViT-B/32, 32 pictures at once", "items/s",
+        {args.label: ours("clip", *common)}, {"transformers": theirs("clip_transformers.py", *common)},
     )
 
 

@@ -11,6 +11,7 @@
 mod common;
 mod dump;
 mod inputs;
+mod media;
 mod memory;
 mod quantizers;
 mod queries;
@@ -68,6 +69,10 @@ enum Command {
     RqEncode(quantizers::RqEncodeArgs),
     /// Queries through encoder and constrained beam search.
     Queries(queries::QueriesArgs),
+    /// Files of media, decoded and prepared or described.
+    Media(media::MediaArgs),
+    /// CLIP's image tower with random weights.
+    Clip(media::ClipArgs),
     /// Resident memory over a long training of a small network.
     Memory(memory::MemoryArgs),
 }
@@ -102,6 +107,8 @@ fn run<B: LocalBackend>(command: &Command, common: &Common, device: &B::Device) 
         Command::Kmeans(args) => quantizers::kmeans::<B>(args, common, device),
         Command::RqEncode(args) => quantizers::rq_encode(args, common),
         Command::Queries(args) => queries::queries::<B>(args, common, device),
+        Command::Media(args) => media::media::<B>(args, common, device),
+        Command::Clip(args) => media::clip::<B>(args, common, device),
         Command::Memory(args) => memory::memory::<Autodiff<B>>(args, common, device),
     }
 }

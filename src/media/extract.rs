@@ -187,7 +187,7 @@ pub fn extract(
     items: &[MediaItem],
     root: impl AsRef<Path>,
     out: impl AsRef<Path>,
-    extractor: &impl Extractor,
+    extractor: &(impl Extractor + ?Sized),
     config: &ExtractConfig,
     stop: &StopFlag,
     mut progress: impl FnMut(ExtractProgress),
@@ -237,7 +237,11 @@ pub fn extract(
     Ok(Extracted { items: ids.len(), resumed, failed, captions_left_out })
 }
 
-fn run_of(items: &[MediaItem], extractor: &impl Extractor, config: &ExtractConfig) -> Result<Run> {
+fn run_of(
+    items: &[MediaItem],
+    extractor: &(impl Extractor + ?Sized),
+    config: &ExtractConfig,
+) -> Result<Run> {
     let wrong = |expected: &str, found: String, remedy: &str| {
         Err(Error::media("items to extract features of", expected, found, remedy))
     };
@@ -318,7 +322,7 @@ fn part_files(state: &Path, number: usize) -> (PathBuf, PathBuf) {
 fn extract_part(
     part: &[MediaItem],
     root: &Path,
-    extractor: &impl Extractor,
+    extractor: &(impl Extractor + ?Sized),
     dim: usize,
     rows: &Path,
     list: &Path,

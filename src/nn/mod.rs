@@ -4,6 +4,7 @@
 mod activation;
 mod alignment;
 mod attention;
+mod average;
 mod decoder;
 mod dropout;
 mod feed_forward;
@@ -20,6 +21,7 @@ mod words;
 pub use activation::{Activation, gelu};
 pub use alignment::{AlignmentConfig, AlignmentHead, GuideBatch};
 pub use attention::{Attention, AttentionConfig, KeyValue, SelfCache, causal_bias, padding_bias};
+pub(crate) use average::{averaged, beginning};
 pub use decoder::{Decoder, DecoderConfig, DecoderLayer, DecoderState, Memory};
 pub use dropout::Dropout;
 pub(crate) use dropout::{on_host, with_noise};

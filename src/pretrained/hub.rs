@@ -7,7 +7,7 @@ use hf_hub::{
     api::sync::{ApiBuilder, ApiError},
 };
 
-use super::{PretrainedText, weights};
+use super::{PretrainedClap, PretrainedClip, PretrainedText, weights};
 use crate::error::{Error, Result};
 
 /// How to reach the hub.
@@ -70,13 +70,51 @@ impl PretrainedText {
     /// # Ok::<(), cart_retrieval::Error>(())
     /// ```
     pub fn from_hub(repo: &str, revision: &str, options: &HubOptions) -> Result<Self> {
-        check_name("repo", repo, 2)?;
-        check_name("revision", revision, usize::MAX)?;
-        let folder = match options.is_offline() {
-            true => cached(repo, revision, &options.cache())?,
-            false => fetched(repo, revision, options)?,
-        };
-        Self::open(folder)
+        Self::open(folder(repo, revision, options)?)
+    }
+}
+
+impl PretrainedClip {
+    /// Fetches a CLIP from the hub, or takes it from the cache, and opens it; as [`PretrainedText::from_hub`].
+    ///
+    /// # Errors
+    /// As [`PretrainedClip::open`] and [`PretrainedText::from_hub`].
+    ///
+    /// # Example
+    /// ```no_run
+    /// use cart_retrieval::pretrained::{HubOptions, PretrainedClip};
+    /// let clip = PretrainedClip::from_hub("openai/clip-vit-base-patch32", "main", &HubOptions::default())?;
+    /// # Ok::<(), cart_retrieval::Error>(())
+    /// ```
+    pub fn from_hub(repo: &str, revision: &str, options: &HubOptions) -> Result<Self> {
+        Self::open(folder(repo, revision, options)?)
+    }
+}
+
+impl PretrainedClap {
+    /// Fetches a CLAP from the hub, or takes it from the cache, and opens it; as [`PretrainedText::from_hub`].
+    ///
+    /// # Errors
+    /// As [`PretrainedClap::open`] and [`PretrainedText::from_hub`].
+    ///
+    /// # Example
+    /// ```no_run
+    /// use cart_retrieval::pretrained::{HubOptions, PretrainedClap};
+    /// let clap = PretrainedClap::from_hub("laion/larger_clap_general", "main", &HubOptions::default())?;
+    /// # Ok::<(), cart_retrieval::Error>(())
+    /// ```
+    pub fn from_hub(repo: &str, revision: &str, options: &HubOptions) -> Result<Self> {
+        Self::open(folder(repo, revision, options)?)
+    }
+}
+
+/// The folder of a revision, in the cache now.
+fn folder(repo: &str, revision: &str, options: &HubOptions) -> Result<PathBuf> {
+    check_name("repo", repo, 2)?;
+    check_name("revision", revision, usize::MAX)?;
+    match options.is_offline() {
+        true => cached(repo, revision, &options.cache()),
+        false => fetched(repo, revision, options),
     }
 }
 
@@ -91,7 +129,7 @@ fn check_name(what: &str, name: &str, parts: usize) -> Result<()> {
         what,
         "a name like sentence-transformers/all-MiniLM-L6-v2, or a revision like main",
         format!("{name:?}"),
-        "copy it from the model's page; for a folder on disk, call PretrainedText::open",
+        "copy it from the model's page; for a folder on disk, call open instead",
     ))
 }
 
@@ -114,8 +152,8 @@ fn cached(repo: &str, revision: &str, cache: &Cache) -> Result<PathBuf> {
         format!("{repo}, revision {revision}"),
         format!("to be in the cache {}, since the network is off", cache.path().display()),
         "nothing",
-        "fetch it once without the offline mode, copy a filled cache there, or call \
-         PretrainedText::open on a folder with the model",
+        "fetch it once without the offline mode, copy a filled cache there, or call open on a folder \
+         with the model",
     ))
 }
 
@@ -127,8 +165,8 @@ fn fetched(repo: &str, revision: &str, options: &HubOptions) -> Result<PathBuf> 
             &subject,
             "the Hugging Face Hub to have it and to answer",
             error.to_string(),
-            "check name and network; without a network, call PretrainedText::open on a folder with \
-             the model, or turn the offline mode on with a filled cache",
+            "check name and network; without a network, call open on a folder with the model, or turn the \
+             offline mode on with a filled cache",
         )
     };
     let cache = options.cache();
@@ -143,7 +181,9 @@ fn fetched(repo: &str, revision: &str, options: &HubOptions) -> Result<PathBuf> 
     // By its commit, so that all files are of one, even if the branch moves on meanwhile.
     let files = api.repo(repository(repo, &info.sha));
     let has = |name: &str| info.siblings.iter().any(|file| file.rfilename == name);
-    for name in ["config.json", "tokenizer.json", "1_Pooling/config.json"] {
+    let small =
+        ["config.json", "tokenizer.json", "1_Pooling/config.json", "preprocessor_config.json"];
+    for name in small {
         if has(name) {
             files.get(name).map_err(failed)?;
         }

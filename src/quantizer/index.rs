@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{HealthReport, HealthThresholds};
 use crate::{
     align::Geometry,
+    decode::Filter,
     error::{Error, Result},
     features::{Features, ItemIds},
     identifier::{Identifier, Vocabulary},
@@ -19,6 +20,8 @@ pub struct CandidateIndex {
     trie: Trie,
     health: HealthReport,
     geometry: Option<Arc<Geometry>>,
+    /// Names of the groups that the first token tells apart.
+    groups: Option<Vec<String>>,
 }
 
 impl CandidateIndex {
@@ -35,7 +38,60 @@ impl CandidateIndex {
                 "use ids and identifiers of one collection",
             ));
         }
-        Ok(Self { ids, trie, health, geometry: None })
+        Ok(Self { ids, trie, health, geometry: None, groups: None })
+    }
+
+    /// Says that the first token of the identifiers is that of a group, and what the groups are called.
+    ///
+    /// # Errors
+    /// [`Error::Identifier`] when there is not one name for each token of the first level.
+    pub fn with_groups(self, names: Vec<String>) -> Result<Self> {
+        match names.len() == self.vocabulary().size(0) {
+            true => Ok(Self { groups: Some(names), ..self }),
+            false => Err(Error::identifier(
+                "groups",
+                format!("a name for each of {} first tokens", self.vocabulary().size(0)),
+                names.len().to_string(),
+                "use names and identifiers of one collection",
+            )),
+        }
+    }
+
+    /// Names of the groups that the first token tells apart, if it does.
+    pub fn groups(&self) -> Option<&[String]> {
+        self.groups.as_deref()
+    }
+
+    /// The group of a candidate, if there are groups.
+    ///
+    /// # Errors
+    /// [`Error::Identifier`] when there is no such candidate.
+    pub fn group_of(&self, item: u32) -> Result<Option<&str>> {
+        let Some(names) = &self.groups else { return Ok(None) };
+        let identifier = self.trie.identifier_of(item)?;
+        Ok(Some(&names[usize::from(identifier.tokens()[0])]))
+    }
+
+    /// Lets a search answer with the candidates of one group only.
+    ///
+    /// # Errors
+    /// [`Error::Query`] when there are no groups, or none of that name.
+    pub fn group_filter(&self, name: &str) -> Result<Filter> {
+        let names = self.groups.as_deref().unwrap_or_default();
+        let token = names.iter().position(|group| group == name).ok_or_else(|| {
+            let found = format!("{name:?}");
+            let expected = match names.is_empty() {
+                true => "an index with groups".to_string(),
+                false => format!("one of {}", names.join(", ")),
+            };
+            Error::query("group", expected, found, "search without a group, or in one of these")
+        })?;
+        Ok(Filter::by_prefix(&self.trie, |prefix| usize::from(prefix[0]) == token))
+    }
+
+    /// Number of levels before those of the quantizer: 1 with groups, otherwise 0.
+    pub(crate) fn leading_levels(&self) -> usize {
+        usize::from(self.groups.is_some())
     }
 
     /// Makes room for at least so many unique tokens, so that a network trained with these candidates

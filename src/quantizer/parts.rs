@@ -13,7 +13,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     features::{Features, ItemIds},
-    identifier::{Codes, assign_unique},
+    identifier::{Codes, Groups, assign_unique},
     storage::{NamedTensors, Sha256Writer, hex, read_limited, write_bytes},
     trie::Trie,
 };
@@ -270,7 +270,29 @@ impl<B: Backend> CoarseToFine<B> {
         }
         // One process needs no digest.
         let part = self.encode_range(source, 0..source.len(), String::new(), on_event)?;
-        self.index(vec![part], ids)
+        self.index(vec![part], ids, None)
+    }
+
+    /// As [`CoarseToFine::assign`], with a group's token before those of the quantizer: [`Groups`].
+    ///
+    /// # Errors
+    /// As [`CoarseToFine::assign`], and [`Error::Identifier`] when there is not one group for each candidate.
+    ///
+    /// # Example
+    /// ```no_run
+    /// # use burn::backend::Flex;
+    /// # use cart_retrieval::{features::Features, quantizer::CoarseToFine};
+    /// use cart_retrieval::identifier::Groups;
+    /// # fn f(quantizer: CoarseToFine<Flex>, items: Features, labels: Vec<&str>) -> cart_retrieval::Result<()> {
+    /// let index = quantizer.assign_grouped(&items, &Groups::from_labels(labels)?)?;
+    /// let sounds = index.group_filter("audio")?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn assign_grouped(&self, items: &Features, groups: &Groups) -> Result<CandidateIndex> {
+        let go_on = &mut |_| ControlFlow::Continue(());
+        let part = self.encode_range(items, 0..items.len(), String::new(), go_on)?;
+        self.index(vec![part], items.ids().clone(), Some(groups))
     }
 
     /// Codes of one of several parts of a collection, for processes that share the work.
@@ -383,7 +405,7 @@ impl<B: Backend> CoarseToFine<B> {
         if ids.len() != total {
             return Err(wrong_ids(total, ids.len()));
         }
-        self.index(parts, ids)
+        self.index(parts, ids, None)
     }
 
     /// Encodes and measures a range of rows that starts at a block.
@@ -440,7 +462,12 @@ impl<B: Backend> CoarseToFine<B> {
     }
 
     /// Identifiers, trie and health of parts that cover all rows in order.
-    fn index(&self, mut parts: Vec<CodesPart>, ids: ItemIds) -> Result<CandidateIndex> {
+    fn index(
+        &self,
+        mut parts: Vec<CodesPart>,
+        ids: ItemIds,
+        groups: Option<&Groups>,
+    ) -> Result<CandidateIndex> {
         let sizes = self.level_sizes();
         let whole = if parts.len() == 1 {
             parts.remove(0)
@@ -460,10 +487,18 @@ impl<B: Backend> CoarseToFine<B> {
         };
         let CodesPart { codes, distance, tallies, .. } = whole;
         let health = HealthReport::of_tallies(&sizes, &codes, &tallies);
+        let (codes, sizes) = match groups {
+            Some(groups) => groups.lead(&codes, &sizes)?,
+            None => (codes, sizes),
+        };
         let unique = assign_unique(&codes, &sizes, &distance)?;
         drop((codes, distance));
         let trie = Trie::build(&unique.identifiers, &unique.vocabulary)?;
-        CandidateIndex::new(ids, trie, health)
+        let index = CandidateIndex::new(ids, trie, health)?;
+        match groups {
+            Some(groups) => index.with_groups(groups.names().to_vec()),
+            None => Ok(index),
+        }
     }
 }
 

@@ -75,6 +75,9 @@ pub struct Manifest {
     pub max_tokens: usize,
     /// Health of the quantizer on the candidates.
     pub health: HealthReport,
+    /// Names of the groups that the first token tells apart; absent where it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<Vec<String>>,
     /// Files by role: `model`, `quantizer`, `tokenizer`, `trie`, `ids`; `vectors` and `space` where
     /// the index has them.
     pub files: BTreeMap<String, ManifestFile>,
@@ -301,6 +304,7 @@ impl<B: Backend> Retriever<B> {
             candidates: self.index.trie().len(),
             max_tokens: self.tokenizer.max_tokens(),
             health: self.index.health().clone(),
+            groups: self.index.groups().map(<[String]>::to_vec),
             files,
         };
         let json = manifest
@@ -333,6 +337,9 @@ impl<B: Backend> Retriever<B> {
             .map_err(|e| Error::index("ids", "UTF-8", e.to_string(), "save the index again"))?;
         let ids = ItemIds::new(&ids.lines().collect::<Vec<_>>())?;
         let mut index = CandidateIndex::new(ids, trie, manifest.health.clone())?;
+        if let Some(groups) = &manifest.groups {
+            index = index.with_groups(groups.clone())?;
+        }
         if manifest.files.contains_key(VECTORS) {
             let bytes = manifest.load(folder, VECTORS)?;
             let (shape, values) = NamedTensors::from_bytes(&bytes)?.0.take_f32(VECTORS)?;

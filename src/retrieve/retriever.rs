@@ -73,11 +73,12 @@ impl<B: Backend> Retriever<B> {
                 format!("{} and {}", tokenizer.vocabulary(), tokenizer.max_tokens()),
             ));
         }
-        let levels = index.vocabulary().levels() - 1;
-        if quantizer.level_sizes() != index.vocabulary().sizes()[..levels] {
+        let sizes = index.vocabulary().sizes();
+        let semantic = &sizes[index.leading_levels()..sizes.len() - 1];
+        if quantizer.level_sizes() != semantic {
             return Err(problem(
                 "quantizer",
-                format!("levels {:?}", &index.vocabulary().sizes()[..levels]),
+                format!("levels {semantic:?}"),
                 format!("{:?}", quantizer.level_sizes()),
             ));
         }
@@ -117,6 +118,15 @@ impl<B: Backend> Retriever<B> {
     /// their semantic tokens than the network has unique tokens; [`Error::Model`] when the network
     /// is guided and the candidates have no vectors.
     pub fn with_candidates(self, index: CandidateIndex) -> Result<Self> {
+        if index.groups() != self.index.groups() {
+            let shown = |groups: Option<&[String]>| groups.map_or("none".into(), |g| g.join(", "));
+            return Err(Error::identifier(
+                "groups of the candidates",
+                shown(self.index.groups()),
+                shown(index.groups()),
+                "make them with Groups::new and the names of the network's groups, in their order",
+            ));
+        }
         let index = index.within(&self.config.vocabulary)?;
         let Self { engine, config, tokenizer, quantizer, .. } = self;
         let (model, device) = (engine.model().clone(), engine.device().clone());

@@ -197,11 +197,13 @@ impl<'a, B: Backend, S: AsRef<str>> SearchAll<'a, B, S> {
         for answers in &mut answers {
             answers.retain(|answer| answer.score >= self.least);
             if self.per_cluster < self.top {
-                let trie = self.retriever.index().trie();
+                let index = self.retriever.index();
+                let (trie, leading) = (index.trie(), index.leading_levels());
                 let mut taken = std::collections::HashMap::new();
                 let mut kept = Vec::with_capacity(self.top);
                 for &answer in &*answers {
-                    let cluster = trie.identifier_of(answer.item)?.tokens()[0];
+                    let identifier = trie.identifier_of(answer.item)?;
+                    let cluster = identifier.tokens()[..=leading].to_vec();
                     let count = taken.entry(cluster).or_insert(0usize);
                     if *count < self.per_cluster {
                         *count += 1;

@@ -65,6 +65,9 @@ pub struct TrainConfig {
     /// Steps in a row whose loss or gradients are not finite after which training ends with an
     /// error. Such steps change neither weights nor moments. At least 1.
     pub max_bad_steps: usize,
+    /// Share of the steps over which the weights are averaged: each step moves the average by one part in so many
+    /// towards the weights, and the average is what is validated, kept and returned. 0 takes the weights themselves.
+    pub averaging: f64,
     /// Seed of order, dropout and word dropout.
     pub seed: u64,
 }
@@ -92,6 +95,7 @@ impl Default for TrainConfig {
             validation_beam: 10,
             patience: 0,
             max_bad_steps: 3,
+            averaging: 0.0,
             seed: 0,
         }
     }
@@ -132,6 +136,7 @@ impl TrainConfig {
             ("warmup", self.warmup),
             ("final_rate", self.final_rate),
             ("word_dropout", self.word_dropout),
+            ("averaging", self.averaging),
         ] {
             if !(0.0..=1.0).contains(&value) {
                 return problem(name, "a share in [0, 1]", value.to_string());
@@ -166,6 +171,12 @@ impl TrainConfig {
     pub(super) fn encoder_rates(&self, layers: usize) -> EncoderRates {
         let Self { encoder_lr, layer_decay, .. } = *self;
         EncoderRates { encoder_lr, layer_decay, layers }
+    }
+
+    /// What is kept of the average of the weights at a step, of `steps` in all; `None` where nothing is averaged.
+    pub(super) fn average_decay(&self, steps: usize) -> Option<f64> {
+        let over = self.averaging * steps as f64;
+        (self.averaging > 0.0).then(|| 1.0 - 1.0 / over.max(1.0))
     }
 
     /// Steps in which the rate rises, of `steps` in all.

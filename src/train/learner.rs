@@ -30,7 +30,7 @@ use crate::{
     data::{QueryBatch, TargetBatch},
     decode::{BeamConfig, SearchSpace, beam_search},
     model::{Cart, LossConfig},
-    nn::{GuideBatch, on_host},
+    nn::{GuideBatch, averaged, beginning, on_host},
     trie::Trie,
 };
 
@@ -76,6 +76,8 @@ pub(super) struct Context {
     /// Absent where no layer is frozen.
     pub(super) frozen: Option<Frozen>,
     pub(super) beam: usize,
+    /// What is kept of the average of the weights at a step.
+    pub(super) decay: Option<f64>,
     pub(super) trie: Arc<Trie>,
     pub(super) geometry: Option<Arc<Geometry>>,
     pub(super) rounds: Arc<Mutex<Rounds>>,
@@ -88,7 +90,7 @@ pub(super) struct Context {
 
 impl Context {
     pub(super) fn new(
-        config: &TrainConfig,
+        (config, steps): (&TrainConfig, usize),
         (trie, geometry): (Arc<Trie>, Option<Arc<Geometry>>),
         rounds: Arc<Mutex<Rounds>>,
         guard: Arc<Guard>,
@@ -102,6 +104,7 @@ impl Context {
             precision: config.precision,
             frozen,
             beam: config.validation_beam,
+            decay: config.average_decay(steps),
             trie,
             geometry,
             rounds,
@@ -123,6 +126,8 @@ impl fmt::Debug for Context {
 #[derive(Module, Debug)]
 pub struct CartLearner<B: Backend> {
     pub(super) cart: Cart<B>,
+    /// The average of its weights over the steps, where one is taken.
+    pub(super) average: Option<Cart<B>>,
     #[module(skip)]
     pub(super) context: Arc<Context>,
 }
@@ -186,7 +191,7 @@ impl<B: AutodiffBackend> TrainStep for CartLearner<B> {
         let mut shares =
             std::mem::take(&mut *self.context.shares.lock().unwrap_or_else(|e| e.into_inner()));
         if shares.is_empty() {
-            return optim.step(lr, self, grads);
+            return optim.step(lr, self, grads).with_average();
         }
         shares.sort_by_key(|(rank, _)| *rank);
         let devices = <Self as Module<A>>::devices(&self);
@@ -195,7 +200,7 @@ impl<B: AutodiffBackend> TrainStep for CartLearner<B> {
             let grads = grads.to_device::<A, Self>(&devices[0], &self);
             sum.accumulate::<A>(&self, grads);
         }
-        optim.step(lr, self, sum.grads())
+        optim.step(lr, self, sum.grads()).with_average()
     }
 }
 
@@ -212,11 +217,12 @@ impl<B: Backend> InferenceStep for CartLearner<B> {
             guide_dropout: 0.0,
             ..self.context.loss.clone()
         };
-        let encoded = self.cart.encode_layers(queries.tokens.clone(), queries.padding.clone());
-        let logits = self.cart.forward_encoded(&encoded, batch.targets.identifiers.clone());
+        let cart = self.cart();
+        let encoded = cart.encode_layers(queries.tokens.clone(), queries.padding.clone());
+        let logits = cart.forward_encoded(&encoded, batch.targets.identifiers.clone());
         let (tokens, padding) = (queries.tokens.clone(), queries.padding.clone());
-        let aligned = self.cart.aligned(&encoded, tokens, padding);
-        let logits = match (self.cart.alignment().zip(aligned), &batch.guide) {
+        let aligned = cart.aligned(&encoded, tokens, padding);
+        let logits = match (cart.alignment().zip(aligned), &batch.guide) {
             (Some((head, aligned)), Some(guide)) => {
                 let factors = guide_factors(&aligned, &config, 1, 0);
                 head.guide(&aligned, guide, factors.as_ref(), logits)
@@ -225,7 +231,7 @@ impl<B: Backend> InferenceStep for CartLearner<B> {
         };
         let loss = config.forward(logits, batch.targets.identifiers, &batch.targets.legal, 1);
         let loss = loss.total.into_data().iter::<f64>().next().unwrap_or(f64::NAN);
-        let encoded = self.cart.encode(queries.tokens, queries.padding);
+        let encoded = cart.encode(queries.tokens, queries.padding);
         let beam = BeamConfig {
             width: self.context.beam,
             scope: config.scope,
@@ -234,7 +240,7 @@ impl<B: Backend> InferenceStep for CartLearner<B> {
         };
         let space =
             SearchSpace::from(&self.context.trie).with_geometry(self.context.geometry.as_deref());
-        let Ok(answers) = beam_search(&self.cart, &encoded, space, &beam) else {
+        let Ok(answers) = beam_search(cart, &encoded, space, &beam) else {
             self.context.guard.diverged().store(true, Ordering::Relaxed);
             return ValidOutput { loss, recall_at_1: 0.0, queries: batch.items.len() };
         };
@@ -244,7 +250,7 @@ impl<B: Backend> InferenceStep for CartLearner<B> {
             .map(|(answers, &item)| answers.iter().position(|answer| answer.item == item))
             .collect();
         let mut rounds = self.context.rounds.lock().unwrap_or_else(|e| e.into_inner());
-        rounds.validated(loss, &ranks, &self.cart);
+        rounds.validated(loss, &ranks, cart);
         let first = ranks.iter().filter(|rank| **rank == Some(0)).count();
         let queries = batch.items.len();
         ValidOutput { loss, recall_at_1: first as f64 / queries as f64, queries }
@@ -321,16 +327,29 @@ impl Adaptor<RecallValue> for ValidOutput {
 
 impl<B: AutodiffBackend> CartLearner<B> {
     pub(super) fn new(cart: Cart<B>, context: Arc<Context>) -> Self {
-        Self { cart, context }
+        let average = context.decay.map(|_| beginning::<B, _>(cart.clone()));
+        Self { cart, average, context }
     }
 
-    /// The network.
-    pub fn cart(&self) -> &Cart<B> {
-        &self.cart
-    }
-
-    /// The network without autodiff.
+    /// The network without autodiff: the average where one is taken.
     pub fn into_cart(self) -> Cart<B::InnerBackend> {
-        self.cart.valid()
+        self.cart().valid()
+    }
+
+    /// Takes a step's weights into the average.
+    fn with_average(self) -> Self {
+        let Self { cart, average, context } = self;
+        let average = match (average, context.decay) {
+            (Some(average), Some(decay)) => Some(averaged::<B, _>(average, &cart, decay)),
+            _ => None,
+        };
+        Self { cart, average, context }
+    }
+}
+
+impl<B: Backend> CartLearner<B> {
+    /// The network that validations search with: the average of its weights where one is taken.
+    pub fn cart(&self) -> &Cart<B> {
+        self.average.as_ref().unwrap_or(&self.cart)
     }
 }

@@ -135,7 +135,7 @@ pub(super) fn model<B: AutodiffBackend>(
             "put the file of this training back, or train in another folder",
         )
     };
-    let load = std::panic::AssertUnwindSafe(|| learner.clone().load_record(record).cart);
+    let load = std::panic::AssertUnwindSafe(|| learner.clone().load_record(record).cart().clone());
     // Loading a record with another number of layers panics.
     let cart = std::panic::catch_unwind(load)
         .map_err(|_| foreign("one with other parts or another number of layers".into()))?;

@@ -81,7 +81,8 @@ impl<B: AutodiffBackend> Stepper<B> {
         let reporter = Reporter::new(None, position);
         let together = Together::alone();
         let trie = (trie, None);
-        let context = Context::new(config, trie, rounds, guard.clone(), reporter, frozen, together);
+        let context =
+            Context::new((config, steps), trie, rounds, guard.clone(), reporter, frozen, together);
         let rates = config.encoder_rates(cart.encoder().n_layers());
         let learner = CartLearner::new(cart, Arc::new(context));
         let optimizer = CartOptimizer::new(config.weight_decay, config.clip_norm)

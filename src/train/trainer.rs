@@ -187,7 +187,7 @@ impl Trainer {
         let kept = frozen.as_ref().map_or(0, Frozen::kept);
         let reporter = Reporter::new(listener, position.clone());
         let context = Arc::new(Context::new(
-            &config,
+            (&config, steps),
             (data.trie().clone(), data.geometry.clone()),
             rounds.clone(),
             guard.clone(),
@@ -293,7 +293,7 @@ impl Trainer {
             None
         } else {
             let learner = Learner::new(learner, optimizer, schedule);
-            Some(or_first_fault(&guard, || training.launch(learner))?.model.cart)
+            Some(or_first_fault(&guard, || training.launch(learner))?.model.cart().clone())
         };
 
         std::mem::replace(&mut *failure.lock().unwrap_or_else(|e| e.into_inner()), Ok(()))?;

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use cart_retrieval::{
     Error,
-    pretrained::{HubOptions, PretrainedText},
+    pretrained::{HubOptions, PretrainedClap, PretrainedClip, PretrainedText},
 };
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -36,12 +36,33 @@ fn a_filled_cache_needs_no_network() {
 }
 
 #[test]
+fn clip_and_clap_come_out_of_the_cache_too() {
+    let cache = tempfile::tempdir().unwrap();
+    for (name, fixture) in [("clip", "vision/clip"), ("clap", "sound/clap")] {
+        let model = cache.path().join(format!("models--someone--{name}"));
+        let snapshot = model.join("snapshots").join(COMMIT);
+        fs::create_dir_all(&snapshot).unwrap();
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(fixture);
+        for name in ["config.json", "model.safetensors", "preprocessor_config.json"] {
+            fs::copy(fixture.join(name), snapshot.join(name)).unwrap();
+        }
+    }
+    let options = HubOptions::default().with_cache(cache.path()).with_offline(true);
+    let device = Default::default();
+    let clip = PretrainedClip::from_hub("someone/clip", COMMIT, &options).unwrap();
+    clip.load::<burn::backend::Flex>(&device).unwrap();
+    let clap = PretrainedClap::from_hub("someone/clap", COMMIT, &options).unwrap();
+    clap.load::<burn::backend::Flex>(&device).unwrap();
+    assert!(PretrainedClap::from_hub("someone/clip", COMMIT, &options).is_err());
+}
+
+#[test]
 fn what_the_cache_does_not_hold_is_named_with_a_remedy() {
     let cache = cache();
     let options = HubOptions::default().with_cache(cache.path()).with_offline(true);
     for (repo, revision) in [("someone/other", "main"), ("someone/tiny-bert", "v2")] {
         let message = PretrainedText::from_hub(repo, revision, &options).unwrap_err().to_string();
-        assert!(message.contains(repo) && message.contains("PretrainedText::open"), "{message}");
+        assert!(message.contains(repo) && message.contains("call open on a folder"), "{message}");
     }
     let snapshot = cache.path().join("models--someone--tiny-bert/snapshots").join(COMMIT);
     fs::remove_file(snapshot.join("tokenizer.json")).unwrap();

@@ -3,6 +3,7 @@
 //! One test at a time trains (`TURN`): the backend's generator is shared by all threads.
 
 mod faults;
+mod groups;
 mod guided;
 mod modes;
 mod steps;

@@ -13,7 +13,7 @@ use cart_retrieval::{
     train::{Freeze, FrozenCache, Precision, StopFlag, StopReason, TrainEvent, Trained},
 };
 
-use super::{A, Setup, settings, setup, turn};
+use super::{A, Setup, fit, settings, setup, turn, weights};
 
 fn deep(setup: &Setup, layers: usize) -> Cart<A> {
     setup.config.clone().with_layers(layers, 1).init(&Default::default()).unwrap()
@@ -224,4 +224,40 @@ fn settings_that_contradict_each_other_are_refused() {
         assert_eq!((config.freeze, config.precision), (freeze, Precision::Bf16));
     }
     assert!(serde_json::from_str::<TrainConfig>("{\"frozen_cache\": {\"mib\": 1}}").is_err());
+}
+
+#[test]
+fn averaged_weights_are_validated_kept_and_resumed() {
+    let _turn = turn();
+    let setup = setup();
+    let averaging = TrainConfig { averaging: 0.3, ..settings() };
+    let whole = fit(&setup, Trainer::new(averaging.clone())).unwrap();
+    let plain = fit(&setup, Trainer::new(settings())).unwrap();
+    // The steps are the same, what is looked at is not: an average over some steps trails them.
+    assert_ne!(weights(&whole.model), weights(&plain.model));
+    assert!(whole.history[0].loss > plain.history[0].loss, "{:?}", whole.history);
+    let folder = tempfile::tempdir().unwrap();
+    let stop = StopFlag::new();
+    let (raise, seen) = (stop.clone(), AtomicUsize::new(0));
+    let trainer = Trainer::new(averaging.clone()).with_folder(folder.path()).with_stop(stop);
+    fit(
+        &setup,
+        trainer.with_listener(move |event| {
+            if matches!(event, TrainEvent::Step { .. })
+                && seen.fetch_add(1, Ordering::Relaxed) + 1 == 20
+            {
+                raise.raise();
+            }
+        }),
+    )
+    .unwrap();
+    let resume = Trainer::new(averaging).with_folder(folder.path()).with_resume(true);
+    let resumed = fit(&setup, resume).unwrap();
+    assert_eq!(resumed.history.last(), whole.history.last());
+    assert_eq!(weights(&resumed.model), weights(&whole.model));
+    for share in [-0.1, 1.5, f64::NAN] {
+        let config = TrainConfig { averaging: share, ..settings() };
+        let error = fit(&setup, Trainer::new(config)).unwrap_err().to_string();
+        assert!(error.contains("averaging"), "{error}");
+    }
 }
