@@ -26,7 +26,10 @@ use cart_retrieval::{
     prelude::*,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use common::recipe::Recipe;
+use common::{
+    pipeline::Task,
+    recipe::{Part, Recipe},
+};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Describes candidates that have no training caption
@@ -176,7 +179,7 @@ fn main() -> Result<()> {
     };
     bar.finish_and_clear();
     summary(&made, &ids, &file);
-    check(&recipe, &data, &args)
+    check(recipe, &data, &args)
 }
 
 /// Captions to train on, by people: of the train split where the recipe has splits.
@@ -243,15 +246,13 @@ fn summary(made: &Captioned, ids: &[&str], file: &Path) {
     }
 }
 
-/// How many of the recipe's queries the new captions give away.
-fn check(recipe: &Recipe, data: &DataFolder, args: &Cli) -> Result<()> {
-    let queries = data.select(&recipe.queries).context("the recipe's [queries]")?;
-    let generated = data.generated(args.data.join(&args.out))?;
-    let found = recipe.audit.run(&generated, &queries, data.items.ids())?;
-    println!("queries of the recipe among the new captions: {found}");
-    let listed = recipe.generated.contains(&args.out);
-    if !listed {
+/// How many of the recipe's queries the training texts give away, with the new captions among them.
+fn check(mut recipe: Recipe, data: &DataFolder, args: &Cli) -> Result<()> {
+    if !recipe.generated.contains(&args.out) {
         println!("to train on them, put into the recipe: generated = [{:?}]", args.out);
+        recipe.generated = vec![args.out.clone()];
     }
+    let task = Task::new(&recipe, &args.data, data, Part::Test)?;
+    println!("{}", task.leaks);
     Ok(())
 }

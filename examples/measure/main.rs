@@ -7,6 +7,7 @@
 //! ```
 #![recursion_limit = "256"]
 
+mod captions;
 #[path = "../common/mod.rs"]
 mod common;
 mod dump;
@@ -68,6 +69,10 @@ enum Command {
     RqEncode(quantizers::RqEncodeArgs),
     /// Queries through encoder and constrained beam search.
     Queries(queries::QueriesArgs),
+    /// Queries against training texts: the audit of near duplicates.
+    Audit(captions::AuditArgs),
+    /// Captions of the nearest described items.
+    Neighbours(captions::NeighboursArgs),
     /// Resident memory over a long training of a small network.
     Memory(memory::MemoryArgs),
 }
@@ -102,6 +107,8 @@ fn run<B: LocalBackend>(command: &Command, common: &Common, device: &B::Device) 
         Command::Kmeans(args) => quantizers::kmeans::<B>(args, common, device),
         Command::RqEncode(args) => quantizers::rq_encode(args, common),
         Command::Queries(args) => queries::queries::<B>(args, common, device),
+        Command::Audit(args) => captions::audit(args, common),
+        Command::Neighbours(args) => captions::neighbours(args, common),
         Command::Memory(args) => memory::memory::<Autodiff<B>>(args, common, device),
     }
 }

@@ -149,7 +149,7 @@ fn lines_that_are_not_asked_for_are_named() {
     has(&says(r#"{"id": "i0", "caption": 7}"#), &["invalid type", "column"]);
     has(&says(r#"{"id": "i9", "caption": "x"}"#), &["`i9`, which was not"]);
     has(&says(r#"{"id": "i0", "caption": "  "}"#), &["some text", "\"  \" for `i0`"]);
-    has(&says(r#"{"id": "i0", "caption": "\0377"}"#), &["line 2", "UTF-8", "byte 24"]);
+    has(&says(r#"{"id": "i0", "caption": "\0377"}"#), &["line 2", "UTF-8", "byte 25"]);
     for weight in ["0", "-1", "1e39"] {
         let line = format!(r#"{{"id": "i0", "caption": "x", "weight": {weight}}}"#);
         has(&says(&line), &["line 2"]);
