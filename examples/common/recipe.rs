@@ -191,7 +191,9 @@ impl Recipe {
         self.audit.validate().context("[audit]")?;
         self.quantizer.validate().context("[quantizer]")?;
         let levels = self.quantizer.fine.sizes().len() + 2;
-        self.training.validate(levels).context("[training]")?;
+        // Without passes, nothing is trained: the pipeline asks then for no training at all.
+        let training = TrainConfig { epochs: self.training.epochs.max(1), ..self.training.clone() };
+        training.validate(levels).context("[training]")?;
         self.beam.validate().context("[beam]")?;
         if let Some(space) = &self.space {
             space.validate().context("[space]")?;
