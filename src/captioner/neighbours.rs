@@ -10,9 +10,9 @@ use crate::{
 };
 
 /// Products that a thread holds at a time.
-const PRODUCTS: usize = 1 << 22;
+const PRODUCTS: usize = 1 << 23;
 /// Most rows of a product.
-const ROWS: usize = 64;
+const ROWS: usize = 256;
 
 /// A neighbour: its similarity and its row.
 pub(super) type Neighbour = (f64, usize);

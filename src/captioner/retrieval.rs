@@ -75,7 +75,7 @@ impl RetrievalConfig {
             }
         }
         check_weight(self.weight)?;
-        if !(self.temperature > 0.0) {
+        if self.temperature.is_nan() || self.temperature <= 0.0 {
             return Err(Error::config(
                 "temperature of the retrieval captioner",
                 "a number above 0",

@@ -124,7 +124,7 @@ impl CommandConfig {
                 return wrong(name, "at least 1", "0".into(), "leave it out for the usual number");
             }
         }
-        if !(self.seconds > 0.0) {
+        if self.seconds.is_nan() || self.seconds <= 0.0 {
             let remedy = "leave it out for an hour a batch";
             return wrong("seconds", "a time above 0", self.seconds.to_string(), remedy);
         }
