@@ -27,8 +27,8 @@ use cart_retrieval::{
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use common::{
-    pipeline::Task,
     recipe::{Part, Recipe},
+    task::Task,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 

@@ -19,8 +19,8 @@ use cart_retrieval::{
 use clap::Parser;
 use common::{
     backend::Hardware,
-    pipeline::Task,
     recipe::{Part, Recipe},
+    task::Task,
 };
 
 /// Recall and MRR of an index, with confidence intervals, beside BM25 and a dual tower.

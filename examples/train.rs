@@ -16,8 +16,9 @@ use cart_retrieval::{
 use clap::{Parser, ValueEnum};
 use common::{
     backend::Hardware,
-    pipeline::{Run, Task, Text},
+    pipeline::{Run, Text},
     recipe::{Part, Recipe},
+    task::Task,
 };
 
 /// Trains a generative index over a folder of candidates and captions.

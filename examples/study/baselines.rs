@@ -19,8 +19,9 @@ use clap::ValueEnum;
 use super::{
     Judge,
     common::{
-        pipeline::{Asked, Task, Text},
+        pipeline::Text,
         recipe::Recipe,
+        task::{Asked, Task},
     },
 };
 

@@ -21,8 +21,9 @@ use cart_retrieval::{
 use clap::Parser;
 use common::{
     backend::Hardware,
-    pipeline::{Run, Task, Text},
+    pipeline::{Run, Text},
     recipe::{Part, Recipe},
+    task::Task,
 };
 
 /// Recall and MRR of a recipe over several seeds.

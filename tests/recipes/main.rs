@@ -10,8 +10,8 @@ use cart_retrieval::{
     features::Features,
 };
 use common::{
-    pipeline::{Asked, Task},
     recipe::{Part, Recipe},
+    task::{Asked, Task},
 };
 
 fn recipes() -> Vec<PathBuf> {
