@@ -17,7 +17,11 @@ use cart_retrieval::{
     prelude::*,
 };
 use clap::Parser;
-use common::{backend::Hardware, recipe::Recipe};
+use common::{
+    backend::Hardware,
+    recipe::{Part, Recipe},
+    task::Task,
+};
 
 /// Recall and MRR of an index, with confidence intervals, beside BM25 and a dual tower.
 #[derive(Parser)]
@@ -87,11 +91,12 @@ fn measure<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     let seed = args.seed.unwrap_or(recipe.seed);
     let stop = common::stop_on_ctrl_c()?;
     let data = DataFolder::open(&args.data)?;
-    let (train, _) = recipe.captions(&data)?;
-    let queries = data.select(&recipe.queries)?;
+    let task = Task::new(&recipe, &args.data, &data, Part::Test)?;
+    task.check_leaks(&recipe)?;
+    let (train, queries) = (&task.train, &task.queries);
     // A text that describes several candidates has found its own when it finds any of them.
     let mut same_text: BTreeMap<String, Vec<u32>> = BTreeMap::new();
-    for query in &queries {
+    for query in queries {
         same_text.entry(query.text.to_lowercase()).or_default().push(query.item);
     }
     let texts: Vec<&str> = queries.iter().map(|query| query.text.as_str()).collect();
@@ -101,7 +106,7 @@ fn measure<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     let mut records = Vec::new();
     let mut add =
         |method: &str, rankings: Vec<Ranking>, ties: TruncatedTies, seconds: f64| -> Result<()> {
-            let scores = evaluate(&rankings, &relevant, data.items.len(), ties)?;
+            let scores = evaluate(&rankings, &relevant, task.candidates.len(), ties)?;
             let metrics = scores.metrics();
             println!("{method}: {metrics}");
             let intervals = bootstrap(&scores, &BootstrapConfig::default())?;
@@ -118,13 +123,17 @@ fn measure<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     if let Some(folder) = &args.index {
         let retriever = Retriever::<B>::load(folder, device)?.with_precision(args.precision)?;
         ensure!(
-            retriever.index().ids().iter().eq(data.items.ids().iter()),
-            "the index holds other candidates than {}: evaluate it on the data it was trained on",
+            retriever.index().ids().iter().eq(task.items.ids().iter()),
+            "the index holds other candidates than the recipe trains on in {}: evaluate it with the data and the \
+             recipe that it was trained with",
             args.data.display()
         );
+        let retriever = task.over(retriever)?;
         let beam = args.beam.unwrap_or(retriever.beam().width);
         let started = Instant::now();
-        let rankings = retriever.search_all(&texts).top(beam.min(50)).beam(beam).rankings()?;
+        let config = BeamConfig { width: beam, ..retriever.beam().clone() };
+        let retriever = retriever.with_beam(config);
+        let rankings = task.rankings(&retriever, &texts, beam.min(50))?;
         let per_second = texts.len() as f64 / started.elapsed().as_secs_f64();
         add(&args.method, rankings, TruncatedTies::Listed, args.seconds)?;
         println!("{per_second:.0} queries/s at beam {beam}, {}", args.precision);
@@ -133,11 +142,16 @@ fn measure<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
         }
     }
     if args.bm25 {
+        let described = task.texts();
+        ensure!(
+            !described.is_empty(),
+            "BM25 needs texts of the candidates, and unseen ones have none"
+        );
         let documents: Vec<(u32, &str)> =
-            train.iter().map(|caption| (caption.item, caption.text.as_str())).collect();
+            described.iter().map(|caption| (caption.item, caption.text.as_str())).collect();
         let started = Instant::now();
-        let bm25 = Bm25::fit(&documents, data.items.len(), &Bm25Config::default())?;
-        let rankings = bm25.search_all(&texts, data.items.len());
+        let bm25 = Bm25::fit(&documents, task.candidates.len(), &Bm25Config::default())?;
+        let rankings = bm25.search_all(&texts, task.candidates.len());
         let seconds = started.elapsed().as_secs_f64();
         add("BM25 over training text", rankings, TruncatedTies::Listed, seconds)?;
     }
@@ -146,7 +160,7 @@ fn measure<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
             recipe.text.is_none(),
             "the dual tower trains an encoder from scratch: give it a recipe without [text]"
         );
-        let tokenizer = recipe.tokenizer(&train)?;
+        let tokenizer = recipe.tokenizer(train)?;
         let training = &recipe.training;
         let encoder = CartConfig::new(tokenizer.vocabulary(), one_level()?)
             .with_width(recipe.model.d_model, recipe.model.d_ff, recipe.model.n_heads)
@@ -164,7 +178,8 @@ fn measure<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
             ..DualTowerConfig::new(encoder)
         };
         let started = Instant::now();
-        let tower = config.fit::<Autodiff<B>>(&tokenizer, &train, &data.items, &stop, device)?;
+        let tower = config.fit::<Autodiff<B>>(&tokenizer, train, &task.items, &stop, device)?;
+        let tower = tower.over(&task.candidates)?;
         let seconds = started.elapsed().as_secs_f64();
         let rankings = tower.search_all(&texts, 50)?;
         add("dual tower", rankings, TruncatedTies::Listed, seconds)?;

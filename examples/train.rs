@@ -9,15 +9,16 @@ use std::{path::PathBuf, time::Instant};
 use anyhow::Result;
 use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
-    data::{DataFolder, audit},
+    data::DataFolder,
     nn::FusionMode,
     retrieve::Retriever,
 };
 use clap::{Parser, ValueEnum};
 use common::{
     backend::Hardware,
-    pipeline::{Run, Task, Text},
+    pipeline::{Run, Text},
     recipe::{Part, Recipe},
+    task::Task,
 };
 
 /// Trains a generative index over a folder of candidates and captions.
@@ -119,10 +120,10 @@ fn train<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     println!("{}, seed {}", B::describe(device), recipe.seed);
 
     let data = DataFolder::open(&args.data)?;
-    let task = Task::new(&recipe, &data, Part::Test)?;
+    let task = Task::new(&recipe, &args.data, &data, Part::Test)?;
     println!("{} candidates, {} training captions", task.items.len(), task.train.len());
     println!("{}", data.items.check()?);
-    println!("{}", audit(&task.train, &task.queries));
+    task.check_leaks(&recipe)?;
     let text = Text::<B>::new(&recipe, &task.train, device)?;
     let run = args.run.clone().unwrap_or_else(|| {
         let mut name = args.out.clone().into_os_string();

@@ -15,6 +15,7 @@
 //! | [`align`] | candidates as vectors in the space of the text encoder, summed up along the trie |
 //! | [`media`] | pictures, sounds and videos from their files, built-in descriptors, extraction of features |
 //! | [`data`] | captions, splits, tokenizers, batches, readers of published sets, the procedural benchmark |
+//! | [`captioner`] | captions of candidates that have none, by neighbours or by a program |
 //! | [`nn`], [`model`] | attention, encoder, fusion, decoder; the network and its loss |
 //! | [`pretrained`] | text encoders from folders in the layout of Hugging Face |
 //! | [`train`] | training on burn-train's learner, checkpoints, resumption |
@@ -66,6 +67,7 @@
 
 pub mod align;
 pub mod backend;
+pub mod captioner;
 pub mod data;
 pub mod decode;
 pub mod error;

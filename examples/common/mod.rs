@@ -8,6 +8,7 @@ pub mod pipeline;
 pub mod plot;
 pub mod progress;
 pub mod recipe;
+pub mod task;
 
 use cart_retrieval::{backend::LocalBackend, train::StopFlag};
 

@@ -7,7 +7,6 @@ use burn::{backend::Autodiff, module::AutodiffModule};
 use cart_retrieval::{
     align::{FittedSpace, Ridge, SpaceTuning, TextVectors, TunedEncoder, WordWeights, embed_texts},
     backend::LocalBackend,
-    data::DataFolder,
     model::Cart,
     nn::{AlignmentConfig, TextEncoder},
     prelude::*,
@@ -17,74 +16,9 @@ use cart_retrieval::{
 
 use super::{
     progress,
-    recipe::{AlignmentRecipe, Part, Recipe},
+    recipe::{AlignmentRecipe, Recipe},
+    task::Task,
 };
-
-/// What to train on, what to find, and what to ask.
-pub struct Task {
-    /// Candidates of the training.
-    pub items: Features,
-    pub train: Vec<ItemCaption>,
-    pub valid: Vec<ItemCaption>,
-    /// Candidates to find: those of the training, or others.
-    pub candidates: Features,
-    pub queries: Vec<ItemCaption>,
-    /// Whether the candidates are those of the training.
-    pub seen: bool,
-}
-
-impl Task {
-    pub fn new(recipe: &Recipe, data: &DataFolder, part: Part) -> Result<Self> {
-        let (train, queries) = recipe.filters(part)?;
-        let (train, queries) = (data.select(train)?, data.select(queries)?);
-        let valid = match (&recipe.validation, part) {
-            (Some(filter), Part::Test) => {
-                data.select(filter).context("the recipe's [validation]")?
-            }
-            _ => Vec::new(),
-        };
-        let Some(splits) = &recipe.splits else {
-            let items = data.items.clone();
-            return Ok(Self {
-                candidates: items.clone(),
-                items,
-                train,
-                valid,
-                queries,
-                seen: true,
-            });
-        };
-        let Some(of) = &data.splits else {
-            bail!("the recipe names splits, and the data has no splits.json");
-        };
-        let rows = |name: &str| -> Result<Vec<usize>> {
-            let rows = of.indices(name, |id| data.items.index_of(id))?;
-            Ok(rows.into_iter().map(|row| row as usize).collect())
-        };
-        let known = rows(&splits.train)?;
-        let asked = rows(if part == Part::Test { &splits.test } else { &splits.tuning })?;
-        Ok(Self {
-            items: data.items.select(&known),
-            train: within(&train, &known, data.items.len()),
-            valid: within(&valid, &known, data.items.len()),
-            candidates: data.items.select(&asked),
-            queries: within(&queries, &asked, data.items.len()),
-            seen: false,
-        })
-    }
-}
-
-/// The captions of some rows, with the places of those rows in the list.
-fn within(captions: &[ItemCaption], rows: &[usize], of: usize) -> Vec<ItemCaption> {
-    let mut place = vec![None; of];
-    for (at, &row) in rows.iter().enumerate() {
-        place[row] = Some(at as u32);
-    }
-    let renumbered = |caption: &ItemCaption| {
-        place[caption.item as usize].map(|item| ItemCaption { item, ..caption.clone() })
-    };
-    captions.iter().filter_map(renumbered).collect()
-}
 
 /// The text side: a tokenizer, and an encoder with weights where there is a pretrained one.
 pub struct Text<B: LocalBackend> {
@@ -300,18 +234,4 @@ impl<B: LocalBackend> Run<'_, B> {
         let TunedEncoder { encoder, map, .. } = tuned;
         Ok(Some(Text { tokenizer, pretrained: Some((pretrained.clone(), encoder)), map }))
     }
-}
-
-/// The index over other candidates, by their features alone.
-pub fn over<B: LocalBackend>(retriever: Retriever<B>, items: &Features) -> Result<Retriever<B>> {
-    let vectors = match retriever.space() {
-        Some(space) => space.embed(items, None)?,
-        None => items.clone(),
-    };
-    let index = retriever.quantizer().assign(&vectors)?;
-    let index = match retriever.index().geometry() {
-        Some(_) => index.with_vectors(vectors)?,
-        None => index,
-    };
-    Ok(retriever.with_candidates(index)?)
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use cart_retrieval::{
     align::{CandidateSpaceConfig, SpaceTuning},
-    data::DataFolder,
+    data::LeakAuditConfig,
     nn::AlignmentConfig,
     prelude::*,
     pretrained::PretrainedText,
@@ -25,6 +25,9 @@ pub struct Recipe {
     pub seed: u64,
     /// Captions to train on.
     pub train: CaptionFilter,
+    /// Files of the data folder with captions of captioners, to train on as well.
+    #[serde(default)]
+    pub generated: Vec<PathBuf>,
     /// Captions to query with.
     pub queries: CaptionFilter,
     /// Captions to choose the best model by; none keeps the last model.
@@ -32,6 +35,9 @@ pub struct Recipe {
     /// Items to train on and items to find, where they differ (unseen candidates).
     #[serde(default)]
     pub splits: Option<SplitRecipe>,
+    /// Which queries among the training texts, or nearly so, are refused, told or counted.
+    #[serde(default)]
+    pub audit: LeakAuditConfig,
     /// What to train on and ask while settings are chosen.
     #[serde(default)]
     pub tuning: Option<TuningRecipe>,
@@ -80,8 +86,11 @@ pub enum Part {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SplitRecipe {
+    /// Trained on.
     pub train: String,
-    pub tuning: String,
+    /// Asked while settings are chosen; a set may have no such split.
+    pub tuning: Option<String>,
+    /// Asked for the report.
     pub test: String,
 }
 
@@ -168,7 +177,37 @@ impl Recipe {
              it out beside [text], whose encoder has its own number",
             path.display()
         );
+        recipe.validate().with_context(|| format!("the recipe {}", path.display()))?;
         Ok(recipe)
+    }
+
+    /// Checks what can be checked without data.
+    fn validate(&self) -> Result<()> {
+        let tuning = self.tuning.iter().flat_map(|tuning| [&tuning.train, &tuning.queries]);
+        for filter in [&self.train, &self.queries].into_iter().chain(&self.validation).chain(tuning)
+        {
+            filter.validate()?;
+        }
+        self.audit.validate().context("[audit]")?;
+        self.quantizer.validate().context("[quantizer]")?;
+        let levels = self.quantizer.fine.sizes().len() + 2;
+        // Without passes, nothing is trained: the pipeline asks then for no training at all.
+        let training = TrainConfig { epochs: self.training.epochs.max(1), ..self.training.clone() };
+        training.validate(levels).context("[training]")?;
+        self.beam.validate().context("[beam]")?;
+        if let Some(space) = &self.space {
+            space.validate().context("[space]")?;
+        }
+        if let Some(tuning) = &self.space_tuning {
+            tuning.validate().context("[space_tuning]")?;
+        }
+        let ModelRecipe { d_model, n_heads, decoder_layers, .. } = self.model;
+        ensure!(
+            n_heads > 0 && d_model % n_heads == 0 && decoder_layers > 0,
+            "[model]: expected a width that the heads divide and at least one decoder layer, found {d_model}, \
+             {n_heads} heads and {decoder_layers} layers"
+        );
+        Ok(())
     }
 
     /// Takes a pretrained text encoder in place of the recipe's.
@@ -256,16 +295,6 @@ impl Recipe {
     pub fn tokenizer(&self, train: &[ItemCaption]) -> Result<TextTokenizer> {
         let texts = train.iter().map(|caption| caption.text.as_str());
         Ok(TextTokenizer::train(texts, &self.tokenizer, self.model.max_tokens)?)
-    }
-
-    /// Training and validation captions.
-    pub fn captions(&self, data: &DataFolder) -> Result<(Vec<ItemCaption>, Vec<ItemCaption>)> {
-        let train = data.select(&self.train).context("the recipe's [train]")?;
-        let valid = match &self.validation {
-            Some(filter) => data.select(filter).context("the recipe's [validation]")?,
-            None => Vec::new(),
-        };
-        Ok((train, valid))
     }
 }
 

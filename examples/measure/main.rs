@@ -7,6 +7,7 @@
 //! ```
 #![recursion_limit = "256"]
 
+mod captions;
 #[path = "../common/mod.rs"]
 mod common;
 mod dump;
@@ -73,6 +74,10 @@ enum Command {
     Media(media::MediaArgs),
     /// CLIP's image tower with random weights.
     Clip(media::ClipArgs),
+    /// Queries against training texts: the audit of near duplicates.
+    Audit(captions::AuditArgs),
+    /// Captions of the nearest described items.
+    Neighbours(captions::NeighboursArgs),
     /// Resident memory over a long training of a small network.
     Memory(memory::MemoryArgs),
 }
@@ -109,6 +114,8 @@ fn run<B: LocalBackend>(command: &Command, common: &Common, device: &B::Device) 
         Command::Queries(args) => queries::queries::<B>(args, common, device),
         Command::Media(args) => media::media::<B>(args, common, device),
         Command::Clip(args) => media::clip::<B>(args, common, device),
+        Command::Audit(args) => captions::audit(args, common),
+        Command::Neighbours(args) => captions::neighbours(args, common),
         Command::Memory(args) => memory::memory::<Autodiff<B>>(args, common, device),
     }
 }

@@ -19,8 +19,9 @@ use clap::ValueEnum;
 use super::{
     Judge,
     common::{
-        pipeline::{Task, Text},
+        pipeline::Text,
         recipe::Recipe,
+        task::{Asked, Task},
     },
 };
 
@@ -29,11 +30,11 @@ use super::{
 pub enum Row {
     /// The recipe's index.
     Cart,
-    /// BM25 over the training texts of the candidates (seen candidates only).
+    /// BM25 over the training texts of the candidates (not for unseen candidates).
     Bm25,
-    /// The nearest of those texts, by the untouched sentence encoder (seen candidates only).
+    /// The nearest of those texts, by the untouched sentence encoder (not for unseen candidates).
     NearestText,
-    /// The mean of those texts (seen candidates only).
+    /// The mean of those texts (not for unseen candidates).
     MeanText,
     /// Ridge regression from tf-idf to the features.
     Ridge,
@@ -69,7 +70,7 @@ impl<B: LocalBackend> Baselines<'_, B> {
     pub fn system(&self, row: Row) -> Result<Option<System>> {
         let started = Instant::now();
         let needs_texts = matches!(row, Row::Bm25 | Row::NearestText | Row::MeanText);
-        if needs_texts && !self.test.seen {
+        if needs_texts && self.test.asked == Asked::Unseen {
             return Ok(None);
         }
         let (name, tuning, test) = match row {
@@ -108,13 +109,10 @@ impl<B: LocalBackend> Baselines<'_, B> {
     }
 
     fn bm25(&self) -> Result<(String, Vec<Ranking>, Vec<Ranking>)> {
-        let documents = |task: &Task| -> Vec<(u32, String)> {
-            task.train.iter().map(|caption| (caption.item, caption.text.clone())).collect()
-        };
         let fit = |task: &Task, config: &Bm25Config| -> Result<Bm25> {
-            let documents = documents(task);
+            let texts = task.texts();
             let documents: Vec<(u32, &str)> =
-                documents.iter().map(|(item, text)| (*item, text.as_str())).collect();
+                texts.iter().map(|caption| (caption.item, caption.text.as_str())).collect();
             Ok(Bm25::fit(&documents, task.candidates.len(), config)?)
         };
         let judge = Judge::new(self.tuning);
@@ -130,7 +128,7 @@ impl<B: LocalBackend> Baselines<'_, B> {
 
     fn nearest(&self, name: &str, pool: TextPool) -> Result<(String, Vec<Ranking>, Vec<Ranking>)> {
         let answer = |task: &Task| -> Result<Vec<Ranking>> {
-            let texts = self.text.embed(&task.train, None, self.device)?;
+            let texts = self.text.embed(&task.texts(), None, self.device)?;
             let queries = self.text.embed(&task.queries, None, self.device)?;
             let search = NearestText::new(&texts, task.candidates.len(), pool)?;
             Ok(search.search_all(&queries, task.candidates.len())?)

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use baselines::{Baselines, Row, System};
 use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
-    data::{DataFolder, audit},
+    data::DataFolder,
     eval::{
         BootstrapConfig, EvalRecord, Ranking, TruncatedTies, bootstrap, evaluate, markdown_table,
         write_json,
@@ -21,8 +21,9 @@ use cart_retrieval::{
 use clap::Parser;
 use common::{
     backend::Hardware,
-    pipeline::{self, Run, Task, Text},
+    pipeline::{Run, Text},
     recipe::{Part, Recipe},
+    task::Task,
 };
 
 /// Recall and MRR of a recipe over several seeds.
@@ -103,16 +104,19 @@ fn study<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     let part = if args.tuning { Part::Tuning } else { Part::Test };
     let stop = common::stop_on_ctrl_c()?;
     let data = DataFolder::open(&args.data)?;
-    let task = Task::new(&recipe, &data, part)?;
+    let task = Task::new(&recipe, &args.data, &data, part)?;
     ensure!(!task.queries.is_empty(), "no queries: check the recipe's filters and splits");
-    println!("{}", audit(&task.train, &task.queries));
+    match part {
+        Part::Test => task.check_leaks(&recipe)?,
+        Part::Tuning => println!("{}", task.leaks),
+    }
     println!(
         "{} training captions of {} items; {} queries for {} {} candidates",
         task.train.len(),
         task.items.len(),
         task.queries.len(),
         task.candidates.len(),
-        if task.seen { "seen" } else { "unseen" }
+        task.known()
     );
     let text = Text::<B>::new(&recipe, &task.train, device)?;
     let mut report = Report { args, recipe: &recipe, task: &task, records: Vec::new() };
@@ -143,7 +147,7 @@ fn baselines<B: LocalBackend>(
         return Ok(());
     }
     let recipe = &recipe.clone().with_seed(args.seeds[0]);
-    let tuning = Task::new(recipe, data, Part::Tuning)?;
+    let tuning = Task::new(recipe, &args.data, data, Part::Tuning)?;
     let all = Baselines {
         recipe,
         text,
@@ -209,7 +213,7 @@ fn cart<B: LocalBackend>(
         .collect::<Result<Vec<_>>>()?;
     let weights = match args.choose {
         true => {
-            let tuning = Task::new(recipe, data, Part::Tuning)?;
+            let tuning = Task::new(recipe, &args.data, data, Part::Tuning)?;
             let recipe = recipe.clone().with_seed(args.seeds[0]);
             let retriever = run(args, &recipe, &tuning, text, device, stop).run()?.retriever;
             Some(chosen(&searches[0], &tuning, retriever)?)
@@ -239,18 +243,11 @@ fn cart<B: LocalBackend>(
             let done = run(args, &variant, task, text, device, stop).run()?;
             let total = tuning + done.total;
             println!("{name}: trained for {:.0} s, {total:.0} s in all", done.seconds);
-            let retriever = match task.seen {
-                true => done.retriever,
-                false => pipeline::over(done.retriever, &task.candidates)?,
-            };
+            let retriever = task.over(done.retriever)?;
             for beam in beams {
                 let started = Instant::now();
-                let rankings = retriever
-                    .clone()
-                    .with_beam(beam.clone())
-                    .search_all(&judge.texts)
-                    .top(beam.width.min(task.candidates.len()))
-                    .rankings()?;
+                let retriever = retriever.clone().with_beam(beam.clone());
+                let rankings = task.rankings(&retriever, &judge.texts, beam.width)?;
                 let rate = judge.texts.len() as f64 / started.elapsed().as_secs_f64();
                 let mut method = name.clone();
                 if !args.decoder_weight.is_empty() {
@@ -319,12 +316,11 @@ fn chosen<B: LocalBackend>(
     tuning: &Task,
     retriever: Retriever<B>,
 ) -> Result<Vec<(f32, f32)>> {
-    let retriever = match tuning.seen {
-        true => retriever,
-        false => pipeline::over(retriever, &tuning.candidates)?,
-    };
+    let retriever = tuning.over(retriever)?;
     let judge = Judge::new(tuning);
-    let scores = retriever.compare_beams(&judge.texts, &judge.relevant, beams)?;
+    // Among all candidates of the index, where the asked ones are a part.
+    let relevant: Vec<Vec<u32>> = judge.relevant.iter().map(|r| tuning.of_index(r)).collect();
+    let scores = retriever.compare_beams(&judge.texts, &relevant, beams)?;
     for score in &scores {
         let BeamConfig { decoder_weight, rerank, .. } = score.beam;
         println!("tuning captions, decoder {decoder_weight}, rerank {rerank}: {}", score.metrics);

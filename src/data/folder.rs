@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{CaptionFilter, Captions, ItemCaption, Splits};
 use crate::{
+    captioner::GENERATED,
     error::{Error, Result},
     features::{Features, ItemIds, ShardedFeatures, shard_names},
 };
@@ -56,6 +57,36 @@ impl DataFolder {
     /// As [`Captions::select`].
     pub fn select(&self, filter: &CaptionFilter) -> Result<Vec<ItemCaption>> {
         self.captions.select(filter)?.resolve(|id| self.items.index_of(id))
+    }
+
+    /// Captions of a captioner, from a file of their own, with the rows of their candidates. They only train: a filter of
+    /// [`DataFolder::captions`] does not see them.
+    ///
+    /// # Errors
+    /// As [`Captions::from_jsonl`] and [`Captions::resolve`]; [`Error::Captions`] for a caption of another kind than
+    /// [`GENERATED`], which might be a test query.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use cart_retrieval::{data::DataFolder, prelude::CaptionFilter};
+    /// let data = DataFolder::open("my-data")?;
+    /// let mut train = data.select(&CaptionFilter::default())?;
+    /// train.extend(data.generated("my-data/generated.jsonl")?);
+    /// # Ok::<(), cart_retrieval::Error>(())
+    /// ```
+    pub fn generated(&self, path: impl AsRef<Path>) -> Result<Vec<ItemCaption>> {
+        let captions = Captions::from_jsonl(&path)?;
+        let other = captions.iter().find(|caption| caption.kind.as_deref() != Some(GENERATED));
+        if let Some(other) = other {
+            let kind = other.kind.as_ref().map_or("none".into(), |kind| format!("`{kind}`"));
+            return Err(Error::captions(
+                path.as_ref().display().to_string(),
+                format!("captions of the kind `{GENERATED}`"),
+                format!("{:?} of `{}`, whose kind is {kind}", other.text, other.id),
+                "give the file of a captioner; captions of people belong to captions.jsonl",
+            ));
+        }
+        captions.resolve(|id| self.items.index_of(id))
     }
 }
 
@@ -223,6 +254,28 @@ mod tests {
         std::fs::remove_file(path("features-00001-of-00002.npy")).unwrap();
         let error = DataFolder::open(folder.path()).unwrap_err().to_string();
         assert!(error.contains("features-00001-of-00002"), "{error}");
+    }
+
+    #[test]
+    fn captions_of_captioners_are_kept_apart() {
+        let folder = folder();
+        let data = DataFolder::open(folder.path()).unwrap();
+        let path = folder.path().join("generated.jsonl");
+        let mut line = r#"{"id": "b", "caption": "four", "kind": "generated", "weight": 0.5}"#;
+        std::fs::write(&path, line).unwrap();
+        let found = data.generated(&path).unwrap();
+        assert_eq!((found[0].item, found[0].text.as_str(), found[0].weight), (1, "four", 0.5));
+        let refused = |line: &str| {
+            std::fs::write(&path, line).unwrap();
+            data.generated(&path).unwrap_err().to_string()
+        };
+        line = r#"{"id": "b", "caption": "four", "kind": "human"}"#;
+        assert!(refused(line).contains("whose kind is `human`"));
+        assert!(refused(r#"{"id": "b", "caption": "four"}"#).contains("whose kind is none"));
+        line = r#"{"id": "z", "caption": "four", "kind": "generated"}"#;
+        assert!(refused(line).contains("`z`"));
+        let own = data.generated(folder.path().join("captions.jsonl")).unwrap_err();
+        assert!(own.to_string().contains("captions of people"), "{own}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ mod captions;
 mod filter;
 mod folder;
 pub mod formats;
-mod overlap;
+mod leaks;
 pub mod procedural;
 mod splits;
 mod tokenizer;
@@ -14,6 +14,8 @@ pub use batch::{Example, QueryBatch, TargetBatch};
 pub use captions::{Caption, Captions, ItemCaption};
 pub use filter::CaptionFilter;
 pub use folder::DataFolder;
-pub use overlap::{OverlapAudit, audit, words};
+pub use leaks::{
+    LeakAudit, LeakAuditConfig, LeakKind, LeakPair, LeakPolicy, OverlapAudit, audit, words,
+};
 pub use splits::{Splits, random_indices};
 pub use tokenizer::{TextTokenizer, TokenizerConfig, TokenizerModel};

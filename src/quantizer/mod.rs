@@ -17,6 +17,8 @@ mod saved;
 #[cfg(target_arch = "x86_64")]
 mod screen;
 
+pub(crate) use matmul::{Layout, dots};
+
 pub use base::Quantizer;
 pub use coarse_to_fine::{
     CoarseToFine, CoarseToFineConfig, FineConfig, FineQuantizer, QuantizerEvent,

@@ -7,7 +7,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::captions::ItemCaption;
+use crate::data::ItemCaption;
 
 /// Counts of queries whose text also occurs among the training captions.
 ///

@@ -1,0 +1,258 @@
+//! Captions of captioners for a data folder: of the nearest described candidates, or of a program of your own.
+//!
+//! ```sh
+//! caption --data my-data --recipe my-recipe.toml retrieval --k 5
+//! caption --data my-data --recipe my-recipe.toml command --media pictures python3 blip.py --model large
+//! ```
+//!
+//! The recipe says which captions are training captions: no other text is read. With its splits, those of the train split are. Described are the items
+//! that have none of them, or with `--all` every one. The file goes into the data folder; `generated = ["generated.jsonl"]` in
+//! the recipe trains on it. Ctrl-C stops, and the same command goes on.
+
+mod common;
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use cart_retrieval::{
+    captioner::{
+        CaptionJob, CaptionProgress, Captioned, Captioner, CommandConfig, Metric, RetrievalConfig,
+    },
+    data::{DataFolder, formats::PublishedSet},
+    media::{MediaItem, Modality, media_below},
+    prelude::*,
+};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use common::{
+    recipe::{Part, Recipe},
+    task::Task,
+};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Describes candidates that have no training caption
+#[derive(Parser)]
+struct Cli {
+    /// Folder with features, ids.txt and captions.jsonl
+    #[arg(long)]
+    data: PathBuf,
+    /// The recipe whose training captions are meant
+    #[arg(long)]
+    recipe: PathBuf,
+    /// File of the data folder to write
+    #[arg(long, default_value = "generated.jsonl")]
+    out: PathBuf,
+    /// Describes the items that have training captions too
+    #[arg(long)]
+    all: bool,
+    /// Weight of the captions; those of people have 1
+    #[arg(long, default_value_t = 0.5)]
+    weight: f32,
+    #[command(subcommand)]
+    captioner: Kind,
+}
+
+#[derive(Subcommand)]
+enum Kind {
+    /// The captions of the nearest candidates that have some
+    Retrieval(Retrieval),
+    /// A program that reads paths and writes captions, as JSON lines
+    Command(Command),
+}
+
+#[derive(Args)]
+struct Retrieval {
+    /// Neighbours whose captions are taken
+    #[arg(long, default_value_t = RetrievalConfig::default().k)]
+    k: usize,
+    /// How candidates are compared
+    #[arg(long, default_value = "cosine")]
+    metric: MetricName,
+    /// Similarity that a neighbour may lack for its captions to weigh 1/e of the nearest one's
+    #[arg(long, default_value_t = RetrievalConfig::default().temperature)]
+    temperature: f64,
+    /// Captions of a neighbour that are taken, the first ones; all unless told
+    #[arg(long)]
+    per_neighbour: Option<usize>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum MetricName {
+    Cosine,
+    Euclidean,
+}
+
+#[derive(Args)]
+struct Command {
+    /// Folder of the media files
+    #[arg(long)]
+    media: PathBuf,
+    /// Name of the captioner in the file; the program's unless told
+    #[arg(long)]
+    source: Option<String>,
+    /// Most captions of an item
+    #[arg(long, default_value_t = 1)]
+    per_item: usize,
+    /// Items a start of the program
+    #[arg(long, default_value_t = 1024)]
+    batch: usize,
+    /// Seconds that a batch may take
+    #[arg(long, default_value_t = 3600.0)]
+    seconds: f64,
+    /// The program and its arguments; no shell reads them
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    program: Vec<String>,
+}
+
+fn main() -> Result<()> {
+    let args = Cli::parse();
+    let stop = common::stop_on_ctrl_c()?;
+    let recipe = Recipe::read(&args.recipe)?;
+    let file = args.data.join(&args.out);
+    ensure!(
+        !file.exists(),
+        "{} is there already: remove it, or name another file with --out",
+        file.display()
+    );
+    let data = DataFolder::open(&args.data)?;
+    let training = training(&recipe, &data)?;
+    let mut described = vec![false; data.items.len()];
+    training.iter().for_each(|caption| described[caption.item as usize] = true);
+    let ids: Vec<&str> = data
+        .items
+        .ids()
+        .iter()
+        .zip(&described)
+        .filter(|(_, d)| args.all || !**d)
+        .map(|(id, _)| id)
+        .collect();
+    let count = described.iter().filter(|&&described| described).count();
+    println!(
+        "{} items, {count} of them with training captions ({} in all); {} to describe",
+        data.items.len(),
+        training.len(),
+        ids.len()
+    );
+    if ids.is_empty() {
+        bail!("every item has a training caption: --all describes them all the same");
+    }
+    let job = CaptionJob::new(&ids)?;
+
+    let bar = ProgressBar::new(ids.len() as u64);
+    bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} {per_sec} {msg}")?);
+    let mut report = |at: CaptionProgress| {
+        bar.set_position(at.done as u64);
+        if at.without > 0 {
+            bar.set_message(format!("{} without a caption", at.without));
+        }
+    };
+    let made = match &args.captioner {
+        Kind::Retrieval(retrieval) => {
+            let config = RetrievalConfig {
+                k: retrieval.k,
+                metric: match retrieval.metric {
+                    MetricName::Cosine => Metric::Cosine,
+                    MetricName::Euclidean => Metric::Euclidean,
+                },
+                weight: args.weight,
+                temperature: retrieval.temperature,
+                per_neighbour: retrieval.per_neighbour,
+            };
+            let job = job.with_features(&data.items)?;
+            let made = config.fit(&data.items, &training)?.caption(&job, &stop, &mut report)?;
+            made.captions.to_jsonl(&file)?;
+            made
+        }
+        Kind::Command(command) => {
+            let media = media_of(&args.data, &command.media, &ids)?;
+            let job = job.with_media(&command.media, &media)?;
+            let mut state = file.clone().into_os_string();
+            state.push("-captioning");
+            let captioner = command.config(args.weight).init()?.with_state(PathBuf::from(state));
+            let made = captioner.caption(&job, &stop, &mut report)?;
+            made.captions.to_jsonl(&file)?;
+            captioner.forget()?;
+            made
+        }
+    };
+    bar.finish_and_clear();
+    summary(&made, &ids, &file);
+    check(recipe, &data, &args)
+}
+
+/// Captions to train on, by people: of the train split where the recipe has splits.
+fn training(recipe: &Recipe, data: &DataFolder) -> Result<Vec<ItemCaption>> {
+    let mut captions = data.select(&recipe.train).context("the recipe's [train]")?;
+    if let Some(splits) = &recipe.splits {
+        let of = data.splits.as_ref().context("the recipe names splits, and the data has none")?;
+        let rows = of.indices(&splits.train, |id| data.items.index_of(id))?;
+        let mut known = vec![false; data.items.len()];
+        rows.iter().for_each(|&row| known[row as usize] = true);
+        captions.retain(|caption| known[caption.item as usize]);
+    }
+    Ok(captions)
+}
+
+impl Command {
+    fn config(&self, weight: f32) -> CommandConfig {
+        let mut config = CommandConfig::new(&self.program[0]).with_args(&self.program[1..]);
+        config.source = self.source.clone();
+        (config.weight, config.per_item) = (weight, self.per_item);
+        (config.batch, config.seconds) = (self.batch, self.seconds);
+        config
+    }
+}
+
+/// The files of some items: those of `media.jsonl`, or below a folder by their paths with and without extensions, or names alone.
+fn media_of(data: &Path, root: &Path, ids: &[&str]) -> Result<Vec<MediaItem>> {
+    let list = data.join(PublishedSet::MEDIA);
+    if list.exists() {
+        let text = std::fs::read_to_string(&list)?;
+        let lines = text.lines().filter(|line| !line.trim().is_empty()).enumerate();
+        let item = |(at, line): (usize, &str)| {
+            serde_json::from_str(line).with_context(|| format!("{}:{}", list.display(), at + 1))
+        };
+        return lines.map(item).collect();
+    }
+    let (below, _) = media_below(root, &[Modality::Image, Modality::Audio, Modality::Video])?;
+    let mut files: HashMap<String, &MediaItem> = HashMap::new();
+    for item in &below {
+        let stem = |path: &Path| path.with_extension("").to_string_lossy().into_owned();
+        let name = item.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        for id in [name, stem(&item.path), item.id.clone()] {
+            files.insert(id, item);
+        }
+    }
+    let found =
+        |id: &&str| files.get(*id).map(|&item| MediaItem { id: id.to_string(), ..item.clone() });
+    Ok(ids.iter().filter_map(found).collect())
+}
+
+fn summary(made: &Captioned, ids: &[&str], file: &Path) {
+    println!(
+        "{} captions of {} items in {}; {} items from an earlier run",
+        made.captions.len(),
+        ids.len() - made.without.len(),
+        file.display(),
+        made.resumed
+    );
+    if let Some(first) = made.without.first() {
+        println!("{} items got none, the first is `{first}`", made.without.len());
+    }
+    for caption in made.captions.iter().take(3) {
+        println!("  {}: {:?}, weight {:.3}", caption.id, caption.text, caption.weight);
+    }
+}
+
+/// How many of the recipe's queries the training texts give away, with the new captions among them.
+fn check(mut recipe: Recipe, data: &DataFolder, args: &Cli) -> Result<()> {
+    if !recipe.generated.contains(&args.out) {
+        println!("to train on them, put into the recipe: generated = [{:?}]", args.out);
+        recipe.generated = vec![args.out.clone()];
+    }
+    let task = Task::new(&recipe, &args.data, data, Part::Test)?;
+    println!("{}", task.leaks);
+    Ok(())
+}

@@ -1,0 +1,222 @@
+//! What a recipe makes of a data folder: what to train on, what to find, what to ask.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use cart_retrieval::{
+    backend::LocalBackend,
+    data::{DataFolder, LeakAudit},
+    decode::{Filter, Filters},
+    eval::Ranking,
+    prelude::*,
+};
+
+use super::recipe::{Part, Recipe};
+
+/// What to train on, what to find, and what to ask.
+pub struct Task {
+    /// Candidates of the training.
+    pub items: Features,
+    pub train: Vec<ItemCaption>,
+    pub valid: Vec<ItemCaption>,
+    /// Candidates to find.
+    pub candidates: Features,
+    pub queries: Vec<ItemCaption>,
+    /// Where those candidates are in the training.
+    pub asked: Asked,
+    /// Queries among the training texts.
+    pub leaks: LeakAudit,
+}
+
+/// The candidates to find, as the training knows them.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Asked {
+    /// All of the training's.
+    All,
+    /// Those rows of the training's: a split of which captioners know something.
+    Part(Vec<usize>),
+    /// None of them.
+    Unseen,
+}
+
+impl Task {
+    /// Reads `data`, which was opened from `folder`, as a recipe says.
+    ///
+    /// With splits, the train split is trained on with its captions, and queries are those of the asked split, whose items are
+    /// the candidates. They belong to the training only where captioners have described items
+    /// (`generated`); then with those captions alone.
+    pub fn new(recipe: &Recipe, folder: &Path, data: &DataFolder, part: Part) -> Result<Self> {
+        let (train, queries) = recipe.filters(part)?;
+        let (train, queries) = (data.select(train)?, data.select(queries)?);
+        let mut generated = Vec::new();
+        for file in &recipe.generated {
+            let captions = data.generated(folder.join(file)).with_context(|| {
+                format!(
+                    "captions of a captioner, which the recipe names: the example `caption` writes them, and \
+                     without `generated` in the recipe there are none ({})",
+                    file.display()
+                )
+            })?;
+            generated.extend(captions);
+        }
+        let valid = match (&recipe.validation, part) {
+            (Some(filter), Part::Test) => {
+                data.select(filter).context("the recipe's [validation]")?
+            }
+            _ => Vec::new(),
+        };
+        let audit = |train: &[ItemCaption], queries: &[ItemCaption]| {
+            recipe.audit.run(train, queries, data.items.ids())
+        };
+        let Some(splits) = &recipe.splits else {
+            let items = data.items.clone();
+            let train = [train, generated].concat();
+            return Ok(Self {
+                leaks: audit(&train, &queries)?,
+                candidates: items.clone(),
+                items,
+                train,
+                valid,
+                queries,
+                asked: Asked::All,
+            });
+        };
+        let Some(of) = &data.splits else {
+            bail!("the recipe names splits, and the data has no splits.json");
+        };
+        let rows = |name: &str| -> Result<Vec<usize>> {
+            let rows = of.indices(name, |id| data.items.index_of(id))?;
+            Ok(rows.into_iter().map(|row| row as usize).collect())
+        };
+        let mut known = rows(&splits.train)?;
+        let asked = match part {
+            Part::Test => &splits.test,
+            Part::Tuning => {
+                splits.tuning.as_ref().context("the recipe's [splits] name no tuning split")?
+            }
+        };
+        let asked = rows(asked)?;
+        // Texts of the other splits are nobody's business, those of captioners excepted.
+        let mut train = of_rows(&train, &known, data.items.len());
+        let queries = of_rows(&queries, &asked, data.items.len());
+        let place = match generated.is_empty() {
+            true => Asked::Unseen,
+            false => {
+                let first = known.len();
+                known.extend(&asked);
+                train.extend(of_rows(&generated, &known, data.items.len()));
+                Asked::Part((first..known.len()).collect())
+            }
+        };
+        Ok(Self {
+            leaks: audit(&train, &queries)?,
+            items: data.items.select(&known),
+            train: within(&train, &known, data.items.len()),
+            valid: within(&valid, &known, data.items.len()),
+            candidates: data.items.select(&asked),
+            queries: within(&queries, &asked, data.items.len()),
+            asked: place,
+        })
+    }
+
+    /// Prints how many queries the training texts give away, and refuses what the recipe refuses.
+    pub fn check_leaks(&self, recipe: &Recipe) -> Result<()> {
+        println!("{}", self.leaks);
+        let found = self.leaks.ensure(&recipe.audit).context("the recipe's [audit]")?;
+        for warning in found {
+            eprintln!("audit: {warning}");
+        }
+        Ok(())
+    }
+
+    /// Training texts of the candidates, by their places among them.
+    pub fn texts(&self) -> Vec<ItemCaption> {
+        match &self.asked {
+            Asked::All => self.train.clone(),
+            Asked::Part(rows) => within(&self.train, rows, self.items.len()),
+            Asked::Unseen => Vec::new(),
+        }
+    }
+
+    /// How the candidates are known, in a word.
+    pub fn known(&self) -> &'static str {
+        match self.asked {
+            Asked::All => "seen",
+            Asked::Part(_) => "described",
+            Asked::Unseen => "unseen",
+        }
+    }
+
+    /// The index of the training over the candidates, where they are none of the training's.
+    pub fn over<B: LocalBackend>(&self, retriever: Retriever<B>) -> Result<Retriever<B>> {
+        match self.asked {
+            Asked::All | Asked::Part(_) => Ok(retriever),
+            Asked::Unseen => over(retriever, &self.candidates),
+        }
+    }
+
+    /// Candidates that answer some texts, among those of an index made by [`Task::over`].
+    pub fn rankings<B: LocalBackend>(
+        &self,
+        retriever: &Retriever<B>,
+        texts: &[impl AsRef<str>],
+        top: usize,
+    ) -> Result<Vec<Ranking>> {
+        let search = retriever.search_all(texts).top(top.min(self.candidates.len()));
+        let Asked::Part(rows) = &self.asked else {
+            return Ok(search.rankings()?);
+        };
+        let mut place = vec![None; self.items.len()];
+        for (at, &row) in rows.iter().enumerate() {
+            place[row] = Some(at as u32);
+        }
+        let trie = retriever.index().trie();
+        let filter = Filter::by_item(trie, |item| place[item as usize].is_some());
+        let mut found = search.filters(Filters::Same(&filter)).rankings()?;
+        for item in found.iter_mut().flat_map(|ranking| &mut ranking.items) {
+            *item = place[*item as usize].context("an answer that the filter does not allow")?;
+        }
+        Ok(found)
+    }
+
+    /// The items of the index that are some of the candidates.
+    pub fn of_index(&self, candidates: &[u32]) -> Vec<u32> {
+        match &self.asked {
+            Asked::Part(rows) => candidates.iter().map(|&at| rows[at as usize] as u32).collect(),
+            Asked::All | Asked::Unseen => candidates.to_vec(),
+        }
+    }
+}
+
+/// The captions of some rows.
+fn of_rows(captions: &[ItemCaption], rows: &[usize], of: usize) -> Vec<ItemCaption> {
+    let mut wanted = vec![false; of];
+    rows.iter().for_each(|&row| wanted[row] = true);
+    captions.iter().filter(|caption| wanted[caption.item as usize]).cloned().collect()
+}
+
+/// The captions of some rows, with the places of those rows in the list.
+fn within(captions: &[ItemCaption], rows: &[usize], of: usize) -> Vec<ItemCaption> {
+    let mut place = vec![None; of];
+    for (at, &row) in rows.iter().enumerate() {
+        place[row] = Some(at as u32);
+    }
+    let renumbered = |caption: &ItemCaption| {
+        place[caption.item as usize].map(|item| ItemCaption { item, ..caption.clone() })
+    };
+    captions.iter().filter_map(renumbered).collect()
+}
+
+/// The index over other candidates, by their features alone.
+fn over<B: LocalBackend>(retriever: Retriever<B>, items: &Features) -> Result<Retriever<B>> {
+    let vectors = match retriever.space() {
+        Some(space) => space.embed(items, None)?,
+        None => items.clone(),
+    };
+    let index = retriever.quantizer().assign(&vectors)?;
+    let index = match retriever.index().geometry() {
+        Some(_) => index.with_vectors(vectors)?,
+        None => index,
+    };
+    Ok(retriever.with_candidates(index)?)
+}

@@ -1,0 +1,308 @@
+//! Captions by a program of anyone's.
+
+mod lines;
+mod process;
+mod state;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use self::{lines::parse, process::run, state::State};
+use super::{CaptionJob, CaptionProgress, Captioned, Captioner, check_weight};
+use crate::{
+    error::{Error, Result},
+    train::StopFlag,
+};
+
+/// Settings of a [`CommandCaptioner`].
+///
+/// The program is started as it is, without a shell, once for every batch of items. It reads JSON lines from its standard input until
+/// that ends, `{"id": "..", "path": ".."}` (with `"span": [from, to]` in seconds where a part of a file is meant; without `path`
+/// where the job knows no files), and writes JSON lines `{"id": "..", "caption": ".."}`, optionally with `"weight"`, to its standard
+/// output, in any order. It ends with the exit status 0. What it writes to its standard error is quoted when it fails.
+///
+/// # Example
+/// ```
+/// use cart_retrieval::captioner::CommandConfig;
+/// let config: CommandConfig = serde_json::from_str(
+///     r#"{"program": "python3", "args": ["blip.py", "--model", "large"], "source": "blip-large", "weight": 0.5}"#,
+/// ).unwrap();
+/// assert_eq!((config.batch, config.per_item), (1024, 1));
+/// config.validate()?;
+/// # Ok::<(), cart_retrieval::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CommandConfig {
+    /// The program: a path, or a name that is looked up in `PATH`.
+    pub program: PathBuf,
+    /// What it is started with.
+    #[serde(default)]
+    pub args: Vec<String>,
+    /// Source of its captions; without one, the program's file name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Weight of its captions, times the one that it gives, if it gives any.
+    #[serde(default = "one")]
+    pub weight: f32,
+    /// Most captions of an item.
+    #[serde(default = "single")]
+    pub per_item: usize,
+    /// Items a start of the program. What a batch gave is kept as soon as it is done.
+    #[serde(default = "batch")]
+    pub batch: usize,
+    /// Seconds that a batch may take.
+    #[serde(default = "seconds")]
+    pub seconds: f64,
+    /// Bytes that the program may write for a batch.
+    #[serde(default = "most_bytes")]
+    pub most_bytes: usize,
+}
+
+fn one() -> f32 {
+    1.0
+}
+
+fn single() -> usize {
+    1
+}
+
+fn batch() -> usize {
+    1024
+}
+
+fn seconds() -> f64 {
+    3600.0
+}
+
+fn most_bytes() -> usize {
+    64 << 20
+}
+
+impl CommandConfig {
+    /// A program without arguments: one caption an item, 1024 items a batch, an hour and 64 MiB for each.
+    pub fn new(program: impl Into<PathBuf>) -> Self {
+        Self {
+            program: program.into(),
+            args: Vec::new(),
+            source: None,
+            weight: one(),
+            per_item: single(),
+            batch: batch(),
+            seconds: seconds(),
+            most_bytes: most_bytes(),
+        }
+    }
+
+    /// Sets the arguments.
+    pub fn with_args<S: Into<String>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.args = args.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for no program, a blank source, counts of 0, or a weight or time that is not above 0.
+    pub fn validate(&self) -> Result<()> {
+        let wrong = |name: &str, expected: &str, found: String, remedy: &str| {
+            Err(Error::config(format!("{name} of the captioner"), expected, found, remedy))
+        };
+        if self.program.as_os_str().is_empty() {
+            let remedy = "name one, such as `python3`";
+            return wrong("program", "a program", "none".into(), remedy);
+        }
+        if self.source.as_ref().is_some_and(|source| source.trim().is_empty()) {
+            let remedy = "name the captioner's model, or leave it out";
+            return wrong("source", "a name", format!("{:?}", self.source), remedy);
+        }
+        for (name, count) in
+            [("per_item", self.per_item), ("batch", self.batch), ("most_bytes", self.most_bytes)]
+        {
+            if count == 0 {
+                return wrong(name, "at least 1", "0".into(), "leave it out for the usual number");
+            }
+        }
+        if self.seconds.is_nan() || self.seconds <= 0.0 {
+            let remedy = "leave it out for an hour a batch";
+            return wrong("seconds", "a time above 0", self.seconds.to_string(), remedy);
+        }
+        check_weight(self.weight)
+    }
+
+    /// The captioner of these settings.
+    ///
+    /// # Errors
+    /// As [`CommandConfig::validate`].
+    pub fn init(self) -> Result<CommandCaptioner> {
+        self.validate()?;
+        let name = || self.program.file_name().unwrap_or(self.program.as_os_str());
+        let source = self.source.clone();
+        let source = source.unwrap_or_else(|| name().to_string_lossy().into_owned());
+        Ok(CommandCaptioner { config: self, source, state: None })
+    }
+
+    /// The command, for messages.
+    fn shown(&self) -> String {
+        format!("captioner `{}`", self.program.display())
+    }
+}
+
+/// Describes candidates by a program that reads paths and writes captions: [`CommandConfig`] says how they talk.
+///
+/// With a folder for it, what finished batches gave is kept there, and the same job over the same items goes on behind them.
+///
+/// # Example
+/// ```no_run
+/// use cart_retrieval::{captioner::*, media::{Modality, media_below}, train::StopFlag};
+/// let (media, _) = media_below("pictures", &[Modality::Image])?;
+/// let ids: Vec<&str> = media.iter().map(|item| item.id.as_str()).collect();
+/// let job = CaptionJob::new(&ids)?.with_media("pictures", &media)?;
+/// let captioner = CommandConfig::new("python3").with_args(["blip.py"]).init()?.with_state("captioning");
+/// let made = captioner.caption(&job, &StopFlag::new(), &mut |at| println!("{} of {}", at.done, at.total))?;
+/// made.captions.to_jsonl("generated.jsonl")?;
+/// captioner.forget()?;
+/// # Ok::<(), cart_retrieval::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct CommandCaptioner {
+    config: CommandConfig,
+    source: String,
+    state: Option<PathBuf>,
+}
+
+impl CommandCaptioner {
+    /// Keeps finished batches in a folder, which is made where there is none.
+    pub fn with_state(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.state = Some(folder.into());
+        self
+    }
+
+    /// Removes the folder of finished batches, if there is one: after its captions were saved.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when it cannot be removed.
+    pub fn forget(&self) -> Result<()> {
+        match &self.state {
+            Some(folder) if folder.exists() => {
+                std::fs::remove_dir_all(folder).map_err(|e| Error::io("remove", folder, e))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// An item, as the program reads it.
+#[derive(Serialize)]
+struct Line<'a> {
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    span: Option<(f64, f64)>,
+}
+
+/// The lines of all items.
+fn input(job: &CaptionJob) -> Result<Vec<String>> {
+    let line = |(at, id): (usize, &str)| {
+        let item = job.media().map(|media| &media[at]);
+        let path = item.and_then(|item| item.path.to_str());
+        let line = Line { id, path, span: item.and_then(|item| item.span) };
+        serde_json::to_string(&line).map_err(|e| {
+            let remedy = "leave the item out";
+            Error::captions(format!("item `{id}`"), "a line of JSON", e.to_string(), remedy)
+        })
+    };
+    job.ids().enumerate().map(line).collect()
+}
+
+impl Captioner for CommandCaptioner {
+    fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// # Errors
+    /// [`Error::Captions`] when the program is missing, fails, takes too long, writes too much, or writes anything but the lines that
+    /// are asked for, which names the line; when no item at all gets a caption; when the folder of finished batches has those of
+    /// another job. [`Error::Interrupted`] when stopped: the program is ended, finished batches are kept.
+    fn caption(
+        &self,
+        job: &CaptionJob,
+        stop: &StopFlag,
+        progress: &mut dyn FnMut(CaptionProgress),
+    ) -> Result<Captioned> {
+        let ids: Vec<&str> = job.ids().collect();
+        let lines = input(job)?;
+        let state = match &self.state {
+            Some(folder) => Some(State::open(folder, &self.config, &lines)?),
+            None => None,
+        };
+        let (mut made, mut done) = (Captioned::default(), 0);
+        let batches = ids.chunks(self.config.batch).zip(lines.chunks(self.config.batch));
+        for (number, (ids, lines)) in batches.enumerate() {
+            let kept = match &state {
+                Some(state) => state.read(number, ids)?,
+                None => None,
+            };
+            let batch = match kept {
+                Some(batch) => {
+                    made.resumed += ids.len();
+                    batch
+                }
+                None if stop.is_raised() => return Err(self.interrupted(done, job.len())),
+                None => {
+                    let mut input = lines.join("\n");
+                    input.push('\n');
+                    let Some(output) = run(&self.config, ids.len(), input, stop)? else {
+                        return Err(self.interrupted(done, job.len()));
+                    };
+                    let batch = parse(&self.config, ids, &output)?;
+                    if let Some(state) = &state {
+                        state.write(number, ids, &batch)?;
+                    }
+                    batch
+                }
+            };
+            for (id, texts) in ids.iter().zip(&batch) {
+                if texts.is_empty() {
+                    made.without.push(id.to_string());
+                }
+                for (text, weight) in texts {
+                    made.push(&self.source, id, text, self.config.weight * weight)?;
+                }
+            }
+            done += ids.len();
+            let without = made.without.len();
+            progress(CaptionProgress { done, without, total: job.len() });
+        }
+        if made.captions.is_empty() && !job.is_empty() {
+            self.forget()?;
+            return Err(Error::captions(
+                self.config.shown(),
+                format!("a caption of at least one of {} items", job.len()),
+                "none, and no failure",
+                "try the program by hand on a line of the input",
+            ));
+        }
+        Ok(made)
+    }
+}
+
+impl CommandCaptioner {
+    fn interrupted(&self, done: usize, of: usize) -> Error {
+        let kept = match &self.state {
+            Some(folder) => format!("which are kept in {}", folder.display()),
+            None => "which are kept nowhere".into(),
+        };
+        Error::interrupted(
+            self.config.shown(),
+            format!("captions of {of} items"),
+            format!("a stop after {done}, {kept}"),
+            "start it again with the same settings to go on",
+        )
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests;

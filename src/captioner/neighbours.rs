@@ -1,0 +1,155 @@
+//! The nearest rows of a matrix, exactly: a matrix product screens, plain sums decide.
+
+use rayon::prelude::*;
+
+use super::Metric;
+use crate::{
+    error::{Error, Result},
+    features::Features,
+    quantizer::{Layout, dots},
+};
+
+/// Products that a thread holds at a time.
+const PRODUCTS: usize = 1 << 23;
+/// Most rows of a product.
+const ROWS: usize = 256;
+
+/// A neighbour: its similarity and its row.
+pub(super) type Neighbour = (f64, usize);
+
+/// Rows to look among.
+#[derive(Debug, Clone)]
+pub(super) struct Neighbours {
+    rows: Features,
+    metric: Metric,
+    norms: Vec<f64>,
+    largest: f64,
+}
+
+impl Neighbours {
+    pub fn new(rows: Features, metric: Metric) -> Result<Self> {
+        let norms = norms(&rows, metric)?;
+        let largest = norms.iter().copied().fold(0.0, f64::max);
+        Ok(Self { rows, metric, norms, largest })
+    }
+
+    pub fn dim(&self) -> usize {
+        self.rows.dim()
+    }
+
+    /// The `k` most similar rows of each query, best first, equals by their rows; `own` gives a query's own row, which
+    /// is passed over.
+    ///
+    /// Products in `f32` say which rows can be among the `k`; sums in `f64`, in the order of the numbers, are their
+    /// similarities. So the answer is that of the plain double loop.
+    pub fn of(
+        &self,
+        queries: &Features,
+        k: usize,
+        own: impl Fn(usize) -> Option<usize> + Sync,
+    ) -> Result<Vec<Vec<Neighbour>>> {
+        let norms = norms(queries, self.metric)?;
+        let (count, dim) = (self.rows.len(), self.dim());
+        let largest = norms.iter().copied().fold(self.largest, f64::max).max(f64::MIN_POSITIVE);
+        // Lengths of 1 at most, so that nothing overflows.
+        let scaled = |features: &Features, norms: &[f64]| -> Vec<f32> {
+            let rows = features.as_slice().par_chunks_exact(dim).zip(norms);
+            let scale = |norm: f64| match self.metric {
+                Metric::Cosine => norm.recip(),
+                Metric::Euclidean => largest.recip(),
+            };
+            rows.flat_map_iter(|(row, &norm)| {
+                row.iter().map(move |&value| (f64::from(value) * scale(norm)) as f32)
+            })
+            .collect()
+        };
+        let (known, asked) = (scaled(&self.rows, &self.norms), scaled(queries, &norms));
+        // Half the squared length is what a distance has beside the product.
+        let shift: Option<Vec<f32>> = (self.metric == Metric::Euclidean).then(|| {
+            self.norms.iter().map(|norm| (0.5 * (norm / largest).powi(2)) as f32).collect()
+        });
+        // Twice the error of a sum of `dim` products of numbers whose lengths are 1 at most, for each of two scores.
+        let slack = 4.0 * (dim + 8) as f32 * f32::EPSILON;
+        let rows = (PRODUCTS / count).clamp(1, ROWS);
+        let blocks = asked.par_chunks(rows * dim).enumerate();
+        Ok(blocks
+            .flat_map_iter(|(block, left)| {
+                let height = left.len() / dim;
+                let mut scores = vec![0f32; height * count];
+                dots((height, count, dim), left, &known, Layout::Rows, &mut scores);
+                let mut found = Vec::with_capacity(height);
+                for (at, scores) in scores.chunks_exact_mut(count).enumerate() {
+                    let query = block * rows + at;
+                    if let Some(shift) = &shift {
+                        scores.iter_mut().zip(shift).for_each(|(score, shift)| *score -= shift);
+                    }
+                    found.push(self.best(queries, &norms, query, scores, k, slack, own(query)));
+                }
+                found
+            })
+            .collect())
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn best(
+        &self,
+        queries: &Features,
+        norms: &[f64],
+        query: usize,
+        scores: &mut [f32],
+        k: usize,
+        slack: f32,
+        own: Option<usize>,
+    ) -> Vec<Neighbour> {
+        if let Some(own) = own {
+            scores[own] = f32::NEG_INFINITY;
+        }
+        let least = match k < scores.len() {
+            true => {
+                let mut sorted = scores.to_vec();
+                let (_, &mut kth, _) = sorted.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
+                kth - slack
+            }
+            false => f32::NEG_INFINITY,
+        };
+        let near = |row: &usize| scores[*row] >= least && Some(*row) != own;
+        let mut found: Vec<Neighbour> = (0..scores.len())
+            .filter(near)
+            .map(|row| {
+                let (a, b) = (queries.row(query), self.rows.row(row));
+                (similarity(self.metric, a, b, norms[query], self.norms[row]), row)
+            })
+            .collect();
+        found.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        found.truncate(k);
+        found
+    }
+}
+
+/// The similarity of two rows: their cosine, or their distance below 0.
+pub(super) fn similarity(metric: Metric, a: &[f32], b: &[f32], a_norm: f64, b_norm: f64) -> f64 {
+    let pairs = a.iter().zip(b).map(|(&a, &b)| (f64::from(a), f64::from(b)));
+    match metric {
+        Metric::Cosine => pairs.map(|(a, b)| a * b).sum::<f64>() / (a_norm * b_norm),
+        Metric::Euclidean => -pairs.map(|(a, b)| (a - b) * (a - b)).sum::<f64>().sqrt(),
+    }
+}
+
+/// Lengths of the rows.
+pub(super) fn norms(features: &Features, metric: Metric) -> Result<Vec<f64>> {
+    let dim = features.dim();
+    let norm = |row: &[f32]| {
+        row.iter().map(|&value| f64::from(value) * f64::from(value)).sum::<f64>().sqrt()
+    };
+    let norms: Vec<f64> = features.as_slice().par_chunks_exact(dim).map(norm).collect();
+    let bad = |norm: &f64| !norm.is_finite() || (metric == Metric::Cosine && *norm == 0.0);
+    match norms.iter().position(bad) {
+        None => Ok(norms),
+        Some(row) => Err(Error::features(
+            "features of the retrieval captioner",
+            "finite numbers, not all of them zero",
+            format!("a row of length {} for `{}`", norms[row], features.id(row)),
+            "make its features again, or leave the item out",
+        )),
+    }
+}

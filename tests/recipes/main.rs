@@ -1,0 +1,159 @@
+//! The recipes of the examples, and how data and recipe become a task.
+
+#[path = "../../examples/common/mod.rs"]
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use cart_retrieval::{
+    data::{Caption, Captions, DataFolder, LeakPolicy, Splits},
+    features::Features,
+};
+use common::{
+    recipe::{Part, Recipe},
+    task::{Asked, Task},
+};
+
+fn recipes() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/recipes");
+    let mut all: Vec<PathBuf> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    all.sort();
+    all
+}
+
+fn named(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/recipes").join(name)
+}
+
+#[test]
+fn every_recipe_reads_and_is_valid() {
+    let all = recipes();
+    for set in ["flickr30k", "ms_coco", "msr_vtt", "msvd", "clotho", "audiocaps"] {
+        assert!(all.contains(&named(&format!("{set}.toml"))), "{set}");
+    }
+    for path in all {
+        let recipe = Recipe::read(&path).unwrap_or_else(|e| panic!("{e:#}"));
+        assert!(!recipe.dataset.is_empty() && !recipe.protocol.is_empty(), "{}", path.display());
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_recipe_is_said() {
+    let refused = |setting: &str| {
+        let error = Recipe::read_with(&named("flickr30k.toml"), &[setting.to_string()]);
+        format!("{:#}", error.unwrap_err())
+    };
+    for (setting, part) in [
+        ("audit.threshold=2", "threshold of the audit"),
+        ("audit.same_items=\"warn\"", "same_items"),
+        ("audit.same_item=\"perhaps\"", "perhaps"),
+        ("quantizer.coarse.k=0", "[quantizer]"),
+        ("training.batch_size=0", "[training]"),
+        ("beam.width=0", "[beam]"),
+        ("space.folds=1", "[space]"),
+        ("model.n_heads=7", "[model]"),
+        ("queries.last=true", ""),
+    ] {
+        if part.is_empty() {
+            assert!(Recipe::read_with(&named("flickr30k.toml"), &[setting.into()]).is_ok());
+        } else {
+            let found = refused(setting);
+            assert!(found.contains(part) && found.contains("flickr30k.toml"), "{found}");
+        }
+    }
+}
+
+/// Six items in three splits, two captions each, the second in the words of the first, reversed.
+fn folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let ids: Vec<String> = (0..6).map(|item| format!("i{item}")).collect();
+    let items = Features::from_rows((0..12).map(|v| v as f32 + 1.0).collect(), 2)
+        .unwrap()
+        .with_id_list(ids.clone())
+        .unwrap();
+    items.save_npy(path("features.npy")).unwrap();
+    items.save_ids(path("ids.txt")).unwrap();
+    let mut captions = Captions::new();
+    for (item, id) in ids.iter().enumerate() {
+        for text in [format!("number {item}"), format!("{item} number")] {
+            captions.push(Caption::new(id, text).with_kind("human")).unwrap();
+        }
+    }
+    captions.to_jsonl(path("captions.jsonl")).unwrap();
+    let part = |range: std::ops::Range<usize>| ids[range].to_vec();
+    let splits = [("train", part(2..6)), ("val", part(0..1)), ("test", part(1..2))];
+    Splits::from_ids(splits).unwrap().to_json(path("splits.json")).unwrap();
+    folder
+}
+
+fn generate(folder: &Path, lines: &[(&str, &str)]) {
+    let mut captions = Captions::new();
+    for (id, text) in lines {
+        let caption = Caption::new(*id, *text).with_kind("generated").with_weight(0.5);
+        captions.push(caption).unwrap();
+    }
+    captions.to_jsonl(folder.join("generated.jsonl")).unwrap();
+}
+
+#[test]
+fn captions_of_captioners_bring_candidates_into_the_training() {
+    let folder = folder();
+    let data = DataFolder::open(folder.path()).unwrap();
+    let recipe = Recipe::read(&named("flickr30k.toml")).unwrap();
+    let task = |recipe: &Recipe, part| Task::new(recipe, folder.path(), &data, part);
+    let missing = format!("{:#}", task(&recipe, Part::Test).err().unwrap());
+    assert!(missing.contains("example `caption`"), "{missing}");
+
+    // i0 is of the validation split: nobody's business in the test.
+    generate(folder.path(), &[("i0", "zero"), ("i1", "one"), ("i1", "1, number")]);
+    let test = task(&recipe, Part::Test).unwrap();
+    assert_eq!(test.asked, Asked::Part(vec![4]));
+    let ids: Vec<&str> = test.items.ids().iter().collect();
+    assert_eq!(ids, ["i2", "i3", "i4", "i5", "i1"]);
+    assert_eq!(test.candidates.ids().iter().collect::<Vec<_>>(), ["i1"]);
+    let texts: Vec<(u32, &str)> = test.texts().iter().map(|_| (0, "")).collect();
+    assert_eq!(texts.len(), 2);
+    assert_eq!(test.texts()[0].text, "one");
+    assert_eq!((test.train.len(), test.train[8].item, test.train[8].weight), (10, 4, 0.5));
+    assert!(test.train.iter().all(|caption| caption.text != "number 1" && caption.text != "zero"));
+    assert!(test.queries.iter().all(|query| query.item == 0));
+    assert_eq!(test.of_index(&[0]), [4]);
+
+    // The second caption has the words of the second query, which the recipe tells; others refuse.
+    assert_eq!((test.leaks.exact.same_item, test.leaks.near_same_item), (1, 1));
+    assert!(test.check_leaks(&recipe).is_ok());
+    let mut strict = recipe.clone();
+    strict.audit.same_item = LeakPolicy::Refuse;
+    let error = format!("{:#}", test.check_leaks(&strict).unwrap_err());
+    assert!(error.contains("`i1`") && error.contains("\"1, number\""), "{error}");
+
+    let tuning = task(&recipe, Part::Tuning).unwrap();
+    assert_eq!(tuning.texts().len(), 1);
+    assert_eq!(tuning.candidates.id(0), "i0");
+}
+
+#[test]
+fn without_them_candidates_of_a_split_are_unseen() {
+    let folder = folder();
+    let data = DataFolder::open(folder.path()).unwrap();
+    let unset = ["generated=unset".to_string()];
+    let recipe = Recipe::read_with(&named("msr_vtt.toml"), &unset).unwrap();
+    let task = Task::new(&recipe, folder.path(), &data, Part::Test).unwrap();
+    assert_eq!((task.asked.clone(), task.items.len(), task.train.len()), (Asked::Unseen, 4, 8));
+    assert!(task.texts().is_empty());
+    assert_eq!(task.known(), "unseen");
+    // Rows of two lists are not mixed up: query item 0 and training item 0 are different items.
+    assert_eq!(task.leaks.exact.same_item, 0);
+    let none = Task::new(&recipe, folder.path(), &data, Part::Tuning).err().unwrap();
+    assert!(none.to_string().contains("no tuning split"), "{none}");
+
+    // Without splits, all items are trained on, with captions of captioners where there are some.
+    let settings = ["splits=unset".to_string()];
+    let recipe = Recipe::read_with(&named("msvd.toml"), &settings).unwrap();
+    generate(folder.path(), &[("i0", "zero")]);
+    let task = Task::new(&recipe, folder.path(), &data, Part::Test).unwrap();
+    assert_eq!((task.asked.clone(), task.train.len(), task.queries.len()), (Asked::All, 13, 12));
+    assert_eq!(task.leaks.exact.same_item, 12);
+}
