@@ -2,11 +2,12 @@
 
 use std::{path::Path, time::Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use burn::{backend::Autodiff, module::AutodiffModule};
 use cart_retrieval::{
     align::{FittedSpace, Ridge, SpaceTuning, TextVectors, TunedEncoder, WordWeights, embed_texts},
     backend::LocalBackend,
+    data::mixed_captions,
     model::Cart,
     nn::{AlignmentConfig, TextEncoder},
     prelude::*,
@@ -153,8 +154,18 @@ impl<B: LocalBackend> Run<'_, B> {
             });
         }
         println!("{}", config.num_params());
-        let mut pairs = TrainingData::new(&text.tokenizer, &task.train, &task.valid, &index)?;
-        if let Some(fitted) = fitted.as_ref().filter(|_| recipe.alignment.is_some()) {
+        let guided = recipe.alignment.as_ref().is_some_and(|alignment| alignment.guided);
+        let mixed = mixed_captions(&task.train, recipe.mixed, recipe.seed);
+        ensure!(
+            mixed.is_empty() || !guided,
+            "the recipe's `mixed`: no texts of two captions for a guided network, which needs the candidate's \
+             vector without either; set alignment.guided to false, or mixed to 0"
+        );
+        let texts = [task.train.as_slice(), &mixed].concat();
+        let mut pairs = TrainingData::new(&text.tokenizer, &texts, &task.valid, &index)?;
+        if let Some(fitted) =
+            fitted.as_ref().filter(|_| recipe.alignment.is_some() && mixed.is_empty())
+        {
             pairs = pairs.with_held_out(fitted.held_out.clone())?;
         }
         let network = match &text.pretrained {

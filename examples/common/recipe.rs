@@ -28,6 +28,9 @@ pub struct Recipe {
     /// Files of the data folder with captions of captioners, to train on as well.
     #[serde(default)]
     pub generated: Vec<PathBuf>,
+    /// Texts more for each item, of two of its training captions each; the decoder alone trains on them.
+    #[serde(default)]
+    pub mixed: usize,
     /// Captions to query with.
     pub queries: CaptionFilter,
     /// Captions to choose the best model by; none keeps the last model.

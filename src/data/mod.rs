@@ -6,6 +6,7 @@ mod filter;
 mod folder;
 pub mod formats;
 mod leaks;
+mod mixing;
 pub mod procedural;
 mod splits;
 mod tokenizer;
@@ -17,5 +18,6 @@ pub use folder::DataFolder;
 pub use leaks::{
     LeakAudit, LeakAuditConfig, LeakKind, LeakPair, LeakPolicy, OverlapAudit, audit, words,
 };
+pub use mixing::mixed_captions;
 pub use splits::{Splits, random_indices};
 pub use tokenizer::{TextTokenizer, TokenizerConfig, TokenizerModel};

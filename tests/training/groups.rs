@@ -29,8 +29,16 @@ fn a_leading_token_tells_groups_apart_in_training_search_and_on_disk() {
     let index = setup.quantizer.assign_grouped(&setup.items, &groups).unwrap();
     assert_eq!(index.vocabulary().sizes()[..4], [&[2], &alone[..3]].concat()[..]);
     let (train, queries) = (described(&setup.train), described(&setup.queries));
+    // The words of the groups are in no caption that the first tokenizer has seen.
+    let texts = train.iter().map(|caption| caption.text.as_str());
+    let words = TokenizerConfig { vocabulary: 400, ..Default::default() };
+    setup.tokenizer = TextTokenizer::train(texts, &words, 32).unwrap();
     setup.data = TrainingData::new(&setup.tokenizer, &train, &queries[..32], &index).unwrap();
-    setup.config = CartConfig { vocabulary: index.vocabulary().clone(), ..setup.config };
+    setup.config = CartConfig {
+        vocabulary: index.vocabulary().clone(),
+        text_vocabulary: setup.tokenizer.vocabulary(),
+        ..setup.config
+    };
     let trained =
         fit(&setup, Trainer::new(TrainConfig { epochs: 40, validations: 2, ..settings() }))
             .unwrap();
