@@ -70,6 +70,7 @@ def main():
     args = arguments.parse_args()
     if args.make:
         make(args.folder, args.make, args.kind)
+        emit("python", {"measure": "media", "made": args.make})
         return
     imported()
     paths = sorted(str(path) for path in Path(args.folder).iterdir())
