@@ -163,7 +163,7 @@ fn note(timbre: Timbre, hertz: f32, count: usize, noise: &mut Noise) -> Vec<f32>
                 })
                 .collect()
         }
-        Timbre::Pluck => pluck(hertz, count, noise),
+        Timbre::Pluck => pluck(hertz, count),
         Timbre::Hiss => {
             let mut band = Resonator::new(2.5 * hertz, 4.0);
             (0..count).map(|_| 1.6 * band.next(noise.next())).collect()
@@ -189,28 +189,26 @@ fn saw(turns: f32, step: f32) -> f32 {
 
 /// A plucked string (Karplus and Strong, "Digital Synthesis of Plucked-String and Drum Timbres", 1983), with a delay between
 /// samples, so that it is in tune.
-fn pluck(hertz: f32, count: usize, noise: &mut Noise) -> Vec<f32> {
+fn pluck(hertz: f32, count: usize) -> Vec<f32> {
     // The mean of two samples delays by half of one.
     let period = RATE as f32 / hertz - 0.5;
     let (whole, share) = (period as usize, period.fract());
     // Low strings would sound much longer than high ones.
-    let damping = 0.001f32.powf(1.0 / (1.5 * hertz));
-    let mut line: Vec<f32> = (0..whole + 2).map(|_| noise.next()).collect();
-    for _ in 0..2 {
-        for at in 1..line.len() {
-            line[at] = 0.5 * (line[at] + line[at - 1]);
-        }
-    }
-    let mut samples = line.clone();
+    let damping = 0.001f32.powf(1.0 / (2.5 * hertz));
+    // Always plucked alike, as other noise would be another timbre.
+    let mut noise = Noise(0x51f1_5ead);
+    let mut samples: Vec<f32> = (0..whole + 2).map(|_| noise.next()).collect();
+    let mean = samples.iter().sum::<f32>() / samples.len() as f32;
+    samples.iter_mut().for_each(|sample| *sample -= mean);
+    let power = samples.iter().map(|s| s * s).sum::<f32>() / samples.len() as f32;
+    samples.iter_mut().for_each(|sample| *sample *= 0.6 / power.sqrt().max(0.1));
     for at in samples.len()..count.max(samples.len()) {
-        let between =
-            |back: usize| samples[at - back] * (1.0 - share) + samples[at - back - 1] * share;
-        let next = damping * 0.5 * (between(whole) + samples[at - whole - 1]);
-        samples.push(next);
+        let before = |back: usize| samples[at - back];
+        let late = before(whole) * (1.0 - share) + before(whole + 1) * share;
+        let later = before(whole + 1) * (1.0 - share) + before(whole + 2) * share;
+        samples.push(damping * 0.5 * (late + later));
     }
     samples.truncate(count);
-    let loudest = samples.iter().fold(1e-3f32, |most, sample| most.max(sample.abs()));
-    samples.iter_mut().for_each(|sample| *sample *= 1.1 / loudest);
     samples
 }
 
