@@ -47,9 +47,9 @@ struct Args {
     /// Most objects in a picture, events in a sound, shapes in a video; more make longer captions and a harder task.
     #[arg(long, default_value_t = 1)]
     max_objects: usize,
-    /// Passes over the training captions.
-    #[arg(long, default_value_t = 8)]
-    epochs: usize,
+    /// Passes over the training captions [default: 8 for pictures, 10 for sounds and videos].
+    #[arg(long)]
+    epochs: Option<usize>,
     /// Seed of items, weights and order.
     #[arg(long, default_value_t = 7)]
     seed: u64,
@@ -118,7 +118,9 @@ fn quickstart<B: LocalBackend>(
     device: &B::Device,
 ) -> Result<Vec<EvalRecord>> {
     let started = Instant::now();
-    let (items, epochs) = if args.short { (300, 3) } else { (args.items, args.epochs) };
+    let usual = if kind == Kind::Image { 8 } else { 10 };
+    let (items, epochs) =
+        if args.short { (300, 3) } else { (args.items, args.epochs.unwrap_or(usual)) };
     let index_folder = out.join("index");
     Retriever::<B>::check_folder(&index_folder)?;
     println!("{}, seed {}", B::describe(device), args.seed);

@@ -14,7 +14,7 @@
 //! | [`identifier`], [`trie`] | identifiers, unique tokens, the flat trie |
 //! | [`align`] | candidates as vectors in the space of the text encoder, summed up along the trie |
 //! | [`media`] | pictures, sounds and videos from their files, built-in descriptors, extraction of features |
-//! | [`data`] | captions, splits, tokenizers, batches, readers of published sets, the procedural benchmark |
+//! | [`data`] | captions, splits, tokenizers, batches, readers of published sets, procedural benchmarks |
 //! | [`nn`], [`model`] | attention, encoder, fusion, decoder; the network and its loss |
 //! | [`pretrained`] | text encoders from folders in the layout of Hugging Face |
 //! | [`train`] | training on burn-train's learner, checkpoints, resumption |

@@ -61,3 +61,38 @@ pub fn to_gif(frames: &[Picture], a_second: f32) -> Result<Vec<u8>> {
     drop(encoder);
     Ok(gif)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::open_frames;
+
+    #[test]
+    fn an_animation_is_read_back_frame_by_frame() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("clip.gif");
+        let frame = |colour: [u8; 3]| Picture::new(9, 5, colour.repeat(45)).unwrap();
+        let frames = [[255, 0, 0], [0, 255, 0], [0, 0, 255], [9, 9, 9]].map(frame);
+        std::fs::write(&path, to_gif(&frames, 8.0).unwrap()).unwrap();
+        let found = open_frames(&path, 4).unwrap();
+        for (found, frame) in found.iter().zip(&frames) {
+            let far = found.rgb().iter().zip(frame.rgb()).map(|(a, b)| a.abs_diff(*b)).max();
+            assert_eq!((found.width(), found.height()), (9, 5));
+            assert!(far.is_some_and(|far| far <= 2), "{far:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_animated_is_refused() {
+        let frame = |side: usize| Picture::new(side, 4, vec![1; 12 * side]).unwrap();
+        let refused = |frames: &[Picture], rate: f32, word: &str| {
+            let error = to_gif(frames, rate).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        };
+        refused(&[], 8.0, "none");
+        refused(&[frame(4), frame(5)], 8.0, "one size");
+        refused(&[frame(4)], 0.0, "pictures a second");
+        refused(&[frame(4)], f32::NAN, "pictures a second");
+        refused(&[frame(70_000)], 8.0, "65,535");
+    }
+}

@@ -156,7 +156,7 @@ impl Score {
                 let first: Vec<_> =
                     first.iter().map(|event| said(event, facts, rng).whole()).collect();
                 let pause = match (facts.gap, self.gap) {
-                    (true, Gap::None) => " right",
+                    (true, Gap::AtOnce) => " right",
                     (true, Gap::Short) => " shortly",
                     (true, Gap::Long) => " long",
                     (false, _) => "",

@@ -62,7 +62,7 @@ impl Event {
 pub struct Score {
     events: [Event; MAX_EVENTS],
     len: u8,
-    /// Of all pauses; [`Gap::None`] where there is one event.
+    /// Of all pauses; [`Gap::AtOnce`] where there is one event.
     pub(super) gap: Gap,
     pub(super) ground: Ground,
 }
@@ -92,7 +92,7 @@ impl Score {
     pub(super) fn numbered(len: usize, number: u64) -> Self {
         let mut digits = Digits(number);
         let ground = digits.pick(Ground::ALL);
-        let gap = if len == 1 { Gap::None } else { digits.pick(Gap::ALL) };
+        let gap = if len == 1 { Gap::AtOnce } else { digits.pick(Gap::ALL) };
         let mut voices: Vec<usize> = Vec::with_capacity(len);
         for _ in 0..len {
             let voice = digits.other(VOICES, &voices);

@@ -60,7 +60,7 @@ fn jitter(rng: &mut ChaCha8Rng, range: f32) -> f32 {
 fn timing(score: &Score) -> (f32, f32) {
     let (length, long) = [(1.3, 0.0), (1.0, 0.4), (0.8, 0.2)][score.events().len() - 1];
     let gap = match score.gap {
-        Gap::None => 0.02,
+        Gap::AtOnce => 0.02,
         Gap::Short => 0.4 * long,
         Gap::Long => long,
     };
@@ -171,8 +171,8 @@ fn note(timbre: Timbre, hertz: f32, count: usize, noise: &mut Noise) -> Vec<f32>
     }
 }
 
-/// A sawtooth whose step is rounded off, so that little of it is folded down (Välimäki and Huovilainen, "Antialiasing Oscillators
-/// in Subtractive Synthesis", 2007).
+/// A sawtooth whose step is rounded off, so that little of it is folded down (Välimäki and Huovilainen,
+/// "Antialiasing Oscillators in Subtractive Synthesis", 2007).
 fn saw(turns: f32, step: f32) -> f32 {
     let naive = 2.0 * turns - 1.0;
     let rounding = if turns < step {
@@ -187,29 +187,20 @@ fn saw(turns: f32, step: f32) -> f32 {
     naive - rounding
 }
 
-/// A plucked string (Karplus and Strong, "Digital Synthesis of Plucked-String and Drum Timbres", 1983), with a delay between
-/// samples, so that it is in tune.
+/// A plucked string: harmonics that die away, the higher ones sooner.
 fn pluck(hertz: f32, count: usize) -> Vec<f32> {
-    // The mean of two samples delays by half of one.
-    let period = RATE as f32 / hertz - 0.5;
-    let (whole, share) = (period as usize, period.fract());
-    // Low strings would sound much longer than high ones.
-    let damping = 0.001f32.powf(1.0 / (2.5 * hertz));
-    // Always plucked alike, as other noise would be another timbre.
-    let mut noise = Noise(0x51f1_5ead);
-    let mut samples: Vec<f32> = (0..whole + 2).map(|_| noise.next()).collect();
-    let mean = samples.iter().sum::<f32>() / samples.len() as f32;
-    samples.iter_mut().for_each(|sample| *sample -= mean);
-    let power = samples.iter().map(|s| s * s).sum::<f32>() / samples.len() as f32;
-    samples.iter_mut().for_each(|sample| *sample *= 0.6 / power.sqrt().max(0.1));
-    for at in samples.len()..count.max(samples.len()) {
-        let before = |back: usize| samples[at - back];
-        let late = before(whole) * (1.0 - share) + before(whole + 1) * share;
-        let later = before(whole + 1) * (1.0 - share) + before(whole + 2) * share;
-        samples.push(damping * 0.5 * (late + later));
-    }
-    samples.truncate(count);
-    samples
+    let audible = (1..=12).take_while(|&n| n as f32 * hertz < 7_500.0);
+    let partials: Vec<[f32; 3]> =
+        audible.map(|n| [n as f32 * hertz, 0.9 / n as f32, 2.0 + 1.5 * n as f32]).collect();
+    (0..count)
+        .map(|at| {
+            let time = at as f32 / RATE as f32;
+            let one = |[hertz, level, decay]: &[f32; 3]| {
+                level * (-decay * time).exp() * (TAU * (hertz * time).fract()).sin()
+            };
+            partials.iter().map(one).sum()
+        })
+        .collect()
 }
 
 fn add_ground(ground: Ground, samples: &mut [f32], jitter: f32, noise: &mut Noise) {

@@ -57,14 +57,14 @@ impl Tune {
         self.score.events()
     }
 
-    /// How long it is quiet between two events; [`Gap::None`] where there is one event.
+    /// How long it is quiet between two events; [`Gap::AtOnce`] where there is one event.
     ///
     /// # Example
     /// ```
     /// use cart_retrieval::data::procedural::{Gap, Sounds, SoundsConfig};
     ///
     /// let sounds = Sounds::generate(&SoundsConfig::new(9).with_max_events(1))?;
-    /// assert!(sounds.iter().all(|tune| tune.gap() == Gap::None));
+    /// assert!(sounds.iter().all(|tune| tune.gap() == Gap::AtOnce));
     /// # Ok::<(), cart_retrieval::Error>(())
     /// ```
     pub fn gap(&self) -> Gap {

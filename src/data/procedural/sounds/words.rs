@@ -111,7 +111,7 @@ vocabulary! {
     /// How long it is quiet between two events.
     Gap,
     /// Not at all.
-    None: ["at once", "immediately"],
+    AtOnce: ["at once", "immediately"],
     /// For a moment.
     Short: ["after a short pause", "after a moment"],
     /// Clearly longer.
