@@ -12,7 +12,7 @@ use super::{
     benchmark::Benchmark,
     compose::{Composition, Draft, Purpose, Writer},
 };
-use crate::{Error, Result};
+use crate::{Error, Result, data::words};
 
 /// Wordings of one query to try.
 const ATTEMPTS: usize = 1_000;
@@ -51,9 +51,9 @@ pub struct CaptionAudit {
     pub training: usize,
     /// Number of queries.
     pub queries: usize,
-    /// Queries whose text is also a training caption: always 0, counted after the split.
+    /// Queries whose words are also those of a training caption, of whatever item: always 0, counted after the split.
     pub shared_texts: usize,
-    /// Queries that were worded again because a training caption had their text.
+    /// Queries that were worded again because a training caption had their words.
     pub reworded: usize,
     /// Queries from templates that no training caption uses.
     pub held_out_templates: usize,
@@ -87,23 +87,27 @@ pub(super) fn split<T: Captioned>(items: &T) -> Result<SplitCaptions> {
     // By hash: a chance collision costs one rewording and lets no shared text through.
     let hash = BuildHasherDefault::<DefaultHasher>::default();
     let taken: HashSet<u64> =
-        training.iter().flatten().map(|draft| hash.hash_one(&draft.text)).collect();
+        training.iter().flatten().map(|draft| hash.hash_one(normal(&draft.text))).collect();
     let queries: Vec<(Draft<FactsOf<T>>, bool)> = (0..items.len())
         .into_par_iter()
         .map(|i| {
             let mut writer = items.writer(i, Purpose::Query);
             let found = (0..ATTEMPTS)
                 .map(|attempt| (writer.write(), attempt > 0))
-                .find(|(draft, _)| !taken.contains(&hash.hash_one(&draft.text)));
+                .find(|(draft, _)| !taken.contains(&hash.hash_one(normal(&draft.text))));
             found.ok_or_else(|| out_of_words(&items.id(i)))
         })
         .collect::<Result<_>>()?;
 
-    let texts: HashSet<&str> = training.iter().flatten().map(|draft| &*draft.text).collect();
+    let texts: HashSet<String> =
+        training.iter().flatten().map(|draft| normal(&draft.text)).collect();
     let audit = CaptionAudit {
         training: training.iter().map(Vec::len).sum(),
         queries: queries.len(),
-        shared_texts: queries.iter().filter(|(draft, _)| texts.contains(&*draft.text)).count(),
+        shared_texts: queries
+            .iter()
+            .filter(|(draft, _)| texts.contains(&normal(&draft.text)))
+            .count(),
         reworded: queries.iter().filter(|(_, reworded)| *reworded).count(),
         held_out_templates: queries.iter().filter(|(draft, _)| draft.held_out).count(),
         identifying_training: identifying(
@@ -130,6 +134,11 @@ pub(super) fn split<T: Captioned>(items: &T) -> Result<SplitCaptions> {
     let queries =
         queries.into_iter().enumerate().map(|(item, (draft, _))| caption(item, draft)).collect();
     Ok(SplitCaptions { training: training.collect(), queries, audit })
+}
+
+/// A text as [`audit`](crate::data::audit) compares it: its words alone.
+fn normal(text: &str) -> String {
+    words(text).collect::<Vec<_>>().join(" ")
 }
 
 /// The error for an item that has run out of words.

@@ -269,7 +269,7 @@ mod tests {
                     .eq(drawn.iter().map(|c| (c.item, &c.text)))
             };
             assert!(same(&training, &captions.training) && same(&queries, &captions.queries));
-            assert_eq!(data::audit(&training, &queries).any_item, 0);
+            assert_eq!(data::audit(&training, &queries).duplicates, 0);
             let splits = data.splits.unwrap();
             let lengths = ["train", "val", "test"].map(|name| splits.ids(name).unwrap().len());
             assert_eq!(lengths, [32, 4, 4]);

@@ -59,7 +59,8 @@ pub(super) fn frames(
                 colour: placed.actor.colour,
                 texture: Texture::Plain,
                 at: [placed.at[0] + look.at[0], placed.at[1] + look.at[1]],
-                radius: placed.radius * look.size,
+                radius: placed.radius,
+                size: look.size,
                 angle: look.angle,
                 shade: look.shade,
             });

@@ -79,6 +79,8 @@ pub(in crate::data::procedural) struct Stamp {
     pub(in crate::data::procedural) at: Point,
     /// Before shapes are made to look equally large.
     pub(in crate::data::procedural) radius: f32,
+    /// A factor on it.
+    pub(in crate::data::procedural) size: f32,
     pub(in crate::data::procedural) angle: f32,
     /// How much lighter (positive) or darker than usual.
     pub(in crate::data::procedural) shade: f32,
@@ -94,10 +96,10 @@ fn stamp(object: &Object, rng: &mut ChaCha8Rng) -> Stamp {
         Extent::Large => 0.145,
         Extent::Small => 0.082,
     };
-    let radius = radius * (1.0 + jitter(0.05));
+    let size = 1.0 + jitter(0.05);
     let (angle, shade) = (jitter(0.12), jitter(0.06));
     let Object { shape, colour, texture, .. } = *object;
-    Stamp { shape, colour, texture, at: [x, y], radius, angle, shade }
+    Stamp { shape, colour, texture, at: [x, y], radius, size, angle, shade }
 }
 
 /// A picture that is being drawn.
@@ -122,7 +124,7 @@ impl Canvas {
     pub(in crate::data::procedural) fn stamp(&mut self, stamp: &Stamp) {
         let width = self.size as f32;
         let [x, y] = stamp.at.map(|at| at * width);
-        let radius = stamp.radius * scale(stamp.shape) * width;
+        let radius = stamp.radius * scale(stamp.shape) * width * stamp.size;
         let (sin, cos) = stamp.angle.sin_cos();
         let fill = shaded(colour_rgb(stamp.colour), stamp.shade);
         let light = mixed(fill, [255.0; 3], 0.74);
