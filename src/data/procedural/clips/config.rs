@@ -24,7 +24,7 @@ pub(super) const MAX_OF_ONE: usize = 33_000;
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ClipsConfig {
-    /// Number of videos, 1 to [`MAX_ITEMS`](super::MAX_ITEMS).
+    /// Number of videos, 1 to [`MAX_ITEMS`].
     pub count: usize,
     /// Everything random follows from this number.
     #[serde(default)]

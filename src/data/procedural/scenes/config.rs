@@ -22,7 +22,7 @@ use crate::{
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ScenesConfig {
-    /// Number of scenes, 1 to [`MAX_ITEMS`](super::MAX_ITEMS).
+    /// Number of scenes, 1 to [`MAX_ITEMS`].
     pub count: usize,
     /// Everything random follows from this number.
     #[serde(default)]

@@ -21,7 +21,7 @@ use crate::{
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct SoundsConfig {
-    /// Number of sounds, 1 to [`MAX_ITEMS`](super::MAX_ITEMS).
+    /// Number of sounds, 1 to [`MAX_ITEMS`].
     pub count: usize,
     /// Everything random follows from this number.
     #[serde(default)]
