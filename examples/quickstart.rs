@@ -1,52 +1,67 @@
 //! The whole method in one program: no arguments, no files, no network.
 //!
-//! Draws captioned pictures of coloured shapes, describes them by simple features, builds
+//! Draws captioned pictures of coloured shapes (or sounds, or videos: `--modality`), describes them by simple features, builds
 //! coarse-to-fine identifiers, trains, evaluates on captions it never saw, answers a few queries and
-//! writes a page to look at.
+//! writes a page to look at. Sounds and videos go through files: they are written, and their features extracted from there.
 
 mod common;
 
-use std::{path::PathBuf, time::Instant};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use burn::backend::Autodiff;
 use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
-    data::procedural::{self, Scenes, ScenesConfig},
+    data::{
+        DataFolder,
+        procedural::{self, Benchmark, SplitCaptions, write_benchmark},
+    },
     eval::{Bm25, Bm25Config, BootstrapConfig, EvalRecord, TruncatedTies, bootstrap, evaluate},
+    media::{Descriptors, ExtractConfig, extract},
     prelude::*,
     quantizer::{HealthThresholds, RqVaeConfig},
-    train::TrainEvent,
+    train::{StopFlag, TrainEvent},
 };
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use common::{
     backend::Hardware,
-    page::{HitCard, Metric, Page, QueryCard},
+    drawn::{Kind, told_apart},
+    page::{HitCard, Media, Metric, Page, QueryCard},
     plot::{RecallPoint, training_svg},
     progress,
 };
 
-/// Draws captioned pictures, trains a generative index over them and answers queries.
+/// Draws captioned pictures, sounds or videos, trains a generative index over them and answers queries.
 #[derive(Parser)]
 struct Args {
-    /// Number of pictures.
-    #[arg(long, default_value_t = 2000)]
-    scenes: usize,
-    /// Most objects in a picture; more make longer captions and a harder task.
+    /// What to draw; `all` takes them in turn, each into a folder of its own.
+    #[arg(long, value_enum, default_value_t = Modality::Image)]
+    modality: Modality,
+    /// Number of items.
+    #[arg(long, alias = "scenes", default_value_t = 2000)]
+    items: usize,
+    /// Most objects in a picture, events in a sound, shapes in a video; more make longer captions and a harder task.
     #[arg(long, default_value_t = 1)]
     max_objects: usize,
-    /// Passes over the training captions.
-    #[arg(long, default_value_t = 8)]
-    epochs: usize,
-    /// Seed of pictures, weights and order.
+    /// Passes over the training captions [default: 8 for pictures, 10 for sounds and videos].
+    #[arg(long)]
+    epochs: Option<usize>,
+    /// Seed of items, weights and order.
     #[arg(long, default_value_t = 7)]
     seed: u64,
-    /// Folder for the index and the page (replaced).
+    /// Folder for the index, the page and the files (replaced).
     #[arg(long, default_value = "out/quickstart")]
     out: PathBuf,
     /// A run of seconds that only shows that everything works.
     #[arg(long)]
     short: bool,
+    /// Also measures how many items the features can tell apart: another drawing of each is looked up by its features.
+    #[arg(long)]
+    ceiling: bool,
     /// Also writes the figures as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -61,41 +76,79 @@ fn main() -> Result<()> {
 
 struct Main(Args);
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Modality {
+    Image,
+    Audio,
+    Video,
+    All,
+}
+
 impl BackendTask for Main {
     type Output = Result<()>;
 
     fn run<B: LocalBackend>(self, device: B::Device) -> Result<()> {
-        quickstart::<B>(&self.0, &device)
+        let args = &self.0;
+        let stop = common::stop_on_ctrl_c()?;
+        let records = match args.modality {
+            Modality::Image => quickstart::<B>(args, Kind::Image, &args.out, &stop, &device)?,
+            Modality::Audio => quickstart::<B>(args, Kind::Audio, &args.out, &stop, &device)?,
+            Modality::Video => quickstart::<B>(args, Kind::Video, &args.out, &stop, &device)?,
+            Modality::All => {
+                let mut records = Vec::new();
+                for kind in Kind::ALL {
+                    let out = args.out.join(kind.to_string());
+                    records.extend(quickstart::<B>(args, kind, &out, &stop, &device)?);
+                }
+                records
+            }
+        };
+        if let Some(path) = &args.json {
+            cart_retrieval::eval::write_json(path, &records)?;
+        }
+        Ok(())
     }
 }
 
-fn quickstart<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
+fn quickstart<B: LocalBackend>(
+    args: &Args,
+    kind: Kind,
+    out: &Path,
+    stop: &StopFlag,
+    device: &B::Device,
+) -> Result<Vec<EvalRecord>> {
     let started = Instant::now();
-    let (scenes, epochs) = if args.short { (300, 3) } else { (args.scenes, args.epochs) };
-    let stop = common::stop_on_ctrl_c()?;
-    let index_folder = args.out.join("index");
+    let usual = if kind == Kind::Image { 8 } else { 10 };
+    let (items, epochs) =
+        if args.short { (300, 3) } else { (args.items, args.epochs.unwrap_or(usual)) };
+    let index_folder = out.join("index");
     Retriever::<B>::check_folder(&index_folder)?;
     println!("{}, seed {}", B::describe(device), args.seed);
 
     // 1. A captioned collection. Queries are captions that no training caption repeats.
-    let scenes = Scenes::generate(
-        &ScenesConfig::new(scenes).with_max_objects(args.max_objects).with_seed(args.seed),
-    )?;
-    let (rows, dim) = scenes.features();
-    let items = Features::from_rows(rows, dim)?.with_id_list(scenes.ids())?;
+    let benchmark = kind.benchmark(items, args.max_objects, args.seed)?;
+    let (items, captions) = match kind {
+        Kind::Image => in_memory(&*benchmark)?,
+        Kind::Audio | Kind::Video => through_files(&*benchmark, &out.join("data"), stop)?,
+    };
     items.check()?;
-    let captions = scenes.captions()?;
     let train = item_captions(&captions.training);
     let held_out = item_captions(&captions.queries);
     let (valid, test) = held_out.split_at(held_out.len() / 8);
     println!(
-        "{} pictures, {dim} features each, {} training captions, {} held-out queries ({} worded \
-         by templates never trained on)",
-        scenes.len(),
+        "{} {}, {} features each, {} training captions, {} held-out queries ({} worded by templates never trained on), {:.0} s",
+        items.len(),
+        kind.plural(),
+        items.dim(),
         train.len(),
         held_out.len(),
-        captions.audit.held_out_templates
+        captions.audit.held_out_templates,
+        started.elapsed().as_secs_f64()
     );
+    if args.ceiling {
+        let right = told_apart(&*benchmark, &items)?;
+        println!("another drawing of an item is nearest to it for {right} of {}", items.len());
+    }
 
     // 2. Identifiers: K-Means, then an RQ-VAE on what it leaves.
     let codes = if args.short { 16 } else { 32 };
@@ -129,7 +182,7 @@ fn quickstart<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
         loss: LossConfig { r_drop: 0.0, ..LossConfig::default() },
         ..TrainConfig::default()
     })
-    .with_stop(stop)
+    .with_stop(stop.clone())
     .with_listener(move |event: TrainEvent| listener(event))
     .fit(config.init::<Autodiff<B>>(device)?, &data, device)?;
     println!("trained for {:.0} s; best round {:?}", trained.seconds, trained.best_round);
@@ -146,18 +199,23 @@ fn quickstart<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     let rankings = retriever.search_all(&texts).top(50).beam(50).rankings()?;
     let per_second = texts.len() as f64 / search.elapsed().as_secs_f64();
     let documents: Vec<(u32, &str)> = train.iter().map(|c| (c.item, c.text.as_str())).collect();
-    let bm25 = Bm25::fit(&documents, scenes.len(), &Bm25Config::default())?;
+    let bm25 = Bm25::fit(&documents, items.len(), &Bm25Config::default())?;
     let mut records = Vec::new();
+    let dataset = match kind {
+        Kind::Image => "procedural scenes",
+        Kind::Audio => "procedural sounds",
+        Kind::Video => "procedural videos",
+    };
     for (method, rankings, ties) in [
         ("CART", rankings, TruncatedTies::Listed),
         ("BM25", bm25.search_all(&texts, 50), TruncatedTies::AllUnlisted),
     ] {
-        let scores = evaluate(&rankings, &relevant, scenes.len(), ties)?;
+        let scores = evaluate(&rankings, &relevant, items.len(), ties)?;
         let metrics = scores.metrics();
         println!("{method}: {metrics}");
         let seconds = if method == "CART" { trained.seconds } else { 0.0 };
         records.push(
-            EvalRecord::new("procedural scenes", "held-out captions", method, &metrics)
+            EvalRecord::new(dataset, "held-out captions", method, &metrics)
                 .with_intervals(&bootstrap(&scores, &BootstrapConfig::default())?)
                 .with_seed(args.seed)
                 .with_seconds(seconds)
@@ -166,15 +224,12 @@ fn quickstart<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
         );
     }
     println!("{per_second:.0} queries/s at beam 50");
-    if let Some(path) = &args.json {
-        cart_retrieval::eval::write_json(path, &records)?;
-    }
 
     // 6. A page to look at.
     let shown = &test[..12.min(test.len())];
     let queries = shown
         .iter()
-        .map(|caption| query_card(&retriever, &scenes, caption))
+        .map(|caption| query_card(&retriever, &*benchmark, caption))
         .collect::<Result<Vec<_>>>()?;
     for card in &queries[..3] {
         println!("{:?}", card.query);
@@ -197,8 +252,9 @@ fn quickstart<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     let page = Page {
         title: "CART quickstart".to_string(),
         summary: format!(
-            "{} pictures, trained for {:.0} s on {}. Every query is a caption the model never saw.",
-            scenes.len(),
+            "{} {}, trained for {:.0} s on {}. Every query is a caption the model never saw.",
+            items.len(),
+            kind.plural(),
             trained.seconds,
             common::hardware::<B>(device)
         ),
@@ -207,12 +263,44 @@ fn quickstart<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
         plot_svg: training_svg(&curves.losses, &recalls)?,
         queries,
     };
-    let path = args.out.join("index.html");
+    let path = out.join("index.html");
     page.write(&path)?;
     println!("index: {}", index_folder.display());
     println!("page:  {}", path.display());
     println!("{:.0} s in all", started.elapsed().as_secs_f64());
-    Ok(())
+    Ok(records)
+}
+
+/// Features of what was drawn, without files.
+fn in_memory(benchmark: &dyn Benchmark) -> Result<(Features, SplitCaptions)> {
+    let rows = benchmark.rows(0..benchmark.len())?;
+    let dim = rows.len() / benchmark.len();
+    let items = Features::from_rows(rows, dim)?.with_id_list(benchmark.ids())?;
+    Ok((items, benchmark.captions()?))
+}
+
+/// The way of real media: files, features extracted from them, features read again.
+fn through_files(
+    benchmark: &dyn Benchmark,
+    folder: &Path,
+    stop: &StopFlag,
+) -> Result<(Features, SplitCaptions)> {
+    // Of an earlier run; anything else is not ours to remove.
+    if folder.join("benchmark.json").is_file() {
+        fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))?;
+    } else if folder.exists() {
+        bail!("{}: not a folder that this program wrote; choose another --out", folder.display());
+    }
+    let written = write_benchmark(benchmark, folder, stop, |_| {})?;
+    let config = ExtractConfig::default();
+    let descriptors = Descriptors::default();
+    let made =
+        extract(&written.items, &written.media, folder, &descriptors, &config, stop, |_| {})?;
+    if let Some(failure) = made.failed.first() {
+        bail!("{} items without features; {}: {}", made.failed.len(), failure.id, failure.message);
+    }
+    let items = DataFolder::open(folder)?.items;
+    Ok((items, written.captions))
 }
 
 fn item_captions(captions: &[procedural::Caption]) -> Vec<ItemCaption> {
@@ -224,13 +312,13 @@ fn item_captions(captions: &[procedural::Caption]) -> Vec<ItemCaption> {
 
 fn query_card<B: LocalBackend>(
     retriever: &Retriever<B>,
-    scenes: &Scenes,
+    benchmark: &dyn Benchmark,
     caption: &ItemCaption,
 ) -> Result<QueryCard> {
     let card = |item: u32, score: f32| -> Result<HitCard> {
-        let scene = scenes.scene(item as usize);
         let correct = item == caption.item;
-        Ok(HitCard { id: scene.id(), score, correct, png: scene.render().to_png()? })
+        let media = Media::of(&benchmark.draw(item as usize, 0))?;
+        Ok(HitCard { id: benchmark.id(item as usize), score, correct, media })
     };
     let hits = retriever.search(&caption.text).top(5).run()?;
     Ok(QueryCard {

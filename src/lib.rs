@@ -14,10 +14,10 @@
 //! | [`identifier`], [`trie`] | identifiers, unique tokens, the flat trie |
 //! | [`align`] | candidates as vectors in the space of the text encoder, summed up along the trie |
 //! | [`media`] | pictures, sounds and videos from their files, built-in descriptors, extraction of features |
-//! | [`data`] | captions, splits, tokenizers, batches, readers of published sets, the procedural benchmark |
+//! | [`data`] | captions, splits, tokenizers, batches, readers of published sets, procedural benchmarks |
 //! | [`captioner`] | captions of candidates that have none, by neighbours or by a program |
 //! | [`nn`], [`model`] | attention, encoder, fusion, decoder; the network and its loss |
-//! | [`pretrained`] | text encoders from folders in the layout of Hugging Face |
+//! | [`pretrained`] | text encoders, CLIP, CLAP and ImageBind from their published weights |
 //! | [`train`] | training on burn-train's learner, checkpoints, resumption |
 //! | [`decode`] | beam search over the trie, exhaustive scoring |
 //! | [`retrieve`] | [`Retriever`](retrieve::Retriever), the front door; the index folder |

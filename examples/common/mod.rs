@@ -2,6 +2,7 @@
 #![allow(dead_code)] // Every example uses a part of it.
 
 pub mod backend;
+pub mod drawn;
 pub mod memory;
 pub mod page;
 pub mod pipeline;

@@ -1,4 +1,4 @@
-//! A page of results: one HTML file with its pictures inside.
+//! A page of results: one HTML file with its pictures, sounds and videos inside.
 
 use std::{
     fmt::Write as _,
@@ -7,16 +7,51 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use base64::{Engine, engine::general_purpose::STANDARD};
+use cart_retrieval::{
+    data::procedural::{Clip, Drawn},
+    media::to_gif,
+};
 
-/// One picture in an answer.
+/// What is to be seen or heard.
+#[derive(Debug, Clone)]
+pub enum Media {
+    /// A PNG file.
+    Picture(Vec<u8>),
+    /// A WAV file.
+    Sound(Vec<u8>),
+    /// An animated GIF file.
+    Video(Vec<u8>),
+}
+
+impl Media {
+    pub fn of(drawn: &Drawn) -> Result<Self> {
+        Ok(match drawn {
+            Drawn::Picture(picture) => Self::Picture(picture.to_png()?),
+            Drawn::Sound(sound) => Self::Sound(sound.to_wav()?),
+            Drawn::Frames(frames) => Self::Video(to_gif(frames, Clip::RATE)?),
+            _ => bail!("no page shows this kind of media"),
+        })
+    }
+
+    /// What it is called.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Picture(_) => "picture",
+            Self::Sound(_) => "sound",
+            Self::Video(_) => "video",
+        }
+    }
+}
+
+/// One item in an answer.
 #[derive(Debug, Clone)]
 pub struct HitCard {
     pub id: String,
     pub score: f32,
     pub correct: bool,
-    pub png: Vec<u8>,
+    pub media: Media,
 }
 
 /// One query and its answer.
@@ -25,7 +60,7 @@ pub struct QueryCard {
     pub query: String,
     /// Best first.
     pub hits: Vec<HitCard>,
-    /// The right picture; its score is not shown.
+    /// The right item; its score is not shown.
     pub target: Option<HitCard>,
 }
 
@@ -124,8 +159,8 @@ impl QueryCard {
         push(html, format_args!("<span class=\"verdict\">{verdict}</span></h3>\n"));
         html.push_str("<div class=\"row\">\n");
         if let Some(target) = &self.target {
-            let alt = format!("the right picture, {}", target.id);
-            figure(html, "target", &target.png, &alt, "wanted", &target.id, "");
+            let alt = format!("the right {}, {}", target.media.name(), target.id);
+            figure(html, "target", &target.media, &alt, "wanted", &target.id, "");
         }
         html.push_str("<ol>\n");
         for (i, hit) in self.hits.iter().enumerate() {
@@ -136,19 +171,35 @@ impl QueryCard {
             let heading = format!("{} {mark} {word}", i + 1);
             let score = format!("{:.3}", hit.score);
             html.push_str("<li>");
-            figure(html, class, &hit.png, &alt, &heading, &hit.id, &score);
+            figure(html, class, &hit.media, &alt, &heading, &hit.id, &score);
             html.push_str("</li>\n");
         }
         html.push_str("</ol>\n</div>\n</article>\n");
     }
 }
 
-fn figure(html: &mut String, class: &str, png: &[u8], alt: &str, top: &str, id: &str, score: &str) {
+fn figure(
+    html: &mut String,
+    class: &str,
+    media: &Media,
+    alt: &str,
+    top: &str,
+    id: &str,
+    score: &str,
+) {
     let (alt, top, id) = (escaped(alt), escaped(top), escaped(id));
     push(html, format_args!("<figure class=\"{class}\"><b>{top}</b>"));
-    push(html, format_args!("<img alt=\"{alt}\" src=\"data:image/png;base64,"));
-    STANDARD.encode_string(png, html);
-    push(html, format_args!("\"><figcaption>{id}<br>{score}</figcaption></figure>\n"));
+    let (before, bytes, after) = match media {
+        Media::Picture(png) => (format!("<img alt=\"{alt}\" src=\"data:image/png"), png, "\">"),
+        Media::Video(gif) => (format!("<img alt=\"{alt}\" src=\"data:image/gif"), gif, "\">"),
+        Media::Sound(wav) => {
+            let open = "<audio controls preload=\"none\"";
+            (format!("{open} aria-label=\"{alt}\" src=\"data:audio/wav"), wav, "\"></audio>")
+        }
+    };
+    push(html, format_args!("{before};base64,"));
+    STANDARD.encode_string(bytes, html);
+    push(html, format_args!("{after}<figcaption>{id}<br>{score}</figcaption></figure>\n"));
 }
 
 fn push(html: &mut String, text: std::fmt::Arguments<'_>) {
@@ -209,6 +260,11 @@ ol { list-style: none; margin: 0; padding: 0; display: flex; flex-wrap: wrap; ga
 .row b { display: block; font-weight: 600; margin-bottom: .25rem; }
 .row img { display: block; width: 116px; height: 116px; object-fit: contain; border-radius: 8px;
   border: 3px solid var(--line); background: #8884; }
+.row figure:has(audio) { width: 176px; }
+.row audio { display: block; width: 176px; height: 40px; border-radius: 8px;
+  outline: 3px solid var(--line); }
+.target audio { outline: 3px dashed var(--soft); }
+.hit.right audio { outline-color: var(--right); }
 .target b { color: var(--ink); }
 .target img { border: 3px dashed var(--soft); }
 .hit.right img { border-color: var(--right); }

@@ -62,7 +62,7 @@ impl Default for Descriptors {
 
 impl Extractor for Descriptors {
     fn name(&self) -> String {
-        format!("descriptors 1, {} frames, transparency {:?}", self.frames, self.transparency)
+        format!("descriptors 2, {} frames, transparency {:?}", self.frames, self.transparency)
     }
 
     fn dim(&self, modality: Modality) -> usize {

@@ -1,9 +1,11 @@
 //! What candidates are made of: pictures, sounds and videos, read from their files, built-in descriptors of them, and
 //! the extraction of a collection's features.
 //!
-//! Files are read with the feature `media` (on unless default features are off); pictures in memory and their
-//! descriptor are always there.
+//! Files are read with the feature `media` (on unless default features are off); pictures and sounds in memory are always
+//! there, as are the descriptors of pictures and videos.
 
+#[cfg(feature = "media")]
+mod animate;
 #[cfg(feature = "media")]
 mod extract;
 #[cfg(feature = "media")]
@@ -18,15 +20,17 @@ mod picture_features;
 #[cfg(feature = "media")]
 mod read;
 #[cfg(feature = "media")]
+mod read_sound;
 mod resample;
 #[cfg(feature = "media")]
 mod resize;
-#[cfg(feature = "media")]
 mod sound;
 #[cfg(feature = "media")]
 mod sound_features;
 mod video_features;
 
+#[cfg(feature = "media")]
+pub use animate::to_gif;
 #[cfg(feature = "media")]
 pub use extract::{
     Descriptors, ExtractConfig, ExtractProgress, Extracted, Extractor, Failure, extract,
@@ -44,7 +48,6 @@ pub use picture_features::{PICTURE_FEATURES, picture_features};
 pub use read::{PictureLimits, Transparency};
 #[cfg(feature = "media")]
 pub use resize::Filter;
-#[cfg(feature = "media")]
 pub use sound::Sound;
 #[cfg(feature = "media")]
 pub use sound_features::{SOUND_FEATURES, sound_features};

@@ -9,9 +9,9 @@ const COLOUR_GRID: usize = 6;
 /// Cells along each side of the grid of edges.
 const EDGE_GRID: usize = 3;
 /// Basic colours.
-const COLOURS: usize = 12;
+pub(super) const COLOURS: usize = 12;
 /// Directions of edges.
-const DIRECTIONS: usize = 12;
+pub(super) const DIRECTIONS: usize = 12;
 /// Steps of each channel in the table of soft colours.
 const STEPS: usize = 32;
 

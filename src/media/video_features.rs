@@ -1,6 +1,9 @@
 //! A built-in descriptor of videos: what their frames show, and what changes where, nothing learned.
 
-use super::{PICTURE_FEATURES, Picture, picture_features};
+use super::{
+    PICTURE_FEATURES, Picture, picture_features,
+    picture_features::{COLOURS, DIRECTIONS},
+};
 use crate::error::{Error, Result};
 
 /// Cells along each side of the grid of changes.
@@ -8,14 +11,20 @@ const GRID: usize = 6;
 /// Parts of the video, one after the other.
 const PARTS: usize = 4;
 
+/// Numbers about what things look like wherever they are.
+const LOOKS: usize = DIRECTIONS + 1;
+/// How much those count.
+const LOOKS_WEIGHT: f32 = 3.0;
+
 /// Width of what [`video_features`] returns.
-pub const VIDEO_FEATURES: usize = 3 * PICTURE_FEATURES + PARTS * GRID * GRID;
+pub const VIDEO_FEATURES: usize = 3 * PICTURE_FEATURES + LOOKS + PARTS * GRID * GRID;
 
 /// Describes a video by its frames, whatever their size.
 ///
 /// The mean of [`picture_features`] over the frames, their mean in the second half less that in the first, and their
-/// mean change from frame to frame; and the change of brightness between frames in a grid of 6 by 6 cells for 4
-/// parts of the video.
+/// mean change from frame to frame; which share of all edges has which direction, and how long they are for the area that is not
+/// background, which a thing keeps wherever it moves; and the change of brightness between frames in a grid of 6 by 6 cells for
+/// 4 parts of the video.
 ///
 /// # Shapes
 /// - `frames`: at least one, in the order of time
@@ -56,6 +65,7 @@ pub fn video_features(frames: &[Picture]) -> Result<Vec<f32>> {
         each.for_each(|(sum, (before, after))| *sum += (after - before).abs() / steps);
     }
     features.append(&mut change);
+    features.extend(looks(&described).map(|value| LOOKS_WEIGHT * value));
     let cells: Vec<[f32; GRID * GRID]> = frames.iter().map(brightness).collect();
     let mut moved = vec![0.0; PARTS * GRID * GRID];
     for (at, pair) in cells.windows(2).enumerate() {
@@ -67,6 +77,30 @@ pub fn video_features(frames: &[Picture]) -> Result<Vec<f32>> {
     let scale = PARTS as f32 / steps;
     features.extend(moved.iter().map(|sum| (2.0 * scale * sum).sqrt()));
     Ok(features)
+}
+
+/// Shares of directions among all edges, as square roots, and the edges' length against the root of the area that has other
+/// colours than the commonest one; from the descriptors of the frames, which end with the colours and edges of the whole frame.
+fn looks(described: &[Vec<f32>]) -> [f32; LOOKS] {
+    let (mut directions, mut length) = ([0.0; DIRECTIONS], 0.0);
+    for frame in described {
+        let (_, edges) = frame.split_at(PICTURE_FEATURES - DIRECTIONS);
+        let colours = &frame[PICTURE_FEATURES - DIRECTIONS - COLOURS..][..COLOURS];
+        let common = colours.iter().fold(0.0f32, |most, share| most.max(share * share));
+        let mut sum = 0.0;
+        for (direction, edge) in directions.iter_mut().zip(edges) {
+            *direction += edge * edge;
+            sum += edge * edge;
+        }
+        length += sum / (1.0 - common).max(1e-3).sqrt() / described.len() as f32;
+    }
+    let sum: f32 = directions.iter().sum::<f32>().max(f32::MIN_POSITIVE);
+    let mut looks = [0.0; LOOKS];
+    for (look, direction) in looks.iter_mut().zip(directions) {
+        *look = (direction / sum).sqrt();
+    }
+    looks[DIRECTIONS] = length.sqrt();
+    looks
 }
 
 /// Mean brightness, 0 to 1, of the cells of a grid; cells of pictures smaller than the grid take the nearest pixel.

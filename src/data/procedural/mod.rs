@@ -1,8 +1,14 @@
-//! A benchmark of captioned pictures that is drawn from a seed: nothing to download, any size.
+//! Benchmarks of captioned pictures, sounds and videos that are drawn from a seed: nothing to download, any size.
 //!
-//! [`ScenesConfig`] says how many scenes; [`Scenes`] holds them; a [`Scene`] draws its [`Picture`](crate::media::Picture) and
-//! writes captions; [`picture_features`](crate::media::picture_features) describes any picture without learning;
-//! [`Scenes::captions`] splits training captions from held-out queries and audits the split.
+//! | modality | benchmark | an item | a composition of |
+//! |---|---|---|---|
+//! | image | [`Scenes`] | [`Scene`] | shapes, colours, sizes, textures, places, a background |
+//! | audio | [`Sounds`] | [`Tune`] | timbres, pitches, rhythms, courses of loudness, order in time, a background |
+//! | video | [`Clips`] | [`Clip`] | shapes, colours, motions, speeds, order in time, interactions, a background |
+//!
+//! A configuration says how many items; an item is drawn and described on demand; `captions` splits training captions from
+//! held-out queries and audits the split. What the three have in common is the trait [`Benchmark`]; [`write_benchmark`]
+//! writes one to a folder as ordinary files.
 //!
 //! # Example
 //! ```
@@ -16,17 +22,41 @@
 //! # Ok::<(), cart_retrieval::Error>(())
 //! ```
 
-mod captions;
-mod config;
-mod draw;
-mod phrases;
-mod scene;
+mod benchmark;
+mod clips;
+mod compose;
+mod permutation;
 mod scenes;
+mod sounds;
 mod split;
-mod words;
+mod vocabulary;
+#[cfg(feature = "media")]
+mod write;
 
-pub use config::{MAX_SCENES, ScenesConfig};
-pub use scene::{Object, Scene};
-pub use scenes::Scenes;
-pub use split::{Caption, CaptionAudit, SceneCaptions};
-pub use words::{Backdrop, Colour, Extent, Place, Shape, Texture};
+pub use benchmark::{Benchmark, Drawn};
+pub use clips::{Actor, Clip, Clips, ClipsConfig, Interaction, Motion, Plot, Side, Speed};
+pub use scenes::{
+    Backdrop, Colour, Extent, Object, Place, Scene, Scenes, ScenesConfig, Shape, Texture,
+};
+pub use sounds::{Course, Event, Gap, Ground, Pitch, Rhythm, Sounds, SoundsConfig, Timbre, Tune};
+pub use split::{Caption, CaptionAudit, SplitCaptions};
+#[cfg(feature = "media")]
+pub use write::{QUERY, TRAINING, Written, write_benchmark};
+
+use crate::{Error, Result};
+
+/// The most items that one benchmark can hold.
+pub const MAX_ITEMS: usize = 1_000_000;
+
+/// Checks a setting.
+fn within(name: &str, found: usize, low: usize, high: usize) -> Result<()> {
+    if (low..=high).contains(&found) {
+        return Ok(());
+    }
+    Err(Error::config(
+        name,
+        format!("{low} to {high}"),
+        found.to_string(),
+        "choose a number in that range",
+    ))
+}

@@ -9,31 +9,32 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    captions::{Draft, Purpose},
-    scene::{Facts, Layout},
-    scenes::{Scenes, out_of_words},
+    benchmark::Benchmark,
+    compose::{Composition, Draft, Purpose, Writer},
 };
-use crate::Result;
+use crate::{Error, Result, data::words};
 
 /// Wordings of one query to try.
 const ATTEMPTS: usize = 1_000;
 
-/// One text about one scene.
+/// One text about one item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Caption {
-    /// The scene's number.
+    /// The item's number.
     pub item: usize,
     /// What it says.
     pub text: String,
+    /// Whether its template is one that no training caption uses.
+    pub held_out: bool,
 }
 
-/// Captions of a benchmark, split; made by [`Scenes::captions`].
+/// Captions of a benchmark, split; made by [`Benchmark::captions`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct SceneCaptions {
-    /// Captions to train on, scene by scene.
+pub struct SplitCaptions {
+    /// Captions to train on, item by item.
     pub training: Vec<Caption>,
-    /// One held-out caption of each scene, in the order of the scenes.
+    /// One held-out caption of each item, in the order of the items.
     pub queries: Vec<Caption>,
     /// What was counted while splitting.
     pub audit: CaptionAudit,
@@ -41,8 +42,8 @@ pub struct SceneCaptions {
 
 /// Counts about a split.
 ///
-/// A caption identifies its scene when no other scene agrees with the facts that it states. Stated
-/// relations ("above", "to the left of") are not counted as facts, so the true numbers are higher.
+/// A caption identifies its item when no other item agrees with the facts that it states. Relations between the objects of a
+/// scene ("above", "to the left of") are not counted as facts, so the true numbers are higher there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct CaptionAudit {
@@ -50,84 +51,120 @@ pub struct CaptionAudit {
     pub training: usize,
     /// Number of queries.
     pub queries: usize,
-    /// Queries whose text is also a training caption: always 0, counted after the split.
+    /// Queries whose words are also those of a training caption, of whatever item: always 0, counted after the split.
     pub shared_texts: usize,
-    /// Queries that were worded again because a training caption had their text.
+    /// Queries that were worded again because a training caption had their words.
     pub reworded: usize,
     /// Queries from templates that no training caption uses.
     pub held_out_templates: usize,
-    /// Training captions that identify their scene.
+    /// Training captions that identify their item.
     pub identifying_training: usize,
-    /// Queries that identify their scene.
+    /// Queries that identify their item.
     pub identifying_queries: usize,
 }
 
+/// What a benchmark tells the split about its items.
+pub(super) trait Captioned: Benchmark {
+    type Composition: Composition;
+
+    /// Training captions of an item.
+    fn captions_per_item(&self) -> usize;
+
+    fn composition(&self, index: usize) -> Self::Composition;
+
+    fn writer(&self, index: usize, purpose: Purpose) -> Writer<Self::Composition>;
+}
+
+type FactsOf<T> = <<T as Captioned>::Composition as Composition>::Facts;
+
 /// Splits, then audits.
-pub(super) fn split(scenes: &Scenes, layouts: &[Layout]) -> Result<SceneCaptions> {
-    let per_scene = scenes.config().captions_per_scene;
-    let training: Vec<Vec<Draft>> = (0..scenes.len())
+pub(super) fn split<T: Captioned>(items: &T) -> Result<SplitCaptions> {
+    let per_item = items.captions_per_item();
+    let training: Vec<Vec<Draft<FactsOf<T>>>> = (0..items.len())
         .into_par_iter()
-        .map(|i| scenes.scene(i).training_captions(per_scene))
+        .map(|i| items.writer(i, Purpose::Training).distinct(per_item))
         .collect();
     // By hash: a chance collision costs one rewording and lets no shared text through.
     let hash = BuildHasherDefault::<DefaultHasher>::default();
     let taken: HashSet<u64> =
-        training.iter().flatten().map(|draft| hash.hash_one(&draft.text)).collect();
-    let queries: Vec<(Draft, bool)> = (0..scenes.len())
+        training.iter().flatten().map(|draft| hash.hash_one(normal(&draft.text))).collect();
+    let queries: Vec<(Draft<FactsOf<T>>, bool)> = (0..items.len())
         .into_par_iter()
         .map(|i| {
-            let scene = scenes.scene(i);
-            let mut writer = scene.writer(Purpose::Query);
+            let mut writer = items.writer(i, Purpose::Query);
             let found = (0..ATTEMPTS)
                 .map(|attempt| (writer.write(), attempt > 0))
-                .find(|(draft, _)| !taken.contains(&hash.hash_one(&draft.text)));
-            found.ok_or_else(|| out_of_words(&scene))
+                .find(|(draft, _)| !taken.contains(&hash.hash_one(normal(&draft.text))));
+            found.ok_or_else(|| out_of_words(&items.id(i)))
         })
         .collect::<Result<_>>()?;
 
-    let texts: HashSet<&str> = training.iter().flatten().map(|draft| &*draft.text).collect();
-    let per_item = |drafts: &Vec<Draft>| drafts.iter().map(|draft| draft.facts).collect();
+    let texts: HashSet<String> =
+        training.iter().flatten().map(|draft| normal(&draft.text)).collect();
     let audit = CaptionAudit {
         training: training.iter().map(Vec::len).sum(),
         queries: queries.len(),
-        shared_texts: queries.iter().filter(|(draft, _)| texts.contains(&*draft.text)).count(),
+        shared_texts: queries
+            .iter()
+            .filter(|(draft, _)| texts.contains(&normal(&draft.text)))
+            .count(),
         reworded: queries.iter().filter(|(_, reworded)| *reworded).count(),
         held_out_templates: queries.iter().filter(|(draft, _)| draft.held_out).count(),
-        identifying_training: identifying(layouts, training.iter().map(per_item).collect()),
+        identifying_training: identifying(
+            items,
+            &training
+                .iter()
+                .map(|drafts| drafts.iter().map(|d| d.facts).collect())
+                .collect::<Vec<_>>(),
+        ),
         identifying_queries: identifying(
-            layouts,
-            queries.iter().map(|(draft, _)| vec![draft.facts]).collect(),
+            items,
+            &queries.iter().map(|(draft, _)| vec![draft.facts]).collect::<Vec<_>>(),
         ),
     };
-    let caption = |item: usize, draft: Draft| Caption { item, text: draft.text };
+    let caption = |item: usize, draft: Draft<FactsOf<T>>| Caption {
+        item,
+        text: draft.text,
+        held_out: draft.held_out,
+    };
     let training = training
         .into_iter()
         .enumerate()
         .flat_map(|(item, drafts)| drafts.into_iter().map(move |draft| caption(item, draft)));
     let queries =
         queries.into_iter().enumerate().map(|(item, (draft, _))| caption(item, draft)).collect();
-    Ok(SceneCaptions { training: training.collect(), queries, audit })
+    Ok(SplitCaptions { training: training.collect(), queries, audit })
 }
 
-/// How many of the captions, given by the facts that they state about each scene, no other scene
-/// agrees with.
-fn identifying(layouts: &[Layout], stated: Vec<Vec<Facts>>) -> usize {
-    let kinds: HashSet<Facts> = stated.iter().flatten().copied().collect();
+/// A text as [`audit`](crate::data::audit) compares it: its words alone.
+fn normal(text: &str) -> String {
+    words(text).collect::<Vec<_>>().join(" ")
+}
+
+/// The error for an item that has run out of words.
+fn out_of_words(id: &str) -> Error {
+    Error::captions(
+        id,
+        "a query that differs from every training caption",
+        "only wordings that training captions have",
+        "ask for fewer training captions of an item",
+    )
+}
+
+/// How many of the captions, given by the facts that they state about each item, no other item agrees with.
+pub(super) fn identifying<T: Captioned>(items: &T, stated: &[Vec<FactsOf<T>>]) -> usize {
+    let kinds: HashSet<FactsOf<T>> = stated.iter().flatten().copied().collect();
     kinds
         .into_par_iter()
         .map(|facts| {
-            let mut scenes_with: HashMap<u64, u32> = HashMap::with_capacity(layouts.len());
-            for layout in layouts {
-                *scenes_with.entry(layout.key(facts)).or_default() += 1;
+            let mut items_with: HashMap<u64, u32> = HashMap::with_capacity(items.len());
+            for index in 0..items.len() {
+                *items_with.entry(items.composition(index).key(facts)).or_default() += 1;
             }
-            let unique = |layout: &Layout| scenes_with[&layout.key(facts)] == 1;
-            let captions = |kinds: &Vec<Facts>| kinds.iter().filter(|&&kind| kind == facts).count();
-            layouts
-                .iter()
-                .zip(&stated)
-                .filter(|(layout, _)| unique(layout))
-                .map(|(_, kinds)| captions(kinds))
-                .sum::<usize>()
+            let unique = |index: &usize| items_with[&items.composition(*index).key(facts)] == 1;
+            let captions =
+                |index: usize| stated[index].iter().filter(|&&kind| kind == facts).count();
+            (0..items.len()).filter(unique).map(captions).sum::<usize>()
         })
         .sum()
 }
@@ -135,33 +172,32 @@ fn identifying(layouts: &[Layout], stated: Vec<Vec<Facts>>) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::procedural::ScenesConfig;
+    use crate::data::procedural::{Clips, ClipsConfig, Scenes, ScenesConfig, Sounds, SoundsConfig};
 
     #[test]
     fn no_query_is_a_training_caption_and_most_identify_their_scene() {
         for count in [1_000, 30_000] {
             let scenes = Scenes::generate(&ScenesConfig::new(count)).unwrap();
-            let SceneCaptions { training, queries, audit } = scenes.captions().unwrap();
-            let texts: HashSet<_> = training.iter().map(|caption| &caption.text).collect();
-            assert!(queries.iter().all(|query| !texts.contains(&query.text)));
-            assert_eq!((audit.shared_texts, audit.training), (0, count * 5));
-            assert_eq!((audit.queries, training.len()), (count, count * 5));
-            assert!((count / 3..count * 2 / 3).contains(&audit.held_out_templates));
-            assert!(audit.identifying_queries > count * 9 / 10, "{audit:?}");
-            assert!(audit.identifying_training > count * 9 / 2, "{audit:?}");
+            let sounds = Sounds::generate(&SoundsConfig::new(count)).unwrap();
+            let clips = Clips::generate(&ClipsConfig::new(count)).unwrap();
+            check(&scenes, 9);
+            check(&sounds, 8);
+            check(&clips, 8);
         }
     }
 
-    #[test]
-    fn counting_identifying_captions_agrees_with_comparing_all_pairs() {
-        let scenes = Scenes::generate(&ScenesConfig::new(3_000)).unwrap();
-        let layouts: Vec<_> = scenes.iter().map(|scene| scene.layout).collect();
-        // No extents and no places: some scenes look alike then.
-        let facts = Facts { backdrop: true, ..Facts::default() };
-        let alike = |a: &Layout, b: &Layout| a.key(facts) == b.key(facts);
-        let slow =
-            layouts.iter().filter(|a| layouts.iter().filter(|b| alike(a, b)).count() == 1).count();
-        assert!(slow < layouts.len());
-        assert_eq!(identifying(&layouts, vec![vec![facts]; layouts.len()]), slow);
+    fn check(items: &dyn Benchmark, tenths: usize) {
+        let count = items.len();
+        let SplitCaptions { training, queries, audit } = items.captions().unwrap();
+        let texts: HashSet<_> = training.iter().map(|caption| &caption.text).collect();
+        assert!(queries.iter().all(|query| !texts.contains(&query.text)));
+        assert_eq!((audit.shared_texts, audit.training), (0, count * 5));
+        assert_eq!((audit.queries, training.len()), (count, count * 5));
+        assert!((count / 3..count * 2 / 3).contains(&audit.held_out_templates));
+        assert!(audit.identifying_queries > count * tenths / 10, "{audit:?}");
+        assert!(audit.identifying_training > count * tenths / 2, "{audit:?}");
+        let held_out = queries.iter().filter(|query| query.held_out).count();
+        assert_eq!(held_out, audit.held_out_templates);
+        assert!(!training.iter().any(|caption| caption.held_out));
     }
 }

@@ -1,12 +1,13 @@
-//! Captions: templates with slots, and the writer that fills them for a scene.
+//! Captions of scenes.
 
 use rand::{RngExt, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
 use super::{
     phrases::{around, joined, list, object_words, relations},
-    scene::{Facts, Layout, Object, pick},
+    scene::{Facts, Layout, Object},
 };
+use crate::data::procedural::compose::{Composition, Templates, fill_slots, pick};
 
 /// Ways to say it that training captions and queries share.
 ///
@@ -68,89 +69,44 @@ const COUNTS: [[&str; 2]; 3] = [
     ["three objects", "three shapes"],
 ];
 
-/// What a caption is written for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
-    /// Only from the shared templates.
-    Training,
-    /// From both, as often from one as from the other.
-    Query,
-}
+impl Composition for Layout {
+    type Facts = Facts;
 
-/// A caption and what is known about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Draft {
-    pub(super) text: String,
-    /// What the caption states at least; relations are not counted.
-    pub(super) facts: Facts,
-    /// Whether its template is one of the held-out ones.
-    pub(super) held_out: bool,
-}
+    const TEMPLATES: Templates = Templates { shared: SHARED, held_out: HELD_OUT };
 
-/// Writes captions of one scene, as many as are asked for.
-pub(super) struct Writer<'a> {
-    layout: &'a Layout,
-    purpose: Purpose,
-    rng: ChaCha8Rng,
-}
-
-impl<'a> Writer<'a> {
-    pub(super) fn new(layout: &'a Layout, purpose: Purpose, rng: ChaCha8Rng) -> Self {
-        Self { layout, purpose, rng }
-    }
-
-    /// The next caption; captions can repeat.
-    pub(super) fn write(&mut self) -> Draft {
-        let held_out = self.purpose == Purpose::Query && self.rng.random_bool(0.5);
-        let templates = if held_out { HELD_OUT } else { SHARED };
-        let template = loop {
-            let template = pick(templates, &mut self.rng);
-            if self.suits(template) {
-                break template;
-            }
-        };
-        let (text, facts) = self.fill(template);
-        Draft { text, facts, held_out }
+    fn key(&self, facts: Facts) -> u64 {
+        Layout::key(self, facts)
     }
 
     /// A lone object has no relations, and needs its backdrop to be told from its look-alikes.
     fn suits(&self, template: &str) -> bool {
-        let lone = self.layout.objects().len() == 1;
+        let lone = self.objects().len() == 1;
         !lone || states_backdrop(template) && !relates(template) && !template.contains("all on")
     }
 
-    fn fill(&mut self, template: &str) -> (String, Facts) {
-        let facts = self.choose_facts(template);
-        let mut objects = self.layout.objects().to_vec();
-        objects.shuffle(&mut self.rng);
-
-        let mut text = String::with_capacity(120);
-        let mut rest = template;
-        while let Some((before, after)) = rest.split_once('{') {
-            let (slot, after) = after.split_once('}').expect("templates close their slots");
-            text.push_str(before);
-            text.push_str(&self.slot(slot, &objects, facts));
-            rest = after;
-        }
-        text.push_str(rest);
-        (text, facts)
+    fn fill(&self, template: &str, rng: &mut ChaCha8Rng) -> (String, Facts) {
+        let facts = self.choose_facts(template, rng);
+        let mut objects = self.objects().to_vec();
+        objects.shuffle(rng);
+        (fill_slots(template, |slot| self.slot(slot, &objects, facts, rng)), facts)
     }
+}
 
+impl Layout {
     /// What a caption states follows from its slots; where places tell scenes apart, sizes and
     /// textures are sometimes left out, as people do.
-    fn choose_facts(&mut self, template: &str) -> Facts {
-        let everything = relates(template) || self.layout.objects().len() == 1;
+    fn choose_facts(&self, template: &str, rng: &mut ChaCha8Rng) -> Facts {
+        let everything = relates(template) || self.objects().len() == 1;
         Facts {
-            extents: everything || self.rng.random_bool(0.6),
-            textures: everything || self.rng.random_bool(0.7),
+            extents: everything || rng.random_bool(0.6),
+            textures: everything || rng.random_bool(0.7),
             places: !relates(template),
             backdrop: states_backdrop(template),
         }
     }
 
-    fn slot(&mut self, slot: &str, objects: &[Object], facts: Facts) -> String {
-        let rng = &mut self.rng;
-        let backdrop = self.layout.backdrop;
+    fn slot(&self, slot: &str, objects: &[Object], facts: Facts, rng: &mut ChaCha8Rng) -> String {
+        let backdrop = self.backdrop;
         match slot {
             "bg" => format!("a {} {}", pick(backdrop.words(), rng), pick(BACKGROUND, rng)),
             "colour" => pick(backdrop.words(), rng).to_string(),
@@ -197,32 +153,20 @@ mod tests {
     use rand::SeedableRng;
 
     use super::*;
+    use crate::data::procedural::compose::{Draft, Purpose, Writer, tests::check_templates};
 
     #[test]
     fn every_template_can_be_filled_and_none_is_in_both_lists() {
         let mut rng = ChaCha8Rng::seed_from_u64(3);
-        assert!(SHARED.len() >= 20);
-        for len in 1..=3 {
-            let layout = Layout::draw(len, &mut rng);
-            for template in SHARED.iter().chain(HELD_OUT) {
-                let mut writer = Writer::new(&layout, Purpose::Query, rng.clone());
-                if writer.suits(template) {
-                    let (text, _) = writer.fill(template);
-                    assert!(!text.contains(['{', '}']) && !text.contains("  "), "{text}");
-                    assert!(!text.contains("a image") && !text.contains("a orange"), "{text}");
-                    assert_eq!(text, text.trim());
-                }
-            }
-        }
-        assert!(SHARED.iter().all(|template| !HELD_OUT.contains(template)));
+        check_templates(&[1, 2, 3].map(|len| Layout::draw(len, &mut rng)));
     }
 
     #[test]
     fn a_caption_names_the_shape_and_the_colour_of_every_object() {
         let mut rng = ChaCha8Rng::seed_from_u64(4);
-        for len in [1, 2, 3, 3, 3] {
+        for (index, len) in [1, 2, 3, 3, 3].into_iter().enumerate() {
             let layout = Layout::draw(len, &mut rng);
-            let mut writer = Writer::new(&layout, Purpose::Query, rng.clone());
+            let mut writer = Writer::new(layout, Purpose::Query, 4, index);
             for _ in 0..200 {
                 let Draft { text, facts, .. } = writer.write();
                 let names = |words: &[&str]| words.iter().any(|word| text.contains(word));

@@ -15,7 +15,7 @@ use super::{
 use crate::media::Picture;
 
 type Rgb = [f32; 3];
-type Point = [f32; 2];
+pub(in crate::data::procedural) type Point = [f32; 2];
 
 /// Distance between the middles of two neighbouring places, as a share of the picture.
 const STEP: f32 = 0.315;
@@ -24,9 +24,9 @@ const PERIOD: f32 = 0.072;
 
 /// Draws a layout with small random deviations.
 pub(super) fn picture(layout: &Layout, size: usize, rng: &mut ChaCha8Rng) -> Picture {
-    let mut canvas = Canvas::new(size, backdrop_rgb(layout.backdrop), rng);
+    let mut canvas = Canvas::new(size, layout.backdrop, Light::draw(rng));
     for object in layout.objects() {
-        canvas.draw(object, rng);
+        canvas.stamp(&stamp(object, rng));
     }
     canvas.into_picture()
 }
@@ -55,39 +55,78 @@ fn colour_rgb(colour: Colour) -> Rgb {
     }
 }
 
-struct Canvas {
+/// How a backdrop is lit.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::data::procedural) struct Light {
+    shade: f32,
+    /// A little lighter at the top than at the bottom, as a studio backdrop is.
+    slope: f32,
+}
+
+impl Light {
+    pub(in crate::data::procedural) fn draw(rng: &mut ChaCha8Rng) -> Self {
+        Self { shade: rng.random_range(-0.02..0.02), slope: rng.random_range(0.0..0.05) }
+    }
+}
+
+/// A shape to draw; lengths are shares of the picture's side.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::data::procedural) struct Stamp {
+    pub(in crate::data::procedural) shape: Shape,
+    pub(in crate::data::procedural) colour: Colour,
+    pub(in crate::data::procedural) texture: Texture,
+    /// The middle, from the top left.
+    pub(in crate::data::procedural) at: Point,
+    /// Before shapes are made to look equally large.
+    pub(in crate::data::procedural) radius: f32,
+    /// A factor on it.
+    pub(in crate::data::procedural) size: f32,
+    pub(in crate::data::procedural) angle: f32,
+    /// How much lighter (positive) or darker than usual.
+    pub(in crate::data::procedural) shade: f32,
+}
+
+/// An object of a scene with small random deviations.
+fn stamp(object: &Object, rng: &mut ChaCha8Rng) -> Stamp {
+    let mut jitter = |range: f32| rng.random_range(-range..range);
+    let middle = |cell: usize| 0.5 + (cell as f32 - 1.0) * STEP;
+    let x = middle(object.place.column()) + jitter(0.012);
+    let y = middle(object.place.row()) + jitter(0.012);
+    let radius = match object.extent {
+        Extent::Large => 0.145,
+        Extent::Small => 0.082,
+    };
+    let size = 1.0 + jitter(0.05);
+    let (angle, shade) = (jitter(0.12), jitter(0.06));
+    let Object { shape, colour, texture, .. } = *object;
+    Stamp { shape, colour, texture, at: [x, y], radius, size, angle, shade }
+}
+
+/// A picture that is being drawn.
+pub(in crate::data::procedural) struct Canvas {
     size: usize,
     pixels: Vec<Rgb>,
 }
 
 impl Canvas {
-    fn new(size: usize, colour: Rgb, rng: &mut ChaCha8Rng) -> Self {
-        let shade = shaded(colour, rng.random_range(-0.02..0.02));
-        // A little lighter at the top than at the bottom, as a studio backdrop is.
-        let slope = rng.random_range(0.0..0.05);
+    pub(in crate::data::procedural) fn new(size: usize, backdrop: Backdrop, light: Light) -> Self {
+        let shade = shaded(backdrop_rgb(backdrop), light.shade);
         let pixels = (0..size)
             .flat_map(|y| {
                 let height = y as f32 / size as f32 - 0.5;
-                std::iter::repeat_n(shaded(shade, -slope * height), size)
+                std::iter::repeat_n(shaded(shade, -light.slope * height), size)
             })
             .collect();
         Self { size, pixels }
     }
 
-    fn draw(&mut self, object: &Object, rng: &mut ChaCha8Rng) {
+    /// Draws a shape over what is there; what lies outside of the picture is cut off.
+    pub(in crate::data::procedural) fn stamp(&mut self, stamp: &Stamp) {
         let width = self.size as f32;
-        let mut jitter = |range: f32| rng.random_range(-range..range);
-        let middle = |cell: usize| 0.5 + (cell as f32 - 1.0) * STEP;
-        let x = (middle(object.place.column()) + jitter(0.012)) * width;
-        let y = (middle(object.place.row()) + jitter(0.012)) * width;
-        let radius = match object.extent {
-            Extent::Large => 0.145,
-            Extent::Small => 0.082,
-        } * scale(object.shape)
-            * width
-            * (1.0 + jitter(0.05));
-        let (sin, cos) = jitter(0.12).sin_cos();
-        let fill = shaded(colour_rgb(object.colour), jitter(0.06));
+        let [x, y] = stamp.at.map(|at| at * width);
+        let radius = stamp.radius * scale(stamp.shape) * width * stamp.size;
+        let (sin, cos) = stamp.angle.sin_cos();
+        let fill = shaded(colour_rgb(stamp.colour), stamp.shade);
         let light = mixed(fill, [255.0; 3], 0.74);
         let edge = mixed(fill, [0.0; 3], 0.32);
         let edge_width = (0.012 * width).max(0.7);
@@ -102,12 +141,12 @@ impl Canvas {
             for column in columns.clone() {
                 let (dx, dy) = (column as f32 + 0.5 - x, row as f32 + 0.5 - y);
                 let (px, py) = (cos * dx + sin * dy, cos * dy - sin * dx);
-                let distance = outline(object.shape, [px / radius, py / radius]) * radius;
+                let distance = outline(stamp.shape, [px / radius, py / radius]) * radius;
                 let cover = (0.5 - distance).clamp(0.0, 1.0);
                 if cover == 0.0 {
                     continue;
                 }
-                let pattern = texture(object.texture, px, py, PERIOD * width);
+                let pattern = texture(stamp.texture, px, py, PERIOD * width);
                 let inside = mixed(fill, light, pattern);
                 let rim = (distance + edge_width + 0.5).clamp(0.0, 1.0);
                 let pixel = &mut self.pixels[row * self.size + column];
@@ -116,7 +155,7 @@ impl Canvas {
         }
     }
 
-    fn into_picture(self) -> Picture {
+    pub(in crate::data::procedural) fn into_picture(self) -> Picture {
         let rgb = self.pixels.iter().flatten().map(|&value| value.round() as u8).collect();
         Picture::new(self.size, self.size, rgb).expect("a canvas has pixels")
     }

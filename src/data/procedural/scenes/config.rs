@@ -1,13 +1,13 @@
-//! The settings of the procedural benchmark.
+//! The settings of the benchmark of pictures.
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{
+    Result,
+    data::procedural::{MAX_ITEMS, within},
+};
 
-/// The most scenes that one benchmark can hold.
-pub const MAX_SCENES: usize = 1_000_000;
-
-/// What the procedural benchmark is drawn from: the same settings give the same scenes, pictures
+/// What the benchmark of pictures is drawn from: the same settings give the same scenes, pictures
 /// and captions.
 ///
 /// # Example
@@ -22,7 +22,7 @@ pub const MAX_SCENES: usize = 1_000_000;
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ScenesConfig {
-    /// Number of scenes, 1 to [`MAX_SCENES`].
+    /// Number of scenes, 1 to [`MAX_ITEMS`].
     pub count: usize,
     /// Everything random follows from this number.
     #[serde(default)]
@@ -141,24 +141,12 @@ impl ScenesConfig {
         let most = match self.max_objects {
             1 => 3_000,
             2 => 33_000,
-            _ => MAX_SCENES,
+            _ => MAX_ITEMS,
         };
         within("count", self.count, 1, most)?;
         within("size", self.size, 32, 1024)?;
         within("captions_per_scene", self.captions_per_scene, 1, 20)
     }
-}
-
-fn within(name: &str, found: usize, low: usize, high: usize) -> Result<()> {
-    if (low..=high).contains(&found) {
-        return Ok(());
-    }
-    Err(Error::config(
-        name,
-        format!("{low} to {high}"),
-        found.to_string(),
-        "choose a number in that range",
-    ))
 }
 
 #[cfg(test)]
@@ -171,7 +159,7 @@ mod tests {
         good.validate().unwrap();
         for (bad, name) in [
             (ScenesConfig::new(0), "count"),
-            (ScenesConfig::new(MAX_SCENES + 1), "count"),
+            (ScenesConfig::new(MAX_ITEMS + 1), "count"),
             (good.clone().with_max_objects(0), "max_objects"),
             (good.clone().with_max_objects(4), "max_objects"),
             (ScenesConfig::new(3001).with_max_objects(1), "count"),

@@ -9,11 +9,15 @@ use rayon::prelude::*;
 use super::{
     ScenesConfig,
     scene::{Facts, Layout, Scene},
-    split::{SceneCaptions, split},
 };
 use crate::{
-    Error, Result,
-    media::{PICTURE_FEATURES, picture_features},
+    Result,
+    data::procedural::{
+        benchmark::{Benchmark, Drawn},
+        compose::{Purpose, Writer},
+        split::{Captioned, SplitCaptions, split},
+    },
+    media::{Modality, PICTURE_FEATURES, picture_features},
 };
 
 /// How many scenes may have one and two objects: a share of all, and at most so many that captions
@@ -214,24 +218,61 @@ impl Scenes {
     /// assert!(captions.audit.identifying_queries > 30);
     /// # Ok::<(), cart_retrieval::Error>(())
     /// ```
-    pub fn captions(&self) -> Result<SceneCaptions> {
-        split(self, &self.layouts)
+    pub fn captions(&self) -> Result<SplitCaptions> {
+        split(self)
     }
 }
 
-/// The error for a scene that has run out of words.
-pub(super) fn out_of_words(scene: &Scene) -> Error {
-    Error::captions(
-        scene.id(),
-        "a query that differs from every training caption",
-        "only wordings that training captions have",
-        "lower captions_per_scene",
-    )
+impl Benchmark for Scenes {
+    fn modality(&self) -> Modality {
+        Modality::Image
+    }
+
+    fn len(&self) -> usize {
+        self.layouts.len()
+    }
+
+    fn seed(&self) -> u64 {
+        self.config.seed
+    }
+
+    fn id(&self, index: usize) -> String {
+        self.scene(index).id()
+    }
+
+    fn description(&self, index: usize) -> String {
+        self.scene(index).description()
+    }
+
+    fn draw(&self, index: usize, variant: u64) -> Drawn {
+        Drawn::Picture(self.scene(index).render_variant(variant))
+    }
+
+    fn captions(&self) -> Result<SplitCaptions> {
+        self.captions()
+    }
+}
+
+impl Captioned for Scenes {
+    type Composition = Layout;
+
+    fn captions_per_item(&self) -> usize {
+        self.config.captions_per_scene
+    }
+
+    fn composition(&self, index: usize) -> Layout {
+        self.layouts[index]
+    }
+
+    fn writer(&self, index: usize, purpose: Purpose) -> Writer<Layout> {
+        self.scene(index).writer(purpose)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::procedural::split::identifying;
 
     #[test]
     fn the_same_seed_gives_the_same_and_another_seed_other_scenes() {
@@ -275,5 +316,18 @@ mod tests {
             })
             .count();
         assert!(right >= 450, "{right} of 500");
+    }
+
+    #[test]
+    fn counting_identifying_captions_agrees_with_comparing_all_pairs() {
+        let scenes = Scenes::generate(&ScenesConfig::new(3_000)).unwrap();
+        let layouts: Vec<Layout> = (0..scenes.len()).map(|i| scenes.composition(i)).collect();
+        // No extents and no places: some scenes look alike then.
+        let facts = Facts { backdrop: true, ..Facts::default() };
+        let alike = |a: &Layout, b: &Layout| a.key(facts) == b.key(facts);
+        let slow =
+            layouts.iter().filter(|a| layouts.iter().filter(|b| alike(a, b)).count() == 1).count();
+        assert!(slow < layouts.len());
+        assert_eq!(identifying(&scenes, &vec![vec![facts]; layouts.len()]), slow);
     }
 }

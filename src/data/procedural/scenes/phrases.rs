@@ -4,12 +4,10 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 use super::{
-    scene::{Facts, Object, pick},
+    scene::{Facts, Object},
     words::{Place, Texture},
 };
-
-/// How often the usual word is chosen among the words for something.
-const USUAL: f64 = 0.6;
+use crate::data::procedural::compose::{indefinite, pick, word};
 
 /// An object in words.
 pub(super) struct ObjectWords {
@@ -22,8 +20,7 @@ pub(super) struct ObjectWords {
 impl ObjectWords {
     /// The full words with "a" or "an".
     pub(super) fn indefinite(&self) -> String {
-        let article = if self.full.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
-        format!("{article} {}", self.full)
+        indefinite(&self.full)
     }
 }
 
@@ -52,10 +49,6 @@ pub(super) fn object_words(object: &Object, facts: Facts, rng: &mut ChaCha8Rng) 
     full.push_str(&short);
     full.push_str(after);
     ObjectWords { full, short }
-}
-
-fn word(words: &[&'static str], rng: &mut ChaCha8Rng) -> &'static str {
-    if words.len() == 1 || rng.random_bool(USUAL) { words[0] } else { pick(&words[1..], rng) }
 }
 
 /// "x", "x and y", "x, y and z".
@@ -128,7 +121,7 @@ mod tests {
     use rand::SeedableRng;
 
     use super::*;
-    use crate::data::procedural::words::{Colour, Extent, Shape};
+    use crate::data::procedural::{Colour, Extent, Shape};
 
     #[test]
     fn relations_are_said_the_right_way_round() {

@@ -1,34 +1,6 @@
 //! What a scene is made of, and the words for it.
 
-use serde::{Deserialize, Serialize};
-
-macro_rules! vocabulary {
-    ($(#[$doc:meta])* $name:ident, $($(#[$variant_doc:meta])* $variant:ident: [$($word:literal),+],)+) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(rename_all = "snake_case")]
-        pub enum $name {
-            $($(#[$variant_doc])* $variant,)+
-        }
-
-        impl $name {
-            /// Every one there is.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
-
-            /// The words for it, the usual one first.
-            pub fn words(self) -> &'static [&'static str] {
-                match self {
-                    $(Self::$variant => &[$($word),+],)+
-                }
-            }
-
-            /// The usual word for it.
-            pub fn word(self) -> &'static str {
-                self.words()[0]
-            }
-        }
-    };
-}
+use crate::data::procedural::vocabulary::vocabulary;
 
 vocabulary! {
     /// The outline of an object.

@@ -1,15 +1,17 @@
 //! One scene: what is in it, its id, its description.
 
-use rand::{RngExt, SeedableRng, seq::SliceRandom};
+use rand::{RngExt, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
 use super::{
-    captions::{Draft, Purpose, Writer},
     draw,
     words::{Backdrop, Colour, Extent, Place, Shape, Texture},
 };
-use crate::media::Picture;
+use crate::{
+    data::procedural::compose::{Purpose, Writer, item_rng, pick},
+    media::Picture,
+};
 
 /// The most objects that one scene has.
 pub(super) const MAX_OBJECTS: usize = 3;
@@ -73,7 +75,7 @@ impl Object {
 /// What a scene shows: one to three objects in different places, in reading order, before a
 /// backdrop. No two objects share both shape and colour, so that a caption can point at each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Layout {
+pub struct Layout {
     objects: [Object; MAX_OBJECTS],
     len: u8,
     pub(super) backdrop: Backdrop,
@@ -81,7 +83,7 @@ pub(super) struct Layout {
 
 /// Which facts of a scene a caption states. Shapes and colours are always stated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub(super) struct Facts {
+pub struct Facts {
     pub(super) extents: bool,
     pub(super) textures: bool,
     pub(super) places: bool,
@@ -143,10 +145,6 @@ impl Layout {
         let backdrop = if facts.backdrop { self.backdrop as u64 } else { 7 };
         packed.iter().fold(backdrop, |key, object| key << 15 | object)
     }
-}
-
-pub(super) fn pick<T: Copy>(from: &[T], rng: &mut ChaCha8Rng) -> T {
-    from[rng.random_range(0..from.len())]
 }
 
 /// One scene of [`Scenes`](super::Scenes): a handle that draws and describes on demand.
@@ -241,7 +239,11 @@ impl Scene {
     /// # Ok::<(), cart_retrieval::Error>(())
     /// ```
     pub fn render_variant(&self, variant: u64) -> Picture {
-        draw::picture(&self.layout, self.size, &mut self.rng(0xd4a3 ^ (variant << 16)))
+        draw::picture(
+            &self.layout,
+            self.size,
+            &mut item_rng(self.seed, self.index, 0xd4a3 ^ (variant << 16)),
+        )
     }
 
     /// The first `count` training captions: the same ones each time, no two alike. Fewer come back
@@ -258,44 +260,20 @@ impl Scene {
     /// # Ok::<(), cart_retrieval::Error>(())
     /// ```
     pub fn captions(&self, count: usize) -> Vec<String> {
-        self.training_captions(count).into_iter().map(|draft| draft.text).collect()
-    }
-
-    /// The training captions with what is known about them.
-    pub(super) fn training_captions(&self, count: usize) -> Vec<Draft> {
-        let mut writer = self.writer(Purpose::Training);
-        let mut captions: Vec<Draft> = Vec::with_capacity(count.min(64));
-        for _ in 0..count.saturating_mul(4).saturating_add(64) {
-            if captions.len() == count {
-                break;
-            }
-            let caption = writer.write();
-            if captions.iter().all(|other| other.text != caption.text) {
-                captions.push(caption);
-            }
-        }
-        captions
+        let drafts = self.writer(Purpose::Training).distinct(count);
+        drafts.into_iter().map(|draft| draft.text).collect()
     }
 
     /// An endless source of captions.
-    pub(super) fn writer(&self, purpose: Purpose) -> Writer<'_> {
-        let salt = match purpose {
-            Purpose::Training => 0x7a11,
-            Purpose::Query => 0x9e27,
-        };
-        Writer::new(&self.layout, purpose, self.rng(salt))
-    }
-
-    /// A generator of this scene's own: scenes can be drawn in any order and in parallel.
-    fn rng(&self, salt: u64) -> ChaCha8Rng {
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ salt.rotate_left(32));
-        rng.set_stream(self.index as u64 + 1);
-        rng
+    pub(super) fn writer(&self, purpose: Purpose) -> Writer<Layout> {
+        Writer::new(self.layout, purpose, self.seed, self.index)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use rand::SeedableRng;
+
     use super::*;
 
     #[test]

@@ -1,0 +1,95 @@
+//! The procedural benchmarks as a program's options name them.
+
+use std::{
+    fmt,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
+
+use anyhow::Result;
+use cart_retrieval::{
+    data::procedural::{Benchmark, Clips, ClipsConfig, Scenes, ScenesConfig, Sounds, SoundsConfig},
+    prelude::*,
+};
+use clap::ValueEnum;
+
+/// What to draw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// Pictures of coloured shapes.
+    Image,
+    /// Sounds of tones and noises.
+    Audio,
+    /// Videos of moving shapes.
+    Video,
+}
+
+impl Kind {
+    pub const ALL: [Self; 3] = [Self::Image, Self::Audio, Self::Video];
+
+    /// A benchmark; `most` is the most objects in a picture, events in a sound, shapes in a video.
+    pub fn benchmark(self, items: usize, most: usize, seed: u64) -> Result<Box<dyn Benchmark>> {
+        Ok(match self {
+            Self::Image => Box::new(Scenes::generate(
+                &ScenesConfig::new(items).with_max_objects(most).with_seed(seed),
+            )?),
+            Self::Audio => Box::new(Sounds::generate(
+                &SoundsConfig::new(items).with_max_events(most).with_seed(seed),
+            )?),
+            Self::Video => Box::new(Clips::generate(
+                &ClipsConfig::new(items).with_max_shapes(most).with_seed(seed),
+            )?),
+        })
+    }
+
+    /// What its items are called.
+    pub fn plural(self) -> &'static str {
+        match self {
+            Self::Image => "pictures",
+            Self::Audio => "sounds",
+            Self::Video => "videos",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Image => "image",
+            Self::Audio => "audio",
+            Self::Video => "video",
+        })
+    }
+}
+
+/// How many items' other drawings are nearest to the item: what the features can tell apart.
+pub fn told_apart(benchmark: &dyn Benchmark, items: &Features) -> Result<usize> {
+    let (next, right) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let nearest = |query: &[f32]| {
+        let distance = |item: usize| -> f32 {
+            items.row(item).iter().zip(query).map(|(a, b)| (a - b) * (a - b)).sum()
+        };
+        (0..items.len()).map(|item| (item, distance(item))).min_by(|a, b| a.1.total_cmp(&b.1))
+    };
+    let work = || -> Result<()> {
+        loop {
+            let item = next.fetch_add(1, Ordering::Relaxed);
+            if item >= items.len() {
+                return Ok(());
+            }
+            let again = benchmark.draw(item, 1).features()?;
+            if nearest(&again).is_some_and(|(found, _)| found == item) {
+                right.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    };
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| -> Result<()> {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        for thread in running {
+            thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??;
+        }
+        Ok(())
+    })?;
+    Ok(right.into_inner())
+}

@@ -1,0 +1,16 @@
+//! Pictures of coloured shapes.
+
+mod captions;
+mod collection;
+mod config;
+mod draw;
+mod phrases;
+mod scene;
+mod words;
+
+pub use collection::Scenes;
+pub use config::ScenesConfig;
+pub use scene::{Object, Scene};
+pub use words::{Backdrop, Colour, Extent, Place, Shape, Texture};
+
+pub(super) use draw::{Canvas, Light, Point, Stamp};
