@@ -30,7 +30,7 @@ pub(super) fn embed_views<B: Backend>(
             vectors.extend(found.chunks_exact(dim).map(unit));
         }
         let mut vectors = vectors.into_iter();
-        let mean = |views: Vec<Vec<f32>>| {
+        let mut mean = |views: Vec<Vec<f32>>| {
             let mut sum: Vec<f32> = Vec::new();
             for vector in vectors.by_ref().take(views.len()) {
                 sum.resize(vector.len(), 0.0);
@@ -38,7 +38,6 @@ pub(super) fn embed_views<B: Backend>(
             }
             unit(&sum)
         };
-        let mut mean = mean;
         read.into_iter().map(|item| item.map(&mut mean)).collect()
     };
     items.chunks((BATCH / most.max(1)).max(1)).flat_map(group).collect()
