@@ -236,7 +236,7 @@ def media(args, table, wanted, ours, theirs):
     """Pictures from their files to what CLIP reads."""
     if "media" not in wanted:
         return
-    count = 48 if args.quick else 960
+    count = 48 if args.quick else 240
     for kind in ["jpg", "png", "webp"]:
         folder = args.work / f"pictures-{count}-{kind}"
         call(theirs("media_python.py", folder, "--make", count, "--kind", kind), args.threads)
