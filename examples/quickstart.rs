@@ -47,6 +47,9 @@ struct Args {
     /// Most objects in a picture, events in a sound, shapes in a video; more make longer captions and a harder task.
     #[arg(long, default_value_t = 1)]
     max_objects: usize,
+    /// Tokens of each level of an identifier.
+    #[arg(long, default_value_t = 32)]
+    codes: usize,
     /// Passes over the training captions [default: 8 for pictures, 10 for sounds and videos].
     #[arg(long)]
     epochs: Option<usize>,
@@ -151,7 +154,7 @@ fn quickstart<B: LocalBackend>(
     }
 
     // 2. Identifiers: K-Means, then an RQ-VAE on what it leaves.
-    let codes = if args.short { 16 } else { 32 };
+    let codes = if args.short { 16 } else { args.codes };
     let fine = RqVaeConfig::new(vec![codes; 4]).with_epochs(if args.short { 20 } else { 40 });
     let quantizer = CoarseToFineConfig::new(codes, vec![])
         .with_fine(FineConfig::RqVae(fine))

@@ -7,8 +7,16 @@ use hf_hub::{
     api::sync::{ApiBuilder, ApiError},
 };
 
+use sha2::{Digest, Sha256};
+
 use super::{PretrainedClap, PretrainedClip, PretrainedText, weights};
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    storage::hex,
+};
+
+/// How often a transfer that breaks off is taken up again where it stopped; what was fetched is kept for the next call, too.
+const RETRIES: usize = 3;
 
 /// How to reach the hub.
 ///
@@ -55,7 +63,8 @@ impl PretrainedText {
     /// Fetches a model from the hub, or takes it from the cache, and opens it.
     ///
     /// `revision` is a branch, a tag or a commit; the files of one call are of one commit. Only
-    /// settings, tokenizer and safetensors weights are fetched.
+    /// settings, tokenizer and safetensors weights are fetched. A transfer that breaks off goes on where it stopped, and large
+    /// files are held to the SHA-256 that the hub knows them by.
     ///
     /// # Errors
     /// As [`PretrainedText::open`]; [`Error::Model`] when the hub cannot be reached, does not have
@@ -170,8 +179,10 @@ fn fetched(repo: &str, revision: &str, options: &HubOptions) -> Result<PathBuf> 
         )
     };
     let cache = options.cache();
-    let mut builder =
-        ApiBuilder::from_env().with_cache_dir(cache.path().clone()).with_progress(false);
+    let mut builder = ApiBuilder::from_env()
+        .with_cache_dir(cache.path().clone())
+        .with_progress(false)
+        .with_retries(RETRIES);
     if let Some(endpoint) = &options.endpoint {
         builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_string());
     }
@@ -185,15 +196,15 @@ fn fetched(repo: &str, revision: &str, options: &HubOptions) -> Result<PathBuf> 
         ["config.json", "tokenizer.json", "1_Pooling/config.json", "preprocessor_config.json"];
     for name in small {
         if has(name) {
-            files.get(name).map_err(failed)?;
+            verify(&files.get(name).map_err(failed)?)?;
         }
     }
     if has(weights::SINGLE) {
-        files.get(weights::SINGLE).map_err(failed)?;
+        verify(&files.get(weights::SINGLE).map_err(failed)?)?;
     } else if has(weights::INDEX) {
         let index = files.get(weights::INDEX).map_err(failed)?;
         for name in weights::file_names(&index)? {
-            files.get(&name).map_err(failed)?;
+            verify(&files.get(&name).map_err(failed)?)?;
         }
     }
     let reference = cache.repo(repository(repo, revision));
@@ -201,4 +212,50 @@ fn fetched(repo: &str, revision: &str, options: &HubOptions) -> Result<PathBuf> 
         .create_ref(&info.sha)
         .map_err(|e| Error::io("write", cache.path().join("refs"), e))?;
     Ok(reference.pointer_path(&info.sha))
+}
+
+/// Holds a file of the cache to the checksum that it is stored under; small files are stored under others.
+fn verify(path: &Path) -> Result<()> {
+    let blob = path.canonicalize().map_err(|e| Error::io("read", path, e))?;
+    let name = blob.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    if name.len() != 64 || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(());
+    }
+    let mut file = std::fs::File::open(&blob).map_err(|e| Error::io("read", &blob, e))?;
+    let mut hash = Sha256::new();
+    std::io::copy(&mut file, &mut hash).map_err(|e| Error::io("read", &blob, e))?;
+    let found = hex(&hash.finalize());
+    if found == name.to_ascii_lowercase() {
+        return Ok(());
+    }
+    // Otherwise the next call would take it for whole.
+    std::fs::remove_file(&blob).map_err(|e| Error::io("remove", &blob, e))?;
+    Err(Error::model(
+        path.display().to_string(),
+        format!("SHA-256 {name}"),
+        found,
+        "it was damaged on the way and has been removed: fetch it again",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_not_what_its_checksum_says_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let sum = hex(&Sha256::digest(b"weights"));
+        let (blob, link) = (folder.path().join(&sum), folder.path().join("model.safetensors"));
+        std::fs::write(&blob, "weights").unwrap();
+        std::fs::hard_link(&blob, &link).unwrap();
+        verify(&blob).unwrap();
+        // Under a name of its own there is nothing to hold it to.
+        verify(&link).unwrap();
+        std::fs::write(&blob, "weighty").unwrap();
+        let error = verify(&blob).unwrap_err().to_string();
+        assert!(error.contains(&sum) && error.contains("fetch it again"), "{error}");
+        assert!(!blob.exists());
+        assert!(verify(&blob).is_err());
+    }
 }
