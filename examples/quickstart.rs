@@ -47,10 +47,10 @@ struct Args {
     /// Most objects in a picture, events in a sound, shapes in a video; more make longer captions and a harder task.
     #[arg(long, default_value_t = 1)]
     max_objects: usize,
-    /// Tokens of each level of an identifier.
-    #[arg(long, default_value_t = 32)]
-    codes: usize,
-    /// Passes over the training captions [default: 8 for pictures, 10 for sounds and videos].
+    /// Tokens of each level of an identifier [default: 48 for pictures, 32 for sounds and videos].
+    #[arg(long)]
+    codes: Option<usize>,
+    /// Passes over the training captions [default: 14 for pictures, 10 for sounds and videos].
     #[arg(long)]
     epochs: Option<usize>,
     /// Seed of items, weights and order.
@@ -121,7 +121,7 @@ fn quickstart<B: LocalBackend>(
     device: &B::Device,
 ) -> Result<Vec<EvalRecord>> {
     let started = Instant::now();
-    let usual = if kind == Kind::Image { 8 } else { 10 };
+    let (usual, codes) = if kind == Kind::Image { (14, 48) } else { (10, 32) };
     let (items, epochs) =
         if args.short { (300, 3) } else { (args.items, args.epochs.unwrap_or(usual)) };
     let index_folder = out.join("index");
@@ -154,7 +154,7 @@ fn quickstart<B: LocalBackend>(
     }
 
     // 2. Identifiers: K-Means, then an RQ-VAE on what it leaves.
-    let codes = if args.short { 16 } else { args.codes };
+    let codes = if args.short { 16 } else { args.codes.unwrap_or(codes) };
     let fine = RqVaeConfig::new(vec![codes; 4]).with_epochs(if args.short { 20 } else { 40 });
     let quantizer = CoarseToFineConfig::new(codes, vec![])
         .with_fine(FineConfig::RqVae(fine))
