@@ -1,10 +1,6 @@
 //! The procedural benchmarks as a program's options name them.
 
-use std::{
-    fmt,
-    sync::atomic::{AtomicUsize, Ordering},
-    thread,
-};
+use std::fmt;
 
 use anyhow::Result;
 use cart_retrieval::{
@@ -12,6 +8,7 @@ use cart_retrieval::{
     prelude::*,
 };
 use clap::ValueEnum;
+use rayon::prelude::*;
 
 /// What to draw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -64,32 +61,15 @@ impl fmt::Display for Kind {
 
 /// How many items' other drawings are nearest to the item: what the features can tell apart.
 pub fn told_apart(benchmark: &dyn Benchmark, items: &Features) -> Result<usize> {
-    let (next, right) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let nearest = |query: &[f32]| {
         let distance = |item: usize| -> f32 {
             items.row(item).iter().zip(query).map(|(a, b)| (a - b) * (a - b)).sum()
         };
         (0..items.len()).map(|item| (item, distance(item))).min_by(|a, b| a.1.total_cmp(&b.1))
     };
-    let work = || -> Result<()> {
-        loop {
-            let item = next.fetch_add(1, Ordering::Relaxed);
-            if item >= items.len() {
-                return Ok(());
-            }
-            let again = benchmark.draw(item, 1).features()?;
-            if nearest(&again).is_some_and(|(found, _)| found == item) {
-                right.fetch_add(1, Ordering::Relaxed);
-            }
-        }
+    let right = |item: usize| -> Result<usize> {
+        let again = benchmark.draw(item, 1).features()?;
+        Ok(usize::from(nearest(&again).is_some_and(|(found, _)| found == item)))
     };
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    thread::scope(|scope| -> Result<()> {
-        let running: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        for thread in running {
-            thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??;
-        }
-        Ok(())
-    })?;
-    Ok(right.into_inner())
+    (0..items.len()).into_par_iter().map(right).sum()
 }

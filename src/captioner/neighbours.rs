@@ -83,41 +83,38 @@ impl Neighbours {
                     if let Some(shift) = &shift {
                         scores.iter_mut().zip(shift).for_each(|(score, shift)| *score -= shift);
                     }
-                    found.push(self.best(queries, &norms, query, scores, k, slack, own(query)));
+                    if let Some(own) = own(query) {
+                        scores[own] = f32::NEG_INFINITY;
+                    }
+                    found.push(self.best((queries.row(query), norms[query]), scores, k, slack));
                 }
                 found
             })
             .collect())
     }
 
-    #[allow(clippy::too_many_arguments)]
+    /// The `k` most similar rows of a query and its norm, by scores that are `slack` off at most; rows of a score of minus
+    /// infinity are passed over.
     fn best(
         &self,
-        queries: &Features,
-        norms: &[f64],
-        query: usize,
-        scores: &mut [f32],
+        (query, norm): (&[f32], f64),
+        scores: &[f32],
         k: usize,
         slack: f32,
-        own: Option<usize>,
     ) -> Vec<Neighbour> {
-        if let Some(own) = own {
-            scores[own] = f32::NEG_INFINITY;
-        }
         let least = match k < scores.len() {
             true => {
                 let mut sorted = scores.to_vec();
                 let (_, &mut kth, _) = sorted.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a));
                 kth - slack
             }
-            false => f32::NEG_INFINITY,
+            false => f32::MIN,
         };
-        let near = |row: &usize| scores[*row] >= least && Some(*row) != own;
         let mut found: Vec<Neighbour> = (0..scores.len())
-            .filter(near)
+            .filter(|&row| scores[row] >= least.max(f32::MIN))
             .map(|row| {
-                let (a, b) = (queries.row(query), self.rows.row(row));
-                (similarity(self.metric, a, b, norms[query], self.norms[row]), row)
+                let other = self.rows.row(row);
+                (similarity(self.metric, query, other, norm, self.norms[row]), row)
             })
             .collect();
         found.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));

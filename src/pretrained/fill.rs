@@ -48,10 +48,8 @@ pub(super) fn fill<B: Backend, M: ModuleSnapshot<B>>(
         let source = names.source(&path).ok_or_else(|| {
             problem(format!("parameter {path}"), "a name in the file".into(), "none".into())
         })?;
-        let found = source.names.iter().map(|name| full(name));
-        let found = found.map(|name| (weights.shape(&name), name));
-        let Some((shape, name)) = found.into_iter().find_map(|(shape, name)| Some((shape?, name)))
-        else {
+        let mut names = source.names.iter().map(|name| full(name));
+        let Some((shape, name)) = names.find_map(|name| Some((weights.shape(&name)?, name))) else {
             return Err(problem(
                 format!("{}: tensor {:?}", weights.subject(), full(&source.names[0])),
                 "to be in the file".into(),

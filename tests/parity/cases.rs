@@ -35,6 +35,7 @@ use cart_retrieval::{
 };
 
 use crate::outcome::Outcome;
+pub use crate::towers::media_towers;
 
 /// Numbers in (-1, 1) that look random and are the same everywhere.
 fn noise(count: usize, seed: usize) -> Vec<f32> {
@@ -46,7 +47,7 @@ fn noise(count: usize, seed: usize) -> Vec<f32> {
         .collect()
 }
 
-fn random<B: Backend, const D: usize>(
+pub fn random<B: Backend, const D: usize>(
     shape: [usize; D],
     seed: usize,
     device: &B::Device,
@@ -56,18 +57,18 @@ fn random<B: Backend, const D: usize>(
 }
 
 /// A scalar that weighs every entry of a tensor differently, so that no gradient is lost in a sum.
-fn weighed<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Tensor<B, 1> {
+pub fn weighed<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Tensor<B, 1> {
     let weights = random::<B, D>(tensor.dims(), 99, &tensor.device());
     (tensor * weights).sum()
 }
 
 /// `[3, 7]`, with two, zero and four tokens of padding at the end.
-fn padding<B: Backend>(device: &B::Device) -> Tensor<B, 2, Bool> {
+pub fn padding<B: Backend>(device: &B::Device) -> Tensor<B, 2, Bool> {
     let rows: Vec<bool> = [5, 7, 3].iter().flat_map(|&n| (0..7).map(move |at| at >= n)).collect();
     Tensor::from_data(TensorData::new(rows, [3, 7]), device)
 }
 
-fn tokens<B: Backend>(device: &B::Device, vocabulary: usize) -> Tensor<B, 2, Int> {
+pub fn tokens<B: Backend>(device: &B::Device, vocabulary: usize) -> Tensor<B, 2, Int> {
     let ids: Vec<i64> = (0..21).map(|i| ((i * 37 + 5) % vocabulary) as i64).collect();
     Tensor::from_data(TensorData::new(ids, [3, 7]), device)
 }

@@ -8,6 +8,7 @@
 mod cases;
 mod outcome;
 mod portable;
+mod towers;
 
 use std::sync::{Mutex, MutexGuard};
 
@@ -85,6 +86,7 @@ macro_rules! backends {
                     cached_attention,
                     text_encoder,
                     encoders_of_other_families,
+                    media_towers,
                     coarse_fusion,
                     gated_attention,
                     fine_fusion,
