@@ -72,6 +72,9 @@ pub enum Error {
     /// A splits file is malformed or contradicts the candidates.
     #[error("splits: {0}")]
     Splits(Problem),
+    /// What is known about candidates is malformed.
+    #[error("metadata: {0}")]
+    Metadata(Problem),
     /// A picture, sound or video cannot be read.
     #[error("media: {0}")]
     Media(Problem),
@@ -144,6 +147,8 @@ constructors! {
     captions => Captions,
     /// A [`Error::Splits`].
     splits => Splits,
+    /// A [`Error::Metadata`].
+    metadata => Metadata,
     /// A [`Error::Media`].
     media => Media,
     /// A [`Error::Tokenizer`].

@@ -21,6 +21,7 @@
 //! | [`train`] | training on burn-train's learner, checkpoints, resumption |
 //! | [`decode`] | beam search over the trie, exhaustive scoring |
 //! | [`retrieve`] | [`Retriever`](retrieve::Retriever), the front door; the index folder |
+//! | [`metadata`] | what is known about candidates beside their vectors, and conditions to filter by |
 //! | [`eval`] | Recall@K, MRR, confidence intervals; BM25 and dual-tower baselines |
 //! | [`backend`] | choosing a backend and a device at run time |
 //! | [`storage`] | atomic writes, checksums, named tensors |
@@ -75,6 +76,7 @@ pub mod eval;
 pub mod features;
 pub mod identifier;
 pub mod media;
+pub mod metadata;
 pub mod model;
 pub mod nn;
 mod optim;

@@ -10,6 +10,8 @@ use cart_retrieval::{
     eval::Ranking,
     prelude::*,
 };
+use rand::{SeedableRng, seq::SliceRandom};
+use rand_chacha::ChaCha8Rng;
 
 use super::recipe::{Part, Recipe};
 
@@ -37,6 +39,14 @@ pub enum Asked {
     Part(Vec<usize>),
     /// None of them.
     Unseen,
+}
+
+/// Candidates that come later, by their own rows.
+pub struct Later {
+    pub items: Features,
+    /// What would have been trained on.
+    pub texts: Vec<ItemCaption>,
+    pub queries: Vec<ItemCaption>,
 }
 
 impl Task {
@@ -145,6 +155,38 @@ impl Task {
             Asked::Part(_) => "described",
             Asked::Unseen => "unseen",
         }
+    }
+
+    /// Keeps a share of the candidates, drawn by a seed, for later: nothing of theirs is trained on.
+    pub fn hold_back(self, share: f64, seed: u64) -> Result<(Self, Later)> {
+        if self.asked != Asked::All {
+            bail!(
+                "only candidates that are all trained on can come later: give a recipe without [splits]"
+            );
+        }
+        let n = self.items.len();
+        let mut rows: Vec<usize> = (0..n).collect();
+        rows.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+        let later = rows.split_off(n - (share * n as f64).round() as usize);
+        if rows.len() < 2 || later.is_empty() {
+            bail!("a share of {share} of {n} candidates leaves none for now, or for later");
+        }
+        let part = |captions: &[ItemCaption], rows: &[usize]| within(captions, rows, n);
+        let now = Self {
+            items: self.items.select(&rows),
+            candidates: self.items.select(&rows),
+            train: part(&self.train, &rows),
+            valid: part(&self.valid, &rows),
+            queries: part(&self.queries, &rows),
+            asked: Asked::All,
+            leaks: self.leaks,
+        };
+        let later = Later {
+            items: self.items.select(&later),
+            texts: part(&self.train, &later),
+            queries: part(&self.queries, &later),
+        };
+        Ok((now, later))
     }
 
     /// The index of the training over the candidates, where they are none of the training's.

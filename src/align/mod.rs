@@ -22,6 +22,7 @@ pub use guide::Guide;
 pub use held_out::HeldOut;
 pub use ridge::Ridge;
 pub use space::{CandidateSpace, CandidateSpaceConfig, FittedSpace};
+pub(crate) use texts::embed_with;
 pub use texts::{TextVectors, embed_texts};
 pub use tune::{SpaceTuning, TunedEncoder};
 pub use words::WordWeights;

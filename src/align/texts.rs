@@ -6,7 +6,7 @@ use super::{WordWeights, normalise, words::TextSide};
 use crate::{
     data::{ItemCaption, QueryBatch, TextTokenizer},
     error::{Error, Result},
-    nn::TextEncoder,
+    nn::{TextEncoder, WordView},
 };
 
 /// Texts encoded at once.
@@ -100,9 +100,20 @@ pub fn embed_texts<B: Backend>(
     captions: &[ItemCaption],
     device: &B::Device,
 ) -> Result<TextVectors> {
+    embed_with(encoder, words.map(|words| words.view(device)), tokenizer, captions, device)
+}
+
+/// The same with the words as a network has them.
+pub(crate) fn embed_with<B: Backend>(
+    encoder: &TextEncoder<B>,
+    words: Option<WordView<B>>,
+    tokenizer: &TextTokenizer,
+    captions: &[ItemCaption],
+    device: &B::Device,
+) -> Result<TextVectors> {
     let tokens =
         captions.iter().map(|c| tokenizer.encode(&c.text)).collect::<Result<Vec<Vec<u32>>>>()?;
-    let side = TextSide { encoder, words: words.map(|words| words.view(device)) };
+    let side = TextSide { encoder, words };
     let dim = side.dim();
     let mut order: Vec<usize> = (0..tokens.len()).collect();
     order.sort_by_key(|&text| tokens[text].len());

@@ -222,6 +222,27 @@ impl<B: Backend> Engine<B> {
         Ok((answers, clock.times()))
     }
 
+    /// Answers queries that are encoded already.
+    ///
+    /// # Errors
+    /// As [`beam_search`](super::beam_search).
+    pub fn search_encoded<'a>(
+        &self,
+        encoded: &EncodedQueries<B>,
+        space: impl Into<SearchSpace<'a>>,
+        config: &BeamConfig,
+    ) -> Result<Vec<Vec<Answer>>> {
+        let space = space.into();
+        match self.host_decoder() {
+            Some(decoder) => {
+                let memories = decoder.memories(encoded.output());
+                let queries = Queries::Host { decoder, memories };
+                Prepared::of(&self.model, queries, encoded.host_aligned(), space, config)?.beam()
+            }
+            None => Prepared::new(&self.model, encoded, space, config)?.beam(),
+        }
+    }
+
     /// The best candidates for one tokenised query, with whether that is proven
     /// ([`exact_search`](super::exact_search)).
     ///

@@ -197,12 +197,98 @@ impl ItemIds {
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         write_atomic(path, |file| {
-            self.iter()
-                .try_for_each(|id| {
-                    file.write_all(id.as_bytes()).and_then(|()| file.write_all(b"\n"))
-                })
+            file.write_all(self.lines().as_bytes())
                 .map_err(|source| Error::io("write", path, source))
         })
+    }
+
+    /// The ids, one per line.
+    pub(crate) fn lines(&self) -> String {
+        let mut lines = String::with_capacity(self.text.len() + self.len());
+        for id in self.iter() {
+            lines.push_str(id);
+            lines.push('\n');
+        }
+        lines
+    }
+
+    /// Rows in the order of their ids.
+    pub(crate) fn order(&self) -> &[u32] {
+        &self.order
+    }
+
+    /// Ids from lines whose order is known, which spares sorting them: that they ascend in this order, all of
+    /// them, shows that they are unique.
+    ///
+    /// # Errors
+    /// [`Error::Ids`] for blank lines, control characters, and another order.
+    pub(crate) fn from_lines_in_order(subject: &str, lines: &str, order: Vec<u32>) -> Result<Self> {
+        let (mut text, mut ends) = (String::with_capacity(lines.len()), Vec::new());
+        append(subject, "line", 1, lines.lines(), &mut text, &mut ends)?;
+        let ids = Self { text, ends, order };
+        let inside = ids.order.iter().all(|&row| (row as usize) < ids.len());
+        let ascending = |pair: &[u32]| ids.get(pair[0] as usize) < ids.get(pair[1] as usize);
+        if ids.order.len() != ids.len() || !inside || !ids.order.par_windows(2).all(ascending) {
+            return Err(Error::ids(
+                subject,
+                "every row once, in the order of their ids",
+                "another order",
+                "save the index again, or restore the files from a copy",
+            ));
+        }
+        Ok(ids)
+    }
+
+    /// The rows that are kept, in their order, and further ids behind them.
+    ///
+    /// # Errors
+    /// As [`ItemIds::new`] for the further ones, and [`Error::Ids`] for one that is there already.
+    pub(crate) fn changed(
+        &self,
+        keep: impl Fn(usize) -> bool + Sync,
+        added: &[String],
+    ) -> Result<Self> {
+        let (mut text, mut ends) = (String::with_capacity(self.text.len()), Vec::new());
+        let mut places = vec![u32::MAX; self.len()];
+        for (row, place) in places.iter_mut().enumerate().filter(|(row, _)| keep(*row)) {
+            *place = ends.len() as u32;
+            text.push_str(self.get(row));
+            ends.push(text.len());
+        }
+        let kept = ends.len();
+        append(
+            "ids to add",
+            "position",
+            0,
+            added.iter().map(String::as_str),
+            &mut text,
+            &mut ends,
+        )?;
+        let id = |row: u32| &text[start_of(&ends, row as usize)..ends[row as usize]];
+        let mut new: Vec<u32> = (kept as u32..ends.len() as u32).collect();
+        new.sort_unstable_by(|&a, &b| id(a).cmp(id(b)));
+        // Both are in order already.
+        let mut old = self.order.iter().map(|&row| places[row as usize]);
+        let mut old = std::iter::from_fn(|| old.find(|&place| place != u32::MAX)).peekable();
+        let mut order = Vec::with_capacity(ends.len());
+        for row in new {
+            while let Some(place) = old.next_if(|&place| id(place) <= id(row)) {
+                order.push(place);
+            }
+            if let Some(&before) = order.last()
+                && id(before) == id(row)
+            {
+                return Err(Error::ids(
+                    "ids to add",
+                    "ids that the index does not have, each once",
+                    format!("\"{}\" a second time", id(row)),
+                    "rename the item, or update the one that is there",
+                ));
+            }
+            order.push(row);
+        }
+        order.extend(old);
+        Ok(Self { text, ends, order })
     }
 
     /// Builds from ids whose places are called `place` and counted from `first`.
@@ -415,6 +501,39 @@ mod tests {
     #[should_panic(expected = "names each row once")]
     fn a_row_is_selected_once() {
         ItemIds::numbered(3).select(&[1, 1]);
+    }
+
+    proptest! {
+        /// Twin: a list that is changed and made anew.
+        #[test]
+        fn changed_ids_are_those_of_the_changed_list(
+            old in proptest::collection::hash_set("[a-d]{1,3}", 1..20),
+            new in proptest::collection::hash_set("[a-e]{1,3}", 0..20),
+            removed in any::<u64>(),
+        ) {
+            let old: Vec<String> = old.into_iter().collect();
+            let keep = |row: usize| removed >> (row % 64) & 1 == 0;
+            let added: Vec<String> = new.into_iter().collect();
+            let kept = old.iter().enumerate().filter(|(row, _)| keep(*row)).map(|(_, id)| id.clone());
+            let list: Vec<String> = kept.chain(added.iter().cloned()).collect();
+            let ids = ItemIds::new(&old).unwrap();
+            match (ids.changed(keep, &added), ItemIds::new(&list)) {
+                (Ok(changed), Ok(made)) => prop_assert_eq!(changed, made),
+                (Err(_), Err(_)) => {}
+                (a, b) => prop_assert!(false, "{:?} {:?}", a, b),
+            }
+            let again = ItemIds::from_lines_in_order("ids", &ids.lines(), ids.order().to_vec());
+            prop_assert_eq!(again.unwrap(), ids);
+        }
+    }
+
+    #[test]
+    fn an_order_that_is_none_is_refused() {
+        for order in [vec![0, 1], vec![1, 1], vec![1], vec![1, 0, 0], vec![1, 2]] {
+            assert!(ItemIds::from_lines_in_order("ids", "b\na\n", order).is_err());
+        }
+        assert!(ItemIds::from_lines_in_order("ids", "b\na\n", vec![1, 0]).is_ok());
+        assert!(ItemIds::from_lines_in_order("ids", "a\na\n", vec![0, 1]).is_err());
     }
 
     proptest! {

@@ -274,6 +274,21 @@ impl<B: Backend> Cart<B> {
         EncodedQueries { output, memory: OnceLock::new(), aligned }
     }
 
+    /// Encodes queries whose words are vectors, with their vectors of length 1 in the space of the candidates where the
+    /// network has an alignment.
+    ///
+    /// # Shapes
+    /// - `words`: `[batch, tokens, d_model]`, `aligned`: `[batch, D]`
+    pub fn encode_words(
+        &self,
+        words: Tensor<B, 3>,
+        aligned: Option<Tensor<B, 2>>,
+    ) -> EncodedQueries<B> {
+        let output = self.encoder.forward_words(words);
+        let aligned = aligned.zip(self.alignment.as_ref().map(AlignmentHead::scales));
+        EncodedQueries { output, memory: OnceLock::new(), aligned }
+    }
+
     /// The decoder.
     pub fn decoder(&self) -> &Decoder<B> {
         &self.decoder

@@ -14,6 +14,7 @@ mod fusion;
 mod host;
 mod init;
 mod lanes;
+mod projection;
 mod text;
 mod towers;
 mod words;
@@ -31,6 +32,7 @@ pub use fusion::{CoarseFusion, FineFusion, FusionConfig, FusionMode, GatedAttent
 pub(crate) use host::{HostDecoder, HostMemory, HostState, bf16_products};
 pub use init::WeightInit;
 pub(crate) use init::widened;
+pub use projection::QueryProjection;
 #[cfg(test)]
 pub(crate) use text::families;
 pub use text::{

@@ -63,6 +63,9 @@ pub struct HealthReport {
     pub shared_share: f64,
     /// Most items with one and the same whole code.
     pub largest_collision: usize,
+    /// Mean squared distance of an item to what its whole code stands for; absent in reports of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mean_error: Option<f64>,
 }
 
 impl HealthReport {
@@ -112,12 +115,15 @@ impl HealthReport {
         order.par_sort_unstable_by(|&a, &b| row(a).cmp(row(b)));
         let runs = || order.chunk_by(|&a, &b| row(a) == row(b)).map(<[u32]>::len);
         let (n, unique) = (codes.len(), runs().filter(|&count| count == 1).count());
+        let last = |tally: &Tally| tally.errors.last().copied().unwrap_or(0.0);
+        let error: f64 = tallies.iter().map(last).sum();
         Self {
             items: n,
             levels,
             unique_share: unique as f64 / n as f64,
             shared_share: (n - unique) as f64 / n as f64,
             largest_collision: runs().max().unwrap_or(0),
+            mean_error: Some(error / n as f64),
         }
     }
 

@@ -9,6 +9,7 @@ use crate::{
     error::{Error, Result},
     features::{Features, ItemIds},
     identifier::{Identifier, Vocabulary},
+    metadata::{Condition, ItemMetadata},
     trie::Trie,
 };
 
@@ -22,6 +23,7 @@ pub struct CandidateIndex {
     geometry: Option<Arc<Geometry>>,
     /// Names of the groups that the first token tells apart.
     groups: Option<Vec<String>>,
+    metadata: Option<Arc<ItemMetadata>>,
 }
 
 impl CandidateIndex {
@@ -38,7 +40,7 @@ impl CandidateIndex {
                 "use ids and identifiers of one collection",
             ));
         }
-        Ok(Self { ids, trie, health, geometry: None, groups: None })
+        Ok(Self { ids, trie, health, geometry: None, groups: None, metadata: None })
     }
 
     /// Says that the first token of the identifiers is that of a group, and what the groups are called.
@@ -135,6 +137,50 @@ impl CandidateIndex {
         }
         self.geometry = Some(Arc::new(Geometry::new(vectors, &self.trie)?));
         Ok(self)
+    }
+
+    /// The same with sums that were made before.
+    pub(crate) fn with_geometry(self, geometry: Geometry) -> Self {
+        Self { geometry: Some(Arc::new(geometry)), ..self }
+    }
+
+    /// Keeps what is known about the candidates, to filter by and to show.
+    ///
+    /// # Errors
+    /// [`Error::Metadata`] when there is not one object for each candidate.
+    pub fn with_metadata(self, metadata: ItemMetadata) -> Result<Self> {
+        match metadata.len() == self.ids.len() {
+            true => Ok(Self { metadata: Some(Arc::new(metadata)), ..self }),
+            false => Err(Error::metadata(
+                "metadata of the candidates",
+                format!("an object for each of {} candidates", self.ids.len()),
+                metadata.len().to_string(),
+                "read it with the ids of these candidates (ItemMetadata::from_jsonl)",
+            )),
+        }
+    }
+
+    /// What is known about the candidates, if that is kept.
+    pub fn metadata(&self) -> Option<&ItemMetadata> {
+        self.metadata.as_deref()
+    }
+
+    /// Lets a search answer with the candidates that meet a condition. It is evaluated here, once for every
+    /// candidate; the filter can be used for any number of searches.
+    ///
+    /// # Errors
+    /// [`Error::Query`] for an index without metadata; otherwise as [`ItemMetadata::matching`].
+    pub fn filter_where(&self, condition: &Condition) -> Result<Filter> {
+        let metadata = self.metadata.as_ref().ok_or_else(|| {
+            Error::query(
+                "condition",
+                "an index with metadata",
+                "one without",
+                "give the index what is known about its candidates (CandidateIndex::with_metadata)",
+            )
+        })?;
+        let allowed = metadata.matching(condition)?;
+        Ok(Filter::by_item(&self.trie, |item| allowed[item as usize]))
     }
 
     /// Where the candidates lie, if that is kept.

@@ -1,21 +1,26 @@
 //! The retriever: network, tokenizer, quantizer and candidates.
 
+use std::sync::Arc;
+
 use burn::tensor::backend::Backend;
 
-use super::{Search, SearchAll};
+use super::{Growth, Search, SearchAll};
 use crate::{
-    align::CandidateSpace,
-    data::TextTokenizer,
+    align::{CandidateSpace, TextVectors, embed_with},
+    data::{ItemCaption, TextTokenizer},
     decode::{
         Answer, BeamConfig, Engine, Exact, Explanation, Filter, Filters, SearchPrecision,
         SearchSpace, explain, score_all,
     },
     error::{Error, Result},
     model::{Cart, CartConfig, EncodedQueries},
+    nn::QueryProjection,
     quantizer::{CandidateIndex, CoarseToFine, Quantizer},
 };
 
 /// Answers text queries with candidates.
+///
+/// It never changes, and many threads may search it at once; clones share everything.
 ///
 /// # Example
 /// ```no_run
@@ -31,11 +36,14 @@ use crate::{
 pub struct Retriever<B: Backend> {
     pub(super) engine: Engine<B>,
     pub(super) config: CartConfig,
-    pub(super) tokenizer: TextTokenizer,
-    pub(super) quantizer: CoarseToFine<B>,
-    pub(super) index: CandidateIndex,
+    pub(super) tokenizer: Arc<TextTokenizer>,
+    pub(super) quantizer: Arc<CoarseToFine<B>>,
+    pub(super) index: Arc<CandidateIndex>,
     pub(super) beam: BeamConfig,
-    pub(super) space: Option<CandidateSpace>,
+    pub(super) space: Option<Arc<CandidateSpace>>,
+    pub(super) projection: Option<QueryProjection<B>>,
+    /// What became of the candidates since the quantizer was fitted.
+    pub(super) growth: Growth,
 }
 
 impl<B: Backend> Retriever<B> {
@@ -51,39 +59,56 @@ impl<B: Backend> Retriever<B> {
         index: CandidateIndex,
         device: B::Device,
     ) -> Result<Self> {
+        let made = Self {
+            engine: Engine::new(model, device),
+            config,
+            tokenizer: Arc::new(tokenizer),
+            quantizer: Arc::new(quantizer),
+            index: Arc::new(index),
+            beam: BeamConfig::default(),
+            space: None,
+            projection: None,
+            growth: Growth::default(),
+        };
+        made.check()?;
+        Ok(made)
+    }
+
+    /// Whether the parts fit each other.
+    fn check(&self) -> Result<()> {
         let problem = |subject: &str, expected: String, found: String| {
             Error::model(subject, expected, found, "put together parts of one training")
         };
-        if &config.vocabulary != index.vocabulary() {
+        if &self.config.vocabulary != self.index.vocabulary() {
             return Err(problem(
                 "identifier levels of the candidates",
-                format!("{:?}", config.vocabulary.sizes()),
-                format!("{:?}", index.vocabulary().sizes()),
+                format!("{:?}", self.config.vocabulary.sizes()),
+                format!("{:?}", self.index.vocabulary().sizes()),
             ));
         }
-        if tokenizer.token_limit() > config.text_vocabulary
-            || tokenizer.max_tokens() > config.max_tokens
+        if self.tokenizer.token_limit() > self.config.text_vocabulary
+            || self.tokenizer.max_tokens() > self.config.max_tokens
         {
             return Err(problem(
                 "text tokenizer",
                 format!(
                     "at most {} tokens and texts of at most {}",
-                    config.text_vocabulary, config.max_tokens
+                    self.config.text_vocabulary, self.config.max_tokens
                 ),
-                format!("{} and {}", tokenizer.vocabulary(), tokenizer.max_tokens()),
+                format!("{} and {}", self.tokenizer.vocabulary(), self.tokenizer.max_tokens()),
             ));
         }
-        let sizes = index.vocabulary().sizes();
-        let semantic = &sizes[index.leading_levels()..sizes.len() - 1];
-        if quantizer.level_sizes() != semantic {
+        let sizes = self.index.vocabulary().sizes();
+        let semantic = &sizes[self.index.leading_levels()..sizes.len() - 1];
+        if self.quantizer.level_sizes() != semantic {
             return Err(problem(
                 "quantizer",
                 format!("levels {semantic:?}"),
-                format!("{:?}", quantizer.level_sizes()),
+                format!("{:?}", self.quantizer.level_sizes()),
             ));
         }
-        let wanted = config.alignment.as_ref().filter(|alignment| alignment.guided);
-        let found = index.geometry().map(|geometry| geometry.dim());
+        let wanted = self.config.alignment.as_ref().filter(|alignment| alignment.guided);
+        let found = self.index.geometry().map(|geometry| geometry.dim());
         if let Some(wanted) = wanted.filter(|wanted| found != Some(wanted.dim)) {
             return Err(problem(
                 "candidates of a network that their vectors guide",
@@ -91,9 +116,7 @@ impl<B: Backend> Retriever<B> {
                 found.map_or("none".into(), |dim| format!("width {dim}")),
             ));
         }
-        let beam = BeamConfig::default();
-        let engine = Engine::new(model, device);
-        Ok(Self { engine, config, tokenizer, quantizer, index, beam, space: None })
+        Ok(())
     }
 
     /// Sets the beam that searches use unless told otherwise. Its scope should be the training's, its
@@ -128,24 +151,58 @@ impl<B: Backend> Retriever<B> {
             ));
         }
         let index = index.within(&self.config.vocabulary)?;
-        let Self { engine, config, tokenizer, quantizer, .. } = self;
-        let (model, device) = (engine.model().clone(), engine.device().clone());
-        let made = Self::new(model, config, tokenizer, quantizer, index, device)?;
-        Ok(Self { engine, beam: self.beam, space: self.space, ..made })
+        let made = Self { growth: Growth::default(), ..self.with_index(index) };
+        made.check()?;
+        Ok(made)
+    }
+
+    /// The same over candidates that are known to fit.
+    pub(super) fn with_index(self, index: CandidateIndex) -> Self {
+        Self { index: Arc::new(index), ..self }
+    }
+
+    /// Searches with another network of the same shape, as after a fine-tuning.
+    ///
+    /// # Errors
+    /// [`Error::Model`] for a network with other levels.
+    pub fn with_model(self, model: Cart<B>) -> Result<Self> {
+        let (found, expected) = (model.decoder().level_sizes(), self.config.vocabulary.sizes());
+        if found != expected {
+            return Err(Error::model(
+                "network",
+                format!("levels {expected:?}"),
+                format!("{found:?}"),
+                "train the network of this index",
+            ));
+        }
+        let precision = self.engine.precision();
+        let engine = Engine::new(model, self.engine.device().clone()).with_precision(precision)?;
+        Ok(Self { engine, ..self })
     }
 
     /// Keeps the map that made the candidates' vectors, for candidates to come.
     pub fn with_space(self, space: CandidateSpace) -> Self {
-        Self { space: Some(space), ..self }
+        Self { space: Some(Arc::new(space)), ..self }
     }
 
     /// The map that made the candidates' vectors, if it is kept.
     pub fn space(&self) -> Option<&CandidateSpace> {
-        self.space.as_ref()
+        self.space.as_deref()
+    }
+
+    /// Vectors of captions by the text encoder, and by their words where these count: what
+    /// [`CandidateSpace::embed`] takes beside features.
+    ///
+    /// # Errors
+    /// As [`embed_texts`](crate::align::embed_texts).
+    pub fn embed_texts(&self, captions: &[ItemCaption]) -> Result<TextVectors> {
+        let words = self.model().alignment().and_then(|head| head.words().cloned());
+        let encoder = self.model().encoder();
+        embed_with(encoder, words, &self.tokenizer, captions, self.engine.device())
     }
 
     /// The candidates with where they lie.
-    fn search_space(&self) -> SearchSpace<'_> {
+    pub(super) fn search_space(&self) -> SearchSpace<'_> {
         let geometry = self.index.geometry().map(|geometry| &**geometry);
         SearchSpace::from(self.index.trie()).with_geometry(geometry)
     }
@@ -168,6 +225,11 @@ impl<B: Backend> Retriever<B> {
     /// The network.
     pub fn model(&self) -> &Cart<B> {
         self.engine.model()
+    }
+
+    /// The device that it searches on.
+    pub fn device(&self) -> &B::Device {
+        self.engine.device()
     }
 
     /// The text tokenizer.

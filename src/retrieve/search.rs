@@ -8,7 +8,9 @@ use crate::{
     decode::{Answer, BeamConfig, Filter, Filters},
     error::{Error, Result},
     eval::Ranking,
+    features::Features,
     identifier::Identifier,
+    metadata::Fields,
 };
 
 /// A candidate that answers a query.
@@ -23,6 +25,9 @@ pub struct Hit {
     pub score: f32,
     /// Its identifier.
     pub identifier: Identifier,
+    /// What is known about it; absent in an index without metadata.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Fields>,
 }
 
 /// A search for one query, made by [`Retriever::search`].
@@ -91,11 +96,18 @@ impl<'a, B: Backend> Search<'a, B> {
     }
 }
 
-/// A search for many queries, made by [`Retriever::search_all`].
+/// What is looked for.
+#[derive(Debug)]
+enum Queries<'a, S> {
+    Texts(&'a [S]),
+    Embeddings(&'a Features),
+}
+
+/// A search for many queries, made by [`Retriever::search_all`] or [`Retriever::search_embeddings`].
 #[derive(Debug)]
 pub struct SearchAll<'a, B: Backend, S> {
     retriever: &'a Retriever<B>,
-    queries: &'a [S],
+    queries: Queries<'a, S>,
     top: usize,
     beam: BeamConfig,
     filters: Filters<'a>,
@@ -105,6 +117,14 @@ pub struct SearchAll<'a, B: Backend, S> {
 
 impl<'a, B: Backend, S: AsRef<str>> SearchAll<'a, B, S> {
     pub(super) fn new(retriever: &'a Retriever<B>, queries: &'a [S]) -> Self {
+        Self::of(retriever, Queries::Texts(queries))
+    }
+
+    pub(super) fn of_embeddings(retriever: &'a Retriever<B>, rows: &'a Features) -> Self {
+        Self::of(retriever, Queries::Embeddings(rows))
+    }
+
+    fn of(retriever: &'a Retriever<B>, queries: Queries<'a, S>) -> Self {
         Self {
             retriever,
             queries,
@@ -151,12 +171,14 @@ impl<'a, B: Backend, S: AsRef<str>> SearchAll<'a, B, S> {
     /// number of queries.
     pub fn run(self) -> Result<Vec<Vec<Hit>>> {
         let retriever = self.retriever;
+        let metadata = retriever.index().metadata();
         let hit = |answer: Answer| -> Result<Hit> {
             Ok(Hit {
                 id: retriever.index().ids().get(answer.item as usize).to_string(),
                 item: answer.item,
                 score: answer.score,
                 identifier: retriever.index().trie().identifier_of(answer.item)?,
+                metadata: metadata.map(|known| known.get(answer.item as usize)).transpose()?,
             })
         };
         self.answers()?.into_iter().map(|answers| answers.into_iter().map(hit).collect()).collect()
@@ -186,14 +208,18 @@ impl<'a, B: Backend, S: AsRef<str>> SearchAll<'a, B, S> {
         if self.least.is_nan() {
             return Err(Error::query("least score", "a number", "NaN", "leave it out for none"));
         }
-        let tokenizer = self.retriever.tokenizer();
-        let tokens = self
-            .queries
-            .iter()
-            .map(|query| tokenizer.encode(query.as_ref()))
-            .collect::<Result<Vec<_>>>()?;
         let beam = BeamConfig { width: self.beam.width.max(self.top), ..self.beam.clone() };
-        let mut answers = self.retriever.answer(&tokens, &beam, self.filters)?;
+        let mut answers = match self.queries {
+            Queries::Texts(texts) => {
+                let tokenizer = self.retriever.tokenizer();
+                let tokens = texts.iter().map(|text| tokenizer.encode(text.as_ref()));
+                let tokens = tokens.collect::<Result<Vec<_>>>()?;
+                self.retriever.answer(&tokens, &beam, self.filters)?
+            }
+            Queries::Embeddings(rows) => {
+                self.retriever.answer_embeddings(rows, &beam, self.filters)?
+            }
+        };
         for answers in &mut answers {
             answers.retain(|answer| answer.score >= self.least);
             if self.per_cluster < self.top {

@@ -3,11 +3,13 @@
 //! Every format of this library goes through here, so that a crash leaves either the old file or
 //! the new one and a damaged file is noticed. Each failure is an [`Error::Io`].
 
+mod array;
 mod atomic;
 mod limited;
 mod sha256;
 mod tensors;
 
+pub(crate) use array::Array;
 pub use atomic::write_atomic;
 pub use limited::read_limited;
 pub use sha256::{Sha256Writer, hex, sha256_file};

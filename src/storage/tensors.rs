@@ -106,6 +106,11 @@ impl NamedTensors {
         self.tensors.contains_key(name)
     }
 
+    /// The shape of a tensor, if there is one of this name.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|(_, shape, _)| shape.as_slice())
+    }
+
     /// Takes 32-bit floats out, with their shape.
     ///
     /// # Errors

@@ -11,13 +11,11 @@ use memmap2::Mmap;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use super::{
-    Trie,
-    column::{Array, Column},
-};
+use super::{Trie, column::Column};
 use crate::{
     error::{Error, Result},
     identifier::Vocabulary,
+    storage::Array,
 };
 
 const MAGIC: &[u8; 8] = b"CARTTRIE";

@@ -1,12 +1,13 @@
 //! The sorted table, built once and then read only.
 
 use super::{
-    column::{Array, Column},
+    column::Column,
     node::{Children, Kind, Node},
 };
 use crate::{
     error::{Error, Result},
     identifier::{Codes, Identifier, Vocabulary},
+    storage::Array,
 };
 
 /// All identifiers of a collection, with the way from item to identifier and back.
@@ -187,11 +188,39 @@ impl Trie {
 
     /// Identifiers of all items, `[len, levels]` in item order.
     pub fn identifiers(&self) -> Codes {
-        let mut codes = Codes::new(self.levels());
-        for &row in &*self.rows {
-            codes.push(&self.tokens_of_row(row as usize));
+        let mut tokens = Vec::with_capacity(self.len() * self.levels());
+        self.write_identifiers(|_| true, &mut tokens);
+        Codes::from_flat(self.levels(), tokens).expect("whole rows")
+    }
+
+    /// Identifiers of the items that are kept, one after the other in item order.
+    pub(crate) fn write_identifiers(&self, keep: impl Fn(usize) -> bool, out: &mut Vec<u16>) {
+        for (_, &row) in self.rows.iter().enumerate().filter(|(item, _)| keep(*item)) {
+            out.push(self.coarse_of_row(row as usize));
+            out.extend(self.columns.iter().map(|column| column.token(row as usize)));
         }
-        codes
+    }
+
+    /// First rows of the nodes that each level's tokens lead to.
+    pub(crate) fn node_starts(&self) -> Vec<Vec<u32>> {
+        let mut coarse: Vec<u32> = self.first[..self.first.len() - 1].to_vec();
+        coarse.dedup();
+        coarse.retain(|&start| (start as usize) < self.len());
+        let mut levels = vec![coarse];
+        for column in &self.columns {
+            let above = levels.last().expect("the first level");
+            let mut starts = Vec::with_capacity(above.len());
+            for (at, &lo) in above.iter().enumerate() {
+                let hi = above.get(at + 1).map_or(self.len(), |&next| next as usize);
+                let mut row = lo as usize;
+                while row < hi {
+                    starts.push(row as u32);
+                    row += column.run(row, hi);
+                }
+            }
+            levels.push(starts);
+        }
+        levels
     }
 
     /// Bytes this trie holds in memory.
@@ -201,10 +230,13 @@ impl Trie {
     }
 
     fn tokens_of_row(&self, row: usize) -> Vec<u16> {
-        let coarse = self.first.partition_point(|&start| start as usize <= row) - 1;
-        std::iter::once(coarse as u16)
+        std::iter::once(self.coarse_of_row(row))
             .chain(self.columns.iter().map(|column| column.token(row)))
             .collect()
+    }
+
+    fn coarse_of_row(&self, row: usize) -> u16 {
+        (self.first.partition_point(|&start| start as usize <= row) - 1) as u16
     }
 }
 

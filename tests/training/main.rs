@@ -2,6 +2,7 @@
 //!
 //! One test at a time trains (`TURN`): the backend's generator is shared by all threads.
 
+mod embeddings;
 mod faults;
 mod groups;
 mod guided;

@@ -5,7 +5,7 @@
 use burn::{
     module::Module,
     nn::{Embedding, LayerNorm, LayerNormConfig},
-    tensor::{Bool, Int, Tensor, backend::Backend},
+    tensor::{Bool, Tensor, backend::Backend},
 };
 use serde::{Deserialize, Serialize};
 
@@ -187,15 +187,15 @@ impl<B: Backend> BertEncoder<B> {
 }
 
 impl<B: Backend> Family<B> for BertEncoder<B> {
-    fn embed(&self, tokens: Tensor<B, 2, Int>, padding: &Tensor<B, 2, Bool>) -> Tensor<B, 3> {
-        let [_, length] = tokens.dims();
+    fn embed_words(&self, words: Tensor<B, 3>, padding: &Tensor<B, 2, Bool>) -> Tensor<B, 3> {
+        let [_, length, _] = words.dims();
         let max_tokens = Family::<B>::max_tokens(self).expect("it has positions");
         assert!(length <= max_tokens, "{length} tokens exceed max_tokens = {max_tokens}");
         let mut around = self.positions(padding);
         if let Some(types) = &self.token_types {
             around = around + types.weight.val().narrow(0, 0, 1).unsqueeze::<3>();
         }
-        self.dropout.forward(self.norm.forward(self.tokens.forward(tokens) + around))
+        self.dropout.forward(self.norm.forward(words + around))
     }
 
     fn max_tokens(&self) -> Option<usize> {

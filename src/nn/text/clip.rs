@@ -5,7 +5,7 @@
 use burn::{
     module::Module,
     nn::{Embedding, LayerNorm, LayerNormConfig},
-    tensor::{Bool, Int, Tensor, backend::Backend},
+    tensor::{Bool, Tensor, backend::Backend},
 };
 use serde::{Deserialize, Serialize};
 
@@ -169,12 +169,12 @@ impl<B: Backend> ClipLayer<B> {
 }
 
 impl<B: Backend> Family<B> for ClipTextEncoder<B> {
-    fn embed(&self, tokens: Tensor<B, 2, Int>, _: &Tensor<B, 2, Bool>) -> Tensor<B, 3> {
-        let [_, length] = tokens.dims();
+    fn embed_words(&self, words: Tensor<B, 3>, _: &Tensor<B, 2, Bool>) -> Tensor<B, 3> {
+        let [_, length, _] = words.dims();
         let [max_tokens, _] = self.positions.weight.dims();
         assert!(length <= max_tokens, "{length} tokens exceed max_tokens = {max_tokens}");
         let positions = self.positions.weight.val().narrow(0, 0, length).unsqueeze::<3>();
-        self.dropout.forward(self.tokens.forward(tokens) + positions)
+        self.dropout.forward(words + positions)
     }
 
     fn max_tokens(&self) -> Option<usize> {

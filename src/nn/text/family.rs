@@ -19,7 +19,15 @@ pub(super) trait Family<B: Backend>: Sized {
     ///
     /// # Panics
     /// When there are more tokens than the encoder has positions for.
-    fn embed(&self, tokens: Tensor<B, 2, Int>, padding: &Tensor<B, 2, Bool>) -> Tensor<B, 3>;
+    fn embed(&self, tokens: Tensor<B, 2, Int>, padding: &Tensor<B, 2, Bool>) -> Tensor<B, 3> {
+        self.embed_words(self.tokens().forward(tokens), padding)
+    }
+
+    /// The same from vectors in the places of the words' embeddings.
+    ///
+    /// # Shapes
+    /// - `words`: `[batch, tokens, d_model]`
+    fn embed_words(&self, words: Tensor<B, 3>, padding: &Tensor<B, 2, Bool>) -> Tensor<B, 3>;
 
     /// The scores to add in all layers.
     ///

@@ -86,6 +86,20 @@ impl<B: Backend> TextEncoder<B> {
         self.finish(prefix, padding)
     }
 
+    /// Encodes vectors in the places of the words' embeddings: what a map makes of a query that is no text.
+    ///
+    /// # Shapes
+    /// - `words`: `[batch, tokens, d_model]`
+    ///
+    /// # Panics
+    /// When there are more tokens than the encoder has positions for.
+    pub fn forward_words(&self, words: Tensor<B, 3>) -> EncoderOutput<B> {
+        let ([batch, tokens, _], device) = (words.dims(), words.device());
+        let padding = Tensor::<B, 2, Int>::zeros([batch, tokens], &device).equal_elem(1);
+        let hidden = each!(self, encoder => encoder.embed_words(words, &padding));
+        self.finish(EncoderPrefix { layers: Vec::new(), hidden }, padding)
+    }
+
     /// Runs the lowest layers only.
     ///
     /// # Shapes

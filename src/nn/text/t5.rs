@@ -229,8 +229,8 @@ fn bucket(query: usize, key: usize, buckets: usize, max_distance: usize) -> usiz
 }
 
 impl<B: Backend> Family<B> for T5Encoder<B> {
-    fn embed(&self, tokens: Tensor<B, 2, Int>, _: &Tensor<B, 2, Bool>) -> Tensor<B, 3> {
-        self.dropout.forward(self.tokens.forward(tokens))
+    fn embed_words(&self, words: Tensor<B, 3>, _: &Tensor<B, 2, Bool>) -> Tensor<B, 3> {
+        self.dropout.forward(words)
     }
 
     fn bias(&self, padding: &Tensor<B, 4>) -> Tensor<B, 4> {

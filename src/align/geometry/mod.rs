@@ -1,5 +1,8 @@
 //! Where the candidates below every prefix lie.
 
+mod saved;
+mod sums;
+
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -13,8 +16,6 @@ use crate::{
 
 /// Marks a slot that is an item's own vector.
 const ITEM: u32 = 1 << 31;
-/// Most candidates that a level's covariance is measured on.
-const SAMPLE: usize = 16_384;
 /// Most nodes two steps below the root that are looked at to score the nodes one step below it.
 const MOST_BELOW_ROOT: usize = 65_536;
 /// The same for any other prefix.
@@ -43,7 +44,7 @@ pub struct Geometry {
 }
 
 /// The nodes that are reached by the token of one level, in order of their rows.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 struct Level {
     /// First row of every node.
     starts: Vec<u32>,
@@ -85,23 +86,15 @@ impl Geometry {
     /// # Ok::<(), cart_retrieval::Error>(())
     /// ```
     pub fn new(vectors: Features, trie: &Trie) -> Result<Self> {
-        if vectors.len() != trie.len() {
-            return Err(Error::index(
-                "vectors of the candidates",
-                format!("one for each of {} identifiers", trie.len()),
-                vectors.len().to_string(),
-                "use vectors and identifiers of one collection",
-            ));
-        }
-        let mut nodes = vec![trie.root()];
-        let mut levels = Vec::with_capacity(trie.levels());
-        for _ in 0..trie.levels() {
-            nodes = nodes.iter().flat_map(|&node| trie.children(node)).map(|(_, n)| n).collect();
-            levels.push(Level::new(&nodes, &vectors, trie));
-        }
+        one_each(&vectors, trie)?;
+        let levels = sums::levels(&vectors, trie);
+        Ok(Self::linked(vectors, levels))
+    }
+
+    fn linked(vectors: Features, levels: Vec<Level>) -> Self {
         let mut geometry = Self { vectors, levels };
         geometry.link();
-        Ok(geometry)
+        geometry
     }
 
     /// Finds the children of every node, and the levels that have few enough of them.
@@ -226,94 +219,17 @@ impl Geometry {
     }
 }
 
-impl Level {
-    fn new(nodes: &[Node], vectors: &Features, trie: &Trie) -> Self {
-        let dim = vectors.dim();
-        let several: Vec<Node> = nodes.iter().copied().filter(|node| node.count() > 1).collect();
-        let mut means = vec![0f32; several.len() * dim];
-        let mut spreads = vec![0f32; several.len()];
-        several.par_iter().zip(means.par_chunks_exact_mut(dim.max(1))).zip(&mut spreads).for_each(
-            |((&node, mean), spread)| {
-                let items = trie.items(node);
-                let mut sum = vec![0f64; dim];
-                for &item in items {
-                    let row = vectors.row(item as usize);
-                    sum.iter_mut().zip(row).for_each(|(sum, &v)| *sum += f64::from(v));
-                }
-                for (mean, sum) in mean.iter_mut().zip(&sum) {
-                    *mean = (sum / items.len() as f64) as f32;
-                }
-                let distance = |&item: &u32| -> f64 {
-                    let row = vectors.row(item as usize);
-                    row.iter().zip(&*mean).map(|(v, m)| f64::from(v - m).powi(2)).sum()
-                };
-                *spread = (items.iter().map(distance).sum::<f64>() / items.len() as f64) as f32;
-            },
-        );
-        let covariance = covariance(&several, &means, vectors, trie);
-        let mut next = 0u32;
-        let mut slots = Vec::with_capacity(nodes.len());
-        let mut spread = Vec::with_capacity(nodes.len());
-        for &node in nodes {
-            if node.count() > 1 {
-                spread.push(spreads[next as usize]);
-                slots.push(next);
-                next += 1;
-            } else {
-                spread.push(0.0);
-                slots.push(trie.items(node)[0] | ITEM);
-            }
-        }
-        Self {
-            first_child: Vec::new(),
-            looks_ahead: false,
-            starts: nodes.iter().map(|node| node.first_row() as u32).collect(),
-            log_count: nodes.iter().map(|node| (node.count() as f32).ln()).collect(),
-            slots,
-            means,
-            spread,
-            covariance,
-        }
+/// That there is one vector for each item.
+fn one_each(vectors: &Features, trie: &Trie) -> Result<()> {
+    match vectors.len() == trie.len() {
+        true => Ok(()),
+        false => Err(Error::index(
+            "vectors of the candidates",
+            format!("one for each of {} identifiers", trie.len()),
+            vectors.len().to_string(),
+            "use vectors and identifiers of one collection",
+        )),
     }
-}
-
-/// Covariance within nodes over an even sample of their candidates, scaled to trace 1.
-fn covariance(nodes: &[Node], means: &[f32], vectors: &Features, trie: &Trie) -> Vec<f32> {
-    let dim = vectors.dim();
-    let total: usize = nodes.iter().map(|node| node.count()).sum();
-    let stride = total.div_ceil(SAMPLE).max(1);
-    let mut residuals: Vec<f32> = Vec::new();
-    let mut seen = 0usize;
-    for (&node, mean) in nodes.iter().zip(means.chunks_exact(dim)) {
-        for &item in trie.items(node) {
-            if seen.is_multiple_of(stride) {
-                let row = vectors.row(item as usize);
-                residuals.extend(row.iter().zip(mean).map(|(v, m)| v - m));
-            }
-            seen += 1;
-        }
-    }
-    let rows = residuals.len() / dim;
-    let mut columns = vec![0f32; residuals.len()];
-    for (row, values) in residuals.chunks_exact(dim).enumerate() {
-        for (column, &value) in values.iter().enumerate() {
-            columns[column * rows + row] = value;
-        }
-    }
-    let mut out = vec![0f32; dim * dim];
-    if rows > 0 {
-        out.par_chunks_exact_mut(dim).enumerate().for_each(|(i, out)| {
-            let left = &columns[i * rows..(i + 1) * rows];
-            for (out, right) in out.iter_mut().zip(columns.chunks_exact(rows)) {
-                *out = dot(left, right);
-            }
-        });
-    }
-    let trace: f64 = (0..dim).map(|i| f64::from(out[i * dim + i])).sum();
-    if trace > 0.0 {
-        out.iter_mut().for_each(|value| *value = (f64::from(*value) / trace) as f32);
-    }
-    out
 }
 
 #[cfg(test)]

@@ -1,0 +1,7 @@
+//! What is known about candidates beside their vectors, and conditions on it (ours; the paper has none).
+
+mod condition;
+mod table;
+
+pub use condition::Condition;
+pub use table::{Fields, ItemMetadata};

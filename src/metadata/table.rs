@@ -1,0 +1,340 @@
+//! A JSON object for every candidate.
+
+use std::{collections::HashMap, fs::File, path::Path, sync::Arc};
+
+use memmap2::Mmap;
+use rayon::prelude::*;
+use serde_json::{Map, Value};
+
+use super::Condition;
+use crate::{
+    error::{Error, Result},
+    features::ItemIds,
+    storage::{Array, read_limited},
+};
+
+/// Names and values of what is known about a candidate.
+pub type Fields = Map<String, Value>;
+
+/// The longest file of a user's that is read.
+const LONGEST_FILE: u64 = 1 << 34;
+/// The longest line of it.
+const LONGEST_LINE: usize = 1 << 20;
+
+/// Texts that changes leave behind before they are joined.
+const MOST_TEXTS: usize = 64;
+
+/// A JSON object for every candidate, in the order of the candidates.
+///
+/// Objects stay text and are parsed when they are asked for; of a saved index they stay in its mapped file. Beside
+/// their text a candidate takes 16 bytes.
+///
+/// # Example
+/// ```
+/// use cart_retrieval::metadata::{Condition, ItemMetadata};
+/// let rows = [r#"{"year": 2019}"#, r#"{"year": 2021, "camera": {"make": "Leica"}}"#];
+/// let rows = rows.map(|row| serde_json::from_str(row).unwrap());
+/// let metadata = ItemMetadata::new(&rows)?;
+/// assert_eq!(metadata.get(1)?["year"], 2021);
+/// let recent = Condition::parse(r#"{"year": {"ge": 2020}}"#)?;
+/// assert_eq!(metadata.matching(&recent)?, [false, true]);
+/// # Ok::<(), cart_retrieval::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct ItemMetadata {
+    texts: Vec<Arc<Array<u8>>>,
+    places: Vec<Place>,
+}
+
+/// Where an object's text lies.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    text: u32,
+    length: u32,
+    start: u64,
+}
+
+impl ItemMetadata {
+    /// Of objects in the order of the candidates.
+    ///
+    /// # Errors
+    /// [`Error::Metadata`] for an object of more than a MiB.
+    pub fn new(rows: &[Fields]) -> Result<Self> {
+        let mut metadata = Self { texts: Vec::new(), places: Vec::new() };
+        metadata.append(rows)?;
+        Ok(metadata)
+    }
+
+    /// An empty object for each of so many candidates.
+    pub fn empty(len: usize) -> Self {
+        let place = Place { text: 0, length: 2, start: 0 };
+        Self { texts: vec![Arc::new(b"{}".to_vec().into())], places: vec![place; len] }
+    }
+
+    /// Of a JSON Lines file: an object a line, with the candidate's `id` among its fields. Candidates without a
+    /// line have no fields.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the file cannot be read; [`Error::Metadata`] naming the line that is no such object,
+    /// names a candidate that is not there, or one that had a line before.
+    pub fn from_jsonl(path: impl AsRef<Path>, ids: &ItemIds) -> Result<Self> {
+        let path = path.as_ref();
+        let bytes = read_limited(path, LONGEST_FILE)?;
+        let mut rows = vec![Fields::new(); ids.len()];
+        let mut seen: HashMap<usize, usize> = HashMap::new();
+        for (at, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
+            if line.trim_ascii().is_empty() {
+                continue;
+            }
+            let wrong = |expected: &str, found: String, remedy: &str| {
+                let subject = format!("{}: line {}", path.display(), at + 1);
+                Error::metadata(subject, expected, found, remedy)
+            };
+            let mut fields: Fields = serde_json::from_slice(line).map_err(|e| {
+                wrong("a JSON object", e.to_string(), "write an object on each line")
+            })?;
+            let item = match fields.remove("id") {
+                Some(Value::String(id)) => ids.index_of(&id).ok_or_else(|| {
+                    let remedy = "correct the id, or remove the line";
+                    wrong("the id of a candidate", format!("{id:?}"), remedy)
+                })?,
+                other => {
+                    let found = other.map_or("none".to_string(), |value| value.to_string());
+                    return Err(wrong("a field `id` with a text", found, "name the candidate"));
+                }
+            };
+            if let Some(before) = seen.insert(item, at + 1) {
+                let found = format!("{:?}, which line {before} has too", ids.get(item));
+                return Err(wrong("a candidate without a line before", found, "join the two"));
+            }
+            rows[item] = fields;
+        }
+        Self::new(&rows)
+    }
+
+    /// Maps a file that [`ItemMetadata::to_bytes`] wrote.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let refused = |e| Error::io("read", path, e);
+        let file = File::open(path).map_err(refused)?;
+        // SAFETY: read-only, and kept as long as its bytes are used. Files of an index are replaced by renaming,
+        // never changed in place; that another process does so all the same, no code can rule out. Any bytes are
+        // valid here: they are parsed when they are asked for.
+        let map = Arc::new(unsafe { Mmap::map(&file) }.map_err(refused)?);
+        let mut places = Vec::new();
+        let mut start = 0;
+        while let Some(length) = map[start..].iter().position(|&byte| byte == b'\n') {
+            if length > LONGEST_LINE {
+                break;
+            }
+            places.push(Place { text: 0, length: length as u32, start: start as u64 });
+            start += length + 1;
+        }
+        if start != map.len() {
+            return Err(Error::metadata(
+                path.display().to_string(),
+                format!("lines of at most {LONGEST_LINE} bytes"),
+                format!("a longer or cut line {}", places.len() + 1),
+                "save the index again, or restore the file from a copy",
+            ));
+        }
+        let text = Array::mapped(&map, 0, map.len()).unwrap_or_else(|| map.to_vec().into());
+        Ok(Self { texts: vec![Arc::new(text)], places })
+    }
+
+    /// The objects, one per line.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for place in &self.places {
+            bytes.extend_from_slice(self.text(place));
+            bytes.push(b'\n');
+        }
+        bytes
+    }
+
+    /// The objects of the candidates that are kept, and further ones behind them.
+    pub(crate) fn changed(&self, keep: impl Fn(usize) -> bool, added: &[Fields]) -> Result<Self> {
+        let kept = self.places.iter().enumerate().filter(|(item, _)| keep(*item));
+        let mut changed =
+            Self { texts: self.texts.clone(), places: kept.map(|(_, place)| *place).collect() };
+        if changed.texts.len() > MOST_TEXTS {
+            changed = changed.joined();
+        }
+        changed.append(added)?;
+        Ok(changed)
+    }
+
+    /// The same objects in one text, without what nobody refers to any more.
+    fn joined(&self) -> Self {
+        let mut start = 0;
+        let place = |place: &Place| {
+            let moved = Place { text: 0, length: place.length, start };
+            start += u64::from(place.length) + 1;
+            moved
+        };
+        let places = self.places.iter().map(place).collect();
+        Self { texts: vec![Arc::new(self.to_bytes().into())], places }
+    }
+
+    /// Puts other objects in the places of some.
+    pub(crate) fn replace(&mut self, rows: Vec<(usize, Fields)>) -> Result<()> {
+        let (items, rows): (Vec<usize>, Vec<Fields>) = rows.into_iter().unzip();
+        let len = self.places.len();
+        self.append(&rows)?;
+        for (item, place) in items.into_iter().zip(self.places.split_off(len)) {
+            self.places[item] = place;
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, rows: &[Fields]) -> Result<()> {
+        let mut bytes = Vec::new();
+        for (at, row) in rows.iter().enumerate() {
+            let start = bytes.len();
+            serde_json::to_writer(&mut bytes, row).map_err(|e| {
+                Error::metadata(format!("object {at}"), "JSON", e.to_string(), "correct it")
+            })?;
+            let length = bytes.len() - start;
+            if length > LONGEST_LINE {
+                return Err(Error::metadata(
+                    format!("object {at}"),
+                    format!("at most {LONGEST_LINE} bytes of JSON"),
+                    length.to_string(),
+                    "keep long texts elsewhere",
+                ));
+            }
+            let text = self.texts.len() as u32;
+            self.places.push(Place { text, length: length as u32, start: start as u64 });
+        }
+        if !bytes.is_empty() {
+            self.texts.push(Arc::new(bytes.into()));
+        }
+        Ok(())
+    }
+
+    fn text(&self, place: &Place) -> &[u8] {
+        let start = place.start as usize;
+        &self.texts[place.text as usize][start..start + place.length as usize]
+    }
+
+    /// Number of candidates.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether there is no candidate.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// The object of a candidate.
+    ///
+    /// # Errors
+    /// [`Error::Metadata`] when there is no such candidate, or its text is damaged.
+    pub fn get(&self, item: usize) -> Result<Fields> {
+        let wrong = |expected: String, found: String, remedy: &str| {
+            Error::metadata(format!("object of candidate {item}"), expected, found, remedy)
+        };
+        let place = self.places.get(item).ok_or_else(|| {
+            let expected = format!("a candidate below {}", self.len());
+            wrong(expected, item.to_string(), "use candidates of this index")
+        })?;
+        serde_json::from_slice(self.text(place)).map_err(|e| {
+            wrong("a JSON object".into(), e.to_string(), "restore the index from a copy")
+        })
+    }
+
+    /// Whether each candidate meets a condition, on all threads.
+    ///
+    /// # Errors
+    /// As [`ItemMetadata::get`].
+    pub fn matching(&self, condition: &Condition) -> Result<Vec<bool>> {
+        let holds = |item| self.get(item).map(|fields| condition.holds(&fields));
+        (0..self.len()).into_par_iter().map(holds).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn fields(value: Value) -> Fields {
+        value.as_object().unwrap().clone()
+    }
+
+    fn from_lines(lines: &str) -> Result<ItemMetadata> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metadata.jsonl");
+        std::fs::write(&path, lines).unwrap();
+        ItemMetadata::from_jsonl(&path, &ItemIds::new(&["a", "b", "c"]).unwrap())
+    }
+
+    #[test]
+    fn lines_belong_to_candidates_by_their_id() {
+        let metadata =
+            from_lines("{\"id\": \"c\", \"n\": 3}\n\n{\"n\": \"x\\ny\", \"id\": \"a\"}\n").unwrap();
+        assert_eq!(metadata.get(0).unwrap(), fields(json!({"n": "x\ny"})));
+        assert_eq!(metadata.get(1).unwrap(), Fields::new());
+        assert_eq!(metadata.get(2).unwrap(), fields(json!({"n": 3})));
+        assert!(metadata.get(3).unwrap_err().to_string().contains("below 3"));
+    }
+
+    #[test]
+    fn wrong_lines_are_named() {
+        for (lines, words) in [
+            ("{\"id\": \"a\"}\n[1]\n", "line 2"),
+            ("{\"n\": 1}\n", "`id`"),
+            ("{\"id\": 7}\n", "found 7"),
+            ("{\"id\": \"d\"}\n", "\"d\""),
+            ("{\"id\": \"a\"}\n{\"id\": \"a\"}\n", "line 1 has too"),
+            ("{\"id\": \"a\"", "line 1"),
+        ] {
+            let error = from_lines(lines).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}: {words}");
+        }
+    }
+
+    #[test]
+    fn files_and_changes_keep_every_object() {
+        let rows: Vec<Fields> = (0..5).map(|n| fields(json!({ "n": n, "t": "é\n" }))).collect();
+        let metadata = ItemMetadata::new(&rows).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metadata.jsonl");
+        std::fs::write(&path, metadata.to_bytes()).unwrap();
+        let mapped = ItemMetadata::open(&path).unwrap();
+        let mut changed = mapped.changed(|item| item % 2 == 0, &rows[1..2]).unwrap();
+        changed.replace(vec![(1, fields(json!({"n": 9}))), (3, Fields::new())]).unwrap();
+        let numbers: Vec<Option<i64>> =
+            (0..4).map(|item| changed.get(item).unwrap().get("n")?.as_i64()).collect();
+        assert_eq!((changed.len(), numbers), (4, vec![Some(0), Some(9), Some(4), None]));
+        assert_eq!(mapped.get(3).unwrap(), rows[3]);
+        assert_eq!(ItemMetadata::empty(2).changed(|_| true, &rows).unwrap().len(), 7);
+        std::fs::write(&path, b"{}\n{}").unwrap();
+        assert!(ItemMetadata::open(&path).unwrap_err().to_string().contains("line 2"));
+    }
+
+    #[test]
+    fn many_changes_are_joined() {
+        let row = |n: usize| fields(json!({ "n": n }));
+        let mut metadata = ItemMetadata::new(&[row(0)]).unwrap();
+        for n in 1..200 {
+            metadata = metadata.changed(|item| item > 0 || n % 3 > 0, &[row(n)]).unwrap();
+            assert!(metadata.texts.len() <= MOST_TEXTS + 1);
+        }
+        let left: Vec<u64> =
+            (0..metadata.len()).map(|i| metadata.get(i).unwrap()["n"].as_u64().unwrap()).collect();
+        assert_eq!(left, (66..200).collect::<Vec<u64>>());
+    }
+
+    #[test]
+    fn a_damaged_object_is_an_error_when_it_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metadata.jsonl");
+        std::fs::write(&path, b"{}\n{\xff}\n").unwrap();
+        let metadata = ItemMetadata::open(&path).unwrap();
+        assert!(metadata.get(0).is_ok());
+        assert!(matches!(metadata.get(1), Err(Error::Metadata(_))));
+        assert!(metadata.matching(&Condition::parse("{}").unwrap()).is_err());
+    }
+}

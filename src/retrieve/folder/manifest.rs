@@ -1,0 +1,234 @@
+//! The manifest: what an index folder holds.
+
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{FORMAT_VERSION, Growth, KIND, MANIFEST, OLDEST_FORMAT};
+use crate::{
+    decode::BeamConfig,
+    error::{Error, Result},
+    model::CartConfig,
+    quantizer::HealthReport,
+    storage::{hex, read_limited, sha256_file},
+};
+
+/// Hexadecimal digits of a checksum.
+const CHECKSUM: usize = 64;
+/// The longest manifest that is read.
+const LONGEST: u64 = 1 << 24;
+/// Files of candidates that are longer are held to their length at a load and to their checksum by
+/// [`Manifest::verify`]: they are mapped, and reading them as a whole is what a load spares.
+const MAPPED: u64 = 1 << 25;
+
+/// A file of the index.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ManifestFile {
+    /// Its name in the folder.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+    /// Its SHA-256, in hexadecimal.
+    pub sha256: String,
+}
+
+/// What an index folder holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    pub(super) kind: String,
+    /// Version of the layout.
+    pub format: u32,
+    /// SHA-256 of the manifest itself with zeros in this place.
+    pub(super) checksum: String,
+    /// Version of the library that wrote it.
+    pub library: String,
+    /// Shape of the network.
+    pub model: CartConfig,
+    /// Default beam.
+    pub beam: BeamConfig,
+    /// Number of candidates.
+    pub candidates: usize,
+    /// Longest query of the tokenizer, in tokens.
+    pub max_tokens: usize,
+    /// Health of the quantizer on the candidates.
+    pub health: HealthReport,
+    /// Names of the groups that the first token tells apart; absent where it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub groups: Option<Vec<String>>,
+    /// What became of the collection since the quantizer was fitted.
+    #[serde(default)]
+    pub growth: Growth,
+    /// Files by role: `model`, `quantizer`, `tokenizer`, `trie`, `ids`, `order`; `vectors`, `geometry`, `space`,
+    /// `metadata` and `projection` where the index has them.
+    pub files: BTreeMap<String, ManifestFile>,
+}
+
+impl Manifest {
+    /// Reads the manifest of an index folder.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when there is none, [`Error::Index`] when it is not ours, is broken or changed, or
+    /// has another format version.
+    pub fn read(folder: impl AsRef<Path>) -> Result<Self> {
+        let path = folder.as_ref().join(MANIFEST);
+        Self::parse(&path, read_limited(&path, LONGEST)?)
+    }
+
+    /// Reads a manifest from its bytes; `path` is where they are from.
+    pub(super) fn parse(path: &Path, bytes: Vec<u8>) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Head {
+            kind: String,
+            format: u32,
+        }
+        let broken = |error: serde_json::Error| {
+            Error::index(
+                path.display().to_string(),
+                "the manifest of an index",
+                error.to_string(),
+                "name an index folder, or save the index again",
+            )
+        };
+        let head: Head = serde_json::from_slice(&bytes).map_err(broken)?;
+        if head.kind != KIND || !(OLDEST_FORMAT..=FORMAT_VERSION).contains(&head.format) {
+            return Err(Error::index(
+                path.display().to_string(),
+                format!("kind {KIND:?}, format {OLDEST_FORMAT} to {FORMAT_VERSION}"),
+                format!("kind {:?}, format {}", head.kind, head.format),
+                "load it with the version of the library that wrote it",
+            ));
+        }
+        let manifest: Self = serde_json::from_slice(&bytes).map_err(broken)?;
+        let mut unsigned = bytes;
+        let place = checksum_place(&unsigned).filter(|place| {
+            let found = unsigned[place.clone()].to_vec();
+            unsigned[place.clone()].fill(b'0');
+            let sum = hex(&Sha256::digest(&unsigned));
+            found == sum.as_bytes() && manifest.checksum == sum
+        });
+        match place {
+            Some(_) => Ok(manifest),
+            None => Err(Error::index(
+                path.display().to_string(),
+                "the checksum in it",
+                "another content",
+                "the file was changed: restore it, or save the index again",
+            )),
+        }
+    }
+
+    /// SHA-256 of the manifest, in hexadecimal: what tells it from others.
+    pub(in crate::retrieve) fn digest(&self) -> &str {
+        &self.checksum
+    }
+
+    /// Fills in the checksum; also gives the bytes of the file.
+    pub(super) fn signed(mut self) -> serde_json::Result<(Self, Vec<u8>)> {
+        self.checksum = "0".repeat(CHECKSUM);
+        let mut bytes = serde_json::to_vec_pretty(&self)?;
+        self.checksum = hex(&Sha256::digest(&bytes));
+        if let Some(place) = checksum_place(&bytes) {
+            bytes[place].copy_from_slice(self.checksum.as_bytes());
+        }
+        Ok((self, bytes))
+    }
+
+    /// Recomputes the checksum of every file.
+    ///
+    /// # Errors
+    /// [`Error::Index`] naming the first file that was cut or changed, [`Error::Io`] naming one that
+    /// is missing.
+    pub fn verify(&self, folder: impl AsRef<Path>) -> Result<()> {
+        for file in self.files.values() {
+            let path = plain_path(folder.as_ref(), file)?;
+            same(file, &path, &sha256_file(&path)?)?;
+        }
+        Ok(())
+    }
+
+    /// Reads a file and checks it.
+    pub(super) fn load(&self, folder: &Path, role: &str) -> Result<Vec<u8>> {
+        let (file, path) = self.find(folder, role)?;
+        let bytes = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
+        same(file, &path, &Sha256::digest(&bytes))?;
+        Ok(bytes)
+    }
+
+    /// Checks a file that is not to be read as a whole; of a long one, its length.
+    pub(super) fn check(&self, folder: &Path, role: &str) -> Result<PathBuf> {
+        let (file, path) = self.find(folder, role)?;
+        if file.bytes <= MAPPED {
+            same(file, &path, &sha256_file(&path)?)?;
+        }
+        Ok(path)
+    }
+
+    /// Whether there is a file in a role.
+    pub(super) fn has(&self, role: &str) -> bool {
+        self.files.contains_key(role)
+    }
+
+    /// A file that is there, of the right length.
+    fn find(&self, folder: &Path, role: &str) -> Result<(&ManifestFile, PathBuf)> {
+        let file = self.files.get(role).ok_or_else(|| {
+            Error::index(
+                folder.join(MANIFEST).display().to_string(),
+                format!("a file in the role of {role}"),
+                "none",
+                "save the index again",
+            )
+        })?;
+        let path = plain_path(folder, file)?;
+        let length = std::fs::metadata(&path).map_err(|e| Error::io("read", &path, e))?.len();
+        if length != file.bytes {
+            return Err(Error::index(
+                path.display().to_string(),
+                format!("{} bytes", file.bytes),
+                length.to_string(),
+                "restore the file, or save the index again",
+            ));
+        }
+        Ok((file, path))
+    }
+}
+
+/// Where the checksum lies in the bytes of a manifest.
+fn checksum_place(bytes: &[u8]) -> Option<Range<usize>> {
+    const KEY: &[u8] = b"\"checksum\": \"";
+    let start = bytes.windows(KEY.len()).position(|window| window == KEY)? + KEY.len();
+    (start + CHECKSUM <= bytes.len()).then_some(start..start + CHECKSUM)
+}
+
+/// The path of a file, whose name must not lead out of the folder.
+pub(super) fn plain_path(folder: &Path, file: &ManifestFile) -> Result<PathBuf> {
+    if Path::new(&file.name).file_name() != Some(file.name.as_ref()) {
+        return Err(Error::index(
+            folder.join(MANIFEST).display().to_string(),
+            "plain file names",
+            format!("{:?}", file.name),
+            "save the index again",
+        ));
+    }
+    Ok(folder.join(&file.name))
+}
+
+/// Whether the checksum of a file is the manifest's.
+fn same(file: &ManifestFile, path: &Path, digest: &[u8]) -> Result<()> {
+    let found = hex(digest);
+    match found == file.sha256 {
+        true => Ok(()),
+        false => Err(Error::index(
+            path.display().to_string(),
+            format!("SHA-256 {}", file.sha256),
+            found,
+            "the file was changed: restore it, or save the index again",
+        )),
+    }
+}

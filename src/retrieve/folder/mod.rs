@@ -1,0 +1,368 @@
+//! The index on disk: one folder, named by a manifest, and the changes since.
+//!
+//! Every file carries a part of its checksum in its name, so saving never touches a file that the
+//! manifest in force names. The manifest is replaced last, in one step: a crash at any moment leaves
+//! the old index or the new one. Changes lie in a file that belongs to one manifest. Files that no manifest names
+//! any more are removed afterwards.
+
+mod lock;
+mod manifest;
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
+
+use burn::tensor::backend::Backend;
+use memmap2::Mmap;
+use sha2::{Digest, Sha256};
+
+pub(super) use lock::FolderLock;
+pub use manifest::{Manifest, ManifestFile};
+
+use super::{
+    Retriever,
+    live::{Draft, Growth, Log},
+};
+use crate::{
+    align::{CandidateSpace, Geometry},
+    data::TextTokenizer,
+    error::{Error, Result},
+    features::{Features, ItemIds},
+    metadata::ItemMetadata,
+    nn::QueryProjection,
+    quantizer::{CandidateIndex, CoarseToFine},
+    storage::{NamedTensors, hex, load_module, write_bytes},
+    trie::Trie,
+};
+
+/// Version of the folder's layout.
+pub const FORMAT_VERSION: u32 = 3;
+/// The oldest layout that is read.
+const OLDEST_FORMAT: u32 = 2;
+/// What marks a manifest as ours.
+const KIND: &str = "cart-retrieval index";
+/// Name of the manifest.
+const MANIFEST: &str = "manifest.json";
+/// What files are called before their checksum.
+const ROLES: [&str; 11] = [
+    "model",
+    "quantizer",
+    "tokenizer",
+    "trie",
+    "ids",
+    ORDER,
+    VECTORS,
+    GEOMETRY,
+    SPACE,
+    METADATA,
+    PROJECTION,
+];
+/// Role of the rows in the order of their ids.
+const ORDER: &str = "order";
+/// Role of the file of the candidates' vectors, and name of its tensor.
+const VECTORS: &str = "vectors";
+/// Role of the sums of these vectors.
+const GEOMETRY: &str = "geometry";
+/// Role of the file of the map that made them.
+const SPACE: &str = "space";
+/// Role of what is known about the candidates.
+const METADATA: &str = "metadata";
+/// Role of the map from embeddings to words.
+const PROJECTION: &str = "projection";
+/// How often a load starts again when the index is replaced meanwhile.
+const ATTEMPTS: usize = 5;
+
+/// What [`verify`] has looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    /// Candidates after all changes.
+    pub candidates: usize,
+    /// Files, without the manifest and the changes.
+    pub files: usize,
+    /// Bytes of these.
+    pub bytes: u64,
+    /// Changes since the index was saved.
+    pub changes: usize,
+    /// Bytes at the end of the changes that a crash left behind before they counted; the next
+    /// [`LiveRetriever`](super::LiveRetriever) cuts them off.
+    pub torn: u64,
+}
+
+/// Reads every byte of an index folder and holds it to its checksum, which a load does not do with long files.
+///
+/// # Errors
+/// [`Error::Index`] naming what was cut or changed, [`Error::Io`] naming what is missing.
+///
+/// # Example
+/// ```no_run
+/// let found = cart_retrieval::retrieve::verify("my-index")?;
+/// println!("{} candidates in {} files", found.candidates, found.files);
+/// # Ok::<(), cart_retrieval::Error>(())
+/// ```
+pub fn verify(folder: impl AsRef<Path>) -> Result<Verified> {
+    let folder = folder.as_ref();
+    let manifest = Manifest::read(folder)?;
+    manifest.verify(folder)?;
+    let index = index(folder, &manifest)?;
+    let log = Log::read(folder, &manifest)?;
+    let changes = log.changes.len();
+    let (index, _) = Draft::with_changes(&index, log.changes)?;
+    Ok(Verified {
+        candidates: index.map_or(manifest.candidates, |index| index.ids().len()),
+        files: manifest.files.len(),
+        bytes: manifest.files.values().map(|file| file.bytes).sum(),
+        changes,
+        torn: log.torn,
+    })
+}
+
+impl<B: Backend> Retriever<B> {
+    /// Checks that an index can be saved to a folder: that it does not exist, is empty, or holds an
+    /// index already. Call it before a long training.
+    ///
+    /// # Errors
+    /// [`Error::Index`] when something else is there, [`Error::Io`] when it cannot be read.
+    pub fn check_folder(folder: impl AsRef<Path>) -> Result<()> {
+        let folder = folder.as_ref();
+        let entries = match std::fs::read_dir(folder) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(Error::io("read", folder, e)),
+            Ok(entries) => entries,
+        };
+        // An index that cannot be read is not replaced either: its error says why.
+        if folder.join(MANIFEST).exists() {
+            return Manifest::read(folder).map(|_| ());
+        }
+        for entry in entries {
+            let name = entry.map_err(|e| Error::io("read", folder, e))?.file_name();
+            if !ours(name.to_str().unwrap_or_default()) {
+                return Err(Error::index(
+                    folder.display().to_string(),
+                    "a new or empty folder, or an index of this library",
+                    format!("{name:?} and no {MANIFEST}"),
+                    "choose another folder; nothing was touched",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Saves the index to a folder, in one step as seen from outside.
+    ///
+    /// # Errors
+    /// As [`Retriever::check_folder`]; [`Error::Index`] while a [`LiveRetriever`](super::LiveRetriever) changes the
+    /// index that is there; [`Error::Io`] when a file cannot be written (an index that was there before is then still
+    /// there).
+    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
+        let folder = folder.as_ref();
+        Self::check_folder(folder)?;
+        std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
+        let lock = FolderLock::acquire(folder)?;
+        self.save_locked(folder, &lock).map(|_| ())
+    }
+
+    /// Saves to a folder that nobody else can change meanwhile.
+    pub(super) fn save_locked(&self, folder: &Path, _lock: &FolderLock) -> Result<Manifest> {
+        let before = Manifest::read(folder).map(|manifest| manifest.files).unwrap_or_default();
+        let mut files = BTreeMap::new();
+        let mut put = |role: &str, extension: &str, bytes: Vec<u8>| -> Result<()> {
+            let sha256 = hex(&Sha256::digest(&bytes));
+            let name = format!("{role}-{}.{extension}", &sha256[..12]);
+            let file = ManifestFile { name, bytes: bytes.len() as u64, sha256 };
+            // What the index before had too is there already.
+            let there = before.get(role) == Some(&file)
+                && std::fs::metadata(folder.join(&file.name)).is_ok_and(|m| m.len() == file.bytes);
+            if !there {
+                write_bytes(folder.join(&file.name), &bytes)?;
+            }
+            files.insert(role.to_string(), file);
+            Ok(())
+        };
+        let mut tensors = NamedTensors::new();
+        tensors.insert_module::<B, _>("", self.model())?;
+        put("model", "safetensors", tensors.to_bytes(&[])?)?;
+        drop(tensors);
+        put("quantizer", "safetensors", self.quantizer.to_safetensors()?)?;
+        put("tokenizer", "json", self.tokenizer.to_json()?.into_bytes())?;
+        put("trie", "bin", self.index.trie().to_bytes())?;
+        put("ids", "txt", self.index.ids().lines().into_bytes())?;
+        let order = self.index.ids().order().iter().flat_map(|row| row.to_le_bytes()).collect();
+        put(ORDER, "bin", order)?;
+        if let Some(geometry) = self.index.geometry() {
+            let vectors = geometry.vectors();
+            let mut tensors = NamedTensors::new();
+            let shape = [vectors.len(), vectors.dim()];
+            tensors.insert_f32(VECTORS, &shape, vectors.as_slice());
+            put(VECTORS, "safetensors", tensors.to_bytes(&[])?)?;
+            put(GEOMETRY, "safetensors", geometry.to_safetensors()?)?;
+        }
+        if let Some(space) = &self.space {
+            put(SPACE, "safetensors", space.to_safetensors()?)?;
+        }
+        if let Some(projection) = &self.projection {
+            put(PROJECTION, "safetensors", projection.to_safetensors()?)?;
+        }
+        if let Some(metadata) = self.index.metadata() {
+            put(METADATA, "jsonl", metadata.to_bytes())?;
+        }
+        let manifest = Manifest {
+            kind: KIND.to_string(),
+            format: FORMAT_VERSION,
+            checksum: String::new(),
+            library: env!("CARGO_PKG_VERSION").to_string(),
+            model: self.config.clone(),
+            beam: self.beam.clone(),
+            candidates: self.index.trie().len(),
+            max_tokens: self.tokenizer.max_tokens(),
+            health: self.index.health().clone(),
+            groups: self.index.groups().map(<[String]>::to_vec),
+            growth: self.growth,
+            files,
+        };
+        let (manifest, json) = manifest
+            .signed()
+            .map_err(|e| Error::io("write", folder.join(MANIFEST), std::io::Error::other(e)))?;
+        write_bytes(folder.join(MANIFEST), &json)?;
+        remove_unnamed(folder, &manifest);
+        Ok(manifest)
+    }
+
+    /// Loads an index with the changes since it was saved.
+    ///
+    /// Trie, vectors and metadata are mapped, so that a large index is there at once; saving another index to the folder
+    /// leaves this one as it is. Files of candidates beyond 32 MiB are held to their lengths and their structure, all
+    /// others to their checksums; [`verify`] reads everything.
+    ///
+    /// # Errors
+    /// [`Error::Io`] for a missing file, [`Error::Index`] for a changed one or another format, and
+    /// [`Error::Model`] for weights that do not fit.
+    pub fn load(folder: impl AsRef<Path>, device: &B::Device) -> Result<Self> {
+        let folder = folder.as_ref();
+        let mut manifest = Manifest::read(folder)?;
+        for _ in 1..ATTEMPTS {
+            match Self::load_changed(folder, &manifest, device) {
+                // Somebody may have saved another index meanwhile, and removed the files of this one.
+                Err(error @ Error::Io { .. }) => {
+                    let now = Manifest::read(folder)?;
+                    if now.digest() == manifest.digest() {
+                        return Err(error);
+                    }
+                    manifest = now;
+                }
+                other => return other,
+            }
+        }
+        Self::load_changed(folder, &manifest, device)
+    }
+
+    fn load_changed(folder: &Path, manifest: &Manifest, device: &B::Device) -> Result<Self> {
+        let retriever = Self::load_saved(folder, manifest, device)?;
+        retriever.with_changes(Log::read(folder, manifest)?.changes)
+    }
+
+    /// The index as it was saved.
+    pub(super) fn load_saved(
+        folder: &Path,
+        manifest: &Manifest,
+        device: &B::Device,
+    ) -> Result<Self> {
+        let mut model = manifest.model.init_empty::<B>(device)?;
+        let (mut tensors, _) = NamedTensors::from_bytes(&manifest.load(folder, "model")?)?;
+        load_module::<B, _>(&mut model, &mut tensors, "")?;
+        tensors.ensure_empty("model")?;
+        let quantizer =
+            CoarseToFine::from_safetensors(&manifest.load(folder, "quantizer")?, device)?;
+        let tokenizer =
+            TextTokenizer::from_bytes(&manifest.load(folder, "tokenizer")?, manifest.max_tokens)?;
+        let index = index(folder, manifest)?;
+        let retriever =
+            Self::new(model, manifest.model.clone(), tokenizer, quantizer, index, device.clone())?;
+        let retriever =
+            Self { growth: manifest.growth, ..retriever.with_beam(manifest.beam.clone()) };
+        let retriever = match manifest.has(SPACE) {
+            true => {
+                let space = manifest.load(folder, SPACE)?;
+                retriever.with_space(CandidateSpace::from_safetensors(&space)?)
+            }
+            false => retriever,
+        };
+        match manifest.has(PROJECTION) {
+            true => {
+                let bytes = manifest.load(folder, PROJECTION)?;
+                retriever.with_projection(QueryProjection::from_safetensors(&bytes, device)?)
+            }
+            false => Ok(retriever),
+        }
+    }
+}
+
+/// The candidates as they were saved.
+fn index(folder: &Path, manifest: &Manifest) -> Result<CandidateIndex> {
+    let trie = Trie::open(manifest.check(folder, "trie")?)?;
+    let lines = String::from_utf8(manifest.load(folder, "ids")?)
+        .map_err(|e| Error::index("ids", "UTF-8", e.to_string(), "save the index again"))?;
+    let ids = match manifest.has(ORDER) {
+        true => {
+            let order = manifest.load(folder, ORDER)?;
+            let order = order.as_chunks().0.iter().map(|row| u32::from_le_bytes(*row)).collect();
+            ItemIds::from_lines_in_order("ids", &lines, order)?
+        }
+        false => ItemIds::new(&lines.lines().collect::<Vec<_>>())?,
+    };
+    let mut index = CandidateIndex::new(ids, trie, manifest.health.clone())?;
+    if let Some(groups) = &manifest.groups {
+        index = index.with_groups(groups.clone())?;
+    }
+    if manifest.has(METADATA) {
+        index = index.with_metadata(ItemMetadata::open(&manifest.check(folder, METADATA)?)?)?;
+    }
+    if manifest.has(VECTORS) {
+        let vectors = Features::open_named(manifest.check(folder, VECTORS)?, VECTORS)?;
+        index = match manifest.has(GEOMETRY) {
+            true => {
+                let sums = map(&manifest.check(folder, GEOMETRY)?)?;
+                let geometry = Geometry::from_safetensors(&sums, vectors, index.trie())?;
+                index.with_geometry(geometry)
+            }
+            false => index.with_vectors(vectors)?,
+        };
+    }
+    Ok(index)
+}
+
+/// Maps a file for as long as it takes to read it.
+pub(super) fn map(path: &Path) -> Result<Mmap> {
+    let refused = |e| Error::io("read", path, e);
+    let file = File::open(path).map_err(refused)?;
+    // SAFETY: read-only. Files of an index are replaced by renaming, never changed in place (the changes are only
+    // added to); that another process does so all the same, no code can rule out. Any bytes are valid here.
+    unsafe { Mmap::map(&file) }.map_err(refused)
+}
+
+/// Whether a file may be one of ours, by its name.
+fn ours(name: &str) -> bool {
+    let hash = |rest: &str| rest.len() > 12 && rest[..12].bytes().all(|b| b.is_ascii_hexdigit());
+    let role = |role: &&str| {
+        name.strip_prefix(*role).and_then(|rest| rest.strip_prefix('-')).is_some_and(hash)
+    };
+    let temporary = name.starts_with('.') && name.ends_with(".tmp");
+    ROLES.iter().any(role) || role(&Log::ROLE) || name == FolderLock::NAME || temporary
+}
+
+/// Removes files of ours that the manifest does not name. What cannot be removed does no harm.
+fn remove_unnamed(folder: &Path, manifest: &Manifest) {
+    let kept = [MANIFEST.to_string(), FolderLock::NAME.to_string(), Log::name(manifest)];
+    let unnamed = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let named = manifest.files.values().any(|file| file.name == name);
+        ours(name) && !named && !kept.iter().any(|kept| kept == name)
+    };
+    if let Ok(entries) = std::fs::read_dir(folder) {
+        for path in entries.flatten().map(|entry| entry.path()).filter(unnamed) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}

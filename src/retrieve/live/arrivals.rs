@@ -1,0 +1,126 @@
+//! Candidates that come, and what is said about them.
+
+use burn::tensor::backend::Backend;
+
+use super::{Change, Retriever, identify::identify};
+use crate::{
+    data::ItemCaption,
+    error::{Error, Result},
+    features::{Features, ItemIds},
+    metadata::Fields,
+};
+
+/// Candidates to add: features of the encoder that the index was made with, and what else is known.
+///
+/// # Example
+/// ```
+/// use cart_retrieval::{features::Features, retrieve::Arrivals};
+/// let new = Features::from_rows(vec![0.1, 0.7, 0.2, 0.4], 2)?.with_id_list(vec!["a".into(), "b".into()])?;
+/// let about = ["{\"year\": 2019}", "{}"].map(|text| serde_json::from_str(text).unwrap());
+/// let arrivals = Arrivals::new(&new).with_metadata(&about);
+/// # Ok::<(), cart_retrieval::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Arrivals<'a> {
+    items: &'a Features,
+    metadata: &'a [Fields],
+    groups: Option<&'a [String]>,
+    captions: &'a [ItemCaption],
+}
+
+impl<'a> Arrivals<'a> {
+    /// Candidates with their features and ids.
+    pub fn new(items: &'a Features) -> Self {
+        Self { items, metadata: &[], groups: None, captions: &[] }
+    }
+
+    /// What is known about them: an object for each.
+    pub fn with_metadata(self, metadata: &'a [Fields]) -> Self {
+        Self { metadata, ..self }
+    }
+
+    /// The group of each, for an index with groups.
+    pub fn with_groups(self, groups: &'a [String]) -> Self {
+        Self { groups: Some(groups), ..self }
+    }
+
+    /// Texts that describe some of them, by row of the features. They say where the candidates lie, beside the features,
+    /// in an index that was made in the space of its text encoder; another index has no use for them.
+    pub fn with_captions(self, captions: &'a [ItemCaption]) -> Self {
+        Self { captions, ..self }
+    }
+
+    pub(super) fn ids(&self) -> &ItemIds {
+        self.items.ids()
+    }
+
+    /// The change that adds them, after removing others.
+    pub(super) fn change<B: Backend>(
+        &self,
+        to: &Retriever<B>,
+        removed: Vec<String>,
+    ) -> Result<Change> {
+        if !self.items.has_given_ids() {
+            return Err(Error::ids(
+                "candidates to add",
+                "features with ids",
+                "rows without names",
+                "name them (Features::with_ids or with_id_list)",
+            ));
+        }
+        self.items.check()?;
+        if !self.metadata.is_empty() && self.metadata.len() != self.items.len() {
+            return Err(Error::metadata(
+                "metadata of the candidates to add",
+                format!("an object for each of {}, or none at all", self.items.len()),
+                self.metadata.len().to_string(),
+                "write an empty object where nothing is known",
+            ));
+        }
+        let embedded;
+        let rows = match to.space() {
+            Some(space) => {
+                let texts = match self.captions {
+                    [] => None,
+                    captions => Some(to.embed_texts(captions)?),
+                };
+                embedded = space.embed(self.items, texts.as_ref())?;
+                &embedded
+            }
+            None if !self.captions.is_empty() => {
+                return Err(Error::captions(
+                    "captions of the candidates to add",
+                    "none, for an index that was not made in the space of its text encoder",
+                    self.captions.len().to_string(),
+                    "leave them out, or train with them",
+                ));
+            }
+            None => self.items,
+        };
+        let wanted = crate::quantizer::Quantizer::dim(to.quantizer());
+        if rows.dim() != wanted {
+            return Err(Error::features(
+                "candidates to add",
+                format!("{wanted} numbers each"),
+                rows.dim().to_string(),
+                "use features of the encoder that the index was made with",
+            ));
+        }
+        let (identifiers, mut growth) =
+            identify(to.index(), to.quantizer(), rows.as_slice(), self.groups)?;
+        growth.removed = removed.len() as u64;
+        let vectors = match to.index().geometry() {
+            Some(_) => rows.as_slice().to_vec(),
+            None => Vec::new(),
+        };
+        Ok(Change {
+            removed,
+            ids: self.ids().iter().map(str::to_string).collect(),
+            identifiers,
+            vectors,
+            metadata: self.metadata.to_vec(),
+            described: Vec::new(),
+            growth,
+        })
+    }
+}

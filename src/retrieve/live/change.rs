@@ -1,0 +1,97 @@
+//! A change of the collection, and its bytes.
+
+use serde::{Deserialize, Serialize};
+
+use super::Growth;
+use crate::{
+    error::{Error, Result},
+    identifier::Codes,
+    metadata::Fields,
+};
+
+/// Candidates that go, candidates that come, and others of which something else is known from now on; in this order.
+///
+/// What came is kept with its identifiers, so that reading a change again needs no quantizer and gives the same.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::retrieve) struct Change {
+    pub(super) removed: Vec<String>,
+    pub(super) ids: Vec<String>,
+    /// Whole identifiers of `ids`.
+    pub(super) identifiers: Codes,
+    /// Their vectors, `[ids, width]`; empty where the index keeps none.
+    pub(super) vectors: Vec<f32>,
+    /// What is known about them; empty where the index keeps nothing.
+    pub(super) metadata: Vec<Fields>,
+    pub(super) described: Vec<(String, Fields)>,
+    /// What this adds to the growth of the index.
+    pub(super) growth: Growth,
+}
+
+/// What is written as JSON.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Head {
+    removed: Vec<String>,
+    ids: Vec<String>,
+    levels: usize,
+    width: usize,
+    metadata: Vec<Fields>,
+    described: Vec<(String, Fields)>,
+    growth: Growth,
+}
+
+impl Change {
+    /// No change, for an index with so many levels.
+    pub(super) fn none(levels: usize) -> Self {
+        Self {
+            removed: Vec::new(),
+            ids: Vec::new(),
+            identifiers: Codes::new(levels),
+            vectors: Vec::new(),
+            metadata: Vec::new(),
+            described: Vec::new(),
+            growth: Growth::default(),
+        }
+    }
+
+    /// Head (JSON) and body (tokens, then vectors).
+    pub(super) fn to_parts(&self) -> Result<(Vec<u8>, Vec<u8>)> {
+        let head = Head {
+            removed: self.removed.clone(),
+            ids: self.ids.clone(),
+            levels: self.identifiers.levels(),
+            width: self.vectors.len().checked_div(self.ids.len()).unwrap_or(0),
+            metadata: self.metadata.clone(),
+            described: self.described.clone(),
+            growth: self.growth,
+        };
+        let head = serde_json::to_vec(&head)
+            .map_err(|e| Error::index("change", "JSON", e.to_string(), "report this"))?;
+        let tokens = self.identifiers.as_flat().iter().flat_map(|token| token.to_le_bytes());
+        let vectors = self.vectors.iter().flat_map(|value| value.to_le_bytes());
+        Ok((head, tokens.chain(vectors).collect()))
+    }
+
+    /// Reads what [`Change::to_parts`] wrote; `subject` is what messages call it.
+    pub(super) fn from_parts(subject: &str, head: &[u8], body: &[u8]) -> Result<Self> {
+        let wrong = |expected: &str, found: String| {
+            let remedy = "restore the index from a copy";
+            Error::index(subject, expected, found, remedy)
+        };
+        let head: Head = serde_json::from_slice(head)
+            .map_err(|e| wrong("the head of a change", e.to_string()))?;
+        let Head { removed, ids, levels, width, metadata, described, growth } = head;
+        let (n, tokens) = (ids.len(), ids.len().saturating_mul(levels).saturating_mul(2));
+        let vectors = n.saturating_mul(width).saturating_mul(4);
+        let objects = [0, n].contains(&metadata.len());
+        if levels == 0 || tokens.saturating_add(vectors) != body.len() || !objects {
+            let found = format!("{} bytes, {} objects", body.len(), metadata.len());
+            return Err(wrong("tokens, vectors and objects of the candidates that come", found));
+        }
+        let (tokens, vectors) = body.split_at(tokens);
+        let tokens = tokens.as_chunks().0.iter().map(|b| u16::from_le_bytes(*b)).collect();
+        let vectors = vectors.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        let identifiers = Codes::from_flat(levels, tokens)?;
+        Ok(Self { removed, ids, identifiers, vectors, metadata, described, growth })
+    }
+}

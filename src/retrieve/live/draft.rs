@@ -1,0 +1,214 @@
+//! A candidate index with changes, before it is put together.
+
+use std::collections::HashMap;
+
+use super::{Growth, change::Change};
+use crate::{
+    align::Geometry,
+    error::{Error, Result},
+    features::Features,
+    identifier::Codes,
+    metadata::{Fields, ItemMetadata},
+    quantizer::CandidateIndex,
+    trie::Trie,
+};
+
+/// An index and what has changed. Any number of changes cost one new trie.
+pub(in crate::retrieve) struct Draft<'a> {
+    base: &'a CandidateIndex,
+    /// By row of the base.
+    removed: Vec<bool>,
+    left: usize,
+    added: Vec<Added>,
+    /// Where an added candidate is.
+    places: HashMap<String, usize>,
+    /// Fields of rows of the base.
+    described: HashMap<usize, Fields>,
+    growth: Growth,
+}
+
+struct Added {
+    id: String,
+    tokens: Vec<u16>,
+    vector: Vec<f32>,
+    fields: Fields,
+    removed: bool,
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn new(base: &'a CandidateIndex) -> Self {
+        let n = base.ids().len();
+        Self {
+            base,
+            removed: vec![false; n],
+            left: n,
+            added: Vec::new(),
+            places: HashMap::new(),
+            described: HashMap::new(),
+            growth: Growth::default(),
+        }
+    }
+
+    /// An index with changes, and how it has grown by them; none where there are no changes.
+    pub(in crate::retrieve) fn with_changes(
+        base: &CandidateIndex,
+        changes: Vec<Change>,
+    ) -> Result<(Option<CandidateIndex>, Growth)> {
+        if changes.is_empty() {
+            return Ok((None, Growth::default()));
+        }
+        let mut draft = Draft::new(base);
+        changes.into_iter().try_for_each(|change| draft.apply(change))?;
+        let growth = draft.growth;
+        Ok((Some(draft.finish()?), growth))
+    }
+
+    /// Where a candidate is now.
+    fn find(&self, id: &str) -> Option<Place> {
+        if let Some(&at) = self.places.get(id) {
+            return Some(Place::Added(at));
+        }
+        self.base.ids().index_of(id).filter(|&row| !self.removed[row]).map(Place::Base)
+    }
+
+    /// # Errors
+    /// [`Error::Ids`] for a candidate that is not there, or comes a second time; [`Error::Index`] for a change of
+    /// another kind of index.
+    pub(super) fn apply(&mut self, change: Change) -> Result<()> {
+        for id in &change.removed {
+            match self.find(id).ok_or_else(|| unknown(id))? {
+                Place::Base(row) => self.removed[row] = true,
+                Place::Added(at) => {
+                    self.added[at].removed = true;
+                    self.places.remove(id);
+                }
+            }
+            self.left -= 1;
+        }
+        let width = self.base.geometry().map_or(0, |geometry| geometry.dim());
+        let levels = self.base.trie().levels();
+        if change.identifiers.levels() != levels || change.vectors.len() != width * change.ids.len()
+        {
+            return Err(Error::index(
+                "change",
+                format!("identifiers of {levels} levels, vectors of width {width}"),
+                format!("{} levels, {} numbers", change.identifiers.levels(), change.vectors.len()),
+                "restore the index from a copy",
+            ));
+        }
+        let mut metadata = change.metadata.into_iter();
+        let rows = change.identifiers.rows().enumerate();
+        for (id, (at, tokens)) in change.ids.into_iter().zip(rows) {
+            if self.find(&id).is_some() {
+                return Err(Error::ids(
+                    "candidates to add",
+                    "ids that the index does not have, each once",
+                    format!("{id:?}, which is there"),
+                    "rename the candidate, or update the one that is there",
+                ));
+            }
+            let vector = change.vectors[at * width..(at + 1) * width].to_vec();
+            self.places.insert(id.clone(), self.added.len());
+            let (tokens, fields) = (tokens.to_vec(), metadata.next().unwrap_or_default());
+            self.added.push(Added { id, tokens, vector, fields, removed: false });
+            self.left += 1;
+        }
+        for (id, fields) in change.described {
+            match self.find(&id).ok_or_else(|| unknown(&id))? {
+                Place::Base(row) => {
+                    self.described.insert(row, fields);
+                }
+                Place::Added(at) => self.added[at].fields = fields,
+            }
+        }
+        self.growth += change.growth;
+        Ok(())
+    }
+
+    /// The index as it is now: what was there in its order, then what came.
+    ///
+    /// # Errors
+    /// [`Error::Index`] when no candidate is left.
+    pub(super) fn finish(self) -> Result<CandidateIndex> {
+        let Self { base, removed, left, mut added, described, .. } = self;
+        if left == 0 {
+            return Err(Error::index(
+                "candidates",
+                "at least one that stays",
+                "none",
+                "remove fewer, or add others first",
+            ));
+        }
+        added.retain(|added| !added.removed);
+        let keep = |row: usize| !removed[row];
+        let ids: Vec<String> =
+            added.iter_mut().map(|added| std::mem::take(&mut added.id)).collect();
+        let ids = base.ids().changed(keep, &ids)?;
+
+        let levels = base.trie().levels();
+        let mut codes = Vec::with_capacity(left * levels);
+        base.trie().write_identifiers(keep, &mut codes);
+        codes.extend(added.iter().flat_map(|added| &added.tokens));
+        let trie = Trie::build(&Codes::from_flat(levels, codes)?, base.vocabulary())?;
+
+        let mut index = CandidateIndex::new(ids, trie, base.health().clone())?;
+        if let Some(groups) = base.groups() {
+            index = index.with_groups(groups.to_vec())?;
+        }
+        let known = base.metadata().is_some() || added.iter().any(|added| !added.fields.is_empty());
+        if known || !described.is_empty() {
+            let fields: Vec<Fields> =
+                added.iter_mut().map(|added| std::mem::take(&mut added.fields)).collect();
+            let empty;
+            let before = match base.metadata() {
+                Some(metadata) => metadata,
+                None => {
+                    empty = ItemMetadata::empty(removed.len());
+                    &empty
+                }
+            };
+            let mut metadata = before.changed(keep, &fields)?;
+            let mut described: Vec<(usize, Fields)> = described.into_iter().collect();
+            described.sort_unstable_by_key(|(row, _)| *row);
+            let (mut row, mut place) = (0, 0);
+            described.retain_mut(|(at, _)| {
+                place += removed[row..*at].iter().filter(|removed| !**removed).count();
+                row = std::mem::replace(at, place);
+                keep(row)
+            });
+            metadata.replace(described)?;
+            index = index.with_metadata(metadata)?;
+        }
+        if let Some(geometry) = base.geometry() {
+            let vectors = geometry.vectors();
+            let mut rows = Vec::with_capacity(left * vectors.dim());
+            let mut row = 0;
+            // In runs: most rows stay.
+            for run in removed.chunk_by(|a, b| a == b) {
+                if !run[0] {
+                    rows.extend_from_slice(vectors.rows(row..row + run.len()));
+                }
+                row += run.len();
+            }
+            rows.extend(added.iter().flat_map(|added| &added.vector));
+            let vectors = Features::from_rows(rows, vectors.dim())?;
+            let geometry = Geometry::new(vectors, index.trie())?;
+            index = index.with_geometry(geometry);
+        }
+        Ok(index)
+    }
+}
+
+enum Place {
+    Base(usize),
+    Added(usize),
+}
+
+fn unknown(id: &str) -> Error {
+    Error::ids(
+        "candidates to change",
+        "ids of the index, each once",
+        format!("{id:?}, which is not there"),
+        "check the spelling; nothing was changed",
+    )
+}

@@ -1,0 +1,193 @@
+//! How far a collection has come away from what its quantizer was fitted on.
+
+use std::{fmt, ops::AddAssign};
+
+use serde::{Deserialize, Serialize};
+
+use super::super::Retriever;
+use crate::error::{Error, Result};
+use burn::tensor::backend::Backend;
+
+/// What became of a collection since its quantizer was fitted: running sums, kept with the index.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Growth {
+    /// Candidates that came, those included that went again.
+    pub added: u64,
+    /// Candidates that went.
+    pub removed: u64,
+    /// Sum of the squared distances of those that came to what their codes stand for.
+    pub error: f64,
+    /// Those that came and found their semantic tokens in use.
+    pub shared: u64,
+    /// Those that found no unique token left there and took the nearest codes where there was one.
+    pub spilled: u64,
+}
+
+impl AddAssign for Growth {
+    fn add_assign(&mut self, other: Self) {
+        self.added += other.added;
+        self.removed += other.removed;
+        self.error += other.error;
+        self.shared += other.shared;
+        self.spilled += other.spilled;
+    }
+}
+
+/// When a [`DriftReport`] says to fit again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DriftThresholds {
+    /// Fewest candidates that came before their error says anything.
+    pub min_added: u64,
+    /// Most that their mean error may be, relative to that of the candidates of the fit.
+    pub max_error_ratio: f64,
+    /// Most of them, as a share, that may find their tokens in use beyond the share of the fit.
+    pub max_more_shared: f64,
+    /// Most of them, as a share, that may have taken a neighbouring code.
+    pub max_spilled: f64,
+    /// Most that they may be of all candidates, as a share.
+    pub max_added: f64,
+}
+
+impl Default for DriftThresholds {
+    fn default() -> Self {
+        Self {
+            min_added: 50,
+            max_error_ratio: 1.5,
+            max_more_shared: 0.1,
+            max_spilled: 0.05,
+            max_added: 0.5,
+        }
+    }
+}
+
+/// The candidates that came beside those that the quantizer was fitted on (ours).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DriftReport {
+    /// Candidates of the fit.
+    pub fitted: usize,
+    /// Candidates now.
+    pub candidates: usize,
+    /// What came and went.
+    pub growth: Growth,
+    /// Mean squared distance of a candidate of the fit to what its code stands for; absent in indexes of older versions.
+    pub fitted_error: Option<f64>,
+    /// The same of those that came; absent without any.
+    pub added_error: Option<f64>,
+    /// Share of the candidates of the fit that have their semantic tokens in common with another.
+    pub fitted_shared: f64,
+    /// Share of those that came and found their semantic tokens in use; absent without any.
+    pub added_shared: Option<f64>,
+    /// Why to fit the quantizer again and train anew; none where nothing speaks for it.
+    pub reasons: Vec<String>,
+}
+
+impl<B: Backend> Retriever<B> {
+    /// Whether the candidates that came fit the quantizer as it is.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for thresholds that are not numbers of at least 0.
+    pub fn drift(&self, thresholds: &DriftThresholds) -> Result<DriftReport> {
+        DriftReport::new(self.index().health(), self.index().ids().len(), self.growth, thresholds)
+    }
+
+    /// What became of the collection since the quantizer was fitted.
+    pub fn growth(&self) -> &Growth {
+        &self.growth
+    }
+}
+
+impl DriftReport {
+    fn new(
+        health: &crate::quantizer::HealthReport,
+        candidates: usize,
+        growth: Growth,
+        thresholds: &DriftThresholds,
+    ) -> Result<Self> {
+        let DriftThresholds { min_added, max_error_ratio, max_more_shared, max_spilled, max_added } =
+            *thresholds;
+        let bounds = [max_error_ratio, max_more_shared, max_spilled, max_added];
+        if let Some(bad) = bounds.iter().find(|bound| bound.is_nan() || **bound < 0.0) {
+            return Err(Error::config(
+                "thresholds of a drift report",
+                "numbers of at least 0",
+                bad.to_string(),
+                "DriftThresholds::default() is a start",
+            ));
+        }
+        let share = |count: u64| (growth.added > 0).then(|| count as f64 / growth.added as f64);
+        let added_error = share(1).map(|one| growth.error * one);
+        let (added_shared, spilled) = (share(growth.shared), share(growth.spilled).unwrap_or(0.0));
+        let mut reasons = Vec::new();
+        if growth.added >= min_added {
+            if let (Some(fitted), Some(added)) = (health.mean_error, added_error)
+                && added > max_error_ratio * fitted
+            {
+                reasons.push(format!(
+                    "what came lies {:.2} times as far from its codes as what the quantizer was fitted on",
+                    added / fitted
+                ));
+            }
+            if let Some(shared) =
+                added_shared.filter(|s| *s > health.shared_share + max_more_shared)
+            {
+                reasons.push(format!(
+                    "{:.1} % of what came found its codes in use, {:.1} % of the fit share theirs",
+                    100.0 * shared,
+                    100.0 * health.shared_share
+                ));
+            }
+            if spilled > max_spilled {
+                reasons.push(format!(
+                    "{:.1} % of what came found no unique token left and took a neighbouring code",
+                    100.0 * spilled
+                ));
+            }
+            if growth.added as f64 > max_added * candidates as f64 {
+                reasons.push(format!(
+                    "{} candidates came to a collection of now {candidates}",
+                    growth.added
+                ));
+            }
+        }
+        Ok(Self {
+            fitted: health.items,
+            candidates,
+            growth,
+            fitted_error: health.mean_error,
+            added_error,
+            fitted_shared: health.shared_share,
+            added_shared,
+            reasons,
+        })
+    }
+}
+
+impl fmt::Display for DriftReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Growth { added, removed, spilled, .. } = self.growth;
+        let error = |error: Option<f64>| error.map_or("unknown".into(), |e| format!("{e:.4}"));
+        writeln!(
+            f,
+            "{} candidates; {} at the fit, {added} came, {removed} went",
+            self.candidates, self.fitted
+        )?;
+        writeln!(
+            f,
+            "mean squared error: {} at the fit, {} of what came",
+            error(self.fitted_error),
+            error(self.added_error)
+        )?;
+        writeln!(
+            f,
+            "codes in use: {:.1} % at the fit, {} of what came, {spilled} took a neighbouring code",
+            100.0 * self.fitted_shared,
+            self.added_shared.map_or("unknown".into(), |s| format!("{:.1} %", 100.0 * s))
+        )?;
+        match self.reasons.is_empty() {
+            true => write!(f, "nothing speaks for a new fit"),
+            false => write!(f, "fit again: {}", self.reasons.join("; ")),
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! The changes since an index was saved, on disk: added to at the end, each one whole or not there.
+//!
+//! Little-endian. The file starts with the magic `CARTCHNG`, version `u32`, zero `u32`, the SHA-256 of the manifest that it
+//! belongs to, and SHA-256 of all that. A change is the magic `CHANGE`, two zero bytes, the lengths `u64` of its head and
+//! its body, the first 8 bytes of the SHA-256 of these 24 and of its number; head and body; SHA-256 of both and of its
+//! number. So a length that was changed is told from a change that was cut short.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest, Sha256};
+
+use super::{super::folder::Manifest, change::Change};
+use crate::{
+    error::{Error, Result},
+    retrieve::folder::map,
+    storage::write_bytes,
+};
+
+const MAGIC: &[u8; 8] = b"CARTCHNG";
+const VERSION: u32 = 1;
+const RECORD: &[u8; 8] = b"CHANGE\0\0";
+/// Bytes of a checksum.
+const CHECKSUM: usize = 32;
+/// Bytes before the first change.
+const START: usize = 16 + 2 * CHECKSUM;
+/// Bytes before a change's head.
+const RECORD_START: usize = 32;
+
+/// Changes that were read.
+#[derive(Debug)]
+pub(in crate::retrieve) struct Log {
+    pub(in crate::retrieve) changes: Vec<Change>,
+    /// Bytes up to the end of the last whole change; 0 where there is no file.
+    end: u64,
+    /// Bytes behind it, of a change that was cut short.
+    pub(in crate::retrieve) torn: u64,
+}
+
+impl Log {
+    /// What the file's name starts with.
+    pub(in crate::retrieve) const ROLE: &'static str = "changes";
+
+    /// Name of the file that belongs to a manifest.
+    pub(in crate::retrieve) fn name(manifest: &Manifest) -> String {
+        format!("{}-{}.log", Self::ROLE, &manifest.digest()[..12])
+    }
+
+    /// Reads the changes since a manifest was written; none where there is no file.
+    ///
+    /// # Errors
+    /// [`Error::Index`] when a byte was changed; a last change that was cut short, as by a crash, is none.
+    pub(in crate::retrieve) fn read(folder: &Path, manifest: &Manifest) -> Result<Self> {
+        let path = folder.join(Self::name(manifest));
+        if !path.exists() {
+            return Ok(Self { changes: Vec::new(), end: 0, torn: 0 });
+        }
+        let empty = std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() == 0);
+        let bytes = if empty { None } else { Some(map(&path)?) };
+        Self::parse(&path.display().to_string(), bytes.as_deref().unwrap_or_default(), manifest)
+    }
+
+    fn parse(subject: &str, bytes: &[u8], manifest: &Manifest) -> Result<Self> {
+        let wrong = |at: usize, expected: &str, found: &str| {
+            let remedy = format!(
+                "restore the file from a copy; the changes before byte {at} are whole: to lose those behind it, cut \
+                 the file to that length"
+            );
+            Error::index(subject, expected, found, remedy)
+        };
+        let start = start(manifest);
+        if bytes.get(..START) != Some(&start[..]) {
+            let expected = format!("changes of the manifest, format {VERSION}");
+            return Err(Error::index(
+                subject,
+                expected,
+                "the changes of another index, or a damaged file",
+                "restore the file from a copy, or remove it to lose the changes since the index was saved",
+            ));
+        }
+        let (mut at, mut changes) = (START, Vec::new());
+        while bytes.len() - at >= RECORD_START {
+            let number = changes.len() as u64;
+            let (header, rest) = bytes[at..].split_at(RECORD_START);
+            let length = |from: usize| {
+                let mut word = [0; 8];
+                word.copy_from_slice(&header[from..from + 8]);
+                usize::try_from(u64::from_le_bytes(word)).unwrap_or(usize::MAX)
+            };
+            if header[24..] != header_sum(&header[..24], number) || &header[..8] != RECORD {
+                return Err(wrong(at, "the start of a change", "a changed byte"));
+            }
+            let (head, body) = (length(8), length(16));
+            let whole = head.checked_add(body).and_then(|sum| sum.checked_add(CHECKSUM));
+            let Some(whole) = whole.filter(|&whole| whole <= rest.len()) else {
+                break;
+            };
+            let (content, sum) = rest[..whole].split_at(whole - CHECKSUM);
+            let (head, body) = content.split_at(head);
+            if sum != content_sum(head, body, number) {
+                return Err(wrong(at, "a change that matches its SHA-256", "a changed byte"));
+            }
+            let subject = format!("{subject}: change {number}");
+            changes.push(Change::from_parts(&subject, head, body)?);
+            at += RECORD_START + whole;
+        }
+        Ok(Self { changes, end: at as u64, torn: (bytes.len() - at) as u64 })
+    }
+}
+
+/// What a file of changes starts with.
+fn start(manifest: &Manifest) -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    bytes.extend_from_slice(&[0; 4]);
+    bytes.extend_from_slice(&Sha256::digest(manifest.digest()));
+    let sum = Sha256::digest(&bytes);
+    bytes.extend_from_slice(&sum);
+    bytes
+}
+
+fn header_sum(header: &[u8], number: u64) -> [u8; 8] {
+    let digest = Sha256::new_with_prefix(header).chain_update(number.to_le_bytes()).finalize();
+    let mut sum = [0; 8];
+    sum.copy_from_slice(&digest[..8]);
+    sum
+}
+
+fn content_sum(head: &[u8], body: &[u8], number: u64) -> [u8; CHECKSUM] {
+    let digest = Sha256::new_with_prefix(head).chain_update(body);
+    digest.chain_update(number.to_le_bytes()).finalize().into()
+}
+
+/// Where changes are added.
+#[derive(Debug)]
+pub(super) struct LogWriter {
+    path: PathBuf,
+    file: File,
+    end: u64,
+    number: u64,
+    /// What went wrong when the file could not even be cut back.
+    broken: bool,
+}
+
+impl LogWriter {
+    /// Opens the file of a manifest's changes to add some, and cuts off what was cut short; makes it where there is none.
+    ///
+    /// # Errors
+    /// As [`Log::read`]; [`Error::Io`] when the file cannot be written.
+    pub(super) fn open(folder: &Path, manifest: &Manifest) -> Result<(Self, Vec<Change>)> {
+        let path = folder.join(Log::name(manifest));
+        let mut log = Log::read(folder, manifest)?;
+        if log.end == 0 {
+            write_bytes(&path, &start(manifest))?;
+            log.end = START as u64;
+        }
+        let refused = |e| Error::io("write", &path, e);
+        let file = OpenOptions::new().write(true).open(&path).map_err(refused)?;
+        if log.torn > 0 {
+            file.set_len(log.end).and_then(|()| file.sync_all()).map_err(refused)?;
+        }
+        let number = log.changes.len() as u64;
+        Ok((Self { path, file, end: log.end, number, broken: false }, log.changes))
+    }
+
+    /// Adds a change. When this returns, it is on the disk.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when it cannot be written; the file is then as before.
+    pub(super) fn append(&mut self, change: &Change) -> Result<()> {
+        let refused = |e| Error::io("write", &self.path, e);
+        if self.broken {
+            let error = std::io::Error::other("an earlier change could not be undone");
+            return Err(refused(error));
+        }
+        let (head, body) = change.to_parts()?;
+        let mut bytes = RECORD.to_vec();
+        bytes.extend_from_slice(&(head.len() as u64).to_le_bytes());
+        bytes.extend_from_slice(&(body.len() as u64).to_le_bytes());
+        let sum = header_sum(&bytes, self.number);
+        bytes.extend_from_slice(&sum);
+        bytes.extend_from_slice(&head);
+        bytes.extend_from_slice(&body);
+        bytes.extend_from_slice(&content_sum(&head, &body, self.number));
+        let mut write = || {
+            self.file.seek(SeekFrom::Start(self.end))?;
+            self.file.write_all(&bytes)?;
+            self.file.sync_data()
+        };
+        if let Err(error) = write() {
+            let undone = self.file.set_len(self.end).and_then(|()| self.file.sync_all());
+            self.broken = undone.is_err();
+            return Err(Error::io("write", &self.path, error));
+        }
+        self.end += bytes.len() as u64;
+        self.number += 1;
+        Ok(())
+    }
+
+    /// Changes in the file.
+    pub(super) fn changes(&self) -> u64 {
+        self.number
+    }
+
+    /// Bytes of the file.
+    pub(super) fn bytes(&self) -> u64 {
+        self.end
+    }
+}

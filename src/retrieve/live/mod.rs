@@ -1,0 +1,228 @@
+//! An index that grows and shrinks while it is searched (ours; the paper's is made once).
+
+mod arrivals;
+mod change;
+mod draft;
+mod drift;
+mod identify;
+mod log;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use burn::tensor::backend::Backend;
+
+pub use arrivals::Arrivals;
+use change::Change;
+pub(super) use draft::Draft;
+pub use drift::{DriftReport, DriftThresholds, Growth};
+pub(super) use log::Log;
+use log::LogWriter;
+
+use super::{
+    Retriever,
+    folder::{FolderLock, Manifest},
+};
+use crate::{error::Result, metadata::Fields};
+
+/// An index folder that is open for changes, and searched meanwhile.
+///
+/// Candidates that come are named by the quantizer as it is and found at once; nothing is trained. A change is a whole
+/// new [`Retriever`] that shares all that stays with the one before, put in its place at once: a search goes on with
+/// the candidates that were there when it began, and never waits for a change. Changes wait for each other.
+///
+/// A change that has returned is on the disk, in a file of changes beside the index; what a crash cuts short is not
+/// there. [`LiveRetriever::compact`] saves the index anew and starts an empty file of changes. One process at a time may
+/// change a folder; any number may load it.
+///
+/// The cost of a change grows with the collection, not with the change, so add thousands at once where you can
+/// (docs/performance.md has figures). Rows ([`Hit::item`](super::Hit::item)) are places in one snapshot; a candidate's
+/// name is its id.
+///
+/// # Example
+/// ```no_run
+/// # fn main() -> cart_retrieval::Result<()> {
+/// use burn::backend::Flex;
+/// use cart_retrieval::{features::Features, retrieve::{Arrivals, LiveRetriever}};
+/// let live = LiveRetriever::<Flex>::open("my-index", &Default::default())?;
+/// let new = Features::open("new.npy")?.with_ids("new.txt")?;
+/// live.add(&Arrivals::new(&new))?;
+/// let index = live.snapshot();
+/// println!("{:?}", index.search("two dogs play in the snow").run()?);
+/// live.remove(&["old.jpg"])?;
+/// println!("{}", live.snapshot().drift(&Default::default())?);
+/// live.compact()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct LiveRetriever<B: Backend> {
+    folder: PathBuf,
+    current: RwLock<Arc<Retriever<B>>>,
+    writer: Mutex<Writer>,
+    /// Number and bytes of the changes in the file.
+    pending: [AtomicU64; 2],
+}
+
+#[derive(Debug)]
+struct Writer {
+    log: LogWriter,
+    lock: FolderLock,
+}
+
+impl<B: Backend> Retriever<B> {
+    /// The index with changes.
+    pub(super) fn with_changes(self, changes: Vec<Change>) -> Result<Self> {
+        let (index, growth) = Draft::with_changes(&self.index, changes)?;
+        let mut changed = match index {
+            Some(index) => self.with_index(index),
+            None => self,
+        };
+        changed.growth += growth;
+        Ok(changed)
+    }
+}
+
+impl<B: Backend> LiveRetriever<B> {
+    /// Opens an index folder for changes, with those since it was saved.
+    ///
+    /// # Errors
+    /// As [`Retriever::load`]; [`Error::Index`] while another one has it open, [`Error::Io`] when it cannot be written to.
+    pub fn open(folder: impl AsRef<Path>, device: &B::Device) -> Result<Self> {
+        let folder = folder.as_ref();
+        // Twice: no lock is left in a folder that is none of ours, and somebody may save the index in between.
+        Manifest::read(folder)?;
+        let lock = FolderLock::acquire(folder)?;
+        let manifest = Manifest::read(folder)?;
+        let saved = Retriever::load_saved(folder, &manifest, device)?;
+        let (log, changes) = LogWriter::open(folder, &manifest)?;
+        let current = RwLock::new(Arc::new(saved.with_changes(changes)?));
+        let pending = [log.changes().into(), log.bytes().into()];
+        let writer = Mutex::new(Writer { log, lock });
+        Ok(Self { folder: folder.to_path_buf(), current, writer, pending })
+    }
+
+    /// The index as it is now. It stays as it is whatever changes afterwards, so make filters and look up rows in the
+    /// one that is searched.
+    pub fn snapshot(&self) -> Arc<Retriever<B>> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Adds candidates; either all of them or, with an error, none.
+    ///
+    /// # Errors
+    /// [`Error::Ids`] for an id that is there already; [`Error::Features`] for features of another width, NaN or zeros;
+    /// [`Error::Identifier`] where every identifier is in use, or for groups that are not the index's; [`Error::Metadata`]
+    /// when there is not one object for each; [`Error::Io`] when the change cannot be written.
+    pub fn add(&self, arrivals: &Arrivals<'_>) -> Result<()> {
+        self.change(|index| arrivals.change(index, Vec::new()))
+    }
+
+    /// Puts other features, metadata and captions in the place of what candidates have; either of all of them or, with an
+    /// error, of none. They are named anew and move to the end of the rows.
+    ///
+    /// # Errors
+    /// As [`LiveRetriever::add`], and [`Error::Ids`] for an id that is not there.
+    pub fn update(&self, arrivals: &Arrivals<'_>) -> Result<()> {
+        self.change(|index| {
+            let ids = arrivals.ids().iter().map(str::to_string).collect();
+            arrivals.change(index, ids)
+        })
+    }
+
+    /// Removes candidates; either all of them or, with an error, none.
+    ///
+    /// # Errors
+    /// [`Error::Ids`] for an id that is not there or occurs twice, [`Error::Index`] when no candidate would be left,
+    /// [`Error::Io`] when the change cannot be written.
+    pub fn remove<S: AsRef<str>>(&self, ids: &[S]) -> Result<()> {
+        self.change(|index| {
+            let mut change = Change::none(index.index().trie().levels());
+            change.removed = ids.iter().map(|id| id.as_ref().to_string()).collect();
+            change.growth.removed = ids.len() as u64;
+            Ok(change)
+        })
+    }
+
+    /// Says what is known about candidates from now on, in place of what was.
+    ///
+    /// # Errors
+    /// [`Error::Ids`] for an id that is not there, [`Error::Metadata`] for an object that is too large, [`Error::Io`]
+    /// when the change cannot be written.
+    pub fn describe(&self, described: Vec<(String, Fields)>) -> Result<()> {
+        self.change(|index| {
+            let mut change = Change::none(index.index().trie().levels());
+            change.described = described;
+            Ok(change)
+        })
+    }
+
+    /// Makes a change: the new index first, then the bytes on the disk, then everybody sees it.
+    fn change(&self, make: impl FnOnce(&Retriever<B>) -> Result<Change>) -> Result<()> {
+        let mut writer = self.writer();
+        let before = self.snapshot();
+        let change = make(&before)?;
+        let after = before.as_ref().clone().with_changes(vec![change.clone()])?;
+        writer.log.append(&change)?;
+        self.count(&writer);
+        self.replace(after);
+        Ok(())
+    }
+
+    /// Saves the index anew with all changes, and starts an empty file of changes. Searches go on; changes wait.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when a file cannot be written; index and changes on the disk are then as before.
+    pub fn compact(&self) -> Result<()> {
+        let mut writer = self.writer();
+        let manifest = self.snapshot().save_locked(&self.folder, &writer.lock)?;
+        // A crash before the next line leaves an index without changes, as it should be.
+        writer.log = LogWriter::open(&self.folder, &manifest)?.0;
+        self.count(&writer);
+        Ok(())
+    }
+
+    /// Number and bytes of the changes since the index was saved. It does not wait for a change.
+    pub fn pending(&self) -> (u64, u64) {
+        let [changes, bytes] = &self.pending;
+        (changes.load(Ordering::Relaxed), bytes.load(Ordering::Relaxed))
+    }
+
+    fn count(&self, writer: &Writer) {
+        let [changes, bytes] = &self.pending;
+        changes.store(writer.log.changes(), Ordering::Relaxed);
+        bytes.store(writer.log.bytes(), Ordering::Relaxed);
+    }
+
+    /// Searches with another network from now on, as after a fine-tuning, and saves the index with it.
+    ///
+    /// # Errors
+    /// [`Error::Model`] for a network of other levels; otherwise as [`LiveRetriever::compact`].
+    pub fn replace_model(&self, model: crate::model::Cart<B>) -> Result<()> {
+        {
+            let _writer = self.writer();
+            let after = self.snapshot().as_ref().clone().with_model(model)?;
+            self.replace(after);
+        }
+        self.compact()
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        // A panic during a change leaves the file's end where it was, and the next change overwrites what is behind.
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn replace(&self, after: Retriever<B>) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(after);
+    }
+}
