@@ -66,14 +66,14 @@ fn save(folder: &Path, n: usize, guided: bool) {
     let health = quantizer.assign(&rows(4096, 2)).unwrap().health().clone();
     let mut index = CandidateIndex::new(ItemIds::new(&names).unwrap(), trie, health).unwrap();
     let about = |row: usize| -> Fields {
-        let about = json!({"year": 1990 + row % 35, "kind": ["photo", "drawing"][row % 2]});
+        let kind = ["photo", "drawing"][row % 2];
+        let about = json!({"year": 1990 + row % 35, "kind": kind});
         about.as_object().unwrap().clone()
     };
     let about: Vec<Fields> = (0..n).map(about).collect();
     index = index.with_metadata(ItemMetadata::new(&about).unwrap()).unwrap();
     let text = ["two dogs play in the snow", "a red car"];
-    let tokenizer =
-        TextTokenizer::train(text.into_iter(), &TokenizerConfig::default(), 32).unwrap();
+    let tokenizer = TextTokenizer::train(text, &TokenizerConfig::default(), 32).unwrap();
     let mut model = CartConfig::new(tokenizer.vocabulary(), index.vocabulary().clone())
         .with_width(384, 1536, 6)
         .with_layers(6, 2)

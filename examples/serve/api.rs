@@ -20,7 +20,7 @@ use cart_retrieval::{
     retrieve::{Arrivals, DriftThresholds, Hit, LiveRetriever, Retriever},
     trie::Trie,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 use tower_http::services::ServeFile;
@@ -100,9 +100,15 @@ impl From<QueryRejection> for Failure {
 }
 
 /// A body of JSON, refused in our own words where it is none.
-#[derive(FromRequest)]
-#[from_request(via(Json), rejection(Failure))]
 pub struct Body<T>(T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+        Ok(Self(Json::from_request(request, state).await?.0))
+    }
+}
 
 type Answer<T> = Result<Json<T>, Failure>;
 type Shared<B> = State<Arc<App<B>>>;

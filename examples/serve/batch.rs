@@ -39,6 +39,9 @@ struct Job {
     reply: oneshot::Sender<Result<Vec<Hit>>>,
 }
 
+/// A job, and what its condition allows.
+type Filtered = (Job, Option<Arc<Filter>>);
+
 /// Why a question was not answered.
 #[derive(Debug)]
 pub enum Unanswered {
@@ -134,7 +137,7 @@ fn answer<B: LocalBackend>(
     filters: &mut Kept<B>,
     jobs: impl Iterator<Item = Job>,
 ) {
-    let mut groups: BTreeMap<usize, Vec<(Job, Option<Arc<Filter>>)>> = BTreeMap::new();
+    let mut groups: BTreeMap<usize, Vec<Filtered>> = BTreeMap::new();
     for job in jobs {
         let condition = job.question.condition.as_ref();
         match condition.map(|condition| filters.filter(index, condition)).transpose() {

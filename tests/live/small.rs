@@ -46,8 +46,7 @@ pub fn retriever(guided: bool) -> Retriever<Flex> {
     let about: Vec<Fields> = (0..60).map(|n| fields(json!({ "n": n }))).collect();
     let mut index = index.with_metadata(ItemMetadata::new(&about).unwrap()).unwrap();
     let texts = ["a red dog", "two cats", "the blue sea at night"];
-    let tokenizer =
-        TextTokenizer::train(texts.into_iter(), &TokenizerConfig::default(), 12).unwrap();
+    let tokenizer = TextTokenizer::train(texts, &TokenizerConfig::default(), 12).unwrap();
     let mut model = CartConfig::new(tokenizer.vocabulary(), index.vocabulary().clone())
         .with_width(16, 32, 2)
         .with_max_tokens(12);
