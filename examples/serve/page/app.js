@@ -62,7 +62,11 @@ function card(hit, rank, query) {
   const why = element('button', 'why', 'How?');
   why.type = 'button';
   why.setAttribute('aria-label', 'How the query got to ' + hit.id);
-  why.addEventListener('click', () => walk(query, hit));
+  why.addEventListener('click', async () => {
+    await walk(query, hit);
+    // Below the answers on a narrow screen.
+    $('walk').scrollIntoView({ block: 'nearest', behavior: 'smooth' });
+  });
   facts.append(why);
   made.append(show(hit), facts);
   item.append(made);
@@ -169,7 +173,7 @@ async function walk(query, hit) {
     return item;
   });
   let about = '“' + query + '” → ' + hit.id + ': ' + found.score.toFixed(3);
-  if (found.rerank) about += ', of it ' + found.rerank.toFixed(3) + ' by its vector';
+  if (found.rerank) about += ', of which ' + found.rerank.toFixed(3) + ' for the likeness of its vector';
   $('walk-about').textContent = about;
   $('levels').replaceChildren(...levels);
   $('walk').hidden = false;
