@@ -9,7 +9,7 @@ use cart_retrieval::{
     nn::AlignmentConfig,
     prelude::*,
     pretrained::PretrainedText,
-    quantizer::{HealthThresholds, RqKMeansConfig},
+    quantizer::{HealthThresholds, IdentifierConfig, RqKMeansConfig},
 };
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +64,9 @@ pub struct Recipe {
     /// Fewest unique tokens that the network has room for.
     #[serde(default)]
     pub unique_capacity: usize,
+    /// How many of them a candidate has.
+    #[serde(default)]
+    pub identifiers: IdentifierRecipe,
     /// The identifiers.
     pub quantizer: CoarseToFineConfig,
     /// What makes a quantizer too unhealthy to train on.
@@ -121,6 +124,28 @@ impl Default for AlignmentRecipe {
         let AlignmentConfig { scales, guided, learn_scales, learn_map, words, .. } =
             AlignmentConfig::new(1);
         Self { scales, guided, learn_scales, learn_map, words }
+    }
+}
+
+/// How many identifiers a candidate has, and whether all of them are trained on.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct IdentifierRecipe {
+    pub clusters: usize,
+    pub codes: usize,
+    pub train_all: bool,
+}
+
+impl Default for IdentifierRecipe {
+    fn default() -> Self {
+        let IdentifierConfig { clusters, codes } = IdentifierConfig::default();
+        Self { clusters, codes, train_all: false }
+    }
+}
+
+impl IdentifierRecipe {
+    pub fn config(&self) -> IdentifierConfig {
+        IdentifierConfig { clusters: self.clusters, codes: self.codes }
     }
 }
 
@@ -192,6 +217,7 @@ impl Recipe {
             filter.validate()?;
         }
         self.audit.validate().context("[audit]")?;
+        self.identifiers.config().validate().context("[identifiers]")?;
         self.quantizer.validate().context("[quantizer]")?;
         let levels = self.quantizer.fine.sizes().len() + 2;
         // Without passes, nothing is trained: the pipeline asks then for no training at all.

@@ -21,6 +21,7 @@ use crate::{
     decode::BeamConfig,
     error::{Error, Result},
     features::{Features, ItemIds},
+    identifier::Owners,
     model::CartConfig,
     quantizer::{CandidateIndex, CoarseToFine, HealthReport},
     storage::{NamedTensors, hex, load_module, sha256_file, write_bytes},
@@ -36,11 +37,13 @@ const CHECKSUM: usize = 64;
 /// Name of the manifest.
 const MANIFEST: &str = "manifest.json";
 /// All roles.
-const ROLES: [&str; 7] = ["model", "quantizer", "tokenizer", "trie", "ids", VECTORS, SPACE];
+const ROLES: [&str; 8] = ["model", "quantizer", "tokenizer", "trie", "ids", VECTORS, SPACE, OWNERS];
 /// Role of the file of the candidates' vectors, and name of its tensor.
 const VECTORS: &str = "vectors";
 /// Role of the file of the map that made them.
 const SPACE: &str = "space";
+/// Role of the file of the owners of further identifiers, and name of its tensor.
+const OWNERS: &str = "owners";
 
 /// A file of the index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,7 +82,7 @@ pub struct Manifest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub groups: Option<Vec<String>>,
     /// Files by role: `model`, `quantizer`, `tokenizer`, `trie`, `ids`; `vectors` and `space` where
-    /// the index has them.
+    /// the index has them, `owners` where candidates have several identifiers.
     pub files: BTreeMap<String, ManifestFile>,
 }
 
@@ -280,9 +283,14 @@ impl<B: Backend> Retriever<B> {
         if let Some(geometry) = self.index.geometry() {
             let vectors = geometry.vectors();
             let mut tensors = NamedTensors::new();
-            let shape = [vectors.len(), vectors.dim()];
-            tensors.insert_f32(VECTORS, &shape, vectors.as_slice());
+            let shape = [self.index.ids().len(), vectors.dim()];
+            tensors.insert_f32(VECTORS, &shape, vectors.rows(0..shape[0]));
             parts.push((VECTORS, "safetensors", tensors.to_bytes(&[])?));
+        }
+        if !self.index.owners().are_single() {
+            let mut tensors = NamedTensors::new();
+            tensors.insert_u32(OWNERS, self.index.owners().aliases());
+            parts.push((OWNERS, "safetensors", tensors.to_bytes(&[])?));
         }
         if let Some(space) = &self.space {
             parts.push((SPACE, "safetensors", space.to_safetensors()?));
@@ -301,7 +309,7 @@ impl<B: Backend> Retriever<B> {
             library: env!("CARGO_PKG_VERSION").to_string(),
             model: self.config.clone(),
             beam: self.beam.clone(),
-            candidates: self.index.trie().len(),
+            candidates: self.index.ids().len(),
             max_tokens: self.tokenizer.max_tokens(),
             health: self.index.health().clone(),
             groups: self.index.groups().map(<[String]>::to_vec),
@@ -336,7 +344,14 @@ impl<B: Backend> Retriever<B> {
         let ids = String::from_utf8(manifest.load(folder, "ids")?)
             .map_err(|e| Error::index("ids", "UTF-8", e.to_string(), "save the index again"))?;
         let ids = ItemIds::new(&ids.lines().collect::<Vec<_>>())?;
-        let mut index = CandidateIndex::new(ids, trie, manifest.health.clone())?;
+        let owners = match manifest.files.contains_key(OWNERS) {
+            true => {
+                NamedTensors::from_bytes(&manifest.load(folder, OWNERS)?)?.0.take_u32(OWNERS)?
+            }
+            false => Vec::new(),
+        };
+        let owners = Owners::new(ids.len(), owners)?;
+        let mut index = CandidateIndex::of_entries(ids, trie, owners, manifest.health.clone())?;
         if let Some(groups) = &manifest.groups {
             index = index.with_groups(groups.clone())?;
         }

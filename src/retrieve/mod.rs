@@ -1,6 +1,7 @@
 //! The front door: a trained index that answers text queries, in memory and on disk.
 
 mod compare;
+mod entries;
 mod folder;
 mod retriever;
 mod search;

@@ -8,7 +8,7 @@ use crate::{
     data::TextTokenizer,
     decode::{
         Answer, BeamConfig, Engine, Exact, Explanation, Filter, Filters, SearchPrecision,
-        SearchSpace, explain, score_all,
+        SearchSpace, score_all,
     },
     error::{Error, Result},
     model::{Cart, CartConfig, EncodedQueries},
@@ -145,7 +145,7 @@ impl<B: Backend> Retriever<B> {
     }
 
     /// The candidates with where they lie.
-    fn search_space(&self) -> SearchSpace<'_> {
+    pub(super) fn search_space(&self) -> SearchSpace<'_> {
         let geometry = self.index.geometry().map(|geometry| &**geometry);
         SearchSpace::from(self.index.trie()).with_geometry(geometry)
     }
@@ -196,7 +196,8 @@ impl<B: Backend> Retriever<B> {
     /// # Errors
     /// [`Error::Query`] for a blank query; otherwise as a search with that beam.
     pub fn score_all(&self, query: &str) -> Result<Vec<Answer>> {
-        score_all(self.model(), &self.encode(query)?, self.search_space(), &self.beam)
+        let (encoded, space) = (self.encode(query)?, self.search_space());
+        Ok(self.candidates(score_all(self.model(), &encoded, space, &self.beam)?))
     }
 
     /// The best candidates under the model for a query, with whether that is proven
@@ -207,18 +208,21 @@ impl<B: Backend> Retriever<B> {
     /// retriever's beam.
     pub fn search_exact(&self, query: &str, top: usize, budget: usize) -> Result<Exact> {
         let (tokens, padding) = (self.tokenizer.encode(query)?, self.tokenizer.padding());
-        self.engine.exact_search(&tokens, padding, self.search_space(), &self.beam, top, budget)
+        let space = self.search_space();
+        let search =
+            |top| self.engine.exact_search(&tokens, padding, space, &self.beam, top, budget);
+        self.exact_candidates(top, budget, search)
     }
 
     /// Why a candidate scores what it scores for a query: the log-probability of every token of its
-    /// identifier, and the most probable others at each level.
+    /// identifier (the most probable of several), and the most probable others at each level.
     ///
     /// # Errors
     /// [`Error::Query`] for a blank query or an id that is not in the index; otherwise as a search with the
     /// retriever's beam.
     pub fn explain(&self, query: &str, id: &str, runners_up: usize) -> Result<Explanation> {
         let (encoded, item) = (self.encode(query)?, self.items_of(&[id])?[0]);
-        explain(self.model(), &encoded, self.search_space(), &self.beam, item, runners_up)
+        self.explain_best(&encoded, item, runners_up)
     }
 
     /// A filter that allows the candidates with these ids and no others.
@@ -226,7 +230,7 @@ impl<B: Backend> Retriever<B> {
     /// # Errors
     /// [`Error::Query`] naming an id that is not in the index.
     pub fn allow<S: AsRef<str>>(&self, ids: &[S]) -> Result<Filter> {
-        Filter::allow(self.index.trie(), self.items_of(ids)?)
+        Filter::allow(self.index.trie(), self.index.owners().entries_of(&self.items_of(ids)?))
     }
 
     /// A filter that allows all candidates but those with these ids.
@@ -234,7 +238,7 @@ impl<B: Backend> Retriever<B> {
     /// # Errors
     /// As [`Retriever::allow`].
     pub fn deny<S: AsRef<str>>(&self, ids: &[S]) -> Result<Filter> {
-        Filter::deny(self.index.trie(), self.items_of(ids)?)
+        Filter::deny(self.index.trie(), self.index.owners().entries_of(&self.items_of(ids)?))
     }
 
     fn items_of<S: AsRef<str>>(&self, ids: &[S]) -> Result<Vec<u32>> {
@@ -257,13 +261,17 @@ impl<B: Backend> Retriever<B> {
         self.engine.encode(&[self.tokenizer.encode(query)?], self.tokenizer.padding())
     }
 
-    /// Answers of tokenised queries, in their order.
+    /// Answers of tokenised queries, in their order: the best entry of each candidate.
     pub(super) fn answer(
         &self,
         queries: &[Vec<u32>],
         beam: &BeamConfig,
         filters: Filters<'_>,
     ) -> Result<Vec<Vec<Answer>>> {
+        if !self.index.owners().are_single() {
+            filters.check(self.index.trie().len(), queries.len())?;
+            return self.distinct(queries, beam, filters);
+        }
         let space = self.search_space().with_filters(filters);
         self.engine.search(queries, self.tokenizer.padding(), space, beam)
     }

@@ -139,10 +139,10 @@ impl<B: Backend> TrainLoader<B> {
             TargetBatch::new(&items, &self.data.identifiers, &self.data.trie, &self.device);
         let queries = QueryBatch::new(&rows[share], self.data.padding, &self.device)
             .expect("captions were tokenised to at least one token");
-        let pairs: Vec<u32> = own.iter().map(|(index, _)| *index).collect();
-        let texts = self.data.held_out.as_ref().map(|held_out| (pairs.as_slice(), &**held_out));
-        let guide = self.data.guide(&items, texts, &self.device);
-        Some(TrainBatch { queries, targets, guide, seed, pairs, of, step, rank: self.share.rank })
+        let texts: Vec<u32> = own.iter().map(|(pair, _)| self.data.texts[*pair as usize]).collect();
+        let held_out = self.data.held_out.as_ref().map(|held_out| (texts.as_slice(), &**held_out));
+        let guide = self.data.guide(&items, held_out, &self.device);
+        Some(TrainBatch { queries, targets, guide, seed, texts, of, step, rank: self.share.rank })
     }
 }
 

@@ -34,7 +34,7 @@ struct Piece<B: AutodiffBackend> {
     queries: QueryBatch<B>,
     targets: TargetBatch<B>,
     guide: Option<GuideBatch<B>>,
-    pairs: Vec<u32>,
+    texts: Vec<u32>,
     seed: u64,
     /// Share of the rows of the step.
     weight: f64,
@@ -97,7 +97,7 @@ impl<B: AutodiffBackend> CartLearner<B> {
                         queries: batch.queries.rows(rows.clone()),
                         targets: batch.targets.rows(rows.clone()),
                         guide: batch.guide.as_ref().map(|guide| guide.rows(rows.clone())),
-                        pairs: batch.pairs[rows].to_vec(),
+                        texts: batch.texts[rows].to_vec(),
                     }
                 })
                 .collect();
@@ -135,9 +135,9 @@ impl<B: AutodiffBackend> CartLearner<B> {
 
     /// Forward and backward.
     fn piece(&self, piece: Piece<B>) -> Part<B> {
-        let Piece { queries, targets, guide, pairs, seed, weight } = piece;
+        let Piece { queries, targets, guide, texts, seed, weight } = piece;
         let Context { loss: config, precision, frozen, guard, .. } = &*self.context;
-        let prefix = frozen.as_ref().map(|frozen| frozen.prefix(&self.cart, &queries, &pairs));
+        let prefix = frozen.as_ref().map(|frozen| frozen.prefix(&self.cart, &queries, &texts));
         let cart = precision.apply(self.cart.clone());
         // Both passes of R-Drop are one batch: every query twice, with dropouts of their own.
         let passes = if config.r_drop > 0.0 { 2 } else { 1 };

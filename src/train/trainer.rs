@@ -180,7 +180,7 @@ impl Trainer {
         let listener = (!self.dashboard).then(|| self.listener.clone());
         let encoder = model.encoder();
         let cache = |layers| {
-            let train = data.train.clone();
+            let train = data.captions();
             LayerCache::new(config.frozen_cache, train, data.padding, encoder, layers)
         };
         let frozen = Frozen::new(config.freeze, config.precision, &model, cache)?;
@@ -188,7 +188,7 @@ impl Trainer {
         let reporter = Reporter::new(listener, position.clone());
         let context = Arc::new(Context::new(
             (&config, steps),
-            (data.trie().clone(), data.geometry.clone()),
+            (data.trie().clone(), data.geometry.clone(), data.owners.clone()),
             rounds.clone(),
             guard.clone(),
             reporter,
@@ -215,7 +215,7 @@ impl Trainer {
         }
         (self.listener)(TrainEvent::Started { step, steps });
         if config.frozen_cache.mebibytes > 0 {
-            (self.listener)(TrainEvent::Cached { pairs: kept, of: data.pairs() });
+            (self.listener)(TrainEvent::Cached { pairs: kept, of: data.captions().len() });
         }
         let warmup = config.warmup_steps(steps);
         let schedule = WarmupCosine::new(config.learning_rate, warmup, steps, config.final_rate)
