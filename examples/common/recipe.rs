@@ -28,6 +28,9 @@ pub struct Recipe {
     /// Files of the data folder with captions of captioners, to train on as well.
     #[serde(default)]
     pub generated: Vec<PathBuf>,
+    /// What the weights of those captions are multiplied by, in the space and in the training; 0 leaves them out.
+    #[serde(default = "whole")]
+    pub generated_weight: f32,
     /// Texts more for each item, of two of its training captions each; the decoder alone trains on them.
     #[serde(default)]
     pub mixed: usize,
@@ -77,6 +80,10 @@ pub struct Recipe {
     /// The search.
     #[serde(default)]
     pub beam: BeamConfig,
+}
+
+fn whole() -> f32 {
+    1.0
 }
 
 /// Which part of a recipe's captions queries.
@@ -174,6 +181,8 @@ pub struct ModelRecipe {
     #[serde(default)]
     pub fusion: FusionMode,
     pub dropout: f64,
+    #[serde(default)]
+    pub query_start: bool,
 }
 
 impl Recipe {
@@ -216,6 +225,11 @@ impl Recipe {
         {
             filter.validate()?;
         }
+        ensure!(
+            self.generated_weight.is_finite() && self.generated_weight >= 0.0,
+            "generated_weight: expected a finite number of at least 0, found {}",
+            self.generated_weight
+        );
         self.audit.validate().context("[audit]")?;
         self.identifiers.config().validate().context("[identifiers]")?;
         self.quantizer.validate().context("[quantizer]")?;
@@ -306,6 +320,7 @@ impl Recipe {
             .with_max_tokens(model.max_tokens)
             .with_fusion(model.fusion)
             .with_dropout(model.dropout)
+            .with_query_start(model.query_start)
             .with_seed(self.seed)
     }
 

@@ -59,6 +59,9 @@ impl Task {
             })?;
             generated.extend(captions);
         }
+        for caption in &mut generated {
+            caption.weight *= recipe.generated_weight;
+        }
         let valid = match (&recipe.validation, part) {
             (Some(filter), Part::Test) => {
                 data.select(filter).context("the recipe's [validation]")?

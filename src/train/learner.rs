@@ -16,7 +16,7 @@ use burn::{
 };
 
 use super::{
-    Placement, Precision, TrainConfig,
+    Partners, Placement, Precision, TrainConfig,
     devices::Together,
     freeze::Frozen,
     guard::Guard,
@@ -44,6 +44,8 @@ pub struct TrainBatch<B: Backend> {
     pub targets: TargetBatch<B>,
     /// Where those items lie, if that is known.
     pub guide: Option<GuideBatch<B>>,
+    /// What the queries are mixed with, if they are.
+    pub partners: Option<Partners<B>>,
     /// Seed of the dropout.
     pub seed: u64,
     /// Numbers of the training captions, one a row; `u32::MAX` where there is none.
@@ -143,6 +145,7 @@ impl<B: Backend> TrainBatch<B> {
             queries,
             targets,
             guide: None,
+            partners: None,
             seed,
             texts: vec![u32::MAX; of],
             of,

@@ -25,6 +25,7 @@ use super::{
     devices::Together,
     freeze::Frozen,
     guard::Guard,
+    interpolate::{self, Siblings},
     learner::Context,
     loader::{At, TrainLoader, ValidLoader},
     memory::or_first_fault,
@@ -150,6 +151,7 @@ impl Trainer {
         let config = Arc::new(self.config.clone());
         config.validate(data.trie().levels())?;
         data.check(&model, &config.loss)?;
+        interpolate::check(&config, &model)?;
         config.precision.check::<B>(main)?;
         let steps = config.epochs * data.steps_per_epoch(&config);
         let run = identity::<B>(&config, &model, data, together.devices)?;
@@ -232,6 +234,7 @@ impl Trainer {
             share: Share::first(together.devices, together.distributed),
             at: At::new(&position),
             order: Arc::default(),
+            siblings: Arc::new(Siblings::new(&config, data)),
         };
         let valid = ValidLoader::<B::InnerBackend> {
             data: data.clone(),
