@@ -211,10 +211,11 @@ mod tests {
             dropout: 0.1,
             query_start,
         };
-        let made: Decoder<B> = config.init(&mut WeightInit::new(1), &Default::default());
+        let mut made: Decoder<B> = config.init(&mut WeightInit::new(1), &Default::default());
         // Not zeros: as after some training.
         let weight = WeightInit::new(9).normal([24, 40], 0.5, &Default::default());
-        Decoder { query_start: made.query_start.map(|map| Linear { weight, ..map }), ..made }
+        made.query_start = made.query_start.map(|map| Linear { weight, ..map });
+        made
     }
 
     /// Three queries, the second padded.

@@ -90,7 +90,7 @@ mod tests {
     fn crowded() -> Vec<f32> {
         let noise = |i: usize| ((i * 7919 + i * i % 613) % 1009) as f32 / 1009.0;
         let row = |i: usize| -> Vec<f32> {
-            let spread = if i % 10 == 0 { 6.0 } else { 1.0 };
+            let spread = if i.is_multiple_of(10) { 6.0 } else { 1.0 };
             (0..4).map(|d| spread * (noise(i * 4 + d) - 0.5)).collect()
         };
         (0..1000).flat_map(row).collect()
