@@ -16,7 +16,7 @@ use cart_retrieval::{
     metadata::{Condition, Fields, ItemMetadata},
     model::CartConfig,
     nn::AlignmentConfig,
-    quantizer::{CandidateIndex, CoarseToFineConfig, FineConfig, Quantizer, RqKMeansConfig},
+    quantizer::{CandidateIndex, CoarseToFineConfig, FineConfig, RqKMeansConfig},
     retrieve::{Arrivals, LiveRetriever, Retriever, verify},
     trie::Trie,
 };
@@ -34,9 +34,19 @@ fn sizes() -> Vec<usize> {
     given.split(',').map(|size| size.trim().parse().expect("a number of candidates")).collect()
 }
 
+/// Rows in clusters.
 fn rows(n: usize, seed: u64) -> Features {
+    let mut rng = ChaCha8Rng::seed_from_u64(0);
+    let centres: Vec<f32> = (0..1024 * DIM).map(|_| rng.random::<f32>() - 0.5).collect();
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    Features::from_rows((0..n * DIM).map(|_| rng.random::<f32>() - 0.5).collect(), DIM).unwrap()
+    let mut rows = Vec::with_capacity(n * DIM);
+    for _ in 0..n {
+        let centre = rng.random_range(0..1024) * DIM;
+        rows.extend(
+            centres[centre..centre + DIM].iter().map(|c| c + 0.6 * (rng.random::<f32>() - 0.5)),
+        );
+    }
+    Features::from_rows(rows, DIM).unwrap()
 }
 
 /// An index of random candidates, saved. Whether vectors are kept makes nearly all of its size.
@@ -46,19 +56,14 @@ fn save(folder: &Path, n: usize, guided: bool) {
         .with_fine(FineConfig::RqKmeans(RqKMeansConfig::new(SIZES[1..4].to_vec())));
     let quantizer = config.fit::<Autodiff<Flex>>(&rows(4096, 2), &Default::default()).unwrap();
     let vectors = rows(n, 3);
-    // Those of the quantizer where they are told apart, as new candidates will have; others are drawn.
+    // Drawn: a quantizer of so many codes takes minutes to fit.
     let (mut codes, mut seen) = (Codes::new(5), HashSet::with_capacity(n));
-    let own = quantizer.encode(vectors.rows(0..n.min(20_000))).unwrap();
-    for row in 0..n {
-        let mut tokens: [u16; 5] = [0; 5];
-        match row < own.len() {
-            true => tokens[..4].copy_from_slice(own.row(row)),
-            false => (0..4).for_each(|l| tokens[l] = rng.random_range(0..SIZES[l] as u16)),
+    while codes.len() < n {
+        let mut tokens = [0u16; 5];
+        (0..4).for_each(|level| tokens[level] = rng.random_range(0..SIZES[level] as u16));
+        if seen.insert(tokens) {
+            codes.push(&tokens);
         }
-        while !seen.insert(tokens) {
-            tokens[4] += 1;
-        }
-        codes.push(&tokens);
     }
     let trie = Trie::build(&codes, &Vocabulary::new(SIZES.to_vec()).unwrap()).unwrap();
     let mut names: Vec<String> = (0..n).map(|row| format!("photo-{row:08}.jpg")).collect();

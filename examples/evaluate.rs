@@ -128,7 +128,7 @@ fn measure<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
              recipe that it was trained with",
             args.data.display()
         );
-        let retriever = task.over(retriever)?;
+        let retriever = task.over(retriever, &recipe)?;
         let beam = args.beam.unwrap_or(retriever.beam().width);
         let started = Instant::now();
         let config = BeamConfig { width: beam, ..retriever.beam().clone() };

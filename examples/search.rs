@@ -59,7 +59,7 @@ fn serve<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     let stdin = std::io::stdin();
     let prompt = stdin.is_terminal();
     if prompt {
-        println!("{} candidates; an empty line ends", retriever.index().trie().len());
+        println!("{} candidates; an empty line ends", retriever.index().ids().len());
     }
     loop {
         if prompt {

@@ -129,7 +129,8 @@ impl<B: LocalBackend> Run<'_, B> {
             device,
             &mut progress::quantizer(self.stop.clone()),
         )?;
-        let mut index = quantizer.assign(rows)?.with_unique_capacity(recipe.unique_capacity)?;
+        let index = quantizer.assign_several(rows, None, &recipe.identifiers.config())?;
+        let mut index = index.with_unique_capacity(recipe.unique_capacity)?;
         println!("{}", index.health());
         match index.ensure_healthy(&recipe.health) {
             Err(error) if self.ignore_health => eprintln!("going on all the same: {error}"),
@@ -167,6 +168,9 @@ impl<B: LocalBackend> Run<'_, B> {
             fitted.as_ref().filter(|_| recipe.alignment.is_some() && mixed.is_empty())
         {
             pairs = pairs.with_held_out(fitted.held_out.clone())?;
+        }
+        if recipe.identifiers.train_all {
+            pairs = pairs.with_all_identifiers();
         }
         let network = match &text.pretrained {
             Some((_, encoder)) => {

@@ -9,7 +9,7 @@ use cart_retrieval::{
     nn::AlignmentConfig,
     prelude::*,
     pretrained::PretrainedText,
-    quantizer::{HealthThresholds, RqKMeansConfig},
+    quantizer::{HealthThresholds, IdentifierConfig, RqKMeansConfig},
 };
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +28,9 @@ pub struct Recipe {
     /// Files of the data folder with captions of captioners, to train on as well.
     #[serde(default)]
     pub generated: Vec<PathBuf>,
+    /// What the weights of those captions are multiplied by, in the space and in the training; 0 leaves them out.
+    #[serde(default = "whole")]
+    pub generated_weight: f32,
     /// Texts more for each item, of two of its training captions each; the decoder alone trains on them.
     #[serde(default)]
     pub mixed: usize,
@@ -64,6 +67,9 @@ pub struct Recipe {
     /// Fewest unique tokens that the network has room for.
     #[serde(default)]
     pub unique_capacity: usize,
+    /// How many of them a candidate has.
+    #[serde(default)]
+    pub identifiers: IdentifierRecipe,
     /// The identifiers.
     pub quantizer: CoarseToFineConfig,
     /// What makes a quantizer too unhealthy to train on.
@@ -74,6 +80,10 @@ pub struct Recipe {
     /// The search.
     #[serde(default)]
     pub beam: BeamConfig,
+}
+
+fn whole() -> f32 {
+    1.0
 }
 
 /// Which part of a recipe's captions queries.
@@ -124,6 +134,28 @@ impl Default for AlignmentRecipe {
     }
 }
 
+/// How many identifiers a candidate has, and whether all of them are trained on.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct IdentifierRecipe {
+    pub clusters: usize,
+    pub codes: usize,
+    pub train_all: bool,
+}
+
+impl Default for IdentifierRecipe {
+    fn default() -> Self {
+        let IdentifierConfig { clusters, codes } = IdentifierConfig::default();
+        Self { clusters, codes, train_all: false }
+    }
+}
+
+impl IdentifierRecipe {
+    pub fn config(&self) -> IdentifierConfig {
+        IdentifierConfig { clusters: self.clusters, codes: self.codes }
+    }
+}
+
 /// A pretrained text encoder.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -149,6 +181,8 @@ pub struct ModelRecipe {
     #[serde(default)]
     pub fusion: FusionMode,
     pub dropout: f64,
+    #[serde(default)]
+    pub query_start: bool,
 }
 
 impl Recipe {
@@ -191,7 +225,13 @@ impl Recipe {
         {
             filter.validate()?;
         }
+        ensure!(
+            self.generated_weight.is_finite() && self.generated_weight >= 0.0,
+            "generated_weight: expected a finite number of at least 0, found {}",
+            self.generated_weight
+        );
         self.audit.validate().context("[audit]")?;
+        self.identifiers.config().validate().context("[identifiers]")?;
         self.quantizer.validate().context("[quantizer]")?;
         let levels = self.quantizer.fine.sizes().len() + 2;
         // Without passes, nothing is trained: the pipeline asks then for no training at all.
@@ -280,6 +320,7 @@ impl Recipe {
             .with_max_tokens(model.max_tokens)
             .with_fusion(model.fusion)
             .with_dropout(model.dropout)
+            .with_query_start(model.query_start)
             .with_seed(self.seed)
     }
 

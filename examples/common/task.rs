@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use cart_retrieval::{
     backend::LocalBackend,
     data::{DataFolder, LeakAudit},
-    decode::{Filter, Filters},
+    decode::Filters,
     eval::Ranking,
     prelude::*,
 };
@@ -68,6 +68,9 @@ impl Task {
                 )
             })?;
             generated.extend(captions);
+        }
+        for caption in &mut generated {
+            caption.weight *= recipe.generated_weight;
         }
         let valid = match (&recipe.validation, part) {
             (Some(filter), Part::Test) => {
@@ -190,10 +193,14 @@ impl Task {
     }
 
     /// The index of the training over the candidates, where they are none of the training's.
-    pub fn over<B: LocalBackend>(&self, retriever: Retriever<B>) -> Result<Retriever<B>> {
+    pub fn over<B: LocalBackend>(
+        &self,
+        retriever: Retriever<B>,
+        recipe: &Recipe,
+    ) -> Result<Retriever<B>> {
         match self.asked {
             Asked::All | Asked::Part(_) => Ok(retriever),
-            Asked::Unseen => over(retriever, &self.candidates),
+            Asked::Unseen => over(retriever, &self.candidates, recipe),
         }
     }
 
@@ -212,8 +219,7 @@ impl Task {
         for (at, &row) in rows.iter().enumerate() {
             place[row] = Some(at as u32);
         }
-        let trie = retriever.index().trie();
-        let filter = Filter::by_item(trie, |item| place[item as usize].is_some());
+        let filter = retriever.index().filter(|item| place[item as usize].is_some());
         let mut found = search.filters(Filters::Same(&filter)).rankings()?;
         for item in found.iter_mut().flat_map(|ranking| &mut ranking.items) {
             *item = place[*item as usize].context("an answer that the filter does not allow")?;
@@ -250,12 +256,17 @@ fn within(captions: &[ItemCaption], rows: &[usize], of: usize) -> Vec<ItemCaptio
 }
 
 /// The index over other candidates, by their features alone.
-fn over<B: LocalBackend>(retriever: Retriever<B>, items: &Features) -> Result<Retriever<B>> {
+fn over<B: LocalBackend>(
+    retriever: Retriever<B>,
+    items: &Features,
+    recipe: &Recipe,
+) -> Result<Retriever<B>> {
     let vectors = match retriever.space() {
         Some(space) => space.embed(items, None)?,
         None => items.clone(),
     };
-    let index = retriever.quantizer().assign(&vectors)?;
+    let several = recipe.identifiers.config();
+    let index = retriever.quantizer().assign_several(&vectors, None, &several)?;
     let index = match retriever.index().geometry() {
         Some(_) => index.with_vectors(vectors)?,
         None => index,

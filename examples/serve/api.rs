@@ -280,12 +280,13 @@ pub async fn prefix<B: LocalBackend>(
         let items = trie.items(node);
         let limit = limit.unwrap_or(24).clamp(1, MOST_SHOWN).min(items.len());
         let shown = |place: usize| -> Result<Shown, Failure> {
-            let item = items[place * items.len() / limit];
+            let entry = items[place * items.len() / limit];
+            let item = index.index().owners().of(entry);
             let id = index.index().ids().get(item as usize).to_string();
             let metadata = index.index().metadata().map(|known| known.get(item as usize));
             let metadata = metadata.transpose()?;
             let kind = app.kind(&id, metadata.as_ref());
-            let identifier = trie.identifier_of(item)?.tokens().to_vec();
+            let identifier = trie.identifier_of(entry)?.tokens().to_vec();
             Ok(Shown { id, score: None, identifier, metadata, kind })
         };
         let items = (0..limit).map(shown).collect::<Result<_, Failure>>()?;

@@ -216,7 +216,7 @@ fn cart<B: LocalBackend>(
             let tuning = Task::new(recipe, &args.data, data, Part::Tuning)?;
             let recipe = recipe.clone().with_seed(args.seeds[0]);
             let retriever = run(args, &recipe, &tuning, text, device, stop).run()?.retriever;
-            Some(chosen(&searches[0], &tuning, retriever)?)
+            Some(chosen(&searches[0], &tuning, retriever, &recipe)?)
         }
         false => None,
     };
@@ -243,7 +243,7 @@ fn cart<B: LocalBackend>(
             let done = run(args, &variant, task, text, device, stop).run()?;
             let total = tuning + done.total;
             println!("{name}: trained for {:.0} s, {total:.0} s in all", done.seconds);
-            let retriever = task.over(done.retriever)?;
+            let retriever = task.over(done.retriever, &variant)?;
             for beam in beams {
                 let started = Instant::now();
                 let retriever = retriever.clone().with_beam(beam.clone());
@@ -315,8 +315,9 @@ fn chosen<B: LocalBackend>(
     beams: &[BeamConfig],
     tuning: &Task,
     retriever: Retriever<B>,
+    recipe: &Recipe,
 ) -> Result<Vec<(f32, f32)>> {
-    let retriever = tuning.over(retriever)?;
+    let retriever = tuning.over(retriever, recipe)?;
     let judge = Judge::new(tuning);
     // Among all candidates of the index, where the asked ones are a part.
     let relevant: Vec<Vec<u32>> = judge.relevant.iter().map(|r| tuning.of_index(r)).collect();

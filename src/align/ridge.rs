@@ -123,10 +123,25 @@ impl RidgeProblem {
         d_output: usize,
         rows: impl Iterator<Item = (&'a [f32], &'a [f32])> + Clone,
     ) -> Result<Self> {
-        let n = rows.clone().count();
+        Self::weighted(lift, d_output, rows, std::iter::repeat(1.0))
+    }
+
+    /// The same with a weight above 0 for the squared error of each row.
+    ///
+    /// # Errors
+    /// As [`RidgeProblem::new`].
+    pub(super) fn weighted<'a>(
+        lift: Lift,
+        d_output: usize,
+        rows: impl Iterator<Item = (&'a [f32], &'a [f32])> + Clone,
+        weights: impl Iterator<Item = f32> + Clone,
+    ) -> Result<Self> {
+        let rows = rows.zip(weights);
+        let n: f64 = rows.clone().map(|(_, weight)| f64::from(weight)).sum();
         let mut bias = vec![0f64; d_output];
-        for (_, y) in rows.clone() {
-            bias.iter_mut().zip(y).for_each(|(m, v)| *m += f64::from(*v) / n as f64);
+        for ((_, y), weight) in rows.clone() {
+            let weight = f64::from(weight);
+            bias.iter_mut().zip(y).for_each(|(m, v)| *m += weight * f64::from(*v) / n);
         }
         let (width, factor) = (lift.width(), lift.factor()?);
         let mut gram = DMatrix::<f64>::zeros(width, width);
@@ -134,9 +149,12 @@ impl RidgeProblem {
         let mut rows = rows.peekable();
         while rows.peek().is_some() {
             let (mut x, mut y, mut count) = (Vec::new(), Vec::new(), 0);
-            for (from, to) in rows.by_ref().take(BLOCK) {
-                x.extend(lift.apply(from).into_iter().map(f64::from));
-                y.extend(to.iter().zip(&bias).map(|(value, mean)| f64::from(*value) - mean));
+            for ((from, to), weight) in rows.by_ref().take(BLOCK) {
+                // Both sides by the root: products then have the weight.
+                let root = f64::from(weight).sqrt();
+                x.extend(lift.apply(from).into_iter().map(|value| root * f64::from(value)));
+                let centred = to.iter().zip(&bias).map(|(value, mean)| f64::from(*value) - mean);
+                y.extend(centred.map(|value| root * value));
                 count += 1;
             }
             let x = whitened(&factor, DMatrix::from_vec(width, count, x))?;
@@ -325,6 +343,28 @@ mod tests {
             }
         }
         gradient.iter().for_each(|g| assert_abs_diff_eq!(*g, 0.0, epsilon = 1e-4));
+    }
+
+    /// Twin: rows that are there as often as their weight says, under the same lift.
+    #[test]
+    fn a_weight_counts_as_so_many_rows() {
+        let mut rng = ChaCha8Rng::seed_from_u64(8);
+        let rows: Vec<[f32; 5]> = (0..30).map(|_| std::array::from_fn(|_| rng.random())).collect();
+        let pairs: Vec<(&[f32], &[f32])> = rows.iter().map(|row| row.split_at(3)).collect();
+        let repeated: Vec<_> =
+            pairs.iter().enumerate().flat_map(|(at, &pair)| vec![pair; 1 + at % 3]).collect();
+        for gamma in [0.0, 1.0] {
+            let lift = Lift::new(3, gamma, 10, pairs.iter().map(|pair| pair.0));
+            let weights = (0..30).map(|at| (1 + at % 3) as f32);
+            let pairs = pairs.iter().copied();
+            let found = RidgeProblem::weighted(lift.clone(), 2, pairs, weights).unwrap();
+            let expected = RidgeProblem::new(lift, 2, repeated.iter().copied()).unwrap();
+            let (found, expected) = (found.solve(0.5).unwrap(), expected.solve(0.5).unwrap());
+            let both = found.weight.iter().zip(&expected.weight);
+            for (a, b) in both.chain(found.bias.iter().zip(&expected.bias)) {
+                assert_abs_diff_eq!(a, b, epsilon = 1e-4);
+            }
+        }
     }
 
     /// Twin: with all rows as landmarks it is kernel ridge regression, `k(x, X) (K + p I)^-1 Y`.

@@ -18,6 +18,8 @@ pub struct TextVectors {
     pub(super) dim: usize,
     pub(super) values: Vec<f32>,
     pub(super) items: Vec<u32>,
+    /// One a text; empty where all weigh the same.
+    pub(super) weights: Vec<f32>,
 }
 
 impl TextVectors {
@@ -46,7 +48,45 @@ impl TextVectors {
             ));
         }
         values.chunks_exact_mut(dim).for_each(normalise);
-        Ok(Self { dim, values, items })
+        Ok(Self { dim, values, items, weights: Vec::new() })
+    }
+
+    /// Gives texts weights, relative to each other: 0 leaves a text out. Without any, all weigh the same.
+    ///
+    /// # Shapes
+    /// - `weights`: `[texts]`
+    ///
+    /// # Errors
+    /// [`Error::Captions`] when there is not one weight a text, or one is below 0 or not finite.
+    pub fn with_weights(self, weights: Vec<f32>) -> Result<Self> {
+        let wrong = weights.iter().position(|weight| !(*weight >= 0.0 && weight.is_finite()));
+        if weights.len() != self.len() || wrong.is_some() {
+            return Err(Error::captions(
+                "weights of texts",
+                format!("{} finite numbers of at least 0", self.len()),
+                match wrong {
+                    Some(at) => format!("{} for text {at}", weights[at]),
+                    None => weights.len().to_string(),
+                },
+                "pass a weight for every text",
+            ));
+        }
+        // Only their proportions count.
+        let most = weights.iter().copied().fold(0.0, f32::max);
+        let alike = weights.iter().all(|&weight| weight == most);
+        let weights = match alike && most > 0.0 {
+            true => Vec::new(),
+            false => weights.iter().map(|weight| weight / most.max(f32::MIN_POSITIVE)).collect(),
+        };
+        Ok(Self { weights, ..self })
+    }
+
+    /// The weight of a text, relative to the largest.
+    ///
+    /// # Panics
+    /// When there is no such text.
+    pub fn weight(&self, text: usize) -> f32 {
+        if self.weights.is_empty() { 1.0 } else { self.weights[text] }
     }
 
     /// Number of texts.
@@ -89,7 +129,7 @@ impl TextVectors {
 }
 
 /// Encodes captions, without dropout, in batches of like length; with `words`, a vector says what its
-/// words are too, and is twice as wide.
+/// words are too, and is twice as wide. Texts have the weights of their captions.
 ///
 /// # Errors
 /// As [`TextTokenizer::encode`] for a blank caption, naming it.
@@ -126,5 +166,7 @@ pub(crate) fn embed_with<B: Backend>(
             values[text * dim..(text + 1) * dim].copy_from_slice(row);
         }
     }
-    TextVectors::new(dim, values, captions.iter().map(|caption| caption.item).collect())
+    let items = captions.iter().map(|caption| caption.item).collect();
+    TextVectors::new(dim, values, items)?
+        .with_weights(captions.iter().map(|caption| caption.weight).collect())
 }

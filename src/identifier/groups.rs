@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Codes, Vocabulary};
+use super::{Codes, Owners, Vocabulary};
 use crate::error::{Error, Result};
 
 /// A named group for every candidate, such as its modality, which becomes the first token of its identifier.
@@ -86,22 +86,39 @@ impl Groups {
         &self.tokens
     }
 
+    /// The groups of all entries of candidates that have several identifiers.
+    ///
+    /// # Errors
+    /// [`Error::Identifier`] when there is not one group for each candidate.
+    pub(crate) fn of_entries(&self, owners: &Owners) -> Result<Self> {
+        self.check(owners.items())?;
+        let own = |&owner: &u32| self.tokens[owner as usize];
+        let tokens = self.tokens.iter().copied().chain(owners.aliases().iter().map(own)).collect();
+        Ok(Self { names: self.names.clone(), tokens })
+    }
+
     /// Identifiers with the groups' tokens first, and the sizes of their levels.
     ///
     /// # Errors
     /// [`Error::Identifier`] when there is not one group for each identifier.
     pub(crate) fn lead(&self, codes: &Codes, sizes: &[usize]) -> Result<(Codes, Vec<usize>)> {
-        if codes.len() != self.tokens.len() {
-            return Err(Error::identifier(
-                "groups",
-                format!("one for each of {} candidates", codes.len()),
-                self.tokens.len().to_string(),
-                "use groups and features of one collection",
-            ));
-        }
+        self.check(codes.len())?;
         let first = Codes::from_flat(1, self.tokens.clone())?;
         let sizes = [&[self.names.len()], sizes].concat();
         Ok((first.join(codes), sizes))
+    }
+
+    /// That these are the groups of so many.
+    fn check(&self, count: usize) -> Result<()> {
+        match count == self.tokens.len() {
+            true => Ok(()),
+            false => Err(Error::identifier(
+                "groups",
+                format!("one for each of {count} candidates"),
+                self.tokens.len().to_string(),
+                "use groups and features of one collection",
+            )),
+        }
     }
 }
 

@@ -45,6 +45,10 @@ impl<B: Backend> Cart<B> {
             (false, true) => "fine",
             (false, false) => "none",
         };
+        let start = match shapes.contains_key("decoder.query_start.weight") {
+            true => ", start from the query",
+            false => "",
+        };
         let levels: Vec<usize> = (0..count("decoder.heads", "weight"))
             .map(|level| size(&format!("decoder.heads.{level}.weight"), 1))
             .collect();
@@ -60,13 +64,13 @@ impl<B: Backend> Cart<B> {
             "scratch" => format!(
                 "{text_tokens} text tokens, at most {} in a query, width {width}, inner width \
                  {inner}, {heads} heads, {encoder_layers} encoder and {layers} decoder layers, \
-                 fusion {fusion}, identifier levels {levels:?}",
+                 fusion {fusion}, identifier levels {levels:?}{start}",
                 size("encoder.positions.weight", 0),
             ),
             family => format!(
                 "{family} encoder of {text_tokens} text tokens, width {width}, inner width {inner}, \
                  {heads} heads, {encoder_layers} layers; decoder of width {}, inner width {}, \
-                 {layers} layers, fusion {fusion}, identifier levels {levels:?}",
+                 {layers} layers, fusion {fusion}, identifier levels {levels:?}{start}",
                 size("decoder.positions", 1),
                 size("decoder.layers.0.feed_forward.inner.weight", 1),
             ),

@@ -333,9 +333,12 @@ mod tests {
     #[test]
     fn the_configuration_counts_what_the_network_has() {
         for fusion in [FusionMode::None, FusionMode::Coarse, FusionMode::Fine, FusionMode::Both] {
-            let config = config().with_fusion(fusion).with_layers(3, 1);
-            let cart = config.init::<Flex>(&Default::default()).unwrap();
-            assert_eq!(cart.num_params(), config.num_params().total());
+            for query_start in [false, true] {
+                let config = config().with_fusion(fusion).with_layers(3, 1);
+                let config = config.with_query_start(query_start);
+                let cart = config.init::<Flex>(&Default::default()).unwrap();
+                assert_eq!(cart.num_params(), config.num_params().total());
+            }
         }
     }
 

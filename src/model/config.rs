@@ -55,6 +55,10 @@ pub struct CartConfig {
     pub fusion: FusionMode,
     /// Dropout everywhere.
     pub dropout: f64,
+    /// Whether the decoder starts from the query: from its learned start vector plus a linear map of the pooled query, which
+    /// is zero at first. An alignment loss then teaches the same vector where the candidates lie. Ours, off unless asked for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub query_start: bool,
     /// Seed of the initial weights.
     pub seed: u64,
     /// The text encoder, if it is not one from scratch of the sizes above. Its vocabulary and its
@@ -80,6 +84,7 @@ impl CartConfig {
             decoder_layers: 2,
             fusion: FusionMode::Both,
             dropout: 0.1,
+            query_start: false,
             seed: 0,
             text_encoder: None,
             alignment: None,
@@ -139,6 +144,11 @@ impl CartConfig {
     /// Sets the dropout.
     pub fn with_dropout(self, dropout: f64) -> Self {
         Self { dropout, ..self }
+    }
+
+    /// Sets whether the decoder starts from the query.
+    pub fn with_query_start(self, query_start: bool) -> Self {
+        Self { query_start, ..self }
     }
 
     /// Sets the width, the inner width and the number of heads.
@@ -236,6 +246,7 @@ impl CartConfig {
             experts: self.encoder_layers,
             fusion: self.fusion,
             dropout: self.dropout,
+            query_start: self.query_start,
         }
     }
 

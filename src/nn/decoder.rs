@@ -38,6 +38,8 @@ pub struct DecoderConfig {
     pub fusion: FusionMode,
     /// Dropout of embeddings, probabilities and residual branches.
     pub dropout: f64,
+    /// Whether the start vector is the learned one plus a linear map of the pooled query.
+    pub query_start: bool,
 }
 
 /// One decoder layer (post-norm, as the paper's `FFN(norm(Y + A' + F))`).
@@ -60,6 +62,8 @@ pub struct DecoderLayer<B: Backend> {
 #[derive(Module, Debug)]
 pub struct Decoder<B: Backend> {
     pub(super) start: Param<Tensor<B, 2>>,
+    /// From a pooled query to what it adds to the start vector.
+    pub(super) query_start: Option<Linear<B>>,
     pub(super) embeddings: Vec<Embedding<B>>,
     pub(super) positions: Param<Tensor<B, 2>>,
     pub(super) coarse_memory: Option<CoarseFusion<B>>,
@@ -71,6 +75,8 @@ pub struct Decoder<B: Backend> {
 /// Keys and values of a batch of queries for every decoder layer: computed once, never copied.
 #[derive(Debug, Clone)]
 pub struct Memory<B: Backend> {
+    /// The start vector of each query where it depends on the query, else of all: `[batch or 1, d_model]`.
+    start: Tensor<B, 2>,
     layers: Vec<LayerMemory<B>>,
     /// `[batch, 1, 1, tokens]`
     bias: Tensor<B, 4>,
@@ -114,6 +120,11 @@ impl DecoderConfig {
         let d = self.d_model;
         Decoder {
             start: init.normal([1, d], 0.02, device),
+            // Of zeros, so that the decoder starts as it would without.
+            query_start: self.query_start.then(|| Linear {
+                weight: Param::from_tensor(Tensor::zeros([self.d_context, d], device)),
+                bias: None,
+            }),
             embeddings: (0..levels - 1)
                 .map(|level| init.embedding(self.vocabulary.size(level), d, device))
                 .collect(),
@@ -184,7 +195,12 @@ impl DecoderConfig {
         let (d, f) = (self.d_model, self.d_ff);
         let own = 4 * (d * d + d) + (d * f + f) + (f * d + d) + 6 * d;
         let positions = (self.vocabulary.levels() + 1) * d;
-        positions + self.n_layers * own + self.fusion_params() + self.vocabulary_params()
+        let query_start = usize::from(self.query_start) * self.d_context * d;
+        positions
+            + query_start
+            + self.n_layers * own
+            + self.fusion_params()
+            + self.vocabulary_params()
     }
 }
 
@@ -254,6 +270,7 @@ impl<B: Backend> Decoder<B> {
     pub fn memory(&self, encoded: &EncoderOutput<B>) -> Memory<B> {
         let coarse = self.coarse_memory.as_ref().map(|coarse| coarse.forward(encoded));
         Memory {
+            start: self.start_of(encoded),
             layers: self
                 .layers
                 .iter()
@@ -261,6 +278,19 @@ impl<B: Backend> Decoder<B> {
                 .collect(),
             bias: encoded.bias.clone(),
             expert_bias: encoded.bias.clone().repeat_dim(0, encoded.layers.len()),
+        }
+    }
+
+    /// The start vector of each query where it depends on the query, else of all, `[batch or 1, d_model]`.
+    fn start_of(&self, encoded: &EncoderOutput<B>) -> Tensor<B, 2> {
+        let start = self.start.val();
+        match &self.query_start {
+            Some(map) => {
+                let added = linear_2d(map, encoded.pooled());
+                let [batch, _] = added.dims();
+                added + start.repeat_dim(0, batch)
+            }
+            None => start,
         }
     }
 
@@ -312,11 +342,12 @@ impl<B: Backend> Decoder<B> {
         let d = self.positions.dims()[1];
         if folded::is_cheaper(levels, tokens, d, d_context, self.n_heads()) {
             let memory = self.folded_memory(encoded, levels);
-            self.forward_with(identifiers, |layer, _, sum| layer.fuse_folded(sum, &memory))
+            let start = self.start_of(encoded);
+            self.forward_with(identifiers, start, |layer, _, sum| layer.fuse_folded(sum, &memory))
         } else {
             let memory = self.memory(encoded);
             let biases = self.biases(&memory, levels);
-            self.forward_with(identifiers, |layer, at, sum| {
+            self.forward_with(identifiers, memory.start.clone(), |layer, at, sum| {
                 layer.fuse(sum, &memory.layers[at], &biases)
             })
         }
@@ -326,12 +357,13 @@ impl<B: Backend> Decoder<B> {
     fn forward_with(
         &self,
         identifiers: Tensor<B, 2, Int>,
+        start: Tensor<B, 2>,
         fuse: impl Fn(&DecoderLayer<B>, usize, Tensor<B, 3>) -> Tensor<B, 3>,
     ) -> Vec<Tensor<B, 2>> {
         let [batch, levels] = identifiers.dims();
         let device = identifiers.device();
         let d = self.positions.dims()[1];
-        let mut inputs = vec![self.start.val().unsqueeze::<3>().repeat_dim(0, batch)];
+        let mut inputs = vec![for_all(start, batch).reshape([batch, 1, d])];
         for (level, embedding) in self.embeddings.iter().enumerate() {
             inputs.push(embedding.forward(identifiers.clone().narrow(1, level, 1)));
         }
@@ -387,7 +419,7 @@ impl<B: Backend> Decoder<B> {
         let d = self.positions.dims()[1];
         let position = self.positions.val().narrow(0, level, 1);
         let input = match (level, tokens) {
-            (0, _) => self.start.val().repeat_dim(0, queries),
+            (0, _) => for_all(memory.start.clone(), queries),
             (_, Some(tokens)) => {
                 let [rows] = tokens.dims();
                 self.embeddings[level - 1].forward(tokens.reshape([1, rows])).reshape([rows, d])
@@ -405,6 +437,14 @@ impl<B: Backend> Decoder<B> {
         }
         state.level += 1;
         self.heads[level].forward(x.reshape([rows, d]))
+    }
+}
+
+/// One start vector for each query: the one for all of them, or their own.
+fn for_all<B: Backend>(start: Tensor<B, 2>, queries: usize) -> Tensor<B, 2> {
+    match start.dims() {
+        [1, _] => start.repeat_dim(0, queries),
+        _ => start,
     }
 }
 
@@ -444,6 +484,7 @@ mod tests {
             experts: 3,
             fusion,
             dropout: 0.1,
+            query_start: false,
         }
     }
 
@@ -458,6 +499,42 @@ mod tests {
             bias: Tensor::zeros([queries, 1, 1, tokens], &device),
             pooling: Default::default(),
         }
+    }
+
+    /// With a map from the query that is not zero, where there is one.
+    fn decoder(fusion: FusionMode, query_start: bool) -> Decoder<B> {
+        let config = DecoderConfig { query_start, ..config(fusion) };
+        let made: Decoder<B> = config.init(&mut WeightInit::new(1), &Default::default());
+        let weight = WeightInit::new(7).normal([6, 8], 1.0, &Default::default());
+        Decoder { query_start: made.query_start.map(|map| Linear { weight, ..map }), ..made }
+    }
+
+    #[test]
+    fn a_start_from_the_query_begins_as_without_and_is_learned() {
+        type A = burn::backend::Autodiff<Flex>;
+        let device = Default::default();
+        let ids = [[1, 4, 0], [3, 4, 2]];
+        let mut logits = Vec::new();
+        for query_start in [false, true] {
+            let config = DecoderConfig { query_start, ..config(FusionMode::Both) };
+            let made: Decoder<B> = config.init(&mut WeightInit::new(1), &device);
+            logits.push(made.forward(Tensor::from_ints(ids, &device), &encoded(2, 4)));
+        }
+        for (without, with) in logits[0].iter().zip(&logits[1]) {
+            assert_eq!(without.to_data(), with.to_data());
+        }
+        let changed = decoder(FusionMode::Both, true);
+        let changed = changed.forward(Tensor::from_ints(ids, &device), &encoded(2, 4));
+        assert_ne!(changed[0].to_data(), logits[0][0].to_data());
+        let config = DecoderConfig { query_start: true, ..config(FusionMode::Both) };
+        let learner: Decoder<A> = config.init(&mut WeightInit::new(1), &device);
+        let EncoderOutput { layers, bias, pooling } = encoded(2, 4);
+        let layers = layers.into_iter().map(Tensor::from_inner).collect();
+        let encoded = EncoderOutput { layers, bias: Tensor::from_inner(bias), pooling };
+        let logits = learner.forward(Tensor::from_ints(ids, &device), &encoded);
+        let grads = logits[0].clone().narrow(1, 0, 1).sum().backward();
+        let map = learner.query_start.as_ref().unwrap().weight.val();
+        assert!(map.grad(&grads).unwrap().abs().sum().into_scalar() > 1e-3);
     }
 
     /// Its logits are all 0, and one step of training makes them others.
@@ -488,8 +565,10 @@ mod tests {
         let device = Default::default();
         let modes = [FusionMode::None, FusionMode::Coarse, FusionMode::Fine, FusionMode::Both];
         // With few tokens the forward makes keys and values, with many it does not.
-        for (fusion, tokens) in modes.into_iter().flat_map(|mode| [(mode, 2), (mode, 20)]) {
-            let decoder: Decoder<B> = config(fusion).init(&mut WeightInit::new(1), &device);
+        let cases = modes.into_iter().flat_map(|mode| [(mode, 2), (mode, 20)]);
+        for (fusion, tokens) in cases.chain([(FusionMode::Both, 3), (FusionMode::Both, 21)]) {
+            let query_start = tokens % 2 == 1;
+            let decoder = decoder(fusion, query_start);
             let encoded = encoded(2, tokens);
             let memory = decoder.memory(&encoded);
             // Two queries with two beams each, which swap parents on the way.
@@ -531,9 +610,11 @@ mod tests {
     #[test]
     fn the_configuration_counts_its_parameters() {
         for fusion in [FusionMode::None, FusionMode::Coarse, FusionMode::Fine, FusionMode::Both] {
-            let decoder: Decoder<B> =
-                config(fusion).init(&mut WeightInit::new(1), &Default::default());
-            assert_eq!(decoder.num_params(), config(fusion).num_params(), "{fusion:?}");
+            for query_start in [false, true] {
+                let config = DecoderConfig { query_start, ..config(fusion) };
+                let decoder = decoder(fusion, query_start);
+                assert_eq!(decoder.num_params(), config.num_params(), "{fusion:?}");
+            }
         }
     }
 

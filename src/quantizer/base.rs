@@ -1,6 +1,9 @@
 //! What every tokenizer of candidate embeddings can do.
 
-use crate::{error::Result, identifier::Codes};
+use crate::{
+    error::{Error, Result},
+    identifier::Codes,
+};
 
 /// A fitted quantizer: embeddings to tokens and back.
 ///
@@ -22,6 +25,28 @@ pub trait Quantizer: Send + Sync {
     /// # Errors
     /// When `rows` is no whole number of rows or holds NaN or infinite values.
     fn encode(&self, rows: &[f32]) -> Result<Codes>;
+
+    /// The best `count` token sequences of each embedding, the one that [`Quantizer::encode`] gives first: the nearest centres
+    /// of K-Means, the sequences of least error of residual quantizers.
+    ///
+    /// # Shapes
+    /// - `rows`: `[n, dim]`, row-major
+    /// - returns: `[n * count, levels]`, those of one row behind each other
+    ///
+    /// # Errors
+    /// As [`Quantizer::encode`]; [`Error::Quantizer`] when there are fewer sequences, or for more than one from a quantizer
+    /// that gives no others.
+    fn encode_best(&self, rows: &[f32], count: usize) -> Result<Codes> {
+        match count {
+            1 => self.encode(rows),
+            _ => Err(Error::quantizer(
+                "code sequences of a row",
+                "1 from this quantizer",
+                count.to_string(),
+                "ask for one, or use an RQ-VAE or RQ-KMeans",
+            )),
+        }
+    }
 
     /// The embeddings that the first `levels` tokens of each row stand for.
     ///

@@ -8,17 +8,22 @@ use crate::{
     decode::Filter,
     error::{Error, Result},
     features::{Features, ItemIds},
-    identifier::{Identifier, Vocabulary},
+    identifier::{Identifier, Owners, Vocabulary},
     metadata::{Condition, ItemMetadata},
     trie::Trie,
 };
 
 /// The candidates of a collection: ids, identifiers both ways, and the health of the quantizer that
 /// made them. Made by [`CoarseToFine::assign`](super::CoarseToFine::assign).
+///
+/// A candidate may have several identifiers
+/// ([`CoarseToFine::assign_several`](super::CoarseToFine::assign_several)). Then the trie's items are entries, and
+/// [`CandidateIndex::owners`] says whose they are; everything else here speaks of candidates.
 #[derive(Debug, Clone)]
 pub struct CandidateIndex {
     ids: ItemIds,
     trie: Trie,
+    owners: Owners,
     health: HealthReport,
     geometry: Option<Arc<Geometry>>,
     /// Names of the groups that the first token tells apart.
@@ -32,15 +37,38 @@ impl CandidateIndex {
     /// # Errors
     /// [`Error::Ids`] when there is not one id per identifier.
     pub fn new(ids: ItemIds, trie: Trie, health: HealthReport) -> Result<Self> {
-        if ids.len() != trie.len() {
+        let owners = Owners::single(trie.len());
+        Self::of_entries(ids, trie, owners, health)
+    }
+
+    /// The same with several identifiers for some candidates: `owners` says whose each of the trie's entries is.
+    ///
+    /// # Errors
+    /// [`Error::Ids`] when there is not one id per candidate; [`Error::Identifier`] when there is not one owner per
+    /// identifier.
+    pub fn of_entries(
+        ids: ItemIds,
+        trie: Trie,
+        owners: Owners,
+        health: HealthReport,
+    ) -> Result<Self> {
+        if owners.len() != trie.len() {
+            return Err(Error::identifier(
+                "owners of the identifiers",
+                format!("one for each of {} identifiers", trie.len()),
+                owners.len().to_string(),
+                "use owners and identifiers of one collection",
+            ));
+        }
+        if ids.len() != owners.items() {
             return Err(Error::ids(
                 "candidates",
-                format!("one id for each of {} identifiers", trie.len()),
+                format!("one id for each of {} candidates", owners.items()),
                 ids.len().to_string(),
                 "use ids and identifiers of one collection",
             ));
         }
-        Ok(Self { ids, trie, health, geometry: None, groups: None, metadata: None })
+        Ok(Self { ids, trie, owners, health, geometry: None, groups: None, metadata: None })
     }
 
     /// Says that the first token of the identifiers is that of a group, and what the groups are called.
@@ -121,7 +149,7 @@ impl CandidateIndex {
     /// alignment, and what reranking compares.
     ///
     /// # Shapes
-    /// - `vectors`: `[N, D]`, in the order of the ids
+    /// - `vectors`: `[N, D]`, in the order of the ids; kept once for every identifier
     ///
     /// # Errors
     /// As [`Geometry::new`]; [`Error::Ids`] when the vectors are named otherwise.
@@ -135,6 +163,16 @@ impl CandidateIndex {
                 "use vectors and identifiers of one collection",
             ));
         }
+        // Every identifier of a candidate lies where the candidate does.
+        let vectors = match self.owners.are_single() || vectors.len() != self.ids.len() {
+            true => vectors,
+            false => {
+                let aliases = self.owners.aliases().iter();
+                let rows = aliases.flat_map(|&owner| vectors.row(owner as usize));
+                let rows = vectors.as_slice().iter().chain(rows).copied().collect();
+                Features::from_rows(rows, vectors.dim())?
+            }
+        };
         self.geometry = Some(Arc::new(Geometry::new(vectors, &self.trie)?));
         Ok(self)
     }
@@ -180,7 +218,7 @@ impl CandidateIndex {
             )
         })?;
         let allowed = metadata.matching(condition)?;
-        Ok(Filter::by_item(&self.trie, |item| allowed[item as usize]))
+        Ok(self.filter(|item| allowed[item as usize]))
     }
 
     /// Where the candidates lie, if that is kept.
@@ -193,9 +231,19 @@ impl CandidateIndex {
         &self.ids
     }
 
-    /// Identifiers of the candidates.
+    /// Identifiers of the candidates. Where some have several, its items are entries ([`CandidateIndex::owners`]).
     pub fn trie(&self) -> &Trie {
         &self.trie
+    }
+
+    /// Whose identifiers the trie's entries are.
+    pub fn owners(&self) -> &Owners {
+        &self.owners
+    }
+
+    /// Lets a search answer with the candidates that `allowed` says yes to; it is asked once for each identifier.
+    pub fn filter(&self, mut allowed: impl FnMut(u32) -> bool) -> Filter {
+        Filter::by_item(&self.trie, |entry| allowed(self.owners.of(entry)))
     }
 
     /// Sizes of the identifier's levels.
@@ -216,7 +264,7 @@ impl CandidateIndex {
         self.health.ensure(thresholds)
     }
 
-    /// The identifier of an id.
+    /// The identifier of an id, the first of several.
     ///
     /// # Errors
     /// [`Error::Ids`] when there is no such candidate.
@@ -237,6 +285,6 @@ impl CandidateIndex {
     /// # Errors
     /// As [`Trie::item_of`].
     pub fn id(&self, identifier: &[u16]) -> Result<&str> {
-        Ok(self.ids.get(self.trie.item_of(identifier)? as usize))
+        Ok(self.ids.get(self.owners.of(self.trie.item_of(identifier)?) as usize))
     }
 }

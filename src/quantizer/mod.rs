@@ -3,6 +3,7 @@
 
 mod base;
 mod coarse_to_fine;
+mod code_beam;
 mod device_search;
 mod health;
 mod hierarchical;
@@ -16,6 +17,7 @@ mod rqvae;
 mod saved;
 #[cfg(target_arch = "x86_64")]
 mod screen;
+mod several;
 
 pub(crate) use matmul::{Layout, dots};
 
@@ -35,3 +37,4 @@ pub use rqvae::{
     Codebooks, Mlp, Quantised, RqVae, RqVaeConfig, RqVaeEvent, RqVaeNetwork, RqVaeParts, Scaling,
     Standardise, assign_nearest, nearest_codes,
 };
+pub use several::IdentifierConfig;

@@ -9,11 +9,12 @@ use super::{
     CandidateIndex, CoarseToFine, HealthReport, Quantizer, QuantizerEvent, RowSource,
     health::{BLOCK, Tally},
     rows::{check_codes, check_rows, read_checked},
+    several::Aliases,
 };
 use crate::{
     error::{Error, Result},
     features::{Features, ItemIds},
-    identifier::{Codes, Groups, assign_unique},
+    identifier::{Codes, Groups, Owners, assign_unique},
     storage::{NamedTensors, Sha256Writer, hex, read_limited, write_bytes},
     trie::Trie,
 };
@@ -270,7 +271,7 @@ impl<B: Backend> CoarseToFine<B> {
         }
         // One process needs no digest.
         let part = self.encode_range(source, 0..source.len(), String::new(), on_event)?;
-        self.index(vec![part], ids, None)
+        self.index(vec![part], ids, None, None)
     }
 
     /// As [`CoarseToFine::assign`], with a group's token before those of the quantizer: [`Groups`].
@@ -292,7 +293,7 @@ impl<B: Backend> CoarseToFine<B> {
     pub fn assign_grouped(&self, items: &Features, groups: &Groups) -> Result<CandidateIndex> {
         let go_on = &mut |_| ControlFlow::Continue(());
         let part = self.encode_range(items, 0..items.len(), String::new(), go_on)?;
-        self.index(vec![part], items.ids().clone(), Some(groups))
+        self.index(vec![part], items.ids().clone(), Some(groups), None)
     }
 
     /// Codes of one of several parts of a collection, for processes that share the work.
@@ -405,11 +406,11 @@ impl<B: Backend> CoarseToFine<B> {
         if ids.len() != total {
             return Err(wrong_ids(total, ids.len()));
         }
-        self.index(parts, ids, None)
+        self.index(parts, ids, None, None)
     }
 
     /// Encodes and measures a range of rows that starts at a block.
-    fn encode_range(
+    pub(super) fn encode_range(
         &self,
         source: &dyn RowSource,
         range: Range<usize>,
@@ -462,11 +463,12 @@ impl<B: Backend> CoarseToFine<B> {
     }
 
     /// Identifiers, trie and health of parts that cover all rows in order.
-    fn index(
+    pub(super) fn index(
         &self,
         mut parts: Vec<CodesPart>,
         ids: ItemIds,
         groups: Option<&Groups>,
+        aliases: Option<Aliases>,
     ) -> Result<CandidateIndex> {
         let sizes = self.level_sizes();
         let whole = if parts.len() == 1 {
@@ -485,16 +487,24 @@ impl<B: Backend> CoarseToFine<B> {
             let sizes = sizes.clone();
             CodesPart { rows: 0..total, total, sizes, quantizer, codes, distance, tallies }
         };
-        let CodesPart { codes, distance, tallies, .. } = whole;
+        let CodesPart { mut codes, mut distance, tallies, .. } = whole;
         let health = HealthReport::of_tallies(&sizes, &codes, &tallies);
+        let owners = match aliases {
+            Some(aliases) => {
+                aliases.codes.rows().for_each(|row| codes.push(row));
+                distance.extend(aliases.distance);
+                aliases.owners
+            }
+            None => Owners::single(codes.len()),
+        };
         let (codes, sizes) = match groups {
-            Some(groups) => groups.lead(&codes, &sizes)?,
+            Some(groups) => groups.of_entries(&owners)?.lead(&codes, &sizes)?,
             None => (codes, sizes),
         };
         let unique = assign_unique(&codes, &sizes, &distance)?;
         drop((codes, distance));
         let trie = Trie::build(&unique.identifiers, &unique.vocabulary)?;
-        let index = CandidateIndex::new(ids, trie, health)?;
+        let index = CandidateIndex::of_entries(ids, trie, owners, health)?;
         match groups {
             Some(groups) => index.with_groups(groups.names().to_vec()),
             None => Ok(index),

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Quantizer,
+    code_beam::CodeBeam,
     kmeans::{
         HostSearch, Init, KMeansConfig, KMeansEvent, NearestCentre, Scratch, Search, check_lloyd,
         check_size,
@@ -46,6 +47,14 @@ pub struct RqKMeansConfig {
     /// How the first centres are chosen.
     #[serde(default)]
     pub init: Init,
+    /// Code sequences kept at each level when rows are encoded, of which the one of least error is taken; 1 takes the nearest
+    /// code at each level. The fit is the same with any.
+    #[serde(default = "default_encode_beam")]
+    pub encode_beam: usize,
+}
+
+fn default_encode_beam() -> usize {
+    1
 }
 
 fn default_restarts() -> usize {
@@ -82,6 +91,7 @@ impl RqKMeansConfig {
             max_iterations: default_max_iterations(),
             tolerance: default_tolerance(),
             init: Init::default(),
+            encode_beam: default_encode_beam(),
         }
     }
 
@@ -115,12 +125,19 @@ impl RqKMeansConfig {
         self
     }
 
+    /// Sets the code sequences kept when rows are encoded.
+    pub fn with_encode_beam(mut self, encode_beam: usize) -> Self {
+        self.encode_beam = encode_beam;
+        self
+    }
+
     /// Checks the settings.
     ///
     /// # Errors
     /// [`Error::Config`] naming the setting that is out of range.
     pub fn validate(&self) -> Result<()> {
         check_sizes(&self.sizes)?;
+        check_encode_beam(self.encode_beam)?;
         check_lloyd(self.restarts, self.max_iterations, self.tolerance)
     }
 
@@ -181,7 +198,20 @@ impl RqKMeansConfig {
             }
             codebooks.push(centres);
         }
-        Ok(RqKMeans { codebooks, dim })
+        Ok(RqKMeans { codebooks, dim, encode_beam: self.encode_beam })
+    }
+}
+
+/// Checks a number of code sequences to keep.
+pub(super) fn check_encode_beam(encode_beam: usize) -> Result<()> {
+    match encode_beam {
+        0 => Err(Error::config(
+            "encode_beam",
+            "at least 1",
+            "0",
+            "1 takes the nearest code at each level, 8 or 16 search further",
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -230,6 +260,7 @@ fn subtract(rows: &mut [f32], dim: usize, centres: &[f32], index: &[u32]) {
 pub struct RqKMeans {
     codebooks: Vec<Vec<f32>>,
     dim: usize,
+    encode_beam: usize,
 }
 
 impl RqKMeans {
@@ -247,25 +278,29 @@ impl RqKMeans {
             sizes.push(check_rows(codebook, dim, 0).map_err(|error| at_level(error, level))?);
         }
         check_sizes(&sizes)?;
-        Ok(Self { codebooks, dim })
+        Ok(Self { codebooks, dim, encode_beam: default_encode_beam() })
     }
 
-    /// The codebooks, one for each level: `[size, dim]`, row-major.
-    pub fn codebooks(&self) -> &[Vec<f32>] {
-        &self.codebooks
-    }
-}
-
-impl Quantizer for RqKMeans {
-    fn dim(&self) -> usize {
-        self.dim
+    /// Encodes with another beam ([`RqKMeansConfig::encode_beam`]).
+    ///
+    /// # Errors
+    /// [`Error::Config`] for 0.
+    pub fn with_encode_beam(self, encode_beam: usize) -> Result<Self> {
+        check_encode_beam(encode_beam)?;
+        Ok(Self { encode_beam, ..self })
     }
 
-    fn level_sizes(&self) -> Vec<usize> {
-        self.codebooks.iter().map(|codebook| codebook.len() / self.dim).collect()
+    /// Code sequences kept when rows are encoded.
+    pub fn encode_beam(&self) -> usize {
+        self.encode_beam
     }
 
-    fn encode(&self, rows: &[f32]) -> Result<Codes> {
+    fn beam(&self) -> CodeBeam<'_> {
+        CodeBeam { codebooks: &self.codebooks, dim: self.dim, width: self.encode_beam }
+    }
+
+    /// The nearest code at each level.
+    fn greedy(&self, rows: &[f32]) -> Result<Codes> {
         let (n, dim) = (check_rows(rows, self.dim, 0)?, self.dim);
         let levels = self.codebooks.len();
         let searches: Vec<Search<'_>> =
@@ -293,6 +328,37 @@ impl Quantizer for RqKMeans {
             },
         );
         Codes::from_flat(levels, tokens)
+    }
+
+    /// The codebooks, one for each level: `[size, dim]`, row-major.
+    pub fn codebooks(&self) -> &[Vec<f32>] {
+        &self.codebooks
+    }
+}
+
+impl Quantizer for RqKMeans {
+    fn dim(&self) -> usize {
+        self.dim
+    }
+
+    fn level_sizes(&self) -> Vec<usize> {
+        self.codebooks.iter().map(|codebook| codebook.len() / self.dim).collect()
+    }
+
+    fn encode(&self, rows: &[f32]) -> Result<Codes> {
+        let greedy = self.greedy(rows)?;
+        match self.encode_beam {
+            1 => Ok(greedy),
+            _ => self.beam().best(rows, &greedy, 1, false),
+        }
+    }
+
+    fn encode_best(&self, rows: &[f32], count: usize) -> Result<Codes> {
+        let first = self.encode(rows)?;
+        match count {
+            1 => Ok(first),
+            _ => self.beam().best(rows, &first, count, true),
+        }
     }
 
     fn decode_prefix(&self, codes: &Codes, levels: usize) -> Result<Vec<f32>> {

@@ -31,8 +31,19 @@ struct Meta {
 #[serde(rename_all = "kebab-case")]
 enum FineMeta {
     RqVae(RqVaeConfig),
-    RqKmeans { levels: usize },
-    Hierarchical { sizes: Vec<usize> },
+    RqKmeans {
+        levels: usize,
+        /// Absent in files of older versions.
+        #[serde(default = "greedy")]
+        encode_beam: usize,
+    },
+    Hierarchical {
+        sizes: Vec<usize>,
+    },
+}
+
+fn greedy() -> usize {
+    1
 }
 
 impl<B: Backend> CoarseToFine<B> {
@@ -57,12 +68,14 @@ impl<B: Backend> CoarseToFine<B> {
     /// As [`CoarseToFine::to_safetensors`].
     pub fn digest(&self) -> Result<String> {
         let (tensors, fine) = self.tensors()?;
-        let kind = match fine {
-            FineMeta::RqVae(_) => "rq-vae",
-            FineMeta::RqKmeans { .. } => "rq-kmeans",
-            FineMeta::Hierarchical { .. } => "hierarchical",
+        let (kind, beam) = match fine {
+            FineMeta::RqVae(config) => ("rq-vae", config.encode_beam),
+            FineMeta::RqKmeans { encode_beam, .. } => ("rq-kmeans", encode_beam),
+            FineMeta::Hierarchical { .. } => ("hierarchical", 1),
         };
-        let sizes = format!("{kind} {:?}", self.level_sizes());
+        // Greedy codes keep the digests that older versions gave them.
+        let beam = if beam > 1 { format!(", beam {beam}") } else { String::new() };
+        let sizes = format!("{kind} {:?}{beam}", self.level_sizes());
         let mut writer = Sha256Writer::new(std::io::sink());
         writer.write_all(&tensors.to_bytes(&[("sizes", &sizes)])?).map_err(|e| unreadable(&e))?;
         Ok(hex(&writer.finish().1))
@@ -86,7 +99,7 @@ impl<B: Backend> CoarseToFine<B> {
                     let shape = [book.len() / dim, dim];
                     tensors.insert_f32(&format!("fine.codebook.{level}"), &shape, book);
                 }
-                FineMeta::RqKmeans { levels: rq.codebooks().len() }
+                FineMeta::RqKmeans { levels: rq.codebooks().len(), encode_beam: rq.encode_beam() }
             }
             FineQuantizer::Hierarchical(tree) => {
                 for (level, centres) in tree.centres().iter().enumerate() {
@@ -140,11 +153,12 @@ impl<B: Backend> CoarseToFine<B> {
                 }
                 FineQuantizer::RqVae(RqVae::from_parts(config, scaling, network, device.clone())?)
             }
-            FineMeta::RqKmeans { levels } => {
+            FineMeta::RqKmeans { levels, encode_beam } => {
                 let books = (0..levels)
                     .map(|level| Ok(tensors.take_f32(&format!("fine.codebook.{level}"))?.1))
                     .collect::<Result<_>>()?;
-                FineQuantizer::RqKMeans(RqKMeans::from_parts(books, dim)?)
+                let rq = RqKMeans::from_parts(books, dim)?;
+                FineQuantizer::RqKMeans(rq.with_encode_beam(encode_beam)?)
             }
             FineMeta::Hierarchical { sizes } => {
                 let levels = 0..sizes.len();
@@ -189,6 +203,7 @@ mod tests {
         for fine in [
             FineConfig::RqVae(RqVaeConfig::new(vec![8, 4]).with_latent(4).with_epochs(2)),
             FineConfig::RqKmeans(RqKMeansConfig::new(vec![8, 4])),
+            FineConfig::RqKmeans(RqKMeansConfig::new(vec![8, 4]).with_encode_beam(6)),
             FineConfig::Hierarchical(HierarchicalConfig::new(vec![4, 3])),
         ] {
             let (quantizer, items) = fitted(fine);
@@ -200,6 +215,30 @@ mod tests {
             assert_eq!(loaded.digest().unwrap(), quantizer.digest().unwrap());
             assert_eq!(loaded.decode(&codes).unwrap(), quantizer.decode(&codes).unwrap());
         }
+    }
+
+    #[test]
+    fn the_beam_is_part_of_the_digest_and_files_without_one_are_greedy() {
+        let digest = |beam| {
+            let config = RqKMeansConfig::new(vec![8, 4]).with_encode_beam(beam);
+            let (quantizer, items) = fitted(FineConfig::RqKmeans(config));
+            let codes = quantizer.encode(items.as_slice()).unwrap();
+            (quantizer.digest().unwrap(), codes, quantizer)
+        };
+        let (greedy, beam) = (digest(1), digest(6));
+        assert!(greedy.0 != beam.0 && greedy.1 != beam.1);
+        let bytes = greedy.2.to_safetensors().unwrap();
+        let (mut tensors, metadata) = NamedTensors::from_bytes(&bytes).unwrap();
+        let older = metadata["quantizer"].replace(",\"encode_beam\":1", "");
+        assert_ne!(older, metadata["quantizer"]);
+        let mut copy = NamedTensors::new();
+        for name in ["coarse.centres", "fine.codebook.0", "fine.codebook.1"] {
+            let (shape, values) = tensors.take_f32(name).unwrap();
+            copy.insert_f32(name, &shape, &values);
+        }
+        let older = copy.to_bytes(&[("quantizer", &older)]).unwrap();
+        let loaded = CoarseToFine::<Flex>::from_safetensors(&older, &Default::default()).unwrap();
+        assert_eq!(loaded.digest().unwrap(), greedy.0);
     }
 
     #[test]

@@ -61,7 +61,7 @@ impl<B: Backend> Retriever<B> {
             ));
         }
         beams.iter().try_for_each(BeamConfig::validate)?;
-        let candidates = self.index().trie().len();
+        let candidates = self.index().ids().len();
         let mut scores = Vec::with_capacity(beams.len());
         for beam in beams {
             let retriever = self.clone().with_beam(beam.clone());

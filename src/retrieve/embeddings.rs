@@ -73,7 +73,6 @@ impl<B: Backend> Retriever<B> {
         filters: Filters<'_>,
     ) -> Result<Vec<Vec<Answer>>> {
         rows.check()?;
-        filters.check(self.index().trie().len(), rows.len())?;
         let device = self.device();
         let guided = self.model().alignment().is_some_and(|head| head.is_guided());
         let vectors = match self.model().alignment() {
@@ -98,26 +97,30 @@ impl<B: Backend> Retriever<B> {
         // Without words there is nothing for the decoder to read.
         let deaf = BeamConfig { decoder_weight: 0.0, ..beam.clone() };
         let beam = if projection.is_none() { &deaf } else { beam };
-        let mut answers = Vec::with_capacity(rows.len());
-        for first in (0..rows.len()).step_by(BATCH) {
-            let range = first..rows.len().min(first + BATCH);
-            let tensor = |rows: &Features| {
-                let values = rows.rows(range.clone()).to_vec();
-                Tensor::<B, 2>::from_data(
-                    TensorData::new(values, [range.len(), rows.dim()]),
-                    device,
-                )
-            };
-            let words = match projection {
-                Some(projection) => projection.forward(tensor(rows)),
-                None => Tensor::zeros([range.len(), 1, self.model().encoder().d_model()], device),
-            };
-            let encoded = self.model().encode_words(words, vectors.as_ref().map(tensor));
-            let each: Vec<_> = range.clone().map(|query| filters.of(query)).collect();
-            let space = self.search_space().with_filters(Filters::Each(&each));
-            answers.extend(self.engine.search_encoded(&encoded, space, beam)?);
-        }
-        Ok(answers)
+        self.distinct(rows.len(), beam, filters, |asked, space, beam| {
+            let mut answers = Vec::with_capacity(asked.len());
+            for (number, some) in asked.chunks(BATCH).enumerate() {
+                let tensor = |rows: &Features| {
+                    let values: Vec<f32> =
+                        some.iter().flat_map(|&query| rows.row(query)).copied().collect();
+                    let data = TensorData::new(values, [some.len(), rows.dim()]);
+                    Tensor::<B, 2>::from_data(data, device)
+                };
+                let words = match projection {
+                    Some(projection) => projection.forward(tensor(rows)),
+                    None => {
+                        Tensor::zeros([some.len(), 1, self.model().encoder().d_model()], device)
+                    }
+                };
+                let encoded = self.model().encode_words(words, vectors.as_ref().map(tensor));
+                let first = number * BATCH;
+                let each: Vec<_> =
+                    (first..first + some.len()).map(|at| space.filters.of(at)).collect();
+                let space = space.with_filters(Filters::Each(&each));
+                answers.extend(self.engine.search_encoded(&encoded, space, beam)?);
+            }
+            Ok(answers)
+        })
     }
 
     /// Embeddings where the candidates lie, each of length 1.

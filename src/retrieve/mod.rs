@@ -2,6 +2,7 @@
 
 mod compare;
 mod embeddings;
+mod entries;
 mod folder;
 mod live;
 mod retriever;

@@ -10,7 +10,7 @@ use crate::{
     data::{ItemCaption, TextTokenizer},
     decode::{
         Answer, BeamConfig, Engine, Exact, Explanation, Filter, Filters, SearchPrecision,
-        SearchSpace, explain, score_all,
+        SearchSpace, score_all,
     },
     error::{Error, Result},
     model::{Cart, CartConfig, EncodedQueries},
@@ -258,7 +258,8 @@ impl<B: Backend> Retriever<B> {
     /// # Errors
     /// [`Error::Query`] for a blank query; otherwise as a search with that beam.
     pub fn score_all(&self, query: &str) -> Result<Vec<Answer>> {
-        score_all(self.model(), &self.encode(query)?, self.search_space(), &self.beam)
+        let (encoded, space) = (self.encode(query)?, self.search_space());
+        Ok(self.candidates(score_all(self.model(), &encoded, space, &self.beam)?))
     }
 
     /// The best candidates under the model for a query, with whether that is proven
@@ -269,18 +270,21 @@ impl<B: Backend> Retriever<B> {
     /// retriever's beam.
     pub fn search_exact(&self, query: &str, top: usize, budget: usize) -> Result<Exact> {
         let (tokens, padding) = (self.tokenizer.encode(query)?, self.tokenizer.padding());
-        self.engine.exact_search(&tokens, padding, self.search_space(), &self.beam, top, budget)
+        let space = self.search_space();
+        let search =
+            |top| self.engine.exact_search(&tokens, padding, space, &self.beam, top, budget);
+        self.exact_candidates(top, budget, search)
     }
 
     /// Why a candidate scores what it scores for a query: the log-probability of every token of its
-    /// identifier, and the most probable others at each level.
+    /// identifier (the most probable of several), and the most probable others at each level.
     ///
     /// # Errors
     /// [`Error::Query`] for a blank query or an id that is not in the index; otherwise as a search with the
     /// retriever's beam.
     pub fn explain(&self, query: &str, id: &str, runners_up: usize) -> Result<Explanation> {
         let (encoded, item) = (self.encode(query)?, self.items_of(&[id])?[0]);
-        explain(self.model(), &encoded, self.search_space(), &self.beam, item, runners_up)
+        self.explain_best(&encoded, item, runners_up)
     }
 
     /// A filter that allows the candidates with these ids and no others.
@@ -288,7 +292,7 @@ impl<B: Backend> Retriever<B> {
     /// # Errors
     /// [`Error::Query`] naming an id that is not in the index.
     pub fn allow<S: AsRef<str>>(&self, ids: &[S]) -> Result<Filter> {
-        Filter::allow(self.index.trie(), self.items_of(ids)?)
+        Filter::allow(self.index.trie(), self.index.owners().entries_of(&self.items_of(ids)?))
     }
 
     /// A filter that allows all candidates but those with these ids.
@@ -296,7 +300,7 @@ impl<B: Backend> Retriever<B> {
     /// # Errors
     /// As [`Retriever::allow`].
     pub fn deny<S: AsRef<str>>(&self, ids: &[S]) -> Result<Filter> {
-        Filter::deny(self.index.trie(), self.items_of(ids)?)
+        Filter::deny(self.index.trie(), self.index.owners().entries_of(&self.items_of(ids)?))
     }
 
     fn items_of<S: AsRef<str>>(&self, ids: &[S]) -> Result<Vec<u32>> {
@@ -319,14 +323,16 @@ impl<B: Backend> Retriever<B> {
         self.engine.encode(&[self.tokenizer.encode(query)?], self.tokenizer.padding())
     }
 
-    /// Answers of tokenised queries, in their order.
+    /// Answers of tokenised queries, in their order: the best entry of each candidate.
     pub(super) fn answer(
         &self,
         queries: &[Vec<u32>],
         beam: &BeamConfig,
         filters: Filters<'_>,
     ) -> Result<Vec<Vec<Answer>>> {
-        let space = self.search_space().with_filters(filters);
-        self.engine.search(queries, self.tokenizer.padding(), space, beam)
+        self.distinct(queries.len(), beam, filters, |asked, space, beam| {
+            let rows: Vec<&[u32]> = asked.iter().map(|&query| queries[query].as_slice()).collect();
+            self.engine.search(&rows, self.tokenizer.padding(), space, beam)
+        })
     }
 }

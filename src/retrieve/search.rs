@@ -23,7 +23,7 @@ pub struct Hit {
     /// Log-probability of its identifier, at most 0, its levels weighted where the beam says so; with a rerank, plus
     /// the weighted cosine.
     pub score: f32,
-    /// Its identifier.
+    /// Its identifier; of several, the one that was found.
     pub identifier: Identifier,
     /// What is known about it; absent in an index without metadata.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -171,14 +171,15 @@ impl<'a, B: Backend, S: AsRef<str>> SearchAll<'a, B, S> {
     /// number of queries.
     pub fn run(self) -> Result<Vec<Vec<Hit>>> {
         let retriever = self.retriever;
-        let metadata = retriever.index().metadata();
+        let (metadata, owners) = (retriever.index().metadata(), retriever.index().owners());
+        let item = |answer: &Answer| owners.of(answer.item);
         let hit = |answer: Answer| -> Result<Hit> {
             Ok(Hit {
-                id: retriever.index().ids().get(answer.item as usize).to_string(),
-                item: answer.item,
+                id: retriever.index().ids().get(item(&answer) as usize).to_string(),
+                item: item(&answer),
                 score: answer.score,
                 identifier: retriever.index().trie().identifier_of(answer.item)?,
-                metadata: metadata.map(|known| known.get(answer.item as usize)).transpose()?,
+                metadata: metadata.map(|known| known.get(item(&answer) as usize)).transpose()?,
             })
         };
         self.answers()?.into_iter().map(|answers| answers.into_iter().map(hit).collect()).collect()
@@ -189,15 +190,17 @@ impl<'a, B: Backend, S: AsRef<str>> SearchAll<'a, B, S> {
     /// # Errors
     /// As [`SearchAll::run`].
     pub fn rankings(self) -> Result<Vec<Ranking>> {
+        let owners = self.retriever.index().owners().clone();
         self.answers()?
             .into_iter()
             .map(|answers| {
-                let items = answers.iter().map(|answer| answer.item).collect();
+                let items = answers.iter().map(|answer| owners.of(answer.item)).collect();
                 Ranking::new(items, answers.iter().map(|answer| answer.score).collect())
             })
             .collect()
     }
 
+    /// The best entry of each candidate found.
     fn answers(self) -> Result<Vec<Vec<Answer>>> {
         for (name, count) in [("top", self.top), ("answers of a cluster", self.per_cluster)] {
             if count == 0 {

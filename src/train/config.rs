@@ -54,6 +54,9 @@ pub struct TrainConfig {
     pub loss: LossConfig,
     /// Share of a caption's tokens that are left out, anew at every step.
     pub word_dropout: f64,
+    /// Share of the queries that are mixed with another caption of their candidate ([`Partners`](super::Partners)). Not for
+    /// guided networks.
+    pub interpolation: f64,
     /// Number of stretches between validations; one more or less where the steps do not divide.
     pub validations: usize,
     /// Most validation queries; the first ones are taken.
@@ -90,6 +93,7 @@ impl Default for TrainConfig {
             clip_norm: 1.0,
             loss: LossConfig::default(),
             word_dropout: 0.0,
+            interpolation: 0.0,
             validations: 20,
             validation_queries: 500,
             validation_beam: 10,
@@ -137,6 +141,7 @@ impl TrainConfig {
             ("final_rate", self.final_rate),
             ("word_dropout", self.word_dropout),
             ("averaging", self.averaging),
+            ("interpolation", self.interpolation),
         ] {
             if !(0.0..=1.0).contains(&value) {
                 return problem(name, "a share in [0, 1]", value.to_string());

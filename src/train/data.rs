@@ -10,7 +10,7 @@ use crate::{
     align::{Geometry, HeldOut},
     data::{Example, ItemCaption, TextTokenizer},
     error::{Error, Result},
-    identifier::Codes,
+    identifier::{Codes, Owners},
     model::{Cart, LossConfig, Scope},
     nn::{AlignmentHead, GuideBatch},
     quantizer::CandidateIndex,
@@ -37,6 +37,12 @@ pub struct TrainingData {
     pub(super) padding: u32,
     pub(super) geometry: Option<Arc<Geometry>>,
     pub(super) held_out: Option<Arc<HeldOut>>,
+    /// Whose identifiers the trie's entries are; a pair's item is an entry.
+    pub(super) owners: Owners,
+    /// Training captions before any was repeated for further identifiers.
+    captions: usize,
+    /// The caption of every pair.
+    pub(super) texts: Arc<Vec<u32>>,
 }
 
 impl TrainingData {
@@ -81,29 +87,61 @@ impl TrainingData {
             padding: tokenizer.padding(),
             geometry: index.geometry().cloned(),
             held_out: None,
+            owners: index.owners().clone(),
+            captions: train.len(),
+            texts: Arc::new((0..train.len() as u32).collect()),
         })
+    }
+
+    /// Trains every caption on all identifiers of its candidate, in pairs of their own, where candidates have several
+    /// ([`CoarseToFine::assign_several`]); otherwise only the first ones are trained on. A pass is that much longer.
+    ///
+    /// [`CoarseToFine::assign_several`]: crate::quantizer::CoarseToFine::assign_several
+    pub fn with_all_identifiers(mut self) -> Self {
+        let mut further = vec![Vec::new(); self.owners.items()];
+        let aliases = (self.owners.items() as u32..).zip(self.owners.aliases());
+        aliases.for_each(|(entry, &owner)| further[owner as usize].push(entry));
+        let (mut train, mut texts) = (self.train.to_vec(), self.texts.to_vec());
+        for text in 0..self.captions {
+            let WeightedExample { example, weight } = train[text].clone();
+            for &entry in &further[example.item as usize] {
+                let example = Example { item: entry, ..example.clone() };
+                train.push(WeightedExample { example, weight });
+                texts.push(text as u32);
+            }
+        }
+        (self.train, self.texts) = (Arc::new(train), Arc::new(texts));
+        self
     }
 
     /// Lets every training text see its candidate's vector as it would be without that text.
     ///
     /// # Shapes
-    /// - `held_out`: `[pairs, D]`, in the order of the training captions
+    /// - `held_out`: `[captions, D]`, in the order of the training captions
     ///
     /// # Errors
-    /// [`Error::Training`] when there is not one vector per pair, or none of the candidates to
+    /// [`Error::Training`] when there is not one vector per caption, or none of the candidates to
     /// compare with, or of another width.
     pub fn with_held_out(mut self, held_out: HeldOut) -> Result<Self> {
         let width = self.geometry.as_ref().map(|geometry| geometry.dim());
-        if held_out.len() != self.pairs() || width != Some(held_out.dim()) {
+        if held_out.len() != self.captions || width != Some(held_out.dim()) {
             return Err(Error::training(
                 "held-out vectors",
-                format!("one for each of {} pairs, of the width {width:?}", self.pairs()),
+                format!("one for each of {} captions, of the width {width:?}", self.captions),
                 format!("{} of width {}", held_out.len(), held_out.dim()),
                 "fit the space on the training captions, and give the index its vectors",
             ));
         }
         self.held_out = Some(Arc::new(held_out));
         Ok(self)
+    }
+
+    /// The training captions, once each.
+    pub(super) fn captions(&self) -> Arc<Vec<WeightedExample>> {
+        match self.captions == self.train.len() {
+            true => self.train.clone(),
+            false => Arc::new(self.train[..self.captions].to_vec()),
+        }
     }
 
     /// Number of training pairs.
@@ -128,6 +166,7 @@ impl TrainingData {
         self.train.iter().for_each(|weighted| pair(&weighted.example, weighted.weight));
         self.valid.iter().for_each(|example| pair(example, 0.0));
         self.identifiers.as_flat().iter().for_each(|token| hash.update(token.to_le_bytes()));
+        self.owners.aliases().iter().for_each(|owner| hash.update(owner.to_le_bytes()));
         let mut vectors = |values: &[f32]| values.iter().for_each(|v| hash.update(v.to_le_bytes()));
         if let Some(geometry) = &self.geometry {
             vectors(geometry.vectors().as_slice());
@@ -187,16 +226,17 @@ impl TrainingData {
         Ok(())
     }
 
-    /// Where items lie, if that is known; `texts` are the training texts that describe them.
+    /// Where entries lie, if that is known; `texts` are the training texts that describe them.
     pub(super) fn guide<B: Backend>(
         &self,
-        items: &[u32],
+        entries: &[u32],
         texts: Option<(&[u32], &HeldOut)>,
         device: &B::Device,
     ) -> Option<GuideBatch<B>> {
         let geometry = self.geometry.as_ref()?;
         let (identifiers, trie) = (&self.identifiers, &self.trie);
-        Some(GuideBatch::new(items, texts, identifiers, trie, geometry, device))
+        let batch = GuideBatch::new(entries, texts, identifiers, trie, geometry, device);
+        Some(batch.of_items(entries.iter().map(|&entry| self.owners.of(entry)).collect()))
     }
 
     /// The trie of the candidates.

@@ -35,11 +35,11 @@ pub enum TrainEvent {
         /// Steps in all.
         steps: usize,
     },
-    /// Outputs of frozen layers will be kept for some of the training pairs.
+    /// Outputs of frozen layers will be kept for some of the training captions.
     Cached {
         /// Pairs they are kept for.
         pairs: usize,
-        /// Training pairs.
+        /// Training captions.
         of: usize,
     },
     /// A step was done. Comes from another thread, shortly after.

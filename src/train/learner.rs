@@ -16,7 +16,7 @@ use burn::{
 };
 
 use super::{
-    Placement, Precision, TrainConfig,
+    Partners, Placement, Precision, TrainConfig,
     devices::Together,
     freeze::Frozen,
     guard::Guard,
@@ -29,6 +29,7 @@ use crate::{
     align::Geometry,
     data::{QueryBatch, TargetBatch},
     decode::{BeamConfig, SearchSpace, beam_search},
+    identifier::Owners,
     model::{Cart, LossConfig},
     nn::{GuideBatch, averaged, beginning, on_host},
     trie::Trie,
@@ -43,10 +44,12 @@ pub struct TrainBatch<B: Backend> {
     pub targets: TargetBatch<B>,
     /// Where those items lie, if that is known.
     pub guide: Option<GuideBatch<B>>,
+    /// What the queries are mixed with, if they are.
+    pub partners: Option<Partners<B>>,
     /// Seed of the dropout.
     pub seed: u64,
-    /// Numbers of the training pairs, one a row; `u32::MAX` where there is none.
-    pub pairs: Vec<u32>,
+    /// Numbers of the training captions, one a row; `u32::MAX` where there is none.
+    pub texts: Vec<u32>,
     /// Rows of the step on all devices together.
     pub of: usize,
     /// Number of the step, from 0.
@@ -80,6 +83,7 @@ pub(super) struct Context {
     pub(super) decay: Option<f64>,
     pub(super) trie: Arc<Trie>,
     pub(super) geometry: Option<Arc<Geometry>>,
+    pub(super) owners: Owners,
     pub(super) rounds: Arc<Mutex<Rounds>>,
     pub(super) guard: Arc<Guard>,
     pub(super) reporter: Arc<Reporter>,
@@ -91,7 +95,7 @@ pub(super) struct Context {
 impl Context {
     pub(super) fn new(
         (config, steps): (&TrainConfig, usize),
-        (trie, geometry): (Arc<Trie>, Option<Arc<Geometry>>),
+        (trie, geometry, owners): (Arc<Trie>, Option<Arc<Geometry>>, Owners),
         rounds: Arc<Mutex<Rounds>>,
         guard: Arc<Guard>,
         reporter: Reporter,
@@ -107,6 +111,7 @@ impl Context {
             decay: config.average_decay(steps),
             trie,
             geometry,
+            owners,
             rounds,
             guard,
             reporter: Arc::new(reporter),
@@ -140,8 +145,9 @@ impl<B: Backend> TrainBatch<B> {
             queries,
             targets,
             guide: None,
+            partners: None,
             seed,
-            pairs: vec![u32::MAX; of],
+            texts: vec![u32::MAX; of],
             of,
             step: 0,
             rank: 0,
@@ -240,14 +246,16 @@ impl<B: Backend> InferenceStep for CartLearner<B> {
         };
         let space =
             SearchSpace::from(&self.context.trie).with_geometry(self.context.geometry.as_deref());
-        let Ok(answers) = beam_search(cart, &encoded, space, &beam) else {
+        let Ok(mut answers) = beam_search(cart, &encoded, space, &beam) else {
             self.context.guard.diverged().store(true, Ordering::Relaxed);
             return ValidOutput { loss, recall_at_1: 0.0, queries: batch.items.len() };
         };
+        let owners = &self.context.owners;
+        answers.iter_mut().for_each(|found| owners.distinct(found, |answer| answer.item));
         let ranks: Vec<Option<usize>> = answers
             .iter()
             .zip(&batch.items)
-            .map(|(answers, &item)| answers.iter().position(|answer| answer.item == item))
+            .map(|(answers, &item)| answers.iter().position(|a| owners.of(a.item) == item))
             .collect();
         let mut rounds = self.context.rounds.lock().unwrap_or_else(|e| e.into_inner());
         rounds.validated(loss, &ranks, cart);

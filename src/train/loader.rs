@@ -20,7 +20,8 @@ use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
 use super::{
-    StopFlag, TrainBatch, TrainConfig, TrainingData, ValidBatch, WeightedExample,
+    Partners, StopFlag, TrainBatch, TrainConfig, TrainingData, ValidBatch, WeightedExample,
+    interpolate::Siblings,
     position::{Position, Share, work_for},
 };
 use crate::data::{Example, QueryBatch, TargetBatch};
@@ -44,6 +45,15 @@ pub(super) struct TrainLoader<B: Backend> {
     pub(super) at: At,
     /// The order of the pass at hand, shared by the loaders of all devices.
     pub(super) order: Arc<Mutex<Order>>,
+    /// What queries may be mixed with.
+    pub(super) siblings: Arc<Siblings>,
+}
+
+/// A caption to mix a row with, and what the row's own has.
+struct Second {
+    tokens: Vec<u32>,
+    text: u32,
+    share: f32,
 }
 
 /// The order of the pairs in a pass, and which pass that is; empty before the first.
@@ -80,6 +90,7 @@ impl<B: Backend> TrainLoader<B> {
             share,
             at: At::new(&self.position),
             order: self.order.clone(),
+            siblings: self.siblings.clone(),
         }
     }
 
@@ -129,6 +140,7 @@ impl<B: Backend> TrainLoader<B> {
             .iter()
             .map(|(_, pair)| drop_words(&pair.example.tokens, self.config.word_dropout, &mut rng))
             .collect();
+        let seconds = self.seconds(&pairs, &mut rng);
         let share = self.share.rows(pairs.len());
         if share.is_empty() {
             return None;
@@ -137,12 +149,47 @@ impl<B: Backend> TrainLoader<B> {
         let items: Vec<u32> = own.iter().map(|(_, pair)| pair.example.item).collect();
         let targets =
             TargetBatch::new(&items, &self.data.identifiers, &self.data.trie, &self.device);
-        let queries = QueryBatch::new(&rows[share], self.data.padding, &self.device)
-            .expect("captions were tokenised to at least one token");
-        let pairs: Vec<u32> = own.iter().map(|(index, _)| *index).collect();
-        let texts = self.data.held_out.as_ref().map(|held_out| (pairs.as_slice(), &**held_out));
-        let guide = self.data.guide(&items, texts, &self.device);
-        Some(TrainBatch { queries, targets, guide, seed, pairs, of, step, rank: self.share.rank })
+        let batch = |rows: &[Vec<u32>]| {
+            QueryBatch::new(rows, self.data.padding, &self.device)
+                .expect("captions were tokenised to at least one token")
+        };
+        let (queries, partners) = match seconds {
+            Some(seconds) => {
+                let second = seconds[share.clone()].iter();
+                let count = share.len();
+                let rows = rows[share].iter().chain(second.clone().map(|second| &second.tokens));
+                let both = batch(&rows.cloned().collect::<Vec<_>>());
+                let partners = Partners {
+                    queries: both.rows(count..2 * count),
+                    texts: second.clone().map(|second| second.text).collect(),
+                    shares: second.map(|second| second.share).collect(),
+                };
+                (both.rows(0..count), Some(partners))
+            }
+            None => (batch(&rows[share]), None),
+        };
+        let texts: Vec<u32> = own.iter().map(|(pair, _)| self.data.texts[*pair as usize]).collect();
+        let held_out = self.data.held_out.as_ref().map(|held_out| (texts.as_slice(), &**held_out));
+        let guide = self.data.guide(&items, held_out, &self.device);
+        let rank = self.share.rank;
+        Some(TrainBatch { queries, targets, guide, partners, seed, texts, of, step, rank })
+    }
+
+    /// The captions that those of a step are mixed with, if they are: the same on all devices.
+    fn seconds(
+        &self,
+        pairs: &[(u32, &WeightedExample)],
+        rng: &mut ChaCha8Rng,
+    ) -> Option<Vec<Second>> {
+        let TrainConfig { interpolation, word_dropout, .. } = *self.config;
+        let data = &self.data;
+        let second = |(pair, example): &(u32, &WeightedExample)| {
+            let own = (data.owners.of(example.example.item), data.texts[*pair as usize]);
+            let (text, share) = self.siblings.draw(interpolation, own, rng);
+            let tokens = &data.train[text as usize].example.tokens;
+            Second { tokens: drop_words(tokens, word_dropout, rng), text, share }
+        };
+        (interpolation > 0.0).then(|| pairs.iter().map(second).collect())
     }
 }
 

@@ -8,14 +8,14 @@ use std::ops::Range;
 use burn::{
     optim::{GradientsAccumulator, GradientsParams},
     tensor::{
-        Tensor, TensorData,
+        Bool, Int, Tensor, TensorData,
         backend::{AutodiffBackend, Backend},
     },
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{CartLearner, TrainBatch, learner::Context};
+use super::{CartLearner, Partners, TrainBatch, learner::Context};
 use crate::{
     data::{QueryBatch, TargetBatch},
     model::LossConfig,
@@ -34,7 +34,8 @@ struct Piece<B: AutodiffBackend> {
     queries: QueryBatch<B>,
     targets: TargetBatch<B>,
     guide: Option<GuideBatch<B>>,
-    pairs: Vec<u32>,
+    texts: Vec<u32>,
+    partners: Option<Partners<B>>,
     seed: u64,
     /// Share of the rows of the step.
     weight: f64,
@@ -97,7 +98,8 @@ impl<B: AutodiffBackend> CartLearner<B> {
                         queries: batch.queries.rows(rows.clone()),
                         targets: batch.targets.rows(rows.clone()),
                         guide: batch.guide.as_ref().map(|guide| guide.rows(rows.clone())),
-                        pairs: batch.pairs[rows].to_vec(),
+                        partners: batch.partners.as_ref().map(|p| p.rows(rows.clone())),
+                        texts: batch.texts[rows].to_vec(),
                     }
                 })
                 .collect();
@@ -135,27 +137,44 @@ impl<B: AutodiffBackend> CartLearner<B> {
 
     /// Forward and backward.
     fn piece(&self, piece: Piece<B>) -> Part<B> {
-        let Piece { queries, targets, guide, pairs, seed, weight } = piece;
+        let Piece { queries, targets, guide, texts, partners, seed, weight } = piece;
         let Context { loss: config, precision, frozen, guard, .. } = &*self.context;
-        let prefix = frozen.as_ref().map(|frozen| frozen.prefix(&self.cart, &queries, &pairs));
+        let prefix = |queries: &QueryBatch<B>, texts: &[u32]| {
+            frozen.as_ref().map(|frozen| frozen.prefix(&self.cart, queries, texts))
+        };
+        let second = partners.as_ref().map(|p| prefix(&p.queries, &p.texts));
+        let prefix = prefix(&queries, &texts);
         let cart = precision.apply(self.cart.clone());
         // Both passes of R-Drop are one batch: every query twice, with dropouts of their own.
         let passes = if config.r_drop > 0.0 { 2 } else { 1 };
-        let (queries, targets, guide, prefix) = match passes {
+        let shares = partners.as_ref().map(|p| p.shares(passes, &queries.tokens.device()));
+        let second = partners.map(|partners| partners.queries).zip(second);
+        let twice = |(queries, prefix): (QueryBatch<B>, Option<EncoderPrefix<B>>)| {
+            (queries.doubled(), prefix.map(EncoderPrefix::doubled))
+        };
+        let ((queries, prefix), second, targets, guide) = match passes {
             2 => (
-                queries.doubled(),
+                twice((queries, prefix)),
+                second.map(twice),
                 targets.doubled(),
                 guide.as_ref().map(GuideBatch::doubled),
-                prefix.map(EncoderPrefix::doubled),
             ),
-            _ => (queries, targets, guide, prefix),
+            _ => ((queries, prefix), second, targets, guide),
         };
         let loss = with_noise(seed, || {
             let QueryBatch { tokens, padding } = queries;
             let identifiers = targets.identifiers.clone();
-            let encoded = match prefix {
-                Some(prefix) => cart.encoder().finish(prefix, padding.clone()),
-                None => cart.encode_layers(tokens.clone(), padding.clone()),
+            let encode =
+                |prefix, tokens: &Tensor<B, 2, Int>, padding: &Tensor<B, 2, Bool>| match prefix {
+                    Some(prefix) => cart.encoder().finish(prefix, padding.clone()),
+                    None => cart.encode_layers(tokens.clone(), padding.clone()),
+                };
+            let encoded = encode(prefix, &tokens, &padding);
+            let encoded = match second.zip(shares) {
+                Some(((second, prefix), shares)) => {
+                    encoded.mixed_with(&encode(prefix, &second.tokens, &second.padding), shares)
+                }
+                None => encoded,
             };
             let logits = cart.forward_encoded(&encoded, identifiers);
             let mut logits = logits.into_iter().map(widened).collect();

@@ -18,7 +18,7 @@ use super::{
     position::Position,
     rounds::Rounds,
 };
-use crate::{error::Result, model::Cart, trie::Trie};
+use crate::{error::Result, identifier::Owners, model::Cart, trie::Trie};
 
 /// The learner of a [`Stepper`].
 type Components<B> =
@@ -80,7 +80,8 @@ impl<B: AutodiffBackend> Stepper<B> {
         let frozen = Frozen::new(config.freeze, config.precision, &cart, |_| None)?;
         let reporter = Reporter::new(None, position);
         let together = Together::alone();
-        let trie = (trie, None);
+        let owners = Owners::single(trie.len());
+        let trie = (trie, None, owners);
         let context =
             Context::new((config, steps), trie, rounds, guard.clone(), reporter, frozen, together);
         let rates = config.encoder_rates(cart.encoder().n_layers());

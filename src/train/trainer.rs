@@ -25,6 +25,7 @@ use super::{
     devices::Together,
     freeze::Frozen,
     guard::Guard,
+    interpolate::{self, Siblings},
     learner::Context,
     loader::{At, TrainLoader, ValidLoader},
     memory::or_first_fault,
@@ -150,6 +151,7 @@ impl Trainer {
         let config = Arc::new(self.config.clone());
         config.validate(data.trie().levels())?;
         data.check(&model, &config.loss)?;
+        interpolate::check(&config, &model)?;
         config.precision.check::<B>(main)?;
         let steps = config.epochs * data.steps_per_epoch(&config);
         let run = identity::<B>(&config, &model, data, together.devices)?;
@@ -180,7 +182,7 @@ impl Trainer {
         let listener = (!self.dashboard).then(|| self.listener.clone());
         let encoder = model.encoder();
         let cache = |layers| {
-            let train = data.train.clone();
+            let train = data.captions();
             LayerCache::new(config.frozen_cache, train, data.padding, encoder, layers)
         };
         let frozen = Frozen::new(config.freeze, config.precision, &model, cache)?;
@@ -188,7 +190,7 @@ impl Trainer {
         let reporter = Reporter::new(listener, position.clone());
         let context = Arc::new(Context::new(
             (&config, steps),
-            (data.trie().clone(), data.geometry.clone()),
+            (data.trie().clone(), data.geometry.clone(), data.owners.clone()),
             rounds.clone(),
             guard.clone(),
             reporter,
@@ -215,7 +217,7 @@ impl Trainer {
         }
         (self.listener)(TrainEvent::Started { step, steps });
         if config.frozen_cache.mebibytes > 0 {
-            (self.listener)(TrainEvent::Cached { pairs: kept, of: data.pairs() });
+            (self.listener)(TrainEvent::Cached { pairs: kept, of: data.captions().len() });
         }
         let warmup = config.warmup_steps(steps);
         let schedule = WarmupCosine::new(config.learning_rate, warmup, steps, config.final_rate)
@@ -232,6 +234,7 @@ impl Trainer {
             share: Share::first(together.devices, together.distributed),
             at: At::new(&position),
             order: Arc::default(),
+            siblings: Arc::new(Siblings::new(&config, data)),
         };
         let valid = ValidLoader::<B::InnerBackend> {
             data: data.clone(),

@@ -19,7 +19,7 @@ use cart_retrieval::{
     storage::hex,
 };
 use serde_json::json;
-use small::{DIM, fields, items, names, retriever};
+use small::{DIM, fields, items, names, retriever, several};
 
 fn saved(guided: bool) -> (tempfile::TempDir, Retriever<Flex>) {
     let folder = tempfile::tempdir().unwrap();
@@ -128,6 +128,41 @@ fn one_change_after_the_other_is_all_of_them_at_once() {
     assert_eq!(compacted.growth(), at_once.growth());
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 12);
     assert_eq!(verify(folder.path()).unwrap().candidates, 80);
+}
+
+/// A candidate goes with all of its identifiers, and is answered once.
+#[test]
+fn candidates_with_several_identifiers_stay_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let before = several(true, 2);
+    before.save(folder.path()).unwrap();
+    assert_eq!(answers(&load(folder.path())), answers(&before));
+    let live = open(folder.path());
+    change(&live);
+    let now = live.snapshot();
+    // Three of the old ones were replaced and 15 removed; what came has one identifier each.
+    assert_eq!((now.index().ids().len(), now.index().trie().len()), (80, 80 + 60 - 18));
+    let found = answers(&now);
+    let mut ids: Vec<&str> = found.iter().map(|(id, _)| id.as_str()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!((found.len(), ids.len()), (80, 80));
+    for entry in 0..now.index().trie().len() as u32 {
+        let item = now.index().owners().of(entry) as usize;
+        let id = now.index().ids().get(item);
+        let known = now.index().trie().identifier_of(entry).unwrap();
+        assert_eq!(now.index().id(known.tokens()).unwrap(), id);
+        // What stayed has the identifiers that it had.
+        if let Some(row) = before.index().ids().index_of(id).filter(|&row| row < 50) {
+            let entries = before.index().owners().entries_of(&[row as u32]);
+            let before = |entry: u32| before.index().trie().identifier_of(entry).unwrap();
+            assert!(entries.into_iter().any(|entry| before(entry) == known), "{id}");
+        }
+    }
+    live.compact().unwrap();
+    assert_eq!(answers(&load(folder.path())), found);
+    let hits = now.search_embeddings(&items(&names("old-", 20..24))).top(80).run().unwrap();
+    assert!(hits.iter().all(|hits| hits.len() == 80));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use cart_retrieval::{
     metadata::{Fields, ItemMetadata},
     model::CartConfig,
     nn::AlignmentConfig,
-    quantizer::{CoarseToFineConfig, FineConfig, RqKMeansConfig},
+    quantizer::{CoarseToFineConfig, FineConfig, IdentifierConfig, RqKMeansConfig},
     retrieve::Retriever,
 };
 use rand::{RngExt, SeedableRng};
@@ -38,11 +38,18 @@ pub fn fields(value: serde_json::Value) -> Fields {
 
 /// An index over 60 items whose network has learned nothing.
 pub fn retriever(guided: bool) -> Retriever<Flex> {
+    several(guided, 1)
+}
+
+/// The same with an identifier for each of so many clusters near an item.
+pub fn several(guided: bool, clusters: usize) -> Retriever<Flex> {
     let items = items(&names("old-", 0..60));
     let config = CoarseToFineConfig::new(4, vec![])
         .with_fine(FineConfig::RqKmeans(RqKMeansConfig::new(vec![4, 4])));
     let quantizer = config.fit::<Autodiff<Flex>>(&items, &Default::default()).unwrap();
-    let index = quantizer.assign(&items).unwrap().with_unique_capacity(8).unwrap();
+    let config = IdentifierConfig { clusters, codes: 1 };
+    let index = quantizer.assign_several(&items, None, &config).unwrap();
+    let index = index.with_unique_capacity(8).unwrap();
     let about: Vec<Fields> = (0..60).map(|n| fields(json!({ "n": n }))).collect();
     let mut index = index.with_metadata(ItemMetadata::new(&about).unwrap()).unwrap();
     let texts = ["a red dog", "two cats", "the blue sea at night"];

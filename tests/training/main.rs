@@ -7,6 +7,7 @@ mod faults;
 mod groups;
 mod guided;
 mod modes;
+mod several;
 mod steps;
 
 use std::{

@@ -31,7 +31,9 @@ const ROWS: usize = 4096;
 ///
 /// The vector of a candidate is `features * R(f) + texts * c`, scaled to length 1: `R` a ridge
 /// regression from its feature row to the mean vector of its training texts, `c` that mean itself
-/// where the candidate has texts, both of length 1. Where a map was tuned together with the text
+/// where the candidate has texts, both of length 1. Texts count by their weights: in that mean; and a candidate whose texts
+/// all weigh less than others' has its `c` and its part in the regression multiplied by the largest of them, relative to the
+/// largest of all. Where a map was tuned together with the text
 /// encoder ([`SpaceTuning`](super::SpaceTuning)), `R` lies half way between the regression's and that map's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -190,9 +192,13 @@ impl CandidateSpaceConfig {
         let space = pairs.space(tuned, &known, gamma, penalty)?;
         let mut held_out = Vec::with_capacity(texts.values.len());
         for (text, &item) in texts.items.iter().enumerate() {
-            let row = out_of_fold[item as usize].as_ref().expect("an item with texts is in a fold");
-            let others = centroids.without(item, texts.row(text));
-            held_out.extend(space.blend(row, others.as_deref()));
+            // An item all of whose texts weigh nothing is in no fold: its features are all there is.
+            let row = match &out_of_fold[item as usize] {
+                Some(row) => row,
+                None => &space.map(items, item),
+            };
+            let others = centroids.without(item, texts, text);
+            held_out.extend(space.blend(row, others.as_deref(), centroids.weight(item)));
         }
         Ok(FittedSpace {
             vectors: space.place(items, &centroids)?,
@@ -289,7 +295,7 @@ impl CandidateSpace {
                 "use features of the encoder that the space was fitted on",
             ));
         }
-        let none = TextVectors { dim, values: vec![], items: vec![] };
+        let none = TextVectors { dim, values: vec![], items: vec![], weights: vec![] };
         let texts = texts.unwrap_or(&none);
         let misplaced = texts.items.iter().find(|&&item| item as usize >= items.len());
         if texts.dim() != dim || misplaced.is_some() {
@@ -314,19 +320,30 @@ impl CandidateSpace {
                     between(&mut mapped, map.map_all(&rows), self.dim());
                 }
                 let mapped = chunk.iter().zip(mapped.chunks_exact(self.dim()));
-                mapped.flat_map(|(&i, row)| self.blend(row, centroids.get(i))).collect::<Vec<f32>>()
+                let blend = |(&i, row)| self.blend(row, centroids.get(i), centroids.weight(i));
+                mapped.flat_map(blend).collect::<Vec<f32>>()
             })
             .collect();
         Features::from_rows(rows, self.dim())?.with_item_ids(items.ids().clone())
     }
 
-    /// What the features say and what the texts say, as one vector of length 1.
-    fn blend(&self, features: &[f32], texts: Option<&[f32]>) -> Vec<f32> {
+    /// What the features of an item say.
+    fn map(&self, items: &Features, item: u32) -> Vec<f32> {
+        let rows = [items.row(item as usize)];
+        let mut row = self.ridge.map_all(&rows);
+        if let Some(map) = &self.tuned {
+            between(&mut row, map.map_all(&rows), self.dim());
+        }
+        row
+    }
+
+    /// What the features say and what the texts of a weight say, as one vector of length 1.
+    fn blend(&self, features: &[f32], texts: Option<&[f32]>, weight: f32) -> Vec<f32> {
         let mut row = features.to_vec();
         normalise(&mut row);
         row.iter_mut().for_each(|v| *v *= self.features);
         if let Some(texts) = texts {
-            row.iter_mut().zip(texts).for_each(|(row, v)| *row += v * self.texts);
+            row.iter_mut().zip(texts).for_each(|(row, v)| *row += v * (self.texts * weight));
         }
         // Without texts, features of weight 0 still say more than nothing.
         if row.iter().all(|v| *v == 0.0) {

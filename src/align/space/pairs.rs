@@ -31,7 +31,8 @@ impl Pairs<'_> {
         let inputs = known.iter().map(|&item| self.items.row(item as usize));
         let lift = Lift::new(self.items.dim(), gamma, self.config.landmarks, inputs.clone());
         let outputs = known.iter().map(|&item| self.centroids.row(item));
-        RidgeProblem::new(lift, self.centroids.dim, inputs.zip(outputs))
+        let weights = known.iter().map(|&item| self.centroids.weight(item));
+        RidgeProblem::weighted(lift, self.centroids.dim, inputs.zip(outputs), weights)
     }
 
     pub(super) fn space(
@@ -93,13 +94,15 @@ impl Pairs<'_> {
     }
 }
 
-/// Sum and count of the reciprocal ranks at which the texts of some items find them among those.
+/// Sum and count of the reciprocal ranks at which the texts of some items find them among those; texts without weight are not
+/// asked.
 fn ranks(items: &[u32], rows: &[f32], texts: &TextVectors) -> (f64, usize) {
     let mut units = rows.to_vec();
     units.chunks_exact_mut(texts.dim()).for_each(normalise);
     let mut place = HashMap::new();
     place.extend(items.iter().enumerate().map(|(at, &item)| (item, at)));
-    let owned = texts.items.iter().enumerate().filter_map(|(t, item)| Some((t, *place.get(item)?)));
+    let asked = texts.items.iter().enumerate().filter(|&(text, _)| texts.weight(text) > 0.0);
+    let owned = asked.filter_map(|(t, item)| Some((t, *place.get(item)?)));
     let owned: Vec<(usize, usize)> = owned.collect();
     let unit = |at: usize| &units[at * texts.dim()..(at + 1) * texts.dim()];
     let rank = |&(text, own): &(usize, usize)| {

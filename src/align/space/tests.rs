@@ -133,3 +133,73 @@ fn what_cannot_be_is_refused() {
     assert!(TextVectors::new(2, vec![1.0], vec![0]).is_err());
     assert!(TextVectors::new(1, vec![f32::NAN], vec![0]).is_err());
 }
+
+/// Twin: the fit without the texts that weigh nothing.
+#[test]
+fn texts_of_weight_0_are_as_if_not_there() {
+    let (features, texts) = fixture(24, 3);
+    // One text of every item, and all of item 5.
+    let left_out = |text: usize| text % 3 == 1 || texts.items()[text] == 5;
+    let weights = (0..texts.len()).map(|t| if left_out(t) { 0.0 } else { 0.7 }).collect();
+    let weighted = texts.clone().with_weights(weights).unwrap();
+    let rest: Vec<usize> = (0..texts.len()).filter(|&text| !left_out(text)).collect();
+    let fewer = TextVectors::new(
+        4,
+        rest.iter().flat_map(|&t| texts.row(t).to_vec()).collect(),
+        rest.iter().map(|&t| texts.items()[t]).collect(),
+    )
+    .unwrap();
+    let config = CandidateSpaceConfig::default();
+    let (found, expected) =
+        (config.fit(&features, &weighted).unwrap(), config.fit(&features, &fewer).unwrap());
+    assert_eq!((found.gamma, found.penalty), (expected.gamma, expected.penalty));
+    assert_eq!(found.held_out_mrr, expected.held_out_mrr);
+    for (a, b) in found.vectors.as_slice().iter().zip(expected.vectors.as_slice()) {
+        assert_abs_diff_eq!(a, b, epsilon = 1e-5);
+    }
+    for (at, &text) in rest.iter().enumerate() {
+        for (a, b) in found.held_out.row(text).iter().zip(expected.held_out.row(at)) {
+            assert_abs_diff_eq!(a, b, epsilon = 1e-5);
+        }
+    }
+    // A text without weight still has a vector that has not seen it: the candidate's own.
+    let own = expected.space.embed(&features, Some(&fewer)).unwrap();
+    assert_eq!(found.held_out.len(), texts.len());
+    for (a, b) in found.held_out.row(15).iter().zip(own.row(5)) {
+        assert_abs_diff_eq!(a, b, epsilon = 1e-5);
+    }
+    let error = config.fit(&features, &texts.clone().with_weights(vec![0.0; 72]).unwrap());
+    assert!(error.unwrap_err().to_string().contains("two items"));
+    assert!(texts.clone().with_weights(vec![1.0]).is_err());
+    assert!(texts.with_weights(vec![-1.0; 72]).is_err());
+}
+
+#[test]
+fn weights_count_in_proportion() {
+    let (features, texts) = fixture(24, 3);
+    let config = CandidateSpaceConfig::default();
+    let fit = |weight: &dyn Fn(usize) -> f32| {
+        let weights = (0..texts.len()).map(weight).collect();
+        config.fit(&features, &texts.clone().with_weights(weights).unwrap()).unwrap()
+    };
+    let plain = config.fit(&features, &texts).unwrap();
+    assert_eq!(fit(&|_| 0.3).vectors.as_slice(), plain.vectors.as_slice());
+    let uneven = |factor: f32| fit(&move |text| factor * [1.0, 0.2, 0.5][text % 3]);
+    for (a, b) in uneven(1.0).vectors.as_slice().iter().zip(uneven(8.0).vectors.as_slice()) {
+        assert_abs_diff_eq!(a, b, epsilon = 1e-6);
+    }
+    // Twin: the blend by hand, of a candidate all of whose texts weigh a tenth.
+    let found = fit(&|text| if text < 3 { [0.1, 0.1, 0.02][text] } else { 1.0 });
+    let mut mean = vec![0.0; 4];
+    for (text, weight) in [0.1f32, 0.1, 0.02].into_iter().enumerate() {
+        mean.iter_mut().zip(texts.row(text)).for_each(|(mean, v)| *mean += weight * v);
+    }
+    normalise(&mut mean);
+    let mut expected = found.space.ridge.map(features.row(0));
+    normalise(&mut expected);
+    expected.iter_mut().zip(&mean).for_each(|(value, mean)| *value += 0.1 * mean);
+    normalise(&mut expected);
+    for (a, b) in found.vectors.row(0).iter().zip(&expected) {
+        assert_abs_diff_eq!(a, b, epsilon = 1e-5);
+    }
+}

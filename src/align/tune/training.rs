@@ -114,6 +114,8 @@ impl<B: AutodiffBackend> Training<'_, B> {
         let mut means = Centroids::new(items.len(), &memory);
         for _ in 0..settings.epochs {
             let mut order: Vec<u32> = (0..train.len() as u32).collect();
+            // Texts that weigh nothing say nothing, here as in the means.
+            order.retain(|&text| memory.weight(text as usize) > 0.0);
             order.shuffle(rng);
             let length = |text: u32| tokens[text as usize].len();
             let order = by_like_length(order, settings.batch_size, length, rng);
@@ -145,13 +147,17 @@ impl<B: AutodiffBackend> Training<'_, B> {
                     let features = unit(towers.item.forward(rows)).mul_scalar(space.features);
                     unit(features + matrix(texts, [chosen.len(), dim]).mul_scalar(space.texts))
                 };
-                let all =
-                    vectors(&others, others.iter().flat_map(|&i| means.row(i)).copied().collect());
+                let weighted = |item: u32, mean: &[f32]| -> Vec<f32> {
+                    mean.iter().map(|value| value * means.weight(item)).collect()
+                };
+                let all = others.iter().flat_map(|&item| weighted(item, means.row(item)));
+                let all = vectors(&others, all.collect());
                 let held_out = chunk
                     .iter()
                     .flat_map(|&text| {
-                        let rest = means.without(train[text].item, memory.row(text));
-                        rest.unwrap_or_else(|| vec![0.0; dim])
+                        let item = train[text].item;
+                        let rest = means.without(item, &memory, text);
+                        rest.map_or_else(|| vec![0.0; dim], |rest| weighted(item, &rest))
                     })
                     .collect();
                 let targets = vectors(&own, held_out);
@@ -183,7 +189,8 @@ impl<B: AutodiffBackend> Training<'_, B> {
                 let rate = burn::lr_scheduler::LrScheduler::step(&mut schedule);
                 towers = optimizer.step(rate, towers, grads);
                 for (&text, row) in chunk.iter().zip(seen.chunks_exact(dim)) {
-                    means.replace(train[text].item, memory.row(text), row);
+                    let (weight, old) = (memory.weight(text), memory.row(text));
+                    means.replace(train[text].item, weight, old, row);
                     memory.set(text, row);
                 }
             }

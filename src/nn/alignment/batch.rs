@@ -62,6 +62,16 @@ impl<B: Backend> GuideBatch<B> {
         Self { levels, own: matrix(own), change: matrix(change), items: items.to_vec() }
     }
 
+    /// Names the items that the batch's rows describe, where they are named otherwise than by their identifiers: rows of one
+    /// item are no negatives of each other.
+    ///
+    /// # Panics
+    /// When there is not one item a row.
+    pub fn of_items(self, items: Vec<u32>) -> Self {
+        assert_eq!(items.len(), self.items.len(), "an item for every row");
+        Self { items, ..self }
+    }
+
     /// Some rows of the batch.
     pub fn rows(&self, rows: Range<usize>) -> Self {
         let (start, length) = (rows.start, rows.len());

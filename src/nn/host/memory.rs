@@ -8,6 +8,8 @@ use crate::nn::EncoderOutput;
 /// Keys and values of one query for every decoder layer.
 #[derive(Debug, Clone)]
 pub(crate) struct HostMemory {
+    /// The decoder's start vector for this query, `[d_model]`.
+    pub(super) start: Vec<f32>,
     pub(super) layers: Vec<Contexts>,
 }
 
@@ -21,6 +23,19 @@ pub(super) struct Contexts {
 }
 
 impl HostDecoder {
+    /// The start vector of every query, `[queries, d_model]`.
+    fn starts<B: Backend>(&self, encoded: &EncoderOutput<B>, queries: usize) -> Vec<f32> {
+        let mut starts = Vec::new();
+        match &self.query_start {
+            Some(map) => map.apply(&values(encoded.pooled()), &mut starts, true),
+            None => starts.resize(queries * self.d_model, 0.0),
+        }
+        for start in starts.chunks_exact_mut(self.d_model) {
+            start.iter_mut().zip(&self.start).for_each(|(value, own)| *value += own);
+        }
+        starts
+    }
+
     /// Keys and values of every query, of the tokens that are there, on all threads.
     pub(crate) fn memories<B: Backend>(&self, encoded: &EncoderOutput<B>) -> Vec<HostMemory> {
         let [queries, _, _, width] = encoded.bias.dims();
@@ -51,7 +66,9 @@ impl HostDecoder {
         });
         let fine = self.layers.iter().any(|layer| layer.fine.is_some());
         let joined = if fine { layers.concat() } else { Vec::new() };
-        let mut memories = vec![HostMemory { layers: Vec::new() }; queries];
+        let starts_of = self.starts(encoded, queries);
+        let memory = |start: &[f32]| HostMemory { start: start.to_vec(), layers: Vec::new() };
+        let mut memories: Vec<_> = starts_of.chunks_exact(self.d_model).map(memory).collect();
         let mut rows = Vec::new();
         let width = 2 * self.d_model;
         let context = |rows: &[f32], query: usize, offset: usize| {

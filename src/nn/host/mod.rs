@@ -29,6 +29,8 @@ pub(crate) struct HostDecoder {
     n_heads: usize,
     /// `[d_model]`
     start: Vec<f32>,
+    /// What a pooled query adds to it.
+    query_start: Option<Dense>,
     /// `[levels, d_model]`
     positions: Vec<f32>,
     /// Per level but the last, `[size, d_model]`.
@@ -85,6 +87,7 @@ impl HostDecoder {
             d_model,
             n_heads: decoder.n_heads(),
             start: values(decoder.start.val()),
+            query_start: decoder.query_start.as_ref().map(Dense::new),
             positions: values(decoder.positions.val()),
             embeddings: decoder.embeddings.iter().map(|e| values(e.weight.val())).collect(),
             coarse_memory: decoder.coarse_memory.as_ref().map(|c| Dense::new(&c.projection)),
@@ -97,7 +100,7 @@ impl HostDecoder {
 
     /// Makes the weights of all products ready, the layers' in 16 bits if `half`.
     fn pack(&mut self, half: bool) {
-        self.heads.iter_mut().for_each(|head| head.pack(false));
+        self.heads.iter_mut().chain(&mut self.query_start).for_each(|dense| dense.pack(false));
         if let Some(memory) = &mut self.coarse_memory {
             memory.pack(half);
         }
@@ -183,6 +186,7 @@ fn queries<B: Backend>(attention: &Attention<B>) -> Dense {
 mod tests {
     use burn::{
         backend::Flex,
+        nn::Linear,
         tensor::{Int, Tensor},
     };
 
@@ -194,7 +198,7 @@ mod tests {
 
     type B = Flex;
 
-    fn decoder(fusion: FusionMode) -> Decoder<B> {
+    fn decoder(fusion: FusionMode, query_start: bool) -> Decoder<B> {
         let config = DecoderConfig {
             vocabulary: Vocabulary::new(vec![4, 5, 3]).unwrap(),
             d_model: 40,
@@ -205,8 +209,13 @@ mod tests {
             experts: 3,
             fusion,
             dropout: 0.1,
+            query_start,
         };
-        config.init(&mut WeightInit::new(1), &Default::default())
+        let mut made: Decoder<B> = config.init(&mut WeightInit::new(1), &Default::default());
+        // Not zeros: as after some training.
+        let weight = WeightInit::new(9).normal([24, 40], 0.5, &Default::default());
+        made.query_start = made.query_start.map(|map| Linear { weight, ..map });
+        made
     }
 
     /// Three queries, the second padded.
@@ -227,8 +236,11 @@ mod tests {
     #[test]
     fn steps_give_what_the_steps_of_the_decoder_give() {
         let device = Default::default();
-        for fusion in [FusionMode::None, FusionMode::Coarse, FusionMode::Fine, FusionMode::Both] {
-            let (decoder, encoded) = (decoder(fusion), encoded());
+        let modes = [FusionMode::None, FusionMode::Coarse, FusionMode::Fine, FusionMode::Both];
+        for (fusion, query_start) in
+            modes.into_iter().flat_map(|mode| [(mode, false), (mode, true)])
+        {
+            let (decoder, encoded) = (decoder(fusion, query_start), encoded());
             let memory = decoder.memory(&encoded);
             let host = HostDecoder::new(&decoder, false);
             let memories = host.memories(&encoded);
@@ -257,7 +269,7 @@ mod tests {
     /// Beams of a query get the same bits whatever else is decoded with them.
     #[test]
     fn a_query_is_the_same_to_the_last_bit_in_any_company() {
-        let (decoder, encoded) = (decoder(FusionMode::Both), encoded());
+        let (decoder, encoded) = (decoder(FusionMode::Both, true), encoded());
         let host = HostDecoder::new(&decoder, false);
         let memories = host.memories(&encoded);
         let mut together = host.start();

@@ -66,7 +66,10 @@ impl HostDecoder {
         let position = &self.positions[level * d..(level + 1) * d];
         let mut add = |input: &[f32]| x.extend(input.iter().zip(position).map(|(a, b)| a + b));
         match level {
-            0 => (0..rows).for_each(|_| add(&self.start)),
+            0 => {
+                let first = memories.iter().zip(counts).filter(|(_, count)| **count > 0);
+                first.for_each(|(memory, _)| add(&memory.start));
+            }
             _ => {
                 let embeddings = &self.embeddings[level - 1];
                 tokens.iter().for_each(|&token| add(&embeddings[usize::from(token) * d..][..d]));

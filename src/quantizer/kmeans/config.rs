@@ -60,6 +60,11 @@ pub struct KMeansConfig {
     /// at least 65536.
     #[serde(default)]
     pub sample_rows: Option<usize>,
+    /// How much a cluster's size adds to the distance of its centre while centres are fitted, in units of the mean squared
+    /// distance; 0 is plain K-Means. Tokens are those of the nearest centre with any: a row's token must not depend on other
+    /// rows. Not for mini-batches.
+    #[serde(default)]
+    pub balance: f32,
 }
 
 fn default_restarts() -> usize {
@@ -91,6 +96,7 @@ impl KMeansConfig {
             seeding_rows: None,
             batch_rows: default_batch_rows(),
             sample_rows: None,
+            balance: 0.0,
         }
     }
 
@@ -142,12 +148,26 @@ impl KMeansConfig {
         self
     }
 
+    /// Sets how much a cluster's size adds to the distance of its centre during the fit.
+    pub fn with_balance(mut self, balance: f32) -> Self {
+        self.balance = balance;
+        self
+    }
+
     /// Checks the settings.
     ///
     /// # Errors
     /// [`Error::Config`] naming the setting that is out of range.
     pub fn validate(&self) -> Result<()> {
         check_size("k", self.k)?;
+        if !(self.balance.is_finite() && self.balance >= 0.0) {
+            return Err(Error::config(
+                "balance",
+                "a finite number of at least 0",
+                self.balance.to_string(),
+                "0 is plain K-Means, 1 evens out",
+            ));
+        }
         check_lloyd(self.restarts, self.max_iterations, self.tolerance)?;
         let counts = [
             ("batch_rows", Some(self.batch_rows), 1),
@@ -228,6 +248,7 @@ mod tests {
             (good.clone().with_max_iterations(0), "max_iterations"),
             (good.clone().with_tolerance(-1.0), "tolerance"),
             (good.clone().with_tolerance(f64::NAN), "tolerance"),
+            (good.clone().with_balance(-0.5), "balance"),
             (good.clone().with_batch_rows(0), "batch_rows"),
             (good.clone().with_seeding_rows(3), "seeding_rows"),
             (good.with_sample_rows(3), "sample_rows"),

@@ -6,7 +6,9 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::{HostSearch, KMeans, KMeansConfig, NearestCentre, init::first_centres};
+use super::{
+    HostSearch, KMeans, KMeansConfig, NearestCentre, balance::Balance, init::first_centres,
+};
 use crate::{
     error::{Error, Result},
     quantizer::rows::{
@@ -225,6 +227,7 @@ fn lloyd(
     let (n, dim, max_iterations) = (source.len(), source.dim(), config.max_iterations);
     let (mut index, mut distance) = (vec![0; n], vec![0.0; n]);
     let mut sums = Sums::new(config.k, dim);
+    let mut balance = Balance::new(config.balance, config.k);
     let mut buffer = Vec::new();
     let mut previous = f64::INFINITY;
     let mut reseeded = 0;
@@ -233,7 +236,10 @@ fn lloyd(
         sums.clear();
         for_blocks(source, config.batch_rows, &mut buffer, |range, rows| {
             let (index, distance) = (&mut index[range.clone()], &mut distance[range]);
-            engine.nearest(rows, dim, &centres, index, distance)?;
+            match &mut balance {
+                Some(balance) => balance.nearest(engine, (rows, dim), &centres, index, distance)?,
+                None => engine.nearest(rows, dim, &centres, index, distance)?,
+            }
             // The last pass only measures.
             if iteration < max_iterations {
                 sums.add(rows, index);
@@ -245,8 +251,20 @@ fn lloyd(
         let event =
             KMeansEvent::Iteration { restart, iteration, max_iterations, inertia, reseeded };
         tell(progress, event)?;
-        let settled = reseeded == 0 && previous - inertia <= config.tolerance * previous;
+        // Penalties may raise the inertia for a while.
+        let gain = if balance.is_some() { (previous - inertia).abs() } else { previous - inertia };
+        let settled = reseeded == 0 && gain <= config.tolerance * previous;
         if iteration == max_iterations || (iteration > 0 && settled) {
+            let inertia = match balance {
+                Some(_) => {
+                    for_blocks(source, config.batch_rows, &mut buffer, |range, rows| {
+                        let (index, distance) = (&mut index[range.clone()], &mut distance[range]);
+                        engine.nearest(rows, dim, &centres, index, distance)
+                    })?;
+                    distance.iter().map(|&d| f64::from(d)).sum()
+                }
+                None => inertia,
+            };
             return Ok(KMeans { centres, dim, inertia, iterations: iteration });
         }
         reseeded = fill_empty(source, &sums.counts, &mut index, &distance)?;
@@ -258,6 +276,9 @@ fn lloyd(
             })?;
         }
         sums.means(&mut centres);
+        if let Some(balance) = &mut balance {
+            balance.learn(&sums.counts, inertia);
+        }
         previous = inertia;
         iteration += 1;
     }

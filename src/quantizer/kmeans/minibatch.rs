@@ -10,7 +10,7 @@ use super::{
     fit::{Progress, group, tell},
 };
 use crate::{
-    error::Result,
+    error::{Error, Result},
     quantizer::rows::{RowSource, add_rows, draw_rows, read_checked},
 };
 
@@ -54,6 +54,14 @@ impl KMeansConfig {
         progress: &mut dyn FnMut(KMeansEvent) -> ControlFlow<()>,
     ) -> Result<KMeans> {
         self.validate()?;
+        if self.balance > 0.0 {
+            return Err(Error::config(
+                "balance",
+                "0 for a fit by mini-batches",
+                self.balance.to_string(),
+                "fit with fit_source, which reads all rows at each update",
+            ));
+        }
         let (n, dim) = (source.len(), source.dim());
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         // The restarts of the sample's fit use the streams from 0.

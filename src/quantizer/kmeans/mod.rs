@@ -1,6 +1,7 @@
 //! K-Means: the coarse token of an identifier, and the building block of the other tokenizers.
 
 mod assign;
+mod balance;
 mod config;
 mod fit;
 mod init;
@@ -14,12 +15,14 @@ pub(crate) use assign::{Scratch, Search};
 pub(crate) use config::{MOST_CODES, check_lloyd, check_size};
 pub(crate) use fit::group;
 
+use rayon::prelude::*;
+
 use crate::{
     error::{Error, Result},
     identifier::Codes,
     quantizer::{
         Quantizer,
-        rows::{check_codes, check_rows},
+        rows::{check_codes, check_rows, squared_distance},
     },
 };
 
@@ -162,6 +165,31 @@ impl Quantizer for KMeans {
         Codes::from_flat(1, tokens.into_iter().map(|token| token as u16).collect())
     }
 
+    fn encode_best(&self, rows: &[f32], count: usize) -> Result<Codes> {
+        if count == 1 {
+            return self.encode(rows);
+        }
+        let n = check_rows(rows, self.dim, 0)?;
+        if count == 0 || count > self.k() {
+            return Err(Error::quantizer(
+                "nearest centres of a row",
+                format!("1 to {}, as many as there are", self.k()),
+                count.to_string(),
+                "ask for fewer, or use more clusters",
+            ));
+        }
+        let mut tokens = vec![0u16; n * count];
+        let pieces = rows.par_chunks(self.dim).zip(tokens.par_chunks_mut(count));
+        pieces.for_each_init(Vec::new, |distances, (row, tokens)| {
+            distances.clear();
+            let centres = self.centres.chunks_exact(self.dim).enumerate();
+            distances.extend(centres.map(|(index, c)| (squared_distance(row, c), index as u16)));
+            distances.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+            tokens.iter_mut().zip(&*distances).for_each(|(token, (_, index))| *token = *index);
+        });
+        Codes::from_flat(1, tokens)
+    }
+
     fn decode_prefix(&self, codes: &Codes, levels: usize) -> Result<Vec<f32>> {
         check_codes(codes, levels, &self.level_sizes())?;
         let mut rows = vec![0.0; codes.len() * self.dim];
@@ -186,6 +214,26 @@ mod tests {
         assert_eq!(kmeans.decode(&codes).unwrap(), [5.0, 6.0, 0.0, 1.0]);
         assert_eq!(kmeans.decode_prefix(&codes, 0).unwrap(), [0.0; 4]);
         assert!(kmeans.encode(&[]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn further_centres_come_by_distance_and_the_first_is_the_nearest() {
+        let centres: Vec<f32> = (0..20 * 3).map(|i| ((i * 37 % 101) as f32).sin()).collect();
+        let rows: Vec<f32> = (0..50 * 3).map(|i| ((i * 53 % 97) as f32).cos()).collect();
+        let kmeans = KMeans::from_parts(centres.clone(), 3, 0.0, 0).unwrap();
+        let best = kmeans.encode_best(&rows, 4).unwrap();
+        let first: Vec<u16> = best.as_flat().iter().copied().step_by(4).collect();
+        assert_eq!(first, kmeans.encode(&rows).unwrap().as_flat());
+        for (row, tokens) in rows.chunks(3).zip(best.as_flat().chunks(4)) {
+            let distance =
+                |&token: &u16| squared_distance(row, &centres[usize::from(token) * 3..][..3]);
+            let found: Vec<f32> = tokens.iter().map(distance).collect();
+            assert!(found.is_sorted());
+            let nearer = (0..20u16).filter(|token| distance(token) <= found[3]).count();
+            assert_eq!(nearer, 4);
+        }
+        assert_eq!(kmeans.encode_best(&rows, 1).unwrap(), kmeans.encode(&rows).unwrap());
+        assert!(kmeans.encode_best(&rows, 21).unwrap_err().to_string().contains("1 to 20"));
     }
 
     #[test]

@@ -80,6 +80,10 @@ pub struct RqVaeConfig {
     /// Epochs after which unused codes are restarted, again and again; 0 never restarts.
     #[serde(default = "defaults::restart_every")]
     pub restart_every: usize,
+    /// Code sequences kept at each level when embeddings are encoded, of which the one of least error in the latent space is
+    /// taken; 1 takes the nearest code at each level, as the training does. The training is the same with any.
+    #[serde(default = "defaults::encode_beam")]
+    pub encode_beam: usize,
     /// Seed of weights, order and restarts.
     #[serde(default)]
     pub seed: u64,
@@ -118,6 +122,9 @@ mod defaults {
     pub fn restart_every() -> usize {
         2
     }
+    pub fn encode_beam() -> usize {
+        1
+    }
 }
 
 impl RqVaeConfig {
@@ -136,6 +143,7 @@ impl RqVaeConfig {
             weight_decay: defaults::weight_decay(),
             init_sample: defaults::init_sample(),
             restart_every: defaults::restart_every(),
+            encode_beam: defaults::encode_beam(),
             seed: 0,
         }
     }
@@ -180,6 +188,11 @@ impl RqVaeConfig {
         Self { restart_every, ..self }
     }
 
+    /// Sets the code sequences kept when embeddings are encoded.
+    pub fn with_encode_beam(self, encode_beam: usize) -> Self {
+        Self { encode_beam, ..self }
+    }
+
     /// Sets how inputs are scaled.
     pub fn with_standardise(self, standardise: Standardise) -> Self {
         Self { standardise, ..self }
@@ -216,6 +229,7 @@ impl RqVaeConfig {
             ("epochs", self.epochs),
             ("batch", self.batch),
             ("init_sample", self.init_sample),
+            ("encode_beam", self.encode_beam),
         ] {
             if value == 0 {
                 return problem(name, "at least 1", "0".into(), "keep the default");

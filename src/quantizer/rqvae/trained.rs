@@ -9,6 +9,7 @@ use crate::{
     identifier::Codes,
     quantizer::{
         Quantizer,
+        code_beam::CodeBeam,
         rows::{check_codes, check_rows},
     },
 };
@@ -141,6 +142,19 @@ impl<B: Backend> RqVae<B> {
         let inputs = Tensor::from_data(TensorData::new(scaled, shape), &self.device);
         self.network.encoder.forward(inputs)
     }
+
+    /// The nearest code of latents at each level.
+    fn greedy(&self, latents: Tensor<B, 2>) -> Result<Codes> {
+        let [n, _] = latents.dims();
+        let codebooks: Vec<_> = self.network.codebooks.iter().map(|book| book.val()).collect();
+        let columns: Vec<Vec<u16>> = assign_nearest(latents, &codebooks)
+            .0
+            .into_iter()
+            .map(|codes| codes.into_data().iter::<i64>().map(|code| code as u16).collect())
+            .collect();
+        let rows = (0..n).flat_map(|row| columns.iter().map(move |column| column[row]));
+        Codes::from_flat(columns.len(), rows.collect())
+    }
 }
 
 impl<B: Backend> Quantizer for RqVae<B> {
@@ -153,24 +167,32 @@ impl<B: Backend> Quantizer for RqVae<B> {
     }
 
     fn encode(&self, rows: &[f32]) -> Result<Codes> {
+        self.encode_best(rows, 1)
+    }
+
+    fn encode_best(&self, rows: &[f32], count: usize) -> Result<Codes> {
         let dim = self.dim();
         check_rows(rows, dim, 0)?;
-        let levels = self.config.sizes.len();
-        let codebooks: Vec<_> = self.network.codebooks.iter().map(|book| book.val()).collect();
-        let mut out = Codes::new(levels);
-        let mut row_codes = vec![0u16; levels];
+        let mut out = Codes::new(self.config.sizes.len());
+        let beam = self.config.encode_beam;
+        let books: Vec<Vec<f32>> = match (beam, count) {
+            (1, 1) => Vec::new(),
+            _ => (0..self.config.sizes.len()).map(|level| self.codebook(level)).collect(),
+        };
+        let search = CodeBeam { codebooks: &books, dim: self.config.latent, width: beam };
         for chunk in rows.chunks(CHUNK * dim) {
-            let (codes, _) = assign_nearest(self.latents(chunk), &codebooks);
-            let columns: Vec<Vec<u16>> = codes
-                .into_iter()
-                .map(|codes| codes.into_data().iter::<i64>().map(|code| code as u16).collect())
-                .collect();
-            for row in 0..chunk.len() / dim {
-                for (token, column) in row_codes.iter_mut().zip(&columns) {
-                    *token = column[row];
+            let latents = self.latents(chunk);
+            let mut codes = self.greedy(latents.clone())?;
+            if !books.is_empty() {
+                let latents: Vec<f32> = latents.into_data().iter::<f32>().collect();
+                if beam > 1 {
+                    codes = search.best(&latents, &codes, 1, false)?;
                 }
-                out.push(&row_codes);
+                if count != 1 {
+                    codes = search.best(&latents, &codes, count, true)?;
+                }
             }
+            codes.rows().for_each(|row| out.push(row));
         }
         Ok(out)
     }

@@ -66,7 +66,7 @@ pub struct Manifest {
     #[serde(default)]
     pub growth: Growth,
     /// Files by role: `model`, `quantizer`, `tokenizer`, `trie`, `ids`, `order`; `vectors`, `geometry`, `space`,
-    /// `metadata` and `projection` where the index has them.
+    /// `metadata` and `projection` where the index has them, `owners` where candidates have several identifiers.
     pub files: BTreeMap<String, ManifestFile>,
 }
 

@@ -31,6 +31,7 @@ use crate::{
     data::TextTokenizer,
     error::{Error, Result},
     features::{Features, ItemIds},
+    identifier::Owners,
     metadata::ItemMetadata,
     nn::QueryProjection,
     quantizer::{CandidateIndex, CoarseToFine},
@@ -47,7 +48,7 @@ const KIND: &str = "cart-retrieval index";
 /// Name of the manifest.
 const MANIFEST: &str = "manifest.json";
 /// What files are called before their checksum.
-const ROLES: [&str; 11] = [
+const ROLES: [&str; 12] = [
     "model",
     "quantizer",
     "tokenizer",
@@ -59,6 +60,7 @@ const ROLES: [&str; 11] = [
     SPACE,
     METADATA,
     PROJECTION,
+    OWNERS,
 ];
 /// Role of the rows in the order of their ids.
 const ORDER: &str = "order";
@@ -72,6 +74,8 @@ const SPACE: &str = "space";
 const METADATA: &str = "metadata";
 /// Role of the map from embeddings to words.
 const PROJECTION: &str = "projection";
+/// Role of the file of the owners of further identifiers, and name of its tensor.
+const OWNERS: &str = "owners";
 /// How often a load starts again when the index is replaced meanwhile.
 const ATTEMPTS: usize = 5;
 
@@ -194,10 +198,18 @@ impl<B: Backend> Retriever<B> {
         if let Some(geometry) = self.index.geometry() {
             let vectors = geometry.vectors();
             let mut tensors = NamedTensors::new();
-            let shape = [vectors.len(), vectors.dim()];
-            tensors.insert_f32(VECTORS, &shape, vectors.as_slice());
+            // Those of further identifiers are the candidates' own once more.
+            let shape = [self.index.ids().len(), vectors.dim()];
+            tensors.insert_f32(VECTORS, &shape, vectors.rows(0..shape[0]));
             put(VECTORS, "safetensors", tensors.to_bytes(&[])?)?;
-            put(GEOMETRY, "safetensors", geometry.to_safetensors()?)?;
+            if self.index.owners().are_single() {
+                put(GEOMETRY, "safetensors", geometry.to_safetensors()?)?;
+            }
+        }
+        if !self.index.owners().are_single() {
+            let mut tensors = NamedTensors::new();
+            tensors.insert_u32(OWNERS, self.index.owners().aliases());
+            put(OWNERS, "safetensors", tensors.to_bytes(&[])?)?;
         }
         if let Some(space) = &self.space {
             put(SPACE, "safetensors", space.to_safetensors()?)?;
@@ -215,7 +227,7 @@ impl<B: Backend> Retriever<B> {
             library: env!("CARGO_PKG_VERSION").to_string(),
             model: self.config.clone(),
             beam: self.beam.clone(),
-            candidates: self.index.trie().len(),
+            candidates: self.index.ids().len(),
             max_tokens: self.tokenizer.max_tokens(),
             health: self.index.health().clone(),
             groups: self.index.groups().map(<[String]>::to_vec),
@@ -312,7 +324,12 @@ fn index(folder: &Path, manifest: &Manifest) -> Result<CandidateIndex> {
         }
         false => ItemIds::new(&lines.lines().collect::<Vec<_>>())?,
     };
-    let mut index = CandidateIndex::new(ids, trie, manifest.health.clone())?;
+    let owners = match manifest.has(OWNERS) {
+        true => NamedTensors::from_bytes(&manifest.load(folder, OWNERS)?)?.0.take_u32(OWNERS)?,
+        false => Vec::new(),
+    };
+    let owners = Owners::new(ids.len(), owners)?;
+    let mut index = CandidateIndex::of_entries(ids, trie, owners, manifest.health.clone())?;
     if let Some(groups) = &manifest.groups {
         index = index.with_groups(groups.clone())?;
     }

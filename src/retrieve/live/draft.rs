@@ -4,10 +4,9 @@ use std::collections::HashMap;
 
 use super::{Growth, change::Change};
 use crate::{
-    align::Geometry,
     error::{Error, Result},
     features::Features,
-    identifier::Codes,
+    identifier::{Codes, Owners},
     metadata::{Fields, ItemMetadata},
     quantizer::CandidateIndex,
     trie::Trie,
@@ -146,12 +145,19 @@ impl<'a> Draft<'a> {
         let ids = base.ids().changed(keep, &ids)?;
 
         let levels = base.trie().levels();
+        let n = removed.len();
         let mut codes = Vec::with_capacity(left * levels);
-        base.trie().write_identifiers(keep, &mut codes);
+        base.trie().write_identifiers(|entry| entry < n && keep(entry), &mut codes);
         codes.extend(added.iter().flat_map(|added| &added.tokens));
+        // Further identifiers of those that stay; what comes has one.
+        let aliases = base.owners().aliases();
+        let kept = |entry: usize| entry >= n && keep(aliases[entry - n] as usize);
+        base.trie().write_identifiers(kept, &mut codes);
+        let owners = moved(&removed, aliases);
         let trie = Trie::build(&Codes::from_flat(levels, codes)?, base.vocabulary())?;
 
-        let mut index = CandidateIndex::new(ids, trie, base.health().clone())?;
+        let owners = Owners::new(ids.len(), owners)?;
+        let mut index = CandidateIndex::of_entries(ids, trie, owners, base.health().clone())?;
         if let Some(groups) = base.groups() {
             index = index.with_groups(groups.to_vec())?;
         }
@@ -191,12 +197,24 @@ impl<'a> Draft<'a> {
                 row += run.len();
             }
             rows.extend(added.iter().flat_map(|added| &added.vector));
-            let vectors = Features::from_rows(rows, vectors.dim())?;
-            let geometry = Geometry::new(vectors, index.trie())?;
-            index = index.with_geometry(geometry);
+            index = index.with_vectors(Features::from_rows(rows, vectors.dim())?)?;
         }
         Ok(index)
     }
+}
+
+/// The owners that stay, by their rows among what stays.
+fn moved(removed: &[bool], owners: &[u32]) -> Vec<u32> {
+    if owners.is_empty() {
+        return Vec::new();
+    }
+    let mut next = 0;
+    let rows = removed.iter().map(|&gone| {
+        next += u32::from(!gone);
+        if gone { None } else { Some(next - 1) }
+    });
+    let rows: Vec<Option<u32>> = rows.collect();
+    owners.iter().filter_map(|&owner| rows[owner as usize]).collect()
 }
 
 enum Place {
