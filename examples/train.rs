@@ -146,7 +146,15 @@ fn train<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
         stop,
     }
     .run()?;
-    done.retriever.save(&args.out)?;
+    let retriever = match &data.metadata {
+        Some(metadata) => {
+            // Rows of the training, which may be a part of the data.
+            let rows = task.items.ids().iter().filter_map(|id| data.items.index_of(id));
+            done.retriever.with_metadata(metadata.select(&rows.collect::<Vec<_>>()))?
+        }
+        None => done.retriever,
+    };
+    retriever.save(&args.out)?;
     println!(
         "index in {}; trained for {:.0} s, {:.0} s in all",
         args.out.display(),

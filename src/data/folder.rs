@@ -7,10 +7,11 @@ use crate::{
     captioner::GENERATED,
     error::{Error, Result},
     features::{Features, ItemIds, ShardedFeatures, shard_names},
+    metadata::ItemMetadata,
 };
 
 /// Candidates and captions of a folder: `features.npy` (or `.npz`, `.safetensors`), `ids.txt`,
-/// `captions.jsonl` and, where there is one, `splits.json`.
+/// `captions.jsonl` and, where there are any, `splits.json` and `metadata.jsonl`.
 ///
 /// Features may lie in several files, `features-00000-of-00008.npy` to `features-00007-of-00008.npy`
 /// (or `.safetensors`), and so may ids, `ids-00000-of-00008.txt` and so on.
@@ -32,14 +33,16 @@ pub struct DataFolder<I = Features> {
     pub captions: Captions,
     /// The splits, where the folder has any.
     pub splits: Option<Splits>,
+    /// What else is known about the candidates, where the folder says something.
+    pub metadata: Option<ItemMetadata>,
 }
 
 impl DataFolder {
     /// Opens and checks a folder; shards are joined in memory.
     ///
     /// # Errors
-    /// [`Error::Io`] for a missing file; [`Error::Features`], [`Error::Ids`], [`Error::Captions`] or
-    /// [`Error::Splits`] for one that is malformed or contradicts the others.
+    /// [`Error::Io`] for a missing file; [`Error::Features`], [`Error::Ids`], [`Error::Captions`],
+    /// [`Error::Splits`] or [`Error::Metadata`] for one that is malformed or contradicts the others.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
         let items = match features_of(folder)? {
@@ -48,7 +51,8 @@ impl DataFolder {
         };
         items.check()?;
         let (captions, splits) = texts(folder, items.ids())?;
-        Ok(Self { items, captions, splits })
+        let metadata = metadata(folder, items.ids())?;
+        Ok(Self { items, captions, splits, metadata })
     }
 
     /// The captions that a filter keeps, with the rows of their candidates.
@@ -114,7 +118,8 @@ impl DataFolder<ShardedFeatures> {
         let items = named(folder, ShardedFeatures::open(&paths)?)?;
         items.check()?;
         let (captions, splits) = texts(folder, items.ids())?;
-        Ok(Self { items, captions, splits })
+        let metadata = metadata(folder, items.ids())?;
+        Ok(Self { items, captions, splits, metadata })
     }
 
     /// The captions that a filter keeps, with the rows of their candidates.
@@ -124,6 +129,12 @@ impl DataFolder<ShardedFeatures> {
     pub fn select(&self, filter: &CaptionFilter) -> Result<Vec<ItemCaption>> {
         self.captions.select(filter)?.resolve(|id| self.items.index_of(id))
     }
+}
+
+/// What a folder says about its candidates beside all that.
+fn metadata(folder: &Path, ids: &ItemIds) -> Result<Option<ItemMetadata>> {
+    let path = folder.join("metadata.jsonl");
+    path.exists().then(|| ItemMetadata::from_jsonl(path, ids)).transpose()
 }
 
 /// Captions and splits of a folder, all of whose ids exist.
@@ -276,6 +287,20 @@ mod tests {
         assert!(refused(line).contains("`z`"));
         let own = data.generated(folder.path().join("captions.jsonl")).unwrap_err();
         assert!(own.to_string().contains("captions of people"), "{own}");
+    }
+
+    #[test]
+    fn metadata_comes_with_the_folder() {
+        let folder = folder();
+        assert!(DataFolder::open(folder.path()).unwrap().metadata.is_none());
+        let path = folder.path().join("metadata.jsonl");
+        let id = DataFolder::open(folder.path()).unwrap().items.id(1).to_string();
+        std::fs::write(&path, format!("{{\"id\": {id:?}, \"year\": 2019}}\n")).unwrap();
+        let metadata = DataFolder::open(folder.path()).unwrap().metadata.unwrap();
+        assert_eq!(metadata.get(1).unwrap()["year"], 2019);
+        assert!(metadata.get(0).unwrap().is_empty());
+        std::fs::write(&path, "{\"id\": \"nobody\"}").unwrap();
+        assert!(matches!(DataFolder::open(folder.path()), Err(Error::Metadata(_))));
     }
 
     #[test]

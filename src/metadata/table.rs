@@ -216,6 +216,15 @@ impl ItemMetadata {
         &self.texts[place.text as usize][start..start + place.length as usize]
     }
 
+    /// The objects of some candidates, in the order given.
+    ///
+    /// # Panics
+    /// When there is no such candidate.
+    pub fn select(&self, items: &[usize]) -> Self {
+        let places = items.iter().map(|&item| self.places[item]).collect();
+        Self { texts: self.texts.clone(), places }
+    }
+
     /// Number of candidates.
     pub fn len(&self) -> usize {
         self.places.len()

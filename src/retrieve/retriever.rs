@@ -13,6 +13,7 @@ use crate::{
         SearchSpace, score_all,
     },
     error::{Error, Result},
+    metadata::ItemMetadata,
     model::{Cart, CartConfig, EncodedQueries},
     nn::QueryProjection,
     quantizer::{CandidateIndex, CoarseToFine, Quantizer},
@@ -178,6 +179,15 @@ impl<B: Backend> Retriever<B> {
         let precision = self.engine.precision();
         let engine = Engine::new(model, self.engine.device().clone()).with_precision(precision)?;
         Ok(Self { engine, ..self })
+    }
+
+    /// Keeps what is known about the candidates, to filter by and to show.
+    ///
+    /// # Errors
+    /// As [`CandidateIndex::with_metadata`].
+    pub fn with_metadata(self, metadata: ItemMetadata) -> Result<Self> {
+        let index = self.index.as_ref().clone().with_metadata(metadata)?;
+        Ok(self.with_index(index))
     }
 
     /// Keeps the map that made the candidates' vectors, for candidates to come.

@@ -16,7 +16,7 @@ use crate::{
     error::{Error, Result},
     features::Features,
     model::{Cart, LossConfig},
-    nn::{QueryProjection, WeightInit},
+    nn::{QueryProjection, WeightInit, with_noise},
     retrieve::Retriever,
 };
 
@@ -195,10 +195,14 @@ impl ProjectionConfig {
                 let inputs = TensorData::new(inputs, [chunk.len(), rows.dim()]);
                 let own: Vec<u32> = chunk.iter().map(|&pair| items[pair]).collect();
                 let targets = TargetBatch::<B>::new(&own, &identifiers, trie, &device);
-                let words = projection.forward(Tensor::from_data(inputs, &device));
-                let encoded = model.encoder().forward_words(words);
-                let logits = model.forward_encoded(&encoded, targets.identifiers.clone());
-                let loss = self.loss.forward(logits, targets.identifiers, &targets.legal, 1).total;
+                let seed = rng.random();
+                B::seed(&device, seed);
+                let loss = with_noise(seed, || {
+                    let words = projection.forward(Tensor::from_data(inputs, &device));
+                    let encoded = model.encoder().forward_words(words);
+                    let logits = model.forward_encoded(&encoded, targets.identifiers.clone());
+                    self.loss.forward(logits, targets.identifiers, &targets.legal, 1).total
+                });
                 let grads = GradientsParams::from_grads(loss.backward(), &projection);
                 projection = optimizer.step(schedule.step(), projection, grads);
             }

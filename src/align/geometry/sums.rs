@@ -2,14 +2,17 @@
 
 use rayon::prelude::*;
 
-use super::{ITEM, Level, dot};
+use super::{ITEM, Level};
 use crate::{
     features::Features,
+    quantizer::{Layout, dots},
     trie::{Node, Trie},
 };
 
 /// Most candidates that a level's covariance is measured on.
 const SAMPLE: usize = 16_384;
+/// Rows of a covariance that one thread sums.
+const ROWS: usize = 32;
 
 /// All levels, without the links between them.
 pub(super) fn levels(vectors: &Features, trie: &Trie) -> Vec<Level> {
@@ -142,21 +145,19 @@ fn covariance(level: &Level, vectors: &Features, trie: &Trie) -> Vec<f32> {
         }
     }
     let rows = residuals.len() / dim;
-    let mut columns = vec![0f32; residuals.len()];
-    for (row, values) in residuals.chunks_exact(dim).enumerate() {
-        for (column, &value) in values.iter().enumerate() {
-            columns[column * rows + row] = value;
-        }
-    }
     let mut out = vec![0f32; dim * dim];
-    if rows > 0 {
-        out.par_chunks_exact_mut(dim).enumerate().for_each(|(i, out)| {
-            let left = &columns[i * rows..(i + 1) * rows];
-            for (out, right) in out.iter_mut().zip(columns.chunks_exact(rows)) {
-                *out = dot(left, right);
-            }
-        });
+    if rows == 0 {
+        return out;
     }
+    // Blocks of a fixed size, so that sums do not depend on the number of threads.
+    out.par_chunks_mut(ROWS * dim).enumerate().for_each(|(block, out)| {
+        let count = out.len() / dim;
+        let mut left = Vec::with_capacity(count * rows);
+        for column in block * ROWS..block * ROWS + count {
+            left.extend(residuals[column..].iter().step_by(dim));
+        }
+        dots((count, dim, rows), &left, &residuals, Layout::Columns, out);
+    });
     let trace: f64 = (0..dim).map(|i| f64::from(out[i * dim + i])).sum();
     if trace > 0.0 {
         out.iter_mut().for_each(|value| *value = (f64::from(*value) / trace) as f32);
