@@ -324,8 +324,8 @@ impl<B: Backend> Retriever<B> {
     pub fn load(folder: impl AsRef<Path>, device: &B::Device) -> Result<Self> {
         let folder = folder.as_ref();
         let manifest = Manifest::read(folder)?;
-        let mut model = manifest.model.init_empty::<B>(device)?;
         let (mut tensors, _) = NamedTensors::from_bytes(&manifest.load(folder, "model")?)?;
+        let mut model = manifest.model.init_empty::<B>(tensors.bytes(), device)?;
         load_module::<B, _>(&mut model, &mut tensors, "")?;
         tensors.ensure_empty("model")?;
         let quantizer =

@@ -4,11 +4,13 @@
 //! the new one and a damaged file is noticed. Each failure is an [`Error::Io`].
 
 mod atomic;
+mod held;
 mod limited;
 mod sha256;
 mod tensors;
 
 pub use atomic::write_atomic;
+pub(crate) use held::ensure_held;
 pub use limited::read_limited;
 pub use sha256::{Sha256Writer, hex, sha256_file};
 pub use tensors::{NamedTensors, load_module};
