@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::{collections::BTreeMap, path::PathBuf, time::Instant};
+use std::{path::PathBuf, time::Instant};
 
 use anyhow::{Result, ensure};
 use burn::backend::Autodiff;
@@ -10,15 +10,13 @@ use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
     data::DataFolder,
     decode::{Exact, SearchPrecision},
-    eval::{
-        Bm25, Bm25Config, BootstrapConfig, DualTowerConfig, EvalRecord, Ranking, TruncatedTies,
-        bootstrap, evaluate, markdown_table, write_json,
-    },
+    eval::{Bm25, Bm25Config, DualTowerConfig, Ranking, markdown_table, write_json},
     prelude::*,
 };
 use clap::Parser;
 use common::{
     backend::Hardware,
+    judge::Judge,
     recipe::{Part, Recipe},
     task::Task,
 };
@@ -89,37 +87,20 @@ fn measure<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     ensure!(some, "nothing to measure: give --index, --bm25 or --dual-tower EPOCHS");
     let recipe = Recipe::read(&args.recipe)?;
     let seed = args.seed.unwrap_or(recipe.seed);
+    let recipe = recipe.with_seed(seed);
     let stop = common::stop_on_ctrl_c()?;
     let data = DataFolder::open(&args.data)?;
     let task = Task::new(&recipe, &args.data, &data, Part::Test)?;
     task.check_leaks(&recipe)?;
-    let (train, queries) = (&task.train, &task.queries);
-    // A text that describes several candidates has found its own when it finds any of them.
-    let mut same_text: BTreeMap<String, Vec<u32>> = BTreeMap::new();
-    for query in queries {
-        same_text.entry(query.text.to_lowercase()).or_default().push(query.item);
-    }
-    let texts: Vec<&str> = queries.iter().map(|query| query.text.as_str()).collect();
-    let relevant: Vec<&[u32]> =
-        queries.iter().map(|query| same_text[&query.text.to_lowercase()].as_slice()).collect();
-
+    let train = &task.train;
+    let judge = Judge::new(&task);
+    let texts = &judge.texts;
     let mut records = Vec::new();
-    let mut add =
-        |method: &str, rankings: Vec<Ranking>, ties: TruncatedTies, seconds: f64| -> Result<()> {
-            let scores = evaluate(&rankings, &relevant, task.candidates.len(), ties)?;
-            let metrics = scores.metrics();
-            println!("{method}: {metrics}");
-            let intervals = bootstrap(&scores, &BootstrapConfig::default())?;
-            records.push(
-                EvalRecord::new(&recipe.dataset, &recipe.protocol, method, &metrics)
-                    .with_intervals(&intervals)
-                    .with_seed(seed)
-                    .with_seconds(seconds)
-                    .with_hardware(common::hardware::<B>(device))
-                    .with_command(common::command()),
-            );
-            Ok(())
-        };
+    let mut add = |method: &str, rankings: Vec<Ranking>, seconds: f64| -> Result<()> {
+        let record = judge.record::<B>(&recipe, method, &rankings, device)?;
+        records.push(record.with_seconds(seconds));
+        Ok(())
+    };
     if let Some(folder) = &args.index {
         let retriever = Retriever::<B>::load(folder, device)?.with_precision(args.precision)?;
         ensure!(
@@ -133,12 +114,12 @@ fn measure<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
         let started = Instant::now();
         let config = BeamConfig { width: beam, ..retriever.beam().clone() };
         let retriever = retriever.with_beam(config);
-        let rankings = task.rankings(&retriever, &texts, beam.min(50))?;
+        let rankings = task.rankings(&retriever, texts, beam.min(50))?;
         let per_second = texts.len() as f64 / started.elapsed().as_secs_f64();
-        add(&args.method, rankings, TruncatedTies::Listed, args.seconds)?;
+        add(&args.method, rankings, args.seconds)?;
         println!("{per_second:.0} queries/s at beam {beam}, {}", args.precision);
         if let Some(budget) = args.exact {
-            agreement(&retriever, &texts, &args.widths, budget)?;
+            agreement(&retriever, texts, &args.widths, budget)?;
         }
     }
     if args.bm25 {
@@ -151,9 +132,9 @@ fn measure<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
             described.iter().map(|caption| (caption.item, caption.text.as_str())).collect();
         let started = Instant::now();
         let bm25 = Bm25::fit(&documents, task.candidates.len(), &Bm25Config::default())?;
-        let rankings = bm25.search_all(&texts, task.candidates.len());
+        let rankings = bm25.search_all(texts, task.candidates.len());
         let seconds = started.elapsed().as_secs_f64();
-        add("BM25 over training text", rankings, TruncatedTies::Listed, seconds)?;
+        add("BM25 over training text", rankings, seconds)?;
     }
     if let Some(epochs) = args.dual_tower {
         ensure!(
@@ -181,8 +162,8 @@ fn measure<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
         let tower = config.fit::<Autodiff<B>>(&tokenizer, train, &task.items, &stop, device)?;
         let tower = tower.over(&task.candidates)?;
         let seconds = started.elapsed().as_secs_f64();
-        let rankings = tower.search_all(&texts, 50)?;
-        add("dual tower", rankings, TruncatedTies::Listed, seconds)?;
+        let rankings = tower.search_all(texts, 50)?;
+        add("dual tower", rankings, seconds)?;
     }
     println!("\n{}", markdown_table(&records));
     if let Some(path) = &args.json {
@@ -197,7 +178,7 @@ const TOP: usize = 10;
 /// How often beams find what an exact search finds.
 fn agreement<B: LocalBackend>(
     retriever: &Retriever<B>,
-    texts: &[&str],
+    texts: &[String],
     widths: &[usize],
     budget: usize,
 ) -> Result<()> {

@@ -3,6 +3,7 @@
 
 pub mod backend;
 pub mod drawn;
+pub mod judge;
 pub mod memory;
 pub mod page;
 pub mod pipeline;

@@ -1,17 +1,13 @@
 //! A page of results: one HTML file with its pictures, sounds and videos inside.
 
-use std::{
-    fmt::Write as _,
-    fs::{self, File},
-    io::Write as _,
-    path::Path,
-};
+use std::{fmt::Write as _, fs, path::Path};
 
 use anyhow::{Context, Result, bail};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use cart_retrieval::{
     data::procedural::{Clip, Drawn},
     media::to_gif,
+    storage::write_bytes,
 };
 
 /// What is to be seen or heard.
@@ -88,31 +84,12 @@ pub struct Page {
 impl Page {
     /// Writes the page; a reader sees the old file or the whole new one.
     pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
-        let temporary = path.with_extension("html.tmp");
-        let write = || -> std::io::Result<()> {
-            let mut file = File::create(&temporary)?;
-            file.write_all(self.html().as_bytes())?;
-            file.sync_all()?;
-            drop(file);
-            fs::rename(&temporary, path)
-        };
-        write().inspect_err(|_| drop(fs::remove_file(&temporary))).with_context(|| {
-            format!("cannot write the page {}; check the folder and its space", path.display())
-        })
+        write(path.as_ref(), &self.html())
     }
 
     /// The page as text.
     pub fn html(&self) -> String {
         let mut html = String::new();
-        let title = escaped(&self.title);
-        html.push_str("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n");
-        html.push_str("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n");
-        push(&mut html, format_args!("<title>{title}</title>\n<style>{STYLE}</style>\n</head>\n"));
-        push(&mut html, format_args!("<body>\n<main>\n<h1>{title}</h1>\n"));
-        if !self.summary.is_empty() {
-            push(&mut html, format_args!("<p class=\"lead\">{}</p>\n", escaped(&self.summary)));
-        }
         self.push_metrics(&mut html);
         if !self.plot_svg.is_empty() {
             html.push_str("<section>\n<h2>Training</h2>\n<figure class=\"plot\">");
@@ -129,8 +106,7 @@ impl Page {
             self.queries.iter().for_each(|query| query.push(&mut html));
             html.push_str("</section>\n");
         }
-        html.push_str("</main>\n</body>\n</html>\n");
-        html
+        document(&self.title, &self.summary, "", &html)
     }
 
     fn push_metrics(&self, html: &mut String) {
@@ -144,6 +120,36 @@ impl Page {
         }
         html.push_str("</table>\n</section>\n");
     }
+}
+
+/// A whole page: its head, a title, a summary in a sentence, and a body that is HTML already.
+pub fn document(title: &str, summary: &str, style: &str, body: &str) -> String {
+    let mut html = String::new();
+    let title = escaped(title);
+    html.push_str("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n");
+    html.push_str("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n");
+    push(
+        &mut html,
+        format_args!("<title>{title}</title>\n<style>{STYLE}{style}</style>\n</head>\n"),
+    );
+    push(&mut html, format_args!("<body>\n<main>\n<h1>{title}</h1>\n"));
+    if !summary.is_empty() {
+        push(&mut html, format_args!("<p class=\"lead\">{}</p>\n", escaped(summary)));
+    }
+    html.push_str(body);
+    html.push_str("</main>\n</body>\n</html>\n");
+    html
+}
+
+/// Writes a page; a reader sees the old file or the whole new one.
+pub fn write(path: &Path, html: &str) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)
+            .with_context(|| format!("cannot create the folder {}", folder.display()))?;
+    }
+    write_bytes(path, html.as_bytes()).with_context(|| {
+        format!("cannot write the page {}; check the folder and its space", path.display())
+    })
 }
 
 impl QueryCard {
@@ -202,13 +208,13 @@ fn figure(
     push(html, format_args!("{after}<figcaption>{id}<br>{score}</figcaption></figure>\n"));
 }
 
-fn push(html: &mut String, text: std::fmt::Arguments<'_>) {
+pub fn push(html: &mut String, text: std::fmt::Arguments<'_>) {
     // Writing to a string cannot fail.
     let _ = html.write_fmt(text);
 }
 
 /// Text that is safe between tags and in quoted attributes.
-fn escaped(text: &str) -> String {
+pub fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for character in text.chars() {
         match character {

@@ -12,6 +12,7 @@ use cart_retrieval::{
     nn::{AlignmentConfig, TextEncoder},
     prelude::*,
     pretrained::PretrainedText,
+    quantizer::{FineQuantizer, KMeans, QuantizerEvent},
     train::{StopFlag, StopReason, TrainEvent},
 };
 
@@ -124,11 +125,7 @@ impl<B: LocalBackend> Run<'_, B> {
         let words = words.as_ref();
         let fitted = space(recipe, task, text, words, device)?;
         let rows = fitted.as_ref().map_or(&task.items, |fitted| &fitted.vectors);
-        let quantizer = recipe.quantizer().fit_with_progress::<Autodiff<B>>(
-            rows,
-            device,
-            &mut progress::quantizer(self.stop.clone()),
-        )?;
+        let quantizer = self.quantizer(rows)?;
         let index = quantizer.assign_several(rows, None, &recipe.identifiers.config())?;
         let mut index = index.with_unique_capacity(recipe.unique_capacity)?;
         println!("{}", index.health());
@@ -199,6 +196,36 @@ impl<B: LocalBackend> Run<'_, B> {
 }
 
 impl<B: LocalBackend> Run<'_, B> {
+    /// The quantizer of the recipe, fitted.
+    fn quantizer(&self, rows: &Features) -> Result<CoarseToFine<B>> {
+        let (config, device) = (self.recipe.quantizer(), &self.devices[0]);
+        let mut progress = progress::quantizer(self.stop.clone());
+        if !self.recipe.without_coarse {
+            return Ok(config.fit_with_progress::<Autodiff<B>>(rows, device, &mut progress)?);
+        }
+        let FineConfig::RqVae(mut fine) = config.fine else {
+            bail!(
+                "the recipe's `without_coarse`: only an RQ-VAE takes the place of the coarse K-Means"
+            );
+        };
+        fine.sizes.insert(0, config.coarse.k);
+        // Two centres, both at the mean: every row gets the first.
+        let (dim, n) = (rows.dim(), rows.len() as f64);
+        let mut mean = vec![0.0f64; dim];
+        for row in rows.as_slice().chunks_exact(dim) {
+            mean.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(value) / n);
+        }
+        let mean: Vec<f32> = mean.into_iter().map(|value| value as f32).collect();
+        let less_mean = rows.as_slice().iter().zip(mean.iter().cycle()).map(|(x, m)| x - m);
+        let less_mean: Vec<f32> = less_mean.collect();
+        let fine =
+            fine.fit_with_progress::<Autodiff<B>>(&less_mean, dim, device, &mut |event| {
+                progress(QuantizerEvent::RqVae(event))
+            })?;
+        let coarse = KMeans::from_parts([mean.clone(), mean].concat(), dim, 0.0, 0)?;
+        Ok(CoarseToFine::from_parts(coarse, FineQuantizer::RqVae(fine))?)
+    }
+
     /// The network after its training, and the seconds of it.
     fn trained(&self, network: Cart<Autodiff<B>>, pairs: &TrainingData) -> Result<(Cart<B>, f64)> {
         let (listener, _) = progress::training();

@@ -72,6 +72,9 @@ pub struct Recipe {
     pub identifiers: IdentifierRecipe,
     /// The identifiers.
     pub quantizer: CoarseToFineConfig,
+    /// No coarse K-Means (an ablation): its codes become the first level of the RQ-VAE, which then sees whole vectors.
+    #[serde(default)]
+    pub without_coarse: bool,
     /// What makes a quantizer too unhealthy to train on.
     #[serde(default)]
     pub health: HealthThresholds,

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use cart_retrieval::{
     backend::LocalBackend,
     data::{DataFolder, LeakAudit},
-    decode::Filters,
+    decode::{Filter, Filters},
     eval::Ranking,
     prelude::*,
 };
@@ -212,19 +212,28 @@ impl Task {
         top: usize,
     ) -> Result<Vec<Ranking>> {
         let search = retriever.search_all(texts).top(top.min(self.candidates.len()));
-        let Asked::Part(rows) = &self.asked else {
+        let (Asked::Part(rows), Some(filter)) = (&self.asked, self.filter(retriever)) else {
             return Ok(search.rankings()?);
         };
         let mut place = vec![None; self.items.len()];
         for (at, &row) in rows.iter().enumerate() {
             place[row] = Some(at as u32);
         }
-        let filter = retriever.index().filter(|item| place[item as usize].is_some());
         let mut found = search.filters(Filters::Same(&filter)).rankings()?;
         for item in found.iter_mut().flat_map(|ranking| &mut ranking.items) {
             *item = place[*item as usize].context("an answer that the filter does not allow")?;
         }
         Ok(found)
+    }
+
+    /// What lets an index made by [`Task::over`] answer with the candidates alone, where it has others too.
+    pub fn filter<B: LocalBackend>(&self, retriever: &Retriever<B>) -> Option<Filter> {
+        let Asked::Part(rows) = &self.asked else {
+            return None;
+        };
+        let mut asked = vec![false; self.items.len()];
+        rows.iter().for_each(|&row| asked[row] = true);
+        Some(retriever.index().filter(|item| asked[item as usize]))
     }
 
     /// The items of the index that are some of the candidates.

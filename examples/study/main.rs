@@ -4,23 +4,21 @@ mod baselines;
 #[path = "../common/mod.rs"]
 mod common;
 
-use std::{collections::BTreeMap, path::PathBuf, time::Instant};
+use std::{path::PathBuf, time::Instant};
 
 use anyhow::{Context, Result, ensure};
 use baselines::{Baselines, Row, System};
 use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
     data::DataFolder,
-    eval::{
-        BootstrapConfig, EvalRecord, Ranking, TruncatedTies, bootstrap, evaluate, markdown_table,
-        write_json,
-    },
+    eval::{EvalRecord, Ranking, markdown_table, write_json},
     prelude::*,
     train::StopFlag,
 };
 use clap::Parser;
 use common::{
     backend::Hardware,
+    judge::Judge,
     pipeline::{Run, Text},
     recipe::{Part, Recipe},
     task::Task,
@@ -350,60 +348,13 @@ impl Report<'_> {
         seconds: f64,
         device: &B::Device,
     ) -> Result<()> {
-        let judge = Judge::new(self.task);
-        let candidates = self.task.candidates.len();
-        let scores = evaluate(rankings, &judge.relevant, candidates, TruncatedTies::Listed)?;
-        let metrics = scores.metrics();
-        println!("seed {seed}, {method}: {metrics}");
-        let intervals = bootstrap(&scores, &BootstrapConfig::default())?;
-        let protocol = match self.args.tuning {
-            true => format!("{} (tuning captions)", self.recipe.protocol),
-            false => self.recipe.protocol.clone(),
-        };
-        self.records.push(
-            EvalRecord::new(&self.recipe.dataset, &protocol, method, &metrics)
-                .with_intervals(&intervals)
-                .with_seed(seed)
-                .with_seconds(seconds)
-                .with_hardware(common::hardware::<B>(device))
-                .with_command(common::command()),
-        );
+        let mut recipe = self.recipe.clone().with_seed(seed);
+        if self.args.tuning {
+            recipe.protocol.push_str(" (tuning captions)");
+        }
+        let record = Judge::new(self.task).record::<B>(&recipe, method, rankings, device)?;
+        let record = record.with_seconds(seconds);
+        self.records.push(record);
         Ok(())
-    }
-}
-
-/// The queries and what answers them.
-struct Judge {
-    texts: Vec<String>,
-    relevant: Vec<Vec<u32>>,
-}
-
-impl Judge {
-    /// A text that describes several candidates has found its own when it finds any of them.
-    fn new(task: &Task) -> Self {
-        let mut same: BTreeMap<String, Vec<u32>> = BTreeMap::new();
-        for query in &task.queries {
-            same.entry(query.text.to_lowercase()).or_default().push(query.item);
-        }
-        let relevant = |query: &ItemCaption| {
-            let mut items = same[&query.text.to_lowercase()].clone();
-            items.sort_unstable();
-            items.dedup();
-            items
-        };
-        Self {
-            texts: task.queries.iter().map(|query| query.text.clone()).collect(),
-            relevant: task.queries.iter().map(relevant).collect(),
-        }
-    }
-
-    /// Percentage of the queries of which a right item is anywhere in the list.
-    fn in_beam(&self, rankings: &[Ranking]) -> f64 {
-        let found = rankings
-            .iter()
-            .zip(&self.relevant)
-            .filter(|(ranking, relevant)| ranking.items.iter().any(|i| relevant.contains(i)))
-            .count();
-        100.0 * found as f64 / rankings.len() as f64
     }
 }

@@ -142,6 +142,8 @@ pub(super) struct Prepared<'a, B: Backend> {
     config: &'a BeamConfig,
     threads: usize,
     clock: Clock,
+    /// Row of the trie whose way through the search is noted.
+    watched: Option<usize>,
 }
 
 /// Which prefixes a search goes on with.
@@ -160,6 +162,19 @@ pub(super) struct Found {
     pub(super) left: f32,
     /// Prefixes that were gone on with, all levels together.
     pub(super) prefixes: usize,
+    /// Where the watched row's prefix stood, level by level.
+    pub(super) standings: Vec<Standing>,
+}
+
+/// A prefix among all that a level has to choose from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Standing {
+    pub(super) score: f32,
+    /// How many are better.
+    pub(super) better: usize,
+    pub(super) prefixes: usize,
+    /// The score of the last that is gone on with, where some are not.
+    pub(super) cut: Option<f32>,
 }
 
 impl<'a, B: Backend> Prepared<'a, B> {
@@ -212,7 +227,16 @@ impl<'a, B: Backend> Prepared<'a, B> {
         space.filters.check(space.trie.len(), queries.len())?;
         let guide = space.guide(model, aligned, config)?;
         let threads = rayon::current_num_threads();
-        Ok(Self { model, queries, space, guide, config, threads, clock: Clock::default() })
+        Ok(Self {
+            model,
+            queries,
+            space,
+            guide,
+            config,
+            threads,
+            clock: Clock::default(),
+            watched: None,
+        })
     }
 
     /// A search of exactly one query by the network's own modules, as `what` needs it.
@@ -235,6 +259,11 @@ impl<'a, B: Backend> Prepared<'a, B> {
     /// Counts its times together with other searches'.
     pub(super) fn with_clock(self, clock: Clock) -> Self {
         Self { clock, ..self }
+    }
+
+    /// Notes where the prefixes of a row of the trie stand.
+    pub(super) fn with_watched(self, row: usize) -> Self {
+        Self { watched: Some(row), ..self }
     }
 
     /// The identifiers.
@@ -296,7 +325,8 @@ impl<'a, B: Backend> Prepared<'a, B> {
             let start = if any { vec![root] } else { Vec::new() };
             let (done, start): (Vec<Beam>, Vec<Beam>) = start.into_iter().partition(forced);
             live.push(start);
-            found.push(Found { done, left: f32::NEG_INFINITY, prefixes: 0 });
+            let (left, standings) = (f32::NEG_INFINITY, Vec::new());
+            found.push(Found { done, left, prefixes: 0, standings });
         }
         for level in 0..trie.levels() {
             if live.iter().all(Vec::is_empty) {
@@ -330,7 +360,12 @@ impl<'a, B: Backend> Prepared<'a, B> {
                             && filter.is_none_or(|filter| filter.below(child.node) > 0)
                     }));
                 }
+                let watched = self.watched.and_then(|row| standing(&candidates, row));
+                let of = candidates.len();
                 let left = keep_best(&mut candidates, limits.width);
+                let worst = candidates.last().filter(|_| of > candidates.len());
+                let cut = worst.map(|beam| beam.score);
+                found.standings.extend(watched.map(|watched| Standing { cut, ..watched }));
                 found.left = found.left.max(left);
                 (found.done, *live) = candidates.into_iter().partition(|beam| last || forced(beam));
                 Ok::<(), Error>(())
@@ -389,17 +424,29 @@ pub(super) fn finite(logits: &[f32], level: usize) -> Result<()> {
 /// Keeps the `width` best, in order: by score, then by identifier. Returns the best score of the others, or
 /// minus infinity.
 fn keep_best(beams: &mut Vec<Beam>, width: usize) -> f32 {
-    let order = |a: &Beam, b: &Beam| {
-        let by_score = b.score.total_cmp(&a.score);
-        by_score.then_with(|| a.node.first_row().cmp(&b.node.first_row()))
-    };
     let mut left = f32::NEG_INFINITY;
     if beams.len() > width {
-        beams.select_nth_unstable_by(width - 1, order);
+        beams.select_nth_unstable_by(width - 1, by_score_then_row);
         left = beams.drain(width..).map(|beam| beam.score).fold(left, f32::max);
     }
-    beams.sort_unstable_by(order);
+    beams.sort_unstable_by(by_score_then_row);
     left
+}
+
+/// The standing of the prefix of a row, if it is among these; without the cut.
+fn standing(beams: &[Beam], row: usize) -> Option<Standing> {
+    let above = |beam: &Beam| {
+        let first = beam.node.first_row();
+        (first..first + beam.node.count()).contains(&row)
+    };
+    let own = beams.iter().find(|beam| above(beam))?;
+    let better = beams.iter().filter(|beam| by_score_then_row(beam, own).is_lt()).count();
+    Some(Standing { score: own.score, better, prefixes: beams.len(), cut: None })
+}
+
+/// Best first; ties by identifier.
+fn by_score_then_row(a: &Beam, b: &Beam) -> Ordering {
+    b.score.total_cmp(&a.score).then_with(|| a.node.first_row().cmp(&b.node.first_row()))
 }
 
 /// Best first; ties by item.

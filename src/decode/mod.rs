@@ -11,6 +11,7 @@ mod filter;
 mod score;
 mod space;
 mod steps;
+mod trace;
 
 pub use beam::{Answer, BeamConfig, beam_search};
 pub use clock::SearchTimes;
@@ -21,3 +22,4 @@ pub use explain::{Explanation, LevelScore, explain};
 pub use filter::{Filter, Filters};
 pub use score::Scorer;
 pub use space::SearchSpace;
+pub use trace::{Trace, TraceLevel, trace};

@@ -14,6 +14,7 @@ use crate::{
         AlignmentHead, Decoder, DecoderState, EncoderOutput, EncoderPrefix, Memory, TextEncoder,
         WeightInit, WordView,
     },
+    storage::ensure_held,
 };
 
 /// Reads a query and generates the identifier of the candidate it means.
@@ -112,9 +113,14 @@ impl CartConfig {
         Ok(self.around(encoder, &mut WeightInit::new(self.seed), device))
     }
 
-    /// A network whose weights are loaded next.
-    pub(crate) fn init_empty<B: Backend>(&self, device: &B::Device) -> Result<Cart<B>> {
+    /// A network whose weights are loaded next, from so many bytes.
+    pub(crate) fn init_empty<B: Backend>(
+        &self,
+        bytes: usize,
+        device: &B::Device,
+    ) -> Result<Cart<B>> {
         self.validate()?;
+        ensure_held("model", self, || self.num_params().total(), bytes)?;
         let mut init = WeightInit::zeros();
         let encoder = self.encoder().init(&mut init, device);
         Ok(self.around(encoder, &mut init, device))

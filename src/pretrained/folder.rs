@@ -12,6 +12,7 @@ use crate::{
     data::TextTokenizer,
     error::{Error, Result},
     nn::{Pooling, TextEncoder, TextEncoderConfig, WeightInit},
+    storage::ensure_held,
 };
 
 /// Most tokens of a query, unless told otherwise or the model takes fewer.
@@ -136,6 +137,8 @@ impl PretrainedText {
     ) -> Result<(TextEncoder<B>, TextTokenizer, LoadReport)> {
         self.config.validate()?;
         let weights = Weights::open(&self.folder)?;
+        let parameters = || self.config.num_params();
+        ensure_held("text encoder", &self.config, parameters, weights.bytes())?;
         let mut encoder = self.config.init::<B>(&mut WeightInit::zeros(), device);
         let names = Names::of(&self.config).ok_or_else(|| {
             let remedy = "load it as part of a training or of an index";

@@ -109,6 +109,17 @@ impl Weights {
         ))
     }
 
+    /// Number of bytes of all tensors; of those in the format of PyTorch, what they take as `f32`.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Mapped { tensors, .. } => tensors.values().map(|place| place.range.len()).sum(),
+            #[cfg(feature = "pth")]
+            Self::Pickled { tensors, .. } => {
+                tensors.values().map(|tensor| 4 * tensor.shape.iter().product::<usize>()).sum()
+            }
+        }
+    }
+
     fn open_index(folder: &Path, index: &Path) -> Result<Self> {
         let map = weight_map(index)?;
         let (mut files, mut tensors) = (Vec::new(), BTreeMap::new());

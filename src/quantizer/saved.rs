@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    storage::{NamedTensors, Sha256Writer, hex, load_module},
+    storage::{NamedTensors, Sha256Writer, ensure_held, hex, load_module},
 };
 
 /// Settings beside the tensors.
@@ -137,6 +137,13 @@ impl<B: Backend> CoarseToFine<B> {
         let fine = match meta.fine {
             FineMeta::RqVae(config) => {
                 config.validate()?;
+                let held = || {
+                    let widths = [&[dim][..], &config.hidden, &[config.latent]].concat();
+                    let layers = widths.windows(2).map(|pair| 2 * pair[0] * pair[1]);
+                    layers.chain(config.sizes.iter().map(|size| size * config.latent)).sum()
+                };
+                let sizes = (dim, config.latent, &config.hidden, &config.sizes);
+                ensure_held("quantizer", &sizes, held, tensors.bytes())?;
                 let scaling = Scaling {
                     mean: tensors.take_f32("fine.mean")?.1,
                     deviation: tensors.take_f32("fine.deviation")?.1,
@@ -250,7 +257,20 @@ mod tests {
         for cut in [0, 7, 100, bytes.len() - 1] {
             assert!(CoarseToFine::<Flex>::from_safetensors(&bytes[..cut], &device).is_err());
         }
-        let mut tensors = NamedTensors::new();
+        // Sizes that would fill the memory, were they believed.
+        let (mut tensors, meta) = NamedTensors::from_bytes(&bytes).unwrap();
+        for (from, to) in [
+            ("\"latent\":4", "\"latent\":9007199254740993"),
+            ("\"hidden\":[", "\"hidden\":[60000,60000,"),
+            ("\"dim\":6", "\"dim\":18446744073709551615"),
+        ] {
+            let json = &meta["quantizer"];
+            assert!(json.contains(from), "{json}");
+            let json = json.replacen(from, to, 1);
+            let large = tensors.to_bytes(&[("quantizer", &json)]).unwrap();
+            assert!(CoarseToFine::<Flex>::from_safetensors(&large, &device).is_err(), "{from}");
+        }
+        tensors = NamedTensors::new();
         tensors.insert_f32("coarse.centres", &[2, 1], &[0.0, 1.0]);
         let other = tensors.to_bytes(&[]).unwrap();
         assert!(CoarseToFine::<Flex>::from_safetensors(&other, &device).is_err());

@@ -5,12 +5,14 @@
 
 mod array;
 mod atomic;
+mod held;
 mod limited;
 mod sha256;
 mod tensors;
 
 pub(crate) use array::Array;
 pub use atomic::write_atomic;
+pub(crate) use held::ensure_held;
 pub use limited::read_limited;
 pub use sha256::{Sha256Writer, hex, sha256_file};
 pub use tensors::{NamedTensors, load_module};

@@ -101,6 +101,11 @@ impl NamedTensors {
         Ok((Self { tensors }, header.metadata().clone().unwrap_or_default()))
     }
 
+    /// Number of bytes of all tensors.
+    pub(crate) fn bytes(&self) -> usize {
+        self.tensors.values().map(|(_, _, bytes)| bytes.len()).sum()
+    }
+
     /// Whether there is a tensor of this name.
     pub fn contains(&self, name: &str) -> bool {
         self.tensors.contains_key(name)

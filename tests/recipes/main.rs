@@ -1,7 +1,12 @@
 //! The recipes of the examples, and how data and recipe become a task.
 
+mod ablation;
 #[path = "../../examples/common/mod.rs"]
 mod common;
+#[path = "../../examples/ablation/results.rs"]
+mod results;
+#[path = "../../examples/ablation/rows.rs"]
+mod rows;
 
 use std::path::{Path, PathBuf};
 

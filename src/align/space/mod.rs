@@ -436,9 +436,10 @@ fn take(tensors: &mut NamedTensors, prefix: &str) -> Result<Ridge> {
     let (close, landmarks) = get("landmarks")?;
     let (shape, weight) = get("weight")?;
     let (_, bias) = get("bias")?;
-    let width = if landmarks.is_empty() { mean.len() } else { close[0] };
+    let count = close.first().copied().unwrap_or(0);
+    let width = if landmarks.is_empty() { mean.len() } else { count };
     let whole = shape == [width, bias.len()]
-        && close[1..] == [mean.len()]
+        && close == [count, mean.len()]
         && gamma.len() == 1
         && (gamma[0] > 0.0) != landmarks.is_empty();
     if !whole {

@@ -281,8 +281,8 @@ impl<B: Backend> Retriever<B> {
         manifest: &Manifest,
         device: &B::Device,
     ) -> Result<Self> {
-        let mut model = manifest.model.init_empty::<B>(device)?;
         let (mut tensors, _) = NamedTensors::from_bytes(&manifest.load(folder, "model")?)?;
+        let mut model = manifest.model.init_empty::<B>(tensors.bytes(), device)?;
         load_module::<B, _>(&mut model, &mut tensors, "")?;
         tensors.ensure_empty("model")?;
         let quantizer =

@@ -1,0 +1,77 @@
+//! Settings held against the bytes of their weights, before anything of these sizes is made.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+
+/// Refuses settings that describe more parameters than a file of weights has bytes for, or a size that no tensor of it can
+/// have: a network of the sizes of a damaged file would fill the memory before its tensors are missed.
+///
+/// `parameters` counts those of the settings; it is asked only once every size is modest.
+///
+/// # Errors
+/// [`Error::Model`] naming the settings.
+pub(crate) fn ensure_held(
+    subject: &str,
+    settings: &impl Serialize,
+    parameters: impl FnOnce() -> usize,
+    bytes: usize,
+) -> Result<()> {
+    let problem = |found: String| {
+        Err(Error::model(
+            subject,
+            format!("sizes of weights in {bytes} bytes"),
+            found,
+            "take settings and weights of one model; the file is damaged, or another one",
+        ))
+    };
+    let settings = serde_json::to_value(settings);
+    let largest = settings.map_or(u64::MAX, |settings| largest(&settings));
+    if largest > bytes as u64 {
+        return problem(format!("a size of {largest}"));
+    }
+    let parameters = parameters();
+    // Two bytes are the least that a parameter takes.
+    if parameters > bytes / 2 {
+        return problem(format!("{parameters} parameters"));
+    }
+    Ok(())
+}
+
+/// The largest whole number among settings, seeds apart.
+fn largest(settings: &Value) -> u64 {
+    match settings {
+        Value::Number(number) => number.as_u64().unwrap_or(0),
+        Value::Array(values) => values.iter().map(largest).max().unwrap_or(0),
+        Value::Object(entries) => {
+            let sizes = entries.iter().filter(|(name, _)| *name != "seed");
+            sizes.map(|(_, value)| largest(value)).max().unwrap_or(0)
+        }
+        Value::Null | Value::Bool(_) | Value::String(_) => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{identifier::Vocabulary, model::CartConfig};
+
+    #[test]
+    fn sizes_that_the_file_cannot_hold_are_refused_before_they_are_multiplied() {
+        let config = CartConfig::new(9, Vocabulary::new(vec![3, 2]).unwrap())
+            .with_width(8, 8, 2)
+            .with_seed(u64::MAX);
+        let parameters = config.num_params().total();
+        let held = |config: &CartConfig, bytes: usize| {
+            ensure_held("model", config, || config.num_params().total(), bytes)
+        };
+        held(&config, 2 * parameters).unwrap();
+        let error = held(&config, 2 * parameters - 2).unwrap_err().to_string();
+        assert!(error.contains(&format!("found {parameters} parameters")), "{error}");
+        let vast = CartConfig { d_ff: usize::MAX, ..config.clone() };
+        let never = || unreachable!("such sizes overflow");
+        let error = ensure_held("model", &vast, never, 1 << 20).unwrap_err().to_string();
+        assert!(error.contains(&format!("a size of {}", usize::MAX)), "{error}");
+    }
+}
