@@ -89,3 +89,13 @@ pub mod train;
 pub mod trie;
 
 pub use error::{Error, Result};
+
+/// The programs of the README and of the cookbook, compiled with the other examples of the documentation.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+
+    #[doc = include_str!("../docs/cookbook.md")]
+    struct Cookbook;
+}

@@ -1,0 +1,34 @@
+//! Pictures, sounds and animations, by the first byte.
+#![no_main]
+
+mod scratch;
+
+use cart_retrieval::media::{Picture, PictureLimits, Sound, Transparency, open_frames};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let Some((&kind, bytes)) = bytes.split_first() else { return };
+    match kind % 3 {
+        0 => {
+            let limits = PictureLimits { pixels: 1 << 16, memory: 1 << 22 };
+            if let Ok(picture) = Picture::from_bytes("p", bytes, Transparency::Ignored, limits) {
+                assert!(picture.width() * picture.height() <= 1 << 16);
+                assert_eq!(picture.rgb().len(), picture.width() * picture.height() * 3);
+            }
+        }
+        1 => {
+            // The format is told by the first bytes, whatever the file is called.
+            if let Ok(sound) = Sound::open(scratch::file("sound", bytes)) {
+                assert!(!sound.samples().is_empty() && sound.rate() > 0);
+            }
+        }
+        // Anything else would start ffmpeg.
+        _ if [&b"GIF8"[..], b"RIFF", b"\x89PNG"].iter().any(|magic| bytes.starts_with(magic)) => {
+            let name = ["a.gif", "a.webp", "a.apng"][usize::from(kind / 3) % 3];
+            if let Ok(frames) = open_frames(scratch::file(name, bytes), 3) {
+                assert_eq!(frames.len(), 3);
+            }
+        }
+        _ => {}
+    }
+});
