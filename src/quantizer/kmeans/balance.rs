@@ -3,17 +3,20 @@
 use super::NearestCentre;
 use crate::error::Result;
 
+/// What an assignment makes up of the sizes that count.
+const SHARE: f64 = 0.1;
+
 /// What being assigned to each cluster costs beyond the distance.
 ///
 /// The penalty of a cluster is `weight * v * size / even`, with `v` the mean squared distance of the rows to their centres,
-/// `size` the cluster's rows, averaged over the assignments so far with weights that halve, and `even` the rows of a cluster
-/// if all had as many. Ours, a soft form of balanced K-Means (Banerjee and Ghosh 2006 penalise sizes likewise).
+/// `size` an average of the cluster's rows over the assignments so far that begins even and of which each assignment makes up a
+/// tenth, and `even` the rows of a cluster if all had as many. (Where sizes count at once, whole crowds move to and fro.) Ours, a soft form of balanced K-Means (Banerjee and Ghosh 2006 penalise sizes likewise).
 ///
 /// Squared distance and penalty together are a squared distance in one dimension more, where rows have a 0 and a centre the
 /// root of its penalty. So any [`NearestCentre`] finds the cheapest cluster, as exactly as it finds nearest centres.
 pub(super) struct Balance {
     weight: f64,
-    /// Sizes relative to even ones; empty before the first assignment.
+    /// Sizes relative to even ones.
     sizes: Vec<f64>,
     penalties: Vec<f32>,
     rows: Vec<f32>,
@@ -25,7 +28,7 @@ impl Balance {
     pub(super) fn new(weight: f32, k: usize) -> Option<Self> {
         (weight > 0.0).then(|| Self {
             weight: f64::from(weight),
-            sizes: Vec::new(),
+            sizes: vec![1.0; k],
             penalties: vec![0.0; k],
             rows: Vec::new(),
             centres: Vec::new(),
@@ -56,12 +59,8 @@ impl Balance {
     pub(super) fn learn(&mut self, counts: &[usize], inertia: f64) {
         let n: usize = counts.iter().sum();
         let even = n as f64 / counts.len() as f64;
-        let now = counts.iter().map(|&count| count as f64 / even);
-        match self.sizes.is_empty() {
-            true => self.sizes = now.collect(),
-            false => {
-                self.sizes.iter_mut().zip(now).for_each(|(size, now)| *size = 0.5 * (*size + now))
-            }
+        for (size, &count) in self.sizes.iter_mut().zip(counts) {
+            *size += SHARE * (count as f64 / even - *size);
         }
         let unit = self.weight * inertia / n as f64;
         // The smallest costs nothing: what all pay decides nothing.
@@ -112,7 +111,7 @@ mod tests {
             let sizes = sizes(KMeansConfig::new(10).with_balance(balance), &rows);
             sizes.iter().map(|&size| (size as f64 / 1000.0).powi(2)).sum()
         };
-        let found = [0.0, 0.5, 4.0].map(uneven);
+        let found = [0.0, 0.2, 1.0].map(uneven);
         assert!(found[1] < 0.9 * found[0] && found[2] < found[1], "{found:?}");
     }
 
@@ -120,9 +119,10 @@ mod tests {
     #[test]
     fn rows_go_where_distance_and_penalty_are_least() {
         let rows = crowded();
-        let mut balance = Balance::new(2.0, 5).unwrap();
-        balance.learn(&[10, 400, 90, 300, 200], 800.0);
-        balance.learn(&[200, 200, 200, 200, 200], 700.0);
+        let mut balance = Balance::new(1.0, 5).unwrap();
+        for inertia in [900.0, 800.0, 750.0, 700.0] {
+            balance.learn(&[10, 400, 90, 300, 200], inertia);
+        }
         let penalties = balance.penalties.clone();
         assert!(penalties.iter().any(|&p| p > 0.3) && penalties.contains(&0.0), "{penalties:?}");
         let centres = &rows[..20];
