@@ -252,8 +252,11 @@ fn lloyd(
             KMeansEvent::Iteration { restart, iteration, max_iterations, inertia, reseeded };
         tell(progress, event)?;
         // Penalties may raise the inertia for a while.
-        let gain = if balance.is_some() { (previous - inertia).abs() } else { previous - inertia };
-        let settled = reseeded == 0 && gain <= config.tolerance * previous;
+        let (gain, even) = match &balance {
+            Some(balance) => ((previous - inertia).abs(), balance.is_settled()),
+            None => (previous - inertia, true),
+        };
+        let settled = reseeded == 0 && even && gain <= config.tolerance * previous;
         if iteration == max_iterations || (iteration > 0 && settled) {
             let inertia = match balance {
                 Some(_) => {
