@@ -12,7 +12,7 @@ use axum::{
 };
 use burn::backend::Flex;
 use cart_retrieval::{Result, retrieve::LiveRetriever};
-use futures_util::future::join_all;
+use futures_util::{future::join_all, stream::pending};
 use serde_json::{Value, json};
 use small::{fields, items, names, retriever};
 use tower::ServiceExt;
@@ -305,8 +305,15 @@ async fn limits_hold() {
     let (status, answer) =
         read_only.ask(Method::DELETE, "/api/items", json!({"ids": ["old-1"]})).await;
     assert_eq!((status, read_only.app.live.pending().0), (StatusCode::FORBIDDEN, 0), "{answer}");
-    let hasty = Service::with(Limits { timeout: Duration::ZERO, ..LIMITS });
-    assert_eq!(hasty.search(json!({"query": "a"})).await.0, StatusCode::SERVICE_UNAVAILABLE);
+    let hasty = Service::with(Limits { timeout: Duration::from_millis(50), ..LIMITS });
+    // A body that never ends.
+    let body = Body::from_stream(pending::<std::io::Result<Vec<u8>>>());
+    let endless = Request::post("/api/search")
+        .header(header::HOST, "localhost")
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(body)
+        .unwrap();
+    assert_eq!(hasty.send(endless).await.0, StatusCode::SERVICE_UNAVAILABLE);
     let narrow = Service::with(Limits { queue: 1, batch: 1, ..LIMITS });
     let asked = (0..200).map(|_| narrow.search(json!({"query": "a red dog", "beam": 50})));
     let answers = join_all(asked).await;

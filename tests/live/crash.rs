@@ -15,17 +15,36 @@ use super::*;
 const FOLDER: &str = "CART_TEST_CRASH_FOLDER";
 const FIRST: &str = "CART_TEST_CRASH_FIRST";
 
+/// A change: ids that come, or ids that go. Two batches come, and as many candidates go: the index keeps its size.
+enum Step {
+    Add(Vec<String>),
+    Remove(Vec<String>),
+}
+
+fn step(number: usize) -> Step {
+    let batch = |number: usize| names(&format!("batch{number}-"), 0..3);
+    if number % 3 < 2 {
+        return Step::Add(batch(number));
+    }
+    let mut gone = batch(number - 2);
+    gone.push(batch(number - 1).swap_remove(1));
+    // What was left of the round before.
+    if let Some(before) = number.checked_sub(4).filter(|_| number > 4) {
+        let mut rest = batch(before);
+        rest.remove(1);
+        gone.extend(rest);
+    }
+    Step::Remove(gone)
+}
+
 /// The ids after so many changes.
 fn expected(changes: usize) -> BTreeSet<String> {
     let mut ids: BTreeSet<String> = names("old-", 0..60).into_iter().collect();
     for number in 0..changes {
-        match number % 3 {
-            2 => ids.remove(&format!("batch{}-1", number - 1)),
-            _ => {
-                ids.extend(names(&format!("batch{number}-"), 0..3));
-                true
-            }
-        };
+        match step(number) {
+            Step::Add(new) => ids.extend(new),
+            Step::Remove(gone) => gone.iter().for_each(|id| assert!(ids.remove(id), "{id}")),
+        }
     }
     ids
 }
@@ -36,9 +55,9 @@ fn child() {
     let (Ok(folder), Ok(first)) = (std::env::var(FOLDER), std::env::var(FIRST)) else { return };
     let live = open(Path::new(&folder));
     for number in first.parse::<usize>().unwrap().. {
-        match number % 3 {
-            2 => live.remove(&[format!("batch{}-1", number - 1)]),
-            _ => live.add(&Arrivals::new(&items(&names(&format!("batch{number}-"), 0..3)))),
+        match step(number) {
+            Step::Add(new) => live.add(&Arrivals::new(&items(&new))),
+            Step::Remove(gone) => live.remove(&gone),
         }
         .unwrap();
         println!("\ndone {number}");
