@@ -38,7 +38,7 @@ fn matrices(scratch: &Path, seed: Seeds) -> std::result::Result<(), Box<dyn std:
     Features::from_rows(vec![0.5, -1.0, 2.0, 3.0, 4.0, 5.5], 3)?.save_npy(&path)?;
     let npy = fs::read(&path)?;
     seed("matrices", "npy_f32", 0, &npy);
-    let text = String::from_utf8_lossy(&npy[10..74]).into_owned();
+    let text = String::from_utf8_lossy(&npy[10..128]).into_owned();
     for (name, from, to) in [
         ("npy_f64_columns", "'<f4', 'fortran_order': False", "'<f8', 'fortran_order': True "),
         ("npy_f16_big", "'<f4'", "'>f2'"),

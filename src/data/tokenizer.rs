@@ -158,6 +158,16 @@ impl TextTokenizer {
                 "save it again with that library, or train a new one",
             )
         })?;
+        // That library panics at the first text otherwise.
+        let json: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
+        if let Some(token) = undefined_token(&json["post_processor"]) {
+            return Err(Error::tokenizer(
+                subject,
+                "a post_processor whose templates use its special_tokens",
+                format!("{token:?}, which is none of them"),
+                "save it again with that library, or train a new one",
+            ));
+        }
         Self::new(inner, max_tokens)
     }
 
@@ -359,6 +369,16 @@ fn refused(what: &str, error: &(dyn std::error::Error + Send + Sync)) -> Error {
     )
 }
 
+/// A special token in a template of a post-processor that does not define it.
+fn undefined_token(processor: &serde_json::Value) -> Option<&str> {
+    if let Some(parts) = processor["processors"].as_array() {
+        return parts.iter().find_map(undefined_token);
+    }
+    let templates = ["single", "pair"].into_iter().filter_map(|key| processor[key].as_array());
+    let mut used = templates.flatten().filter_map(|piece| piece["SpecialToken"]["id"].as_str());
+    used.find(|token| processor["special_tokens"].get(*token).is_none())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -368,6 +388,22 @@ mod tests {
 
     fn config(model: TokenizerModel) -> TokenizerConfig {
         TokenizerConfig { model, vocabulary: 80, min_frequency: 1, lowercase: true }
+    }
+
+    #[test]
+    fn a_template_with_a_token_that_nobody_defines_is_refused() {
+        let tokenizer = TextTokenizer::train(TEXTS, &config(TokenizerModel::WordPiece), 8).unwrap();
+        let mut json: serde_json::Value =
+            serde_json::from_str(&tokenizer.to_json().unwrap()).unwrap();
+        let read = |json: &serde_json::Value| {
+            TextTokenizer::from_bytes(json.to_string().as_bytes(), 8).map(|_| ())
+        };
+        read(&json).unwrap();
+        json["post_processor"]["single"][0]["SpecialToken"]["id"] = "[NONE]".into();
+        assert!(read(&json).unwrap_err().to_string().contains("\"[NONE]\""));
+        let template = json["post_processor"].take();
+        json["post_processor"] = serde_json::json!({"type": "Sequence", "processors": [template]});
+        assert!(read(&json).is_err());
     }
 
     #[test]
