@@ -116,7 +116,7 @@ mod tests {
             let config = KMeansConfig::new(10).with_restarts(1).with_balance(balance);
             let of = |seed: u64| -> f64 {
                 let kmeans = config.clone().with_seed(seed).fit(&rows, 4).unwrap();
-                let mut shares = vec![0.0; 10];
+                let mut shares = [0.0; 10];
                 kmeans.predict(&rows).unwrap().iter().for_each(|&c| shares[c as usize] += 1e-3);
                 shares.iter().map(|share| share * share).sum()
             };

@@ -92,7 +92,7 @@ impl<B: Backend> LiveRetriever<B> {
     /// Opens an index folder for changes, with those since it was saved.
     ///
     /// # Errors
-    /// As [`Retriever::load`]; [`Error::Index`] while another one has it open, [`Error::Io`] when it cannot be written to.
+    /// As [`Retriever::load`]; [`Error::Index`](crate::Error::Index) while another one has it open, [`Error::Io`](crate::Error::Io) when it cannot be written to.
     pub fn open(folder: impl AsRef<Path>, device: &B::Device) -> Result<Self> {
         let folder = folder.as_ref();
         // Twice: no lock is left in a folder that is none of ours, and somebody may save the index in between.
@@ -121,9 +121,9 @@ impl<B: Backend> LiveRetriever<B> {
     /// Adds candidates; either all of them or, with an error, none.
     ///
     /// # Errors
-    /// [`Error::Ids`] for an id that is there already; [`Error::Features`] for features of another width, NaN or zeros;
-    /// [`Error::Identifier`] where every identifier is in use, or for groups that are not the index's; [`Error::Metadata`]
-    /// when there is not one object for each; [`Error::Io`] when the change cannot be written.
+    /// [`Error::Ids`](crate::Error::Ids) for an id that is there already; [`Error::Features`](crate::Error::Features) for features of another width, NaN or zeros;
+    /// [`Error::Identifier`](crate::Error::Identifier) where every identifier is in use, or for groups that are not the index's; [`Error::Metadata`](crate::Error::Metadata)
+    /// when there is not one object for each; [`Error::Io`](crate::Error::Io) when the change cannot be written.
     pub fn add(&self, arrivals: &Arrivals<'_>) -> Result<()> {
         self.change(|index| arrivals.change(index, Vec::new()))
     }
@@ -132,7 +132,7 @@ impl<B: Backend> LiveRetriever<B> {
     /// error, of none. They are named anew and move to the end of the rows.
     ///
     /// # Errors
-    /// As [`LiveRetriever::add`], and [`Error::Ids`] for an id that is not there.
+    /// As [`LiveRetriever::add`], and [`Error::Ids`](crate::Error::Ids) for an id that is not there.
     pub fn update(&self, arrivals: &Arrivals<'_>) -> Result<()> {
         self.change(|index| {
             let ids = arrivals.ids().iter().map(str::to_string).collect();
@@ -143,8 +143,8 @@ impl<B: Backend> LiveRetriever<B> {
     /// Removes candidates; either all of them or, with an error, none.
     ///
     /// # Errors
-    /// [`Error::Ids`] for an id that is not there or occurs twice, [`Error::Index`] when no candidate would be left,
-    /// [`Error::Io`] when the change cannot be written.
+    /// [`Error::Ids`](crate::Error::Ids) for an id that is not there or occurs twice, [`Error::Index`](crate::Error::Index) when no candidate would be left,
+    /// [`Error::Io`](crate::Error::Io) when the change cannot be written.
     pub fn remove<S: AsRef<str>>(&self, ids: &[S]) -> Result<()> {
         self.change(|index| {
             let mut change = Change::none(index.index().trie().levels());
@@ -157,7 +157,7 @@ impl<B: Backend> LiveRetriever<B> {
     /// Says what is known about candidates from now on, in place of what was.
     ///
     /// # Errors
-    /// [`Error::Ids`] for an id that is not there, [`Error::Metadata`] for an object that is too large, [`Error::Io`]
+    /// [`Error::Ids`](crate::Error::Ids) for an id that is not there, [`Error::Metadata`](crate::Error::Metadata) for an object that is too large, [`Error::Io`](crate::Error::Io)
     /// when the change cannot be written.
     pub fn describe(&self, described: Vec<(String, Fields)>) -> Result<()> {
         self.change(|index| {
@@ -182,7 +182,7 @@ impl<B: Backend> LiveRetriever<B> {
     /// Saves the index anew with all changes, and starts an empty file of changes. Searches go on; changes wait.
     ///
     /// # Errors
-    /// [`Error::Io`] when a file cannot be written; index and changes on the disk are then as before.
+    /// [`Error::Io`](crate::Error::Io) when a file cannot be written; index and changes on the disk are then as before.
     pub fn compact(&self) -> Result<()> {
         let mut writer = self.writer();
         let manifest = self.snapshot().save_locked(&self.folder, &writer.lock)?;
@@ -207,7 +207,7 @@ impl<B: Backend> LiveRetriever<B> {
     /// Searches with another network from now on, as after a fine-tuning, and saves the index with it.
     ///
     /// # Errors
-    /// [`Error::Model`] for a network of other levels; otherwise as [`LiveRetriever::compact`].
+    /// [`Error::Model`](crate::Error::Model) for a network of other levels; otherwise as [`LiveRetriever::compact`].
     pub fn replace_model(&self, model: crate::model::Cart<B>) -> Result<()> {
         {
             let _writer = self.writer();
