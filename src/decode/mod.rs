@@ -3,6 +3,7 @@
 
 mod beam;
 mod clock;
+mod config;
 mod engine;
 mod exact;
 mod exhaustive;
@@ -13,8 +14,9 @@ mod space;
 mod steps;
 mod trace;
 
-pub use beam::{Answer, BeamConfig, beam_search};
+pub use beam::{Answer, beam_search};
 pub use clock::SearchTimes;
+pub use config::BeamConfig;
 pub use engine::{Engine, SearchPrecision};
 pub use exact::{Exact, exact_search};
 pub use exhaustive::score_all;

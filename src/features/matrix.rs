@@ -167,6 +167,29 @@ impl Features {
         Ok(self)
     }
 
+    /// Mean of the rows.
+    ///
+    /// # Shapes
+    /// - returns: `[dim]`
+    ///
+    /// # Example
+    /// ```
+    /// use cart_retrieval::features::Features;
+    ///
+    /// let items = Features::from_rows(vec![1.0, 2.0, 3.0, 6.0], 2)?;
+    /// assert_eq!(items.mean(), [2.0, 4.0]);
+    /// # Ok::<(), cart_retrieval::Error>(())
+    /// ```
+    pub fn mean(&self) -> Vec<f32> {
+        let mut mean = vec![0.0f64; self.dim()];
+        for row in self.as_slice().chunks_exact(self.dim()) {
+            for (sum, &value) in mean.iter_mut().zip(row) {
+                *sum += f64::from(value) / self.len() as f64;
+            }
+        }
+        mean.into_iter().map(|value| value as f32).collect()
+    }
+
     /// Number of items, N.
     pub fn len(&self) -> usize {
         self.len

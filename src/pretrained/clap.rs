@@ -15,6 +15,7 @@ use crate::{
         Activation, BertConfig, BertEncoder, HtsatConfig, HtsatEncoder, TextEncoder, WeightInit,
         unit,
     },
+    storage::ensure_held,
 };
 
 /// How sounds are prepared for CLAP.
@@ -126,6 +127,10 @@ impl PretrainedClap {
     /// [`Error::Io`](crate::Error::Io) for one that is missing.
     pub fn load<B: Backend>(&self, device: &B::Device) -> Result<(Clap<B>, LoadReport)> {
         let weights = Weights::open(&self.folder)?;
+        let ClapConfig { audio, text, projection, .. } = &self.config;
+        // The last stage is the widest.
+        let sizes = (audio, audio.d_output(), text, projection);
+        ensure_held("CLAP", &sizes, || self.config.num_params(), weights.bytes())?;
         let mut clap = self.config.init::<B>(&mut WeightInit::zeros(), device);
         let report = fill(&mut clap, &Names::clap_pair(), weights)?;
         Ok((clap, report))
@@ -148,6 +153,13 @@ impl ClapConfig {
             audio_projection: projection(self.audio.d_output(), init),
             text_projection: projection(self.text.d_model, init),
         }
+    }
+
+    /// Number of parameters.
+    pub fn num_params(&self) -> usize {
+        let Self { audio, text, projection, .. } = self;
+        let projections = (audio.d_output() + text.d_model + 2 * projection + 4) * projection;
+        audio.num_params() + text.num_params() + (text.d_model + 1) * text.d_model + projections
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
         ClipTextConfig, ClipTextEncoder, ClipVisionConfig, ClipVisionEncoder, TextEncoder,
         WeightInit,
     },
+    storage::ensure_held,
 };
 
 /// Shape of both towers, and how pictures are prepared.
@@ -88,6 +89,9 @@ impl PretrainedClip {
     /// [`Error::Io`](crate::Error::Io) for one that is missing.
     pub fn load<B: Backend>(&self, device: &B::Device) -> Result<(Clip<B>, LoadReport)> {
         let weights = Weights::open(&self.folder)?;
+        let ClipConfig { vision, text, projection, .. } = &self.config;
+        let parameters = || self.config.num_params();
+        ensure_held("CLIP", &(vision, text, projection), parameters, weights.bytes())?;
         let mut clip = self.config.init::<B>(&mut WeightInit::zeros(), device);
         let report = fill(&mut clip, &Names::clip_pair(), weights)?;
         Ok((clip, report))
@@ -107,6 +111,13 @@ impl ClipConfig {
             ),
             text_projection: init.linear_without_bias(self.text.d_model, self.projection, device),
         }
+    }
+
+    /// Number of parameters.
+    pub fn num_params(&self) -> usize {
+        let Self { vision, text, projection, .. } = self;
+        let projections = (vision.d_model + text.d_model) * projection;
+        vision.num_params() + text.num_params() + projections
     }
 }
 

@@ -8,6 +8,7 @@ use super::{LoadReport, fill::fill, names::Names, weights::Weights};
 use crate::{
     error::Result,
     nn::{ImageBind, ImageBindConfig, WeightInit},
+    storage::ensure_held,
 };
 
 /// Name of the published file.
@@ -61,6 +62,8 @@ impl PretrainedImageBind {
             true => Weights::open(&self.path)?,
             false => Weights::open_file(&self.path)?,
         };
+        let parameters = || self.config.num_params();
+        ensure_held("ImageBind", &self.config, parameters, weights.bytes())?;
         let mut towers = self.config.init::<B>(&mut WeightInit::zeros(), device);
         let report = fill(&mut towers, &Names::image_bind(), weights)?;
         Ok((towers, report))

@@ -8,7 +8,8 @@ use crate::error::{Error, Result};
 /// Refuses settings that describe more parameters than a file of weights has bytes for, or a size that no tensor of it can
 /// have: a network of the sizes of a damaged file would fill the memory before its tensors are missed.
 ///
-/// `parameters` counts those of the settings; it is asked only once every size is modest.
+/// `parameters` counts those of the settings as a sum of products of at most four sizes; it is asked only once such sums
+/// fit their type.
 ///
 /// # Errors
 /// [`Error::Model`] naming the settings.
@@ -26,10 +27,19 @@ pub(crate) fn ensure_held(
             "take settings and weights of one model; the file is damaged, or another one",
         ))
     };
-    let settings = serde_json::to_value(settings);
-    let largest = settings.map_or(u64::MAX, |settings| largest(&settings));
-    if largest > bytes as u64 {
+    let mut sizes = Vec::new();
+    match serde_json::to_value(settings) {
+        Ok(settings) => gather(&settings, &mut sizes),
+        Err(_) => sizes.push(u64::MAX),
+    }
+    sizes.sort_unstable_by(|a, b| b.cmp(a));
+    sizes.truncate(4);
+    if let Some(largest) = sizes.first().filter(|&&largest| largest > bytes as u64) {
         return problem(format!("a size of {largest}"));
+    }
+    let product = sizes.iter().try_fold(64u64, |product, &size| product.checked_mul(size.max(1)));
+    if product.is_none() {
+        return problem(format!("sizes of {sizes:?}"));
     }
     let parameters = parameters();
     // Two bytes are the least that a parameter takes.
@@ -39,16 +49,16 @@ pub(crate) fn ensure_held(
     Ok(())
 }
 
-/// The largest whole number among settings, seeds apart.
-fn largest(settings: &Value) -> u64 {
+/// The whole numbers among settings, seeds apart.
+fn gather(settings: &Value, sizes: &mut Vec<u64>) {
     match settings {
-        Value::Number(number) => number.as_u64().unwrap_or(0),
-        Value::Array(values) => values.iter().map(largest).max().unwrap_or(0),
+        Value::Number(number) => sizes.extend(number.as_u64()),
+        Value::Array(values) => values.iter().for_each(|value| gather(value, sizes)),
         Value::Object(entries) => {
-            let sizes = entries.iter().filter(|(name, _)| *name != "seed");
-            sizes.map(|(_, value)| largest(value)).max().unwrap_or(0)
+            let entries = entries.iter().filter(|(name, _)| *name != "seed");
+            entries.for_each(|(_, value)| gather(value, sizes));
         }
-        Value::Null | Value::Bool(_) | Value::String(_) => 0,
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
     }
 }
 
@@ -73,5 +83,9 @@ mod tests {
         let never = || unreachable!("such sizes overflow");
         let error = ensure_held("model", &vast, never, 1 << 20).unwrap_err().to_string();
         assert!(error.contains(&format!("a size of {}", usize::MAX)), "{error}");
+        // 4 * 2^26 * 2^26 * 2^12 is 0 in 64 bits.
+        let round = CartConfig { encoder_layers: 1 << 12, ..config.with_width(1 << 26, 8, 2) };
+        let error = ensure_held("model", &round, never, 1 << 27).unwrap_err().to_string();
+        assert!(error.contains("sizes of [67108864, 4096,"), "{error}");
     }
 }

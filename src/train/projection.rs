@@ -163,7 +163,8 @@ impl ProjectionConfig {
         // Constant: only the projection learns, under the dropout that the network was trained with.
         let model = model.no_grad();
         let identifiers = trie.identifiers();
-        let (mean, deviation) = moments(rows);
+        let mean = rows.mean();
+        let deviation = deviation(rows, &mean);
         let mut init = WeightInit::new(self.seed);
         let d_model = model.encoder().d_model();
         let mut projection =
@@ -211,19 +212,13 @@ impl ProjectionConfig {
     }
 }
 
-/// Mean of the rows, and the mean deviation of a number from it.
-fn moments(rows: &Features) -> (Vec<f32>, f32) {
-    let n = rows.len() as f64;
-    let mut mean = vec![0f64; rows.dim()];
-    let all = || rows.as_slice().chunks_exact(rows.dim());
-    for row in all() {
-        mean.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(value) / n);
-    }
+/// The mean deviation of a number from that of its column.
+fn deviation(rows: &Features, mean: &[f32]) -> f32 {
     let squares = |row: &[f32]| -> f64 {
-        row.iter().zip(&mean).map(|(&value, mean)| (f64::from(value) - mean).powi(2)).sum()
+        row.iter().zip(mean).map(|(value, mean)| f64::from(value - mean).powi(2)).sum()
     };
-    let variance = all().map(squares).sum::<f64>() / (n * rows.dim() as f64);
-    (mean.into_iter().map(|value| value as f32).collect(), variance.sqrt() as f32)
+    let sum: f64 = rows.as_slice().chunks_exact(rows.dim()).map(squares).sum();
+    (sum / rows.as_slice().len() as f64).sqrt() as f32
 }
 
 /// A standard normal number (Box and Muller).

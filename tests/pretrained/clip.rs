@@ -28,6 +28,7 @@ fn load() -> (PretrainedClip, Clip<B>, LoadReport) {
 fn every_hidden_state_and_both_projections_are_those_of_transformers() {
     let (pretrained, clip, report) = load();
     assert_eq!(report.unused, ["logit_scale"]);
+    assert_eq!(report.parameters, pretrained.config().num_params());
     assert_eq!(pretrained.config().projection, 10);
     let reference = Reference::open(&folder());
     let device = Default::default();

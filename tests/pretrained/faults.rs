@@ -2,15 +2,23 @@
 
 use std::{collections::HashMap, fs, path::Path};
 
-use cart_retrieval::{Error, pretrained::PretrainedText};
+use cart_retrieval::{
+    Error,
+    nn::ImageBindConfig,
+    pretrained::{PretrainedClap, PretrainedClip, PretrainedImageBind, PretrainedText},
+};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use tempfile::TempDir;
 
 use super::{B, fixture};
 
 fn copy(name: &str) -> TempDir {
+    copy_of(&fixture(name))
+}
+
+fn copy_of(source: &Path) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    for entry in fs::read_dir(fixture(name)).unwrap() {
+    for entry in fs::read_dir(source).unwrap() {
         let entry = entry.unwrap();
         fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
     }
@@ -160,6 +168,45 @@ fn an_index_leads_nowhere_else() {
     let folder = copy("roberta");
     replace(folder.path(), INDEX, "weight_map", "weights");
     assert_names(folder.path(), &[INDEX, "weight_map"]);
+}
+
+#[test]
+fn towers_larger_than_their_files_are_refused_before_they_are_made() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    type Load = fn(&Path) -> Result<(), Error>;
+    let clip: Load = |folder| {
+        PretrainedClip::open(folder)?.load::<B>(&Default::default())?;
+        Ok(())
+    };
+    let clap: Load = |folder| {
+        PretrainedClap::open(folder)?.load::<B>(&Default::default())?;
+        Ok(())
+    };
+    for (name, load, from) in [
+        ("vision/clip", clip, "\"num_hidden_layers\": 3"),
+        ("vision/clip", clip, "\"num_hidden_layers\": 2"),
+        ("sound/clap", clap, "\"num_hidden_layers\": 2"),
+    ] {
+        let family = &name[name.len() - 4..].to_uppercase();
+        for (layers, found) in
+            [(10_000, " parameters"), (usize::MAX, "a size of 18446744073709551615")]
+        {
+            let folder = copy_of(&fixtures.join(name));
+            replace(
+                folder.path(),
+                "config.json",
+                from,
+                &format!("\"num_hidden_layers\": {layers}"),
+            );
+            let message = load(folder.path()).unwrap_err().to_string();
+            for part in [family.as_str(), found, "bytes"] {
+                assert!(message.contains(part), "{part:?} is not in {message:?}");
+            }
+        }
+    }
+    let huge = PretrainedImageBind::open(fixtures.join("imagebind"), ImageBindConfig::huge());
+    let message = huge.unwrap().load::<B>(&Default::default()).unwrap_err().to_string();
+    assert!(message.contains("ImageBind") && message.contains(" parameters"), "{message}");
 }
 
 #[test]

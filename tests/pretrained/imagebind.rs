@@ -86,6 +86,7 @@ fn all_towers_are_those_of_the_restatement() {
     ];
     expected.sort_unstable();
     assert_eq!(report.unused, expected);
+    assert_eq!(report.parameters, pretrained.config().num_params());
 }
 
 #[cfg(feature = "pth")]

@@ -164,7 +164,7 @@ impl DualTowerConfig {
             .iter()
             .map(|caption| tokenizer.encode(&caption.text))
             .collect::<Result<Vec<_>>>()?;
-        let mean = mean(items);
+        let mean = items.mean();
         let features = centred_units(items, &mean);
         let mut init = WeightInit::new(self.seed.wrapping_add(1));
         let d_query = encoder.d_model();
@@ -284,17 +284,6 @@ impl<B: Backend> DualTower<B> {
         }
         Ok(rankings)
     }
-}
-
-/// Mean of all features.
-fn mean(items: &Features) -> Vec<f32> {
-    let mut mean = vec![0.0f64; items.dim()];
-    for row in items.as_slice().chunks_exact(items.dim()) {
-        for (sum, &value) in mean.iter_mut().zip(row) {
-            *sum += f64::from(value) / items.len() as f64;
-        }
-    }
-    mean.into_iter().map(|value| value as f32).collect()
 }
 
 /// Features less a mean, each row of unit length.

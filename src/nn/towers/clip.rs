@@ -113,6 +113,14 @@ impl ClipVisionConfig {
             patch_size: self.patch_size,
         }
     }
+
+    /// Number of parameters.
+    pub fn num_params(&self) -> usize {
+        let (d, f) = (self.d_model, self.d_ff);
+        let layer = 4 * (d * d + d) + (d * f + f) + (f * d + d) + 4 * d;
+        let patch = 3 * self.patch_size * self.patch_size;
+        (patch + self.patches() + 2) * d + 4 * d + self.n_layers * layer
+    }
 }
 
 impl<B: Backend> ClipVisionEncoder<B> {

@@ -223,6 +223,20 @@ impl HtsatConfig {
             window: self.window,
         }
     }
+
+    /// Number of parameters, mean and variance of the bands included.
+    pub fn num_params(&self) -> usize {
+        let stage = |(at, (&layers, &heads)): (usize, (&usize, &usize))| {
+            let (d, f) = (self.width(at), self.ff_ratio * self.width(at));
+            let layer = 4 * (d * d + d) + (d * f + f) + (f * d + d) + 4 * d;
+            let distances = (2 * self.window - 1).pow(2) * heads;
+            let merge = if at + 1 < self.depths.len() { 8 * d + 8 * d * d } else { 0 };
+            layers * (layer + distances) + merge
+        };
+        let stages: usize = self.depths.iter().zip(&self.n_heads).enumerate().map(stage).sum();
+        let patches = (self.patch * self.patch + 1) * self.d_model + 2 * self.d_model;
+        4 * self.mels + patches + stages + 2 * self.d_output()
+    }
 }
 
 impl<B: Backend> HtsatEncoder<B> {

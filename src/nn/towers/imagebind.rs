@@ -245,8 +245,7 @@ impl ImageBindConfig {
             norm: norm(text.d_model),
             projection: init.linear_without_bias(text.d_model, *d_output, device),
         };
-        let along = |length: usize| (length - audio.patch_size) / audio.stride + 1;
-        let patches = along(audio.mels) * along(audio.frames);
+        let patches = audio.patches();
         let size = audio.patch_size;
         let audio = AudioTower {
             class: init.embedding(1, audio.d_model, device),
@@ -259,6 +258,36 @@ impl ImageBindConfig {
             stride: audio.stride,
         };
         ImageBind { vision, text, audio }
+    }
+
+    /// Number of parameters.
+    pub fn num_params(&self) -> usize {
+        let Self { vision, text, audio, d_output } = self;
+        let layers = |count: usize, d: usize, extra: usize| {
+            count * (4 * (d * d + d) + (8 * d * d + 5 * d) + (4 + extra) * d)
+        };
+        let head = |d: usize| 2 * d + d * d_output;
+        let patches = (vision.image_size / vision.patch_size).pow(2);
+        let patch = 3 * FRAMES * vision.patch_size.pow(2);
+        let seen = (patch + patches + 4) * vision.d_model;
+        let read = (text.vocabulary + text.max_tokens) * text.d_model;
+        let heard = (audio.patch_size.pow(2) + audio.patches() + 4) * audio.d_model;
+        seen + layers(vision.n_layers, vision.d_model, 0)
+            + head(vision.d_model)
+            + read
+            + layers(text.n_layers, text.d_model, 0)
+            + head(text.d_model)
+            + heard
+            + layers(audio.n_layers, audio.d_model, 2)
+            + head(audio.d_model)
+    }
+}
+
+impl ImageBindAudioConfig {
+    /// Patches of a spectrogram.
+    fn patches(&self) -> usize {
+        let along = |length: usize| (length - self.patch_size) / self.stride + 1;
+        along(self.mels) * along(self.frames)
     }
 }
 

@@ -8,7 +8,7 @@ use super::Growth;
 use crate::{
     error::{Error, Result},
     identifier::{Codes, Groups},
-    quantizer::{CandidateIndex, CoarseToFine, Quantizer},
+    quantizer::{CandidateIndex, CoarseToFine, Quantizer, squared_distance},
     trie::Trie,
 };
 
@@ -53,7 +53,7 @@ pub(super) fn identify<B: Backend>(
     for (at, tokens) in whole.rows().enumerate() {
         let row = &rows[at * dim..(at + 1) * dim];
         let mut tokens = tokens.to_vec();
-        let mut error = distance(row, &decoded[at * dim..(at + 1) * dim]);
+        let mut error = squared_distance(row, &decoded[at * dim..(at + 1) * dim]);
         if !taken.has_room(&tokens) {
             growth.spilled += 1;
             error = nearest(row, quantizer, &mut tokens, leading, &taken).map_err(|error| match error {
@@ -67,7 +67,7 @@ pub(super) fn identify<B: Backend>(
             })?;
         }
         growth.added += 1;
-        growth.error += error;
+        growth.error += f64::from(error);
         growth.shared += u64::from(taken.count(&tokens) > 0);
         let unique = taken.take(&tokens);
         tokens.push(unique);
@@ -84,10 +84,10 @@ fn nearest<B: Backend>(
     tokens: &mut [u16],
     leading: usize,
     taken: &Taken<'_>,
-) -> std::result::Result<f64, Option<Error>> {
+) -> std::result::Result<f32, Option<Error>> {
     let sizes = quantizer.level_sizes();
     let kept = (leading..tokens.len()).rev().find(|&kept| taken.has_room(&tokens[..kept]));
-    let mut error = f64::INFINITY;
+    let mut error = f32::INFINITY;
     for level in kept.ok_or(None)?..tokens.len() {
         let room = |token: &u16| taken.has_room(&[&tokens[..level], &[*token]].concat());
         let others: Vec<u16> =
@@ -97,15 +97,11 @@ fn nearest<B: Backend>(
             prefixes.push(&[&tokens[leading..level], &[token]].concat());
         }
         let found = quantizer.decode_prefix(&prefixes, prefixes.levels()).map_err(Some)?;
-        let distances = found.chunks_exact(row.len()).map(|found| distance(row, found));
+        let distances = found.chunks_exact(row.len()).map(|found| squared_distance(row, found));
         let best = distances.zip(others).min_by(|a, b| a.0.total_cmp(&b.0));
         (error, tokens[level]) = best.ok_or(None)?;
     }
     Ok(error)
-}
-
-fn distance(row: &[f32], other: &[f32]) -> f64 {
-    row.iter().zip(other).map(|(a, b)| f64::from(a - b).powi(2)).sum()
 }
 
 /// Identifiers that are in use.
