@@ -1,9 +1,9 @@
 //! The routes: what comes in, what goes out.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{
         FromRequest, Path, Query, Request, State,
         rejection::{JsonRejection, QueryRejection},
@@ -26,7 +26,7 @@ use tower::ServiceExt;
 use tower_http::services::ServeFile;
 
 use super::{
-    app::App,
+    app::{App, Turn},
     batch::{Question, Unanswered},
     media,
 };
@@ -81,6 +81,9 @@ impl From<Unanswered> for Failure {
             }
             Unanswered::Ending => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "the service is ending")
+            }
+            Unanswered::Failed => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the search failed; its log says why")
             }
             Unanswered::Refused(error) => error.into(),
         }
@@ -202,8 +205,12 @@ async fn answered<B: LocalBackend>(
     let query = question.query.clone();
     let hits = app.batcher.ask(question).await?;
     let milliseconds = started.elapsed().as_secs_f64() * 1e3;
-    let hits = hits.into_iter().map(|hit| app.shown(hit)).collect();
-    Ok(Json(SearchAnswer { query, milliseconds, hits }))
+    // Files are looked for, which may take its time.
+    blocking(move || {
+        let hits = hits.into_iter().map(|hit| app.shown(hit)).collect();
+        Ok(SearchAnswer { query, milliseconds, hits })
+    })
+    .await
 }
 
 /// `POST /api/search`
@@ -240,8 +247,11 @@ pub async fn explain<B: LocalBackend>(
     if q.len() > LONGEST_QUERY {
         return Err(Failure::new(StatusCode::BAD_REQUEST, "the query is too long"));
     }
-    let index = app.live.snapshot();
-    blocking(move || Ok(serde_json::to_value(index.explain(&q, &id, 4)?).unwrap_or_default())).await
+    looked(app, move |app| {
+        let walk = app.live.snapshot().explain(&q, &id, 4)?;
+        Ok(serde_json::to_value(walk).unwrap_or_default())
+    })
+    .await
 }
 
 #[derive(Debug, Deserialize)]
@@ -270,7 +280,7 @@ pub async fn prefix<B: LocalBackend>(
     let tokens = tokens.map_err(|_| {
         Failure::new(StatusCode::BAD_REQUEST, "tokens are numbers with - between, as in 3-17")
     })?;
-    blocking(move || {
+    looked(app, move |app| {
         let index = app.live.snapshot();
         let trie: &Trie = index.index().trie();
         let Some(node) = trie.find(&tokens) else {
@@ -319,12 +329,16 @@ pub async fn media<B: LocalBackend>(
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, Failure> {
-    let index = app.live.snapshot();
-    let none = || Failure::new(StatusCode::NOT_FOUND, "no candidate of that id has a file");
-    let row = index.index().ids().index_of(&id).ok_or_else(none)?;
-    let metadata = index.index().metadata().map(|known| known.get(row)).transpose()?;
-    let path = app.file(&id, metadata.as_ref()).ok_or_else(none)?;
-    let (_, kind) = media::kind(&path).ok_or_else(none)?;
+    let Json((path, kind)) = blocking(move || {
+        let index = app.live.snapshot();
+        let none = || Failure::new(StatusCode::NOT_FOUND, "no candidate of that id has a file");
+        let row = index.index().ids().index_of(&id).ok_or_else(none)?;
+        let metadata = index.index().metadata().map(|known| known.get(row)).transpose()?;
+        let path = app.file(&id, metadata.as_ref()).ok_or_else(none)?;
+        let (_, kind) = media::kind(&path).ok_or_else(none)?;
+        Ok((path, kind))
+    })
+    .await?;
     let mut response = match ServeFile::new(&path).oneshot(request).await {
         Ok(response) => response.into_response(),
         Err(never) => match never {},
@@ -336,8 +350,13 @@ pub async fn media<B: LocalBackend>(
 }
 
 /// `GET /health`
-pub async fn health() -> &'static str {
-    "ok\n"
+pub async fn health<B: LocalBackend>(State(app): Shared<B>) -> Result<&'static str, Failure> {
+    match app.batcher.is_running() {
+        true => Ok("ok\n"),
+        false => {
+            Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "queries are not answered any more"))
+        }
+    }
 }
 
 /// `GET /metrics`
@@ -370,17 +389,19 @@ pub struct NewItems {
 /// `POST /api/items`
 pub async fn add<B: LocalBackend>(
     State(app): Shared<B>,
+    Extension(turn): Extension<Turn>,
     Body(new): Body<NewItems>,
 ) -> Answer<Value> {
-    changed(app, move |live| arrivals(new.items, |arrivals| live.add(arrivals))).await
+    changed(app, turn, move |live| arrivals(new.items, |arrivals| live.add(arrivals))).await
 }
 
 /// `PUT /api/items`
 pub async fn update<B: LocalBackend>(
     State(app): Shared<B>,
+    Extension(turn): Extension<Turn>,
     Body(new): Body<NewItems>,
 ) -> Answer<Value> {
-    changed(app, move |live| arrivals(new.items, |arrivals| live.update(arrivals))).await
+    changed(app, turn, move |live| arrivals(new.items, |arrivals| live.update(arrivals))).await
 }
 
 fn arrivals(
@@ -422,48 +443,69 @@ pub struct Ids {
 /// `DELETE /api/items`
 pub async fn remove<B: LocalBackend>(
     State(app): Shared<B>,
+    Extension(turn): Extension<Turn>,
     Body(gone): Body<Ids>,
 ) -> Answer<Value> {
-    changed(app, move |live| Ok(live.remove(&gone.ids)?)).await
+    changed(app, turn, move |live| Ok(live.remove(&gone.ids)?)).await
 }
 
 /// `PUT /api/metadata`: objects by id.
 pub async fn describe<B: LocalBackend>(
     State(app): Shared<B>,
+    Extension(turn): Extension<Turn>,
     Body(described): Body<std::collections::BTreeMap<String, Fields>>,
 ) -> Answer<Value> {
-    changed(app, move |live| Ok(live.describe(described.into_iter().collect())?)).await
+    changed(app, turn, move |live| Ok(live.describe(described.into_iter().collect())?)).await
 }
 
 /// `POST /api/compact`: saves the index with all changes.
-pub async fn compact<B: LocalBackend>(State(app): Shared<B>) -> Answer<Value> {
-    changed(app, |live| Ok(live.compact()?)).await
+pub async fn compact<B: LocalBackend>(
+    State(app): Shared<B>,
+    Extension(turn): Extension<Turn>,
+) -> Answer<Value> {
+    changed(app, turn, |live| Ok(live.compact()?)).await
 }
 
 /// Makes a change, and saves the index anew where many have gathered.
 async fn changed<B: LocalBackend>(
     app: Arc<App<B>>,
+    turn: Turn,
     change: impl FnOnce(&LiveRetriever<B>) -> Result<(), Failure> + Send + 'static,
 ) -> Answer<Value> {
-    if app.limits.read_only {
-        return Err(Failure::new(StatusCode::FORBIDDEN, "this service takes no changes"));
-    }
     let made = app.clone();
     let answer = blocking(move || {
+        // Kept until the change is made, though nobody may wait for it any more.
+        let _turn = turn;
         change(&made.live)?;
         made.metrics.changes.inc();
         let index: Arc<Retriever<B>> = made.live.snapshot();
         Ok(json!({ "candidates": index.index().ids().len() }))
     })
     .await?;
-    if app.live.pending().1 > app.limits.compact {
+    let many = app.live.pending().1 > app.limits.compact;
+    if many && !app.saving.swap(true, Ordering::AcqRel) {
         tokio::task::spawn_blocking(move || {
             if let Err(error) = app.live.compact() {
                 eprintln!("the index could not be saved anew: {error}");
             }
+            app.saving.store(false, Ordering::Release);
         });
     }
     Ok(answer)
+}
+
+/// A look into the index, in turn with others.
+async fn looked<B: LocalBackend, T: Send + 'static>(
+    app: Arc<App<B>>,
+    look: impl FnOnce(&App<B>) -> Result<T, Failure> + Send + 'static,
+) -> Answer<T> {
+    let ending = |_| Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the service is ending");
+    let turn = app.looks.clone().acquire_owned().await.map_err(ending)?;
+    blocking(move || {
+        let _turn = turn;
+        look(&app)
+    })
+    .await
 }
 
 /// Work that takes its time, on a thread of its own.

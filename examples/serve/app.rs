@@ -1,17 +1,24 @@
 //! What the routes share, and what every request passes through.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Request, State},
-    http::{StatusCode, header},
+    extract::{DefaultBodyLimit, MatchedPath, Request, State},
+    http::{HeaderMap, Method, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{delete, get, post, put},
 };
 use cart_retrieval::{backend::LocalBackend, retrieve::LiveRetriever};
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout},
+};
 
 use super::{
     api::{self, Failure},
@@ -24,7 +31,11 @@ use super::{
 /// Longest body of a search.
 const SEARCH_BYTES: usize = 64 << 10;
 /// Longest body of a change.
-const CHANGE_BYTES: usize = 64 << 20;
+const CHANGE_BYTES: usize = 32 << 20;
+/// Changes whose bodies are in memory at once.
+const CHANGES: usize = 2;
+/// Walks and prefixes that are made at once.
+const LOOKS: usize = 8;
 
 /// What a service bears.
 #[derive(Debug, Clone)]
@@ -47,7 +58,15 @@ pub struct App<B: LocalBackend> {
     pub metrics: Arc<Metrics>,
     pub limits: Limits,
     hosts: Vec<String>,
+    /// Walks and prefixes wait for each other here, whether somebody still waits for them or not.
+    pub looks: Arc<Semaphore>,
+    changes: Arc<Semaphore>,
+    /// Whether the index is being saved anew.
+    pub saving: AtomicBool,
 }
+
+/// The right to have the body of a change in memory, until the change is made.
+pub type Turn = Arc<OwnedSemaphorePermit>;
 
 impl<B: LocalBackend> App<B> {
     /// A service of an index; requests have to be addressed to one of the hosts, or to this machine.
@@ -59,7 +78,18 @@ impl<B: LocalBackend> App<B> {
     ) -> Arc<Self> {
         let (live, metrics) = (Arc::new(live), Arc::new(Metrics::new()));
         let batcher = Batcher::start(live.clone(), metrics.clone(), limits.queue, limits.batch);
-        Arc::new(Self { live, batcher, media: MediaFolder::open(media), metrics, limits, hosts })
+        let (looks, changes) = (Semaphore::new(LOOKS), Semaphore::new(CHANGES));
+        Arc::new(Self {
+            live,
+            batcher,
+            media: MediaFolder::open(media),
+            metrics,
+            limits,
+            hosts,
+            looks: looks.into(),
+            changes: changes.into(),
+            saving: AtomicBool::new(false),
+        })
     }
 
     /// All routes.
@@ -70,7 +100,7 @@ impl<B: LocalBackend> App<B> {
             .route("/api/prefix", get(api::prefix::<B>))
             .route("/api/info", get(api::info::<B>))
             .route("/media/{id}", get(api::media::<B>))
-            .route("/health", get(api::health))
+            .route("/health", get(api::health::<B>))
             .route("/metrics", get(api::metrics::<B>))
             .layer(DefaultBodyLimit::max(SEARCH_BYTES));
         let changed = Router::new()
@@ -79,7 +109,8 @@ impl<B: LocalBackend> App<B> {
             .route("/api/items", delete(api::remove::<B>))
             .route("/api/metadata", put(api::describe::<B>))
             .route("/api/compact", post(api::compact::<B>))
-            .layer(DefaultBodyLimit::max(CHANGE_BYTES));
+            .layer(DefaultBodyLimit::max(CHANGE_BYTES))
+            .layer(middleware::from_fn_with_state(self.clone(), in_turn::<B>));
         Router::new()
             .merge(page::routes())
             .merge(asked)
@@ -91,37 +122,72 @@ impl<B: LocalBackend> App<B> {
     /// Whether a request may be addressed to this host. A page of another site whose name was made to lead to this
     /// machine still asks for its own name.
     fn knows(&self, host: &str) -> bool {
-        let name = match host.rsplit_once(':') {
-            Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
-            _ => host,
-        };
-        let name = name.trim_start_matches('[').trim_end_matches(']');
-        let local = ["localhost", "127.0.0.1", "::1"].contains(&name);
-        local || self.hosts.iter().any(|known| known == name)
+        let local = ["localhost", "127.0.0.1", "::1"].contains(&name(host));
+        local || self.hosts.iter().any(|known| known == name(host))
+    }
+
+    /// Whether a browser sends a request for a page of ours, or nobody says whose it is: pages of other sites can send some
+    /// without asking first.
+    fn is_own(&self, headers: &HeaderMap, host: &str) -> bool {
+        let Some(origin) = headers.get(header::ORIGIN) else { return true };
+        let from = origin.to_str().ok().and_then(|origin| Some(origin.split_once("://")?.1));
+        from.is_some_and(|from| from == host || self.hosts.iter().any(|known| known == name(from)))
     }
 }
 
-/// Counts requests, gives up those that take too long, and refuses those that are meant for others.
+/// A host without its port.
+fn name(host: &str) -> &str {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    name.trim_start_matches('[').trim_end_matches(']')
+}
+
+/// Lets the bodies of a few changes in at once, and none where there are no changes.
+async fn in_turn<B: LocalBackend>(
+    State(app): State<Arc<App<B>>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    if app.limits.read_only {
+        let refused = Failure::new(StatusCode::FORBIDDEN, "this service takes no changes");
+        return refused.into_response();
+    }
+    match app.changes.clone().acquire_owned().await {
+        Ok(turn) => {
+            request.extensions_mut().insert::<Turn>(Arc::new(turn));
+            next.run(request).await
+        }
+        Err(_) => {
+            Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the service is ending").into_response()
+        }
+    }
+}
+
+/// Counts requests, gives up those that take too long, and refuses those that are meant for others or come from them.
 async fn watched<B: LocalBackend>(
     State(app): State<Arc<App<B>>>,
     request: Request,
     next: Next,
 ) -> Response {
     let started = Instant::now();
-    let path = request.uri().path();
-    let route = match path.split('/').nth(1) {
-        Some("media") => "/media".to_string(),
-        Some("api" | "health" | "metrics") => path.to_string(),
-        _ => "/".to_string(),
+    // Only routes that there are become a label.
+    let matched = request.extensions().get::<MatchedPath>();
+    let route = matched.map_or("unknown", MatchedPath::as_str).to_string();
+    let headers = request.headers();
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let reads = [Method::GET, Method::HEAD].contains(request.method());
+    let refusal = match (app.knows(host), reads || app.is_own(headers, host)) {
+        (false, _) => {
+            Some("this service does not answer to that host name; start it with --hosts NAME")
+        }
+        (true, false) => Some("this service takes no changes from pages of other sites"),
+        (true, true) => None,
     };
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    let response = match host.is_some_and(|host| app.knows(host)) {
-        false => Failure::new(
-            StatusCode::FORBIDDEN,
-            "this service does not answer to that host name; start it with --hosts NAME",
-        )
-        .into_response(),
-        true => match timeout(app.limits.timeout, next.run(request)).await {
+    let response = match refusal {
+        Some(why) => Failure::new(StatusCode::FORBIDDEN, why).into_response(),
+        None => match timeout(app.limits.timeout, next.run(request)).await {
             Ok(response) => response,
             Err(_) => Failure::new(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -130,8 +196,6 @@ async fn watched<B: LocalBackend>(
             .into_response(),
         },
     };
-    // Only routes that there are become a label.
-    let route = if response.status() == StatusCode::NOT_FOUND { "unknown" } else { &route };
-    app.metrics.answered(route, response.status().as_u16(), started.elapsed());
+    app.metrics.answered(&route, response.status().as_u16(), started.elapsed());
     response
 }

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
 
@@ -49,6 +50,8 @@ pub enum Unanswered {
     Full,
     /// The service is ending.
     Ending,
+    /// The search panicked.
+    Failed,
     /// The library refused it.
     Refused(cart_retrieval::Error),
 }
@@ -81,7 +84,12 @@ impl Batcher {
                     continue;
                 }
                 counted.batches.observe(batch.len() as f64);
-                answer(&live.snapshot(), &mut filters, batch.drain(..));
+                let search = || answer(&live.snapshot(), &mut filters, batch.drain(..));
+                // One bad batch is no reason to answer nothing any more; its askers are told.
+                if catch_unwind(AssertUnwindSafe(search)).is_err() {
+                    batch.clear();
+                    filters = Kept::default();
+                }
             }
         });
         Self { jobs, metrics }
@@ -96,7 +104,12 @@ impl Batcher {
         })?;
         let waiting = self.jobs.max_capacity() - self.jobs.capacity();
         self.metrics.waiting.set(waiting as i64);
-        answer.await.map_err(|_| Unanswered::Ending)?.map_err(Unanswered::Refused)
+        answer.await.map_err(|_| Unanswered::Failed)?.map_err(Unanswered::Refused)
+    }
+
+    /// Whether questions are answered.
+    pub fn is_running(&self) -> bool {
+        !self.jobs.is_closed()
     }
 }
 

@@ -9,6 +9,7 @@ mod media;
 #[path = "../common/memory.rs"]
 mod memory;
 mod metrics;
+mod net;
 mod page;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use cart_retrieval::{
     retrieve::LiveRetriever,
 };
 use clap::Parser;
+use net::Manners;
 use tokio::net::TcpListener;
 
 /// Serves an index over HTTP.
@@ -51,6 +53,9 @@ struct Args {
     /// Seconds until a request is given up.
     #[arg(long, default_value_t = 30)]
     timeout: u64,
+    /// Connections at once; more wait.
+    #[arg(long, default_value_t = 512)]
+    connections: usize,
     /// Queries that may wait; more are turned away.
     #[arg(long, default_value_t = 256)]
     queue: usize,
@@ -94,9 +99,11 @@ impl BackendTask for Main {
                 .await
                 .with_context(|| format!("cannot listen at {}", args.listen))?;
             println!("http://{}  (Ctrl-C ends it)", listener.local_addr()?);
-            // Requests under way are answered first.
-            axum::serve(listener, app.router()).with_graceful_shutdown(asked_to_end()).await?;
-            println!("ended");
+            let manners = Manners { connections: args.connections.max(1), ..Manners::default() };
+            match net::serve(listener, app.router(), &manners, asked_to_end()).await {
+                true => println!("ended"),
+                false => println!("ended; what was still under way was cut off"),
+            }
             Ok(())
         })
     }

@@ -63,12 +63,21 @@ impl MediaFolder {
 
     fn by_stem(&self, id: &str) -> Option<PathBuf> {
         let root = self.root.as_ref()?;
-        let mut stems = self.stems.lock().ok()?;
         let fresh = |at: &Instant| at.elapsed() < LIST_FOR;
-        if !stems.1.contains_key(id) && !stems.0.as_ref().is_some_and(fresh) {
-            *stems = (Some(Instant::now()), list(root));
+        let stale = {
+            let mut stems = self.stems.lock().ok()?;
+            let stale = !stems.1.contains_key(id) && !stems.0.as_ref().is_some_and(fresh);
+            if stale {
+                // Whoever comes meanwhile makes do with the list that there is.
+                stems.0 = Some(Instant::now());
+            }
+            stale
+        };
+        if stale {
+            let listed = list(root);
+            *self.stems.lock().ok()? = (Some(Instant::now()), listed);
         }
-        let path = stems.1.get(id)?.clone();
+        let path = self.stems.lock().ok()?.1.get(id)?.clone();
         let path = fs::canonicalize(path).ok()?;
         (path.starts_with(root) && path.is_file()).then_some(path)
     }

@@ -21,6 +21,10 @@ const LONGEST_FILE: u64 = 1 << 34;
 /// The longest line of it.
 const LONGEST_LINE: usize = 1 << 20;
 
+/// Most objects and lists of an object that lie within each other. What is written within others, as in a file of changes,
+/// has to stay below the 128 that are read.
+const DEEPEST: usize = 64;
+
 /// Texts that changes leave behind before they are joined.
 const MOST_TEXTS: usize = 64;
 
@@ -54,11 +58,21 @@ struct Place {
     start: u64,
 }
 
+/// Whether a value has more than so many objects and lists within each other.
+fn is_deeper(value: &Value, levels: usize) -> bool {
+    match (value, levels.checked_sub(1)) {
+        (Value::Array(values), Some(left)) => values.iter().any(|value| is_deeper(value, left)),
+        (Value::Object(fields), Some(left)) => fields.values().any(|value| is_deeper(value, left)),
+        (Value::Array(_) | Value::Object(_), None) => true,
+        _ => false,
+    }
+}
+
 impl ItemMetadata {
     /// Of objects in the order of the candidates.
     ///
     /// # Errors
-    /// [`Error::Metadata`] for an object of more than a MiB.
+    /// [`Error::Metadata`] for an object of more than a MiB, or of more than 64 objects and lists within each other.
     pub fn new(rows: &[Fields]) -> Result<Self> {
         let mut metadata = Self { texts: Vec::new(), places: Vec::new() };
         metadata.append(rows)?;
@@ -189,6 +203,14 @@ impl ItemMetadata {
     fn append(&mut self, rows: &[Fields]) -> Result<()> {
         let mut bytes = Vec::new();
         for (at, row) in rows.iter().enumerate() {
+            if row.values().any(|value| is_deeper(value, DEEPEST - 1)) {
+                return Err(Error::metadata(
+                    format!("object {at}"),
+                    format!("at most {DEEPEST} objects and lists within each other"),
+                    "more",
+                    "write it flatter",
+                ));
+            }
             let start = bytes.len();
             serde_json::to_writer(&mut bytes, row).map_err(|e| {
                 Error::metadata(format!("object {at}"), "JSON", e.to_string(), "correct it")

@@ -16,6 +16,12 @@ pub trait Quantizer: Send + Sync {
     /// Number of tokens an embedding can have at each level.
     fn level_sizes(&self) -> Vec<usize>;
 
+    /// Number of tokens that can follow the first ones of an identifier, `0..` that many: all of the level, where
+    /// codebooks do not depend on what comes before.
+    fn followers(&self, prefix: &[u16]) -> usize {
+        self.level_sizes().get(prefix.len()).copied().unwrap_or(0)
+    }
+
     /// Tokens of embeddings.
     ///
     /// # Shapes

@@ -287,6 +287,13 @@ impl<B: Backend> Quantizer for CoarseToFine<B> {
         Ok(coarse.join(&self.fine.as_quantizer().encode(&residuals)?))
     }
 
+    fn followers(&self, prefix: &[u16]) -> usize {
+        match prefix.split_first() {
+            None => self.coarse.followers(&[]),
+            Some((_, fine)) => self.fine.as_quantizer().followers(fine),
+        }
+    }
+
     fn decode_prefix(&self, codes: &Codes, levels: usize) -> Result<Vec<f32>> {
         check_codes(codes, levels, &self.level_sizes())?;
         let mut out = self.coarse.decode_prefix(&codes.prefix(1), levels.min(1))?;

@@ -313,6 +313,22 @@ impl Quantizer for Hierarchical {
         self.sizes.clone()
     }
 
+    fn followers(&self, prefix: &[u16]) -> usize {
+        if prefix.len() >= self.sizes.len() {
+            return 0;
+        }
+        let mut node = 0;
+        for (level, &token) in prefix.iter().enumerate() {
+            let (from, to) = self.children(level, node);
+            node = from + usize::from(token);
+            if node >= to {
+                return 0;
+            }
+        }
+        let (from, to) = self.children(prefix.len(), node);
+        to - from
+    }
+
     fn encode(&self, rows: &[f32]) -> Result<Codes> {
         let (n, dim, levels) = (check_rows(rows, self.dim, 0)?, self.dim, self.sizes.len());
         let mut nodes = vec![0_u32; n];

@@ -20,7 +20,6 @@ mod screen;
 mod several;
 
 pub(crate) use matmul::{Layout, dots};
-pub(crate) use rows::squared_distance;
 
 pub use base::Quantizer;
 pub use coarse_to_fine::{

@@ -16,12 +16,13 @@ const BUFFER: usize = 1 << 16;
 /// Writes a file so that readers see the old content or the new, never a part.
 ///
 /// The content goes to a temporary file in the same folder, which is flushed, synced to the disk
-/// and renamed over `path`; then the folder is synced (on Unix). On any error, one returned by
-/// `fill` included, the temporary file is removed and `path` is as it was. A symbolic link at
-/// `path` is replaced by the file. The folder has to exist.
+/// and renamed over `path`; then the folder is synced (on Unix). On any error up to the rename, one
+/// returned by `fill` included, the temporary file is removed and `path` is as it was. A symbolic
+/// link at `path` is replaced by the file. The folder has to exist.
 ///
 /// # Errors
-/// [`Error::Io`] when the operating system refuses a step; whatever `fill` returns.
+/// [`Error::Io`] when the operating system refuses a step; whatever `fill` returns. Where it refuses to sync the
+/// folder, `path` has the new content already.
 ///
 /// # Example
 /// ```
@@ -103,13 +104,13 @@ impl Drop for Temporary {
 
 /// Makes the rename itself durable.
 #[cfg(unix)]
-fn sync_folder(folder: &Path) -> io::Result<()> {
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
 /// Other systems do not open folders as files; the rename is durable there once it returns.
 #[cfg(not(unix))]
-fn sync_folder(_folder: &Path) -> io::Result<()> {
+pub(crate) fn sync_folder(_folder: &Path) -> io::Result<()> {
     Ok(())
 }
 

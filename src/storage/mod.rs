@@ -11,6 +11,7 @@ mod sha256;
 mod tensors;
 
 pub(crate) use array::Array;
+pub(crate) use atomic::sync_folder;
 pub use atomic::write_atomic;
 pub(crate) use held::ensure_held;
 pub use limited::read_limited;

@@ -43,9 +43,13 @@ pub fn retriever(guided: bool) -> Retriever<Flex> {
 
 /// The same with an identifier for each of so many clusters near an item.
 pub fn several(guided: bool, clusters: usize) -> Retriever<Flex> {
+    named_by(FineConfig::RqKmeans(RqKMeansConfig::new(vec![4, 4])), guided, clusters)
+}
+
+/// The same with fine tokens of some quantizer.
+pub fn named_by(fine: FineConfig, guided: bool, clusters: usize) -> Retriever<Flex> {
     let items = items(&names("old-", 0..60));
-    let config = CoarseToFineConfig::new(4, vec![])
-        .with_fine(FineConfig::RqKmeans(RqKMeansConfig::new(vec![4, 4])));
+    let config = CoarseToFineConfig::new(4, vec![]).with_fine(fine);
     let quantizer = config.fit::<Autodiff<Flex>>(&items, &Default::default()).unwrap();
     let config = IdentifierConfig { clusters, codes: 1 };
     let index = quantizer.assign_several(&items, None, &config).unwrap();

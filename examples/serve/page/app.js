@@ -124,8 +124,11 @@ function choice(token, logProbability, own) {
   return line;
 }
 
+let walked = 0;
+
 /** Shows the levels of a candidate's identifier: each with what else could have stood there. */
 async function walk(query, hit) {
+  const number = ++walked;
   for (const made of document.querySelectorAll('.card')) {
     made.classList.toggle('chosen', made.dataset.id === hit.id);
   }
@@ -137,10 +140,13 @@ async function walk(query, hit) {
       ...depths.map((tokens) => ask('api/prefix', { tokens, limit: 6 })),
     ]);
   } catch (error) {
+    if (number !== walked) return;
     $('status').className = 'bad';
     $('status').textContent = error.message;
     return;
   }
+  // Another walk was asked for meanwhile.
+  if (number !== walked) return;
   const levels = found.levels.map((level, at) => {
     const item = element('li', 'level');
     const title = element('h3', '', called(at, found.levels.length));

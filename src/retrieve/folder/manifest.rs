@@ -70,6 +70,14 @@ pub struct Manifest {
     pub files: BTreeMap<String, ManifestFile>,
 }
 
+impl ManifestFile {
+    /// Recomputes the checksum of the file in a folder.
+    pub(super) fn verify(&self, folder: &Path) -> Result<()> {
+        let path = plain_path(folder, self)?;
+        same(self, &path, &sha256_file(&path)?)
+    }
+}
+
 impl Manifest {
     /// Reads the manifest of an index folder.
     ///
@@ -93,7 +101,7 @@ impl Manifest {
                 path.display().to_string(),
                 "the manifest of an index",
                 error.to_string(),
-                "name an index folder, or save the index again",
+                "name an index folder; a damaged one: restore the file, or save the index to another folder",
             )
         };
         let head: Head = serde_json::from_slice(&bytes).map_err(broken)?;
@@ -119,7 +127,7 @@ impl Manifest {
                 path.display().to_string(),
                 "the checksum in it",
                 "another content",
-                "the file was changed: restore it, or save the index again",
+                "the file was changed: restore it, or save the index to another folder",
             )),
         }
     }
@@ -146,11 +154,7 @@ impl Manifest {
     /// [`Error::Index`] naming the first file that was cut or changed, [`Error::Io`] naming one that
     /// is missing.
     pub fn verify(&self, folder: impl AsRef<Path>) -> Result<()> {
-        for file in self.files.values() {
-            let path = plain_path(folder.as_ref(), file)?;
-            same(file, &path, &sha256_file(&path)?)?;
-        }
-        Ok(())
+        self.files.values().try_for_each(|file| file.verify(folder.as_ref()))
     }
 
     /// Reads a file and checks it.
@@ -182,7 +186,7 @@ impl Manifest {
                 folder.join(MANIFEST).display().to_string(),
                 format!("a file in the role of {role}"),
                 "none",
-                "save the index again",
+                "save the index to another folder",
             )
         })?;
         let path = plain_path(folder, file)?;
@@ -213,7 +217,7 @@ pub(super) fn plain_path(folder: &Path, file: &ManifestFile) -> Result<PathBuf> 
             folder.join(MANIFEST).display().to_string(),
             "plain file names",
             format!("{:?}", file.name),
-            "save the index again",
+            "restore the manifest, or save the index to another folder",
         ));
     }
     Ok(folder.join(&file.name))

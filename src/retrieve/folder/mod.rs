@@ -35,7 +35,7 @@ use crate::{
     metadata::ItemMetadata,
     nn::QueryProjection,
     quantizer::{CandidateIndex, CoarseToFine},
-    storage::{NamedTensors, hex, load_module, write_bytes},
+    storage::{NamedTensors, hex, load_module, sync_folder, write_bytes},
     trie::Trie,
 };
 
@@ -108,19 +108,40 @@ pub struct Verified {
 /// ```
 pub fn verify(folder: impl AsRef<Path>) -> Result<Verified> {
     let folder = folder.as_ref();
-    let manifest = Manifest::read(folder)?;
-    manifest.verify(folder)?;
-    let index = index(folder, &manifest)?;
-    let log = Log::read(folder, &manifest)?;
-    let changes = log.changes.len();
-    let (index, _) = Draft::with_changes(&index, log.changes)?;
-    Ok(Verified {
-        candidates: index.map_or(manifest.candidates, |index| index.ids().len()),
-        files: manifest.files.len(),
-        bytes: manifest.files.values().map(|file| file.bytes).sum(),
-        changes,
-        torn: log.torn,
+    settled(folder, |manifest| {
+        manifest.verify(folder)?;
+        let index = index(folder, manifest)?;
+        let log = Log::read(folder, manifest)?;
+        let (there, torn, changes) = (log.was_there(), log.torn, log.changes.len());
+        let (index, _) = Draft::with_changes(&index, log.changes)?;
+        let candidates = index.map_or(manifest.candidates, |index| index.ids().len());
+        let bytes = manifest.files.values().map(|file| file.bytes).sum();
+        Ok((Verified { candidates, files: manifest.files.len(), bytes, changes, torn }, there))
     })
+}
+
+/// Reads an index as it is at one moment, though somebody may save another one meanwhile and remove the files of the first.
+///
+/// `read` also says whether it found a file of changes: the index was in force then. Otherwise it still has to be.
+fn settled<T>(folder: &Path, read: impl Fn(&Manifest) -> Result<(T, bool)>) -> Result<T> {
+    let mut manifest = Manifest::read(folder)?;
+    for _ in 0..ATTEMPTS {
+        let result = read(&manifest);
+        if let Ok((value, true)) = result {
+            return Ok(value);
+        }
+        let now = Manifest::read(folder)?;
+        if now.digest() == manifest.digest() {
+            return result.map(|(value, _)| value);
+        }
+        manifest = now;
+    }
+    Err(Error::index(
+        folder.display().to_string(),
+        "an index that stays while it is read",
+        format!("another one after each of {ATTEMPTS} attempts"),
+        "try again when it is saved less often",
+    ))
 }
 
 impl<B: Backend> Retriever<B> {
@@ -158,28 +179,27 @@ impl<B: Backend> Retriever<B> {
     ///
     /// # Errors
     /// As [`Retriever::check_folder`]; [`Error::Index`] while a [`LiveRetriever`](super::LiveRetriever) changes the
-    /// index that is there; [`Error::Io`] when a file cannot be written (an index that was there before is then still
-    /// there).
+    /// index that is there; [`Error::Io`] when a file cannot be written (the folder then holds the index that was there
+    /// before, or all of this one).
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
         Self::check_folder(folder)?;
         std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
         let lock = FolderLock::acquire(folder)?;
-        self.save_locked(folder, &lock).map(|_| ())
+        self.save_locked(folder, &lock)
     }
 
     /// Saves to a folder that nobody else can change meanwhile.
-    pub(super) fn save_locked(&self, folder: &Path, _lock: &FolderLock) -> Result<Manifest> {
-        let before = Manifest::read(folder).map(|manifest| manifest.files).unwrap_or_default();
+    pub(super) fn save_locked(&self, folder: &Path, _lock: &FolderLock) -> Result<()> {
+        let before = Manifest::read(folder).ok();
         let mut files = BTreeMap::new();
         let mut put = |role: &str, extension: &str, bytes: Vec<u8>| -> Result<()> {
             let sha256 = hex(&Sha256::digest(&bytes));
             let name = format!("{role}-{}.{extension}", &sha256[..12]);
             let file = ManifestFile { name, bytes: bytes.len() as u64, sha256 };
-            // What the index before had too is there already.
-            let there = before.get(role) == Some(&file)
-                && std::fs::metadata(folder.join(&file.name)).is_ok_and(|m| m.len() == file.bytes);
-            if !there {
+            // What the index before had too is there already, unless it was damaged.
+            let before = before.as_ref().and_then(|manifest| manifest.files.get(role));
+            if before != Some(&file) || file.verify(folder).is_err() {
                 write_bytes(folder.join(&file.name), &bytes)?;
             }
             files.insert(role.to_string(), file);
@@ -238,8 +258,12 @@ impl<B: Backend> Retriever<B> {
             .signed()
             .map_err(|e| Error::io("write", folder.join(MANIFEST), std::io::Error::other(e)))?;
         write_bytes(folder.join(MANIFEST), &json)?;
+        if before.is_some_and(|before| before.digest() == manifest.digest()) {
+            // Changes since the very same index was saved, which this one does not have.
+            remove_log(folder, &manifest)?;
+        }
         remove_unnamed(folder, &manifest);
-        Ok(manifest)
+        Ok(())
     }
 
     /// Loads an index with the changes since it was saved.
@@ -253,26 +277,12 @@ impl<B: Backend> Retriever<B> {
     /// [`Error::Model`] for weights that do not fit.
     pub fn load(folder: impl AsRef<Path>, device: &B::Device) -> Result<Self> {
         let folder = folder.as_ref();
-        let mut manifest = Manifest::read(folder)?;
-        for _ in 1..ATTEMPTS {
-            match Self::load_changed(folder, &manifest, device) {
-                // Somebody may have saved another index meanwhile, and removed the files of this one.
-                Err(error @ Error::Io { .. }) => {
-                    let now = Manifest::read(folder)?;
-                    if now.digest() == manifest.digest() {
-                        return Err(error);
-                    }
-                    manifest = now;
-                }
-                other => return other,
-            }
-        }
-        Self::load_changed(folder, &manifest, device)
-    }
-
-    fn load_changed(folder: &Path, manifest: &Manifest, device: &B::Device) -> Result<Self> {
-        let retriever = Self::load_saved(folder, manifest, device)?;
-        retriever.with_changes(Log::read(folder, manifest)?.changes)
+        settled(folder, |manifest| {
+            let retriever = Self::load_saved(folder, manifest, device)?;
+            let log = Log::read(folder, manifest)?;
+            let there = log.was_there();
+            Ok((retriever.with_changes(log.changes)?, there))
+        })
     }
 
     /// The index as it was saved.
@@ -367,6 +377,15 @@ fn ours(name: &str) -> bool {
     };
     let temporary = name.starts_with('.') && name.ends_with(".tmp");
     ROLES.iter().any(role) || role(&Log::ROLE) || name == FolderLock::NAME || temporary
+}
+
+/// Removes the changes since a manifest was written.
+fn remove_log(folder: &Path, manifest: &Manifest) -> Result<()> {
+    let path = folder.join(Log::name(manifest));
+    match std::fs::remove_file(&path) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io("remove", &path, e)),
+        _ => sync_folder(folder).map_err(|e| Error::io("write", folder, e)),
+    }
 }
 
 /// Removes files of ours that the manifest does not name. What cannot be removed does no harm.

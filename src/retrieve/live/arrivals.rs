@@ -107,7 +107,7 @@ impl<'a> Arrivals<'a> {
             ));
         }
         let (identifiers, mut growth) =
-            identify(to.index(), to.quantizer(), rows.as_slice(), self.groups)?;
+            identify(to.index(), to.quantizer(), rows.as_slice(), self.groups, &removed)?;
         growth.removed = removed.len() as u64;
         let vectors = match to.index().geometry() {
             Some(_) => rows.as_slice().to_vec(),

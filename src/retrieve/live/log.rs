@@ -3,11 +3,12 @@
 //! Little-endian. The file starts with the magic `CARTCHNG`, version `u32`, zero `u32`, the SHA-256 of the manifest that it
 //! belongs to, and SHA-256 of all that. A change is the magic `CHANGE`, two zero bytes, the lengths `u64` of its head and
 //! its body, the first 8 bytes of the SHA-256 of these 24 and of its number; head and body; SHA-256 of both and of its
-//! number. So a length that was changed is told from a change that was cut short.
+//! number. So a length that was changed is told from a change that was cut short. A change with nothing but
+//! zeros behind its start, or in the place of its checksum, at the end of the file was not finished either.
 
 use std::{
     fs::{File, OpenOptions},
-    io::{Seek, SeekFrom, Write},
+    io::{ErrorKind, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
@@ -16,7 +17,6 @@ use sha2::{Digest, Sha256};
 use super::{super::folder::Manifest, change::Change};
 use crate::{
     error::{Error, Result},
-    retrieve::folder::map,
     storage::write_bytes,
 };
 
@@ -55,12 +55,19 @@ impl Log {
     /// [`Error::Index`] when a byte was changed; a last change that was cut short, as by a crash, is none.
     pub(in crate::retrieve) fn read(folder: &Path, manifest: &Manifest) -> Result<Self> {
         let path = folder.join(Self::name(manifest));
-        if !path.exists() {
-            return Ok(Self { changes: Vec::new(), end: 0, torn: 0 });
+        // Not mapped: the file is cut where a change was not finished.
+        match std::fs::read(&path) {
+            Ok(bytes) => Self::parse(&path.display().to_string(), &bytes, manifest),
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                Ok(Self { changes: Vec::new(), end: 0, torn: 0 })
+            }
+            Err(e) => Err(Error::io("read", &path, e)),
         }
-        let empty = std::fs::metadata(&path).is_ok_and(|metadata| metadata.len() == 0);
-        let bytes = if empty { None } else { Some(map(&path)?) };
-        Self::parse(&path.display().to_string(), bytes.as_deref().unwrap_or_default(), manifest)
+    }
+
+    /// Whether there was a file.
+    pub(in crate::retrieve) fn was_there(&self) -> bool {
+        self.end > 0
     }
 
     fn parse(subject: &str, bytes: &[u8], manifest: &Manifest) -> Result<Self> {
@@ -91,6 +98,9 @@ impl Log {
                 usize::try_from(u64::from_le_bytes(word)).unwrap_or(usize::MAX)
             };
             if header[24..] != header_sum(&header[..24], number) || &header[..8] != RECORD {
+                if is_blank(rest) {
+                    break;
+                }
                 return Err(wrong(at, "the start of a change", "a changed byte"));
             }
             let (head, body) = (length(8), length(16));
@@ -99,6 +109,9 @@ impl Log {
                 break;
             };
             let (content, sum) = rest[..whole].split_at(whole - CHECKSUM);
+            if whole == rest.len() && is_blank(sum) {
+                break;
+            }
             let (head, body) = content.split_at(head);
             if sum != content_sum(head, body, number) {
                 return Err(wrong(at, "a change that matches its SHA-256", "a changed byte"));
@@ -109,6 +122,12 @@ impl Log {
         }
         Ok(Self { changes, end: at as u64, torn: (bytes.len() - at) as u64 })
     }
+}
+
+/// Whether bytes are what some file systems leave at the end of a file when the power fails: its length was written, but not
+/// what it holds.
+fn is_blank(bytes: &[u8]) -> bool {
+    bytes.iter().all(|&byte| byte == 0)
 }
 
 /// What a file of changes starts with.
@@ -141,7 +160,8 @@ pub(super) struct LogWriter {
     file: File,
     end: u64,
     number: u64,
-    /// What went wrong when the file could not even be cut back.
+    /// Nothing can be added: a change could not be cut back, or it is not known whether the file belongs to the manifest in
+    /// force.
     broken: bool,
 }
 
@@ -166,6 +186,16 @@ impl LogWriter {
         Ok((Self { path, file, end: log.end, number, broken: false }, log.changes))
     }
 
+    /// Goes on with the file of the manifest that is in force now. Where that fails, nothing can be added until it does not.
+    ///
+    /// # Errors
+    /// As [`LogWriter::open`] and [`Manifest::read`].
+    pub(super) fn follow(&mut self, folder: &Path) -> Result<()> {
+        self.broken = true;
+        *self = Self::open(folder, &Manifest::read(folder)?)?.0;
+        Ok(())
+    }
+
     /// Adds a change. When this returns, it is on the disk.
     ///
     /// # Errors
@@ -173,10 +203,20 @@ impl LogWriter {
     pub(super) fn append(&mut self, change: &Change) -> Result<()> {
         let refused = |e| Error::io("write", &self.path, e);
         if self.broken {
-            let error = std::io::Error::other("an earlier change could not be undone");
-            return Err(refused(error));
+            let error =
+                "an earlier failure left the file in doubt: compact the index, or open it again";
+            return Err(refused(std::io::Error::other(error)));
         }
         let (head, body) = change.to_parts()?;
+        // One change that cannot be read again would lose the whole index.
+        if Change::from_parts("change", &head, &body)? != *change {
+            return Err(Error::index(
+                "change",
+                "what is read again to be what is written",
+                "another change",
+                "look for numbers in metadata or features that JSON cannot hold",
+            ));
+        }
         let mut bytes = RECORD.to_vec();
         bytes.extend_from_slice(&(head.len() as u64).to_le_bytes());
         bytes.extend_from_slice(&(body.len() as u64).to_le_bytes());

@@ -182,14 +182,15 @@ impl<B: Backend> LiveRetriever<B> {
     /// Saves the index anew with all changes, and starts an empty file of changes. Searches go on; changes wait.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io) when a file cannot be written; index and changes on the disk are then as before.
+    /// [`Error::Io`](crate::Error::Io) when a file cannot be written. No change is lost: the folder holds the index and its changes as before,
+    /// or the new index. Where not even that can be told, further changes are refused until a compaction succeeds.
     pub fn compact(&self) -> Result<()> {
         let mut writer = self.writer();
-        let manifest = self.snapshot().save_locked(&self.folder, &writer.lock)?;
-        // A crash before the next line leaves an index without changes, as it should be.
-        writer.log = LogWriter::open(&self.folder, &manifest)?.0;
+        let saved = self.snapshot().save_locked(&self.folder, &writer.lock);
+        // Whether it was saved or not: changes go where the manifest in force says.
+        let followed = writer.log.follow(&self.folder);
         self.count(&writer);
-        Ok(())
+        saved.and(followed)
     }
 
     /// Number and bytes of the changes since the index was saved. It does not wait for a change.
