@@ -17,7 +17,15 @@ use serde_json::{Value, json};
 use small::{fields, items, names, retriever};
 use tower::ServiceExt;
 
-use super::app::{App, Limits};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+use super::{
+    app::{App, Limits},
+    net::{self, Manners},
+};
 
 const LIMITS: Limits = Limits {
     timeout: Duration::from_secs(60),
@@ -299,12 +307,116 @@ async fn the_walk_and_the_figures_are_there() {
     }
 }
 
+/// Pages of other sites can send requests that change nothing in their form; what changes something is not taken from them.
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_other_sites_change_nothing() {
+    let service = Service::new();
+    let from = |origin: &str, method: Method, host: &str| {
+        let request = Request::builder().method(method).uri("/api/compact");
+        let request = request.header(header::HOST, host).header(header::ORIGIN, origin);
+        request.body(Body::empty()).unwrap()
+    };
+    service.app.live.remove(&["old-1"]).unwrap();
+    for origin in ["http://evil.example", "http://localhost:3000", "null", "localhost:7878", ""] {
+        let (status, _) = service.send(from(origin, Method::POST, "localhost:7878")).await;
+        assert_eq!((status, service.app.live.pending().0), (StatusCode::FORBIDDEN, 1), "{origin}");
+    }
+    // A proxy that is known by its name may call the service otherwise than the browser calls the proxy.
+    for (origin, host) in [
+        ("http://localhost:7878", "localhost:7878"),
+        ("https://example.org", "127.0.0.1:7878"),
+        ("http://[::1]:7878", "[::1]:7878"),
+    ] {
+        let (status, _) = service.send(from(origin, Method::POST, host)).await;
+        assert_eq!(status, StatusCode::OK, "{origin}");
+    }
+    assert_eq!(service.app.live.pending().0, 0);
+}
+
+/// Whatever is asked for, the figures grow by no more names than there are routes.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_request_makes_a_figure_of_its_own() {
+    let service = Service::new();
+    for n in 0..20 {
+        for host in ["localhost", "evil.example"] {
+            for path in [format!("/api/x{n}"), format!("/metrics/{n}"), format!("/media/{n}")] {
+                let request = Request::get(path).header(header::HOST, host);
+                service.send(request.body(Body::empty()).unwrap()).await;
+            }
+        }
+    }
+    let text = service.app.metrics.text();
+    let requests = text.lines().filter(|line| line.starts_with("cart_requests_total"));
+    // Media and unknown ones, each refused and not found.
+    assert_eq!(requests.count(), 4, "{text}");
+}
+
+/// A service that is told to end does so, though somebody stays on the line.
+#[tokio::test(flavor = "multi_thread")]
+async fn it_ends_though_somebody_never_finishes() {
+    let service = Service::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (end, asked) = tokio::sync::oneshot::channel::<()>();
+    let (short, long) = (Duration::from_millis(300), Duration::from_secs(600));
+    let manners = Manners { connections: 2, head: long, grace: short };
+    let router = service.router();
+    let served = tokio::spawn(async move {
+        net::serve(listener, router, &manners, async { drop(asked.await) }).await
+    });
+    let ask = async |stream: &mut TcpStream| {
+        stream.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+        let mut bytes = [0; 4096];
+        let length = stream.read(&mut bytes).await.unwrap();
+        String::from_utf8_lossy(&bytes[..length]).into_owned()
+    };
+    let mut stalled = TcpStream::connect(address).await.unwrap();
+    stalled.write_all(b"GET /health HTTP/1.1\r\nhost: loc").await.unwrap();
+    let mut idle = TcpStream::connect(address).await.unwrap();
+    assert!(ask(&mut idle).await.ends_with("ok\n"));
+    // No place for a third until one of them goes.
+    let mut third = TcpStream::connect(address).await.unwrap();
+    {
+        let asked = ask(&mut third);
+        tokio::pin!(asked);
+        assert!(tokio::time::timeout(short, &mut asked).await.is_err());
+        drop(idle);
+        assert!(asked.await.ends_with("ok\n"));
+    }
+    end.send(()).unwrap();
+    let all = tokio::time::timeout(Duration::from_secs(60), served).await.unwrap().unwrap();
+    assert!(!all, "one was still under way");
+}
+
+/// Heads that never come to an end are cut off.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_takes_too_long_is_cut_off() {
+    let service = Service::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let manners = Manners { head: Duration::from_millis(100), ..Manners::default() };
+    let router = service.router();
+    tokio::spawn(
+        async move { net::serve(listener, router, &manners, std::future::pending()).await },
+    );
+    let mut stalled = TcpStream::connect(address).await.unwrap();
+    stalled.write_all(b"GET /health HTTP/1.1\r\nhost: loc").await.unwrap();
+    let mut rest = Vec::new();
+    let read = stalled.read_to_end(&mut rest);
+    // The other side closes, with a word or without.
+    let _ = tokio::time::timeout(Duration::from_secs(60), read).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn limits_hold() {
     let read_only = Service::with(Limits { read_only: true, ..LIMITS });
     let (status, answer) =
         read_only.ask(Method::DELETE, "/api/items", json!({"ids": ["old-1"]})).await;
     assert_eq!((status, read_only.app.live.pending().0), (StatusCode::FORBIDDEN, 0), "{answer}");
+    // It does not even wait for the body.
+    let body = Body::from_stream(pending::<std::io::Result<Vec<u8>>>());
+    let endless = Request::post("/api/items").header(header::HOST, "localhost").body(body).unwrap();
+    assert_eq!(read_only.send(endless).await.0, StatusCode::FORBIDDEN);
     let hasty = Service::with(Limits { timeout: Duration::from_millis(50), ..LIMITS });
     // A body that never ends.
     let body = Body::from_stream(pending::<std::io::Result<Vec<u8>>>());

@@ -2,6 +2,9 @@
 //!
 //! `cargo run --release --example seeds`
 
+#[path = "../fuzz_targets/indexes.rs"]
+mod indexes;
+
 use std::{fs, path::Path};
 
 use burn::backend::{Autodiff, Flex};
@@ -27,6 +30,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     fs::create_dir_all(&scratch)?;
     matrices(&scratch, &mut seed)?;
     index(&scratch, root, &mut seed)?;
+    folder(&scratch, &mut seed)?;
     texts(root, &mut seed)?;
     media(root, &mut seed)?;
     fs::remove_dir_all(&scratch)?;
@@ -110,6 +114,26 @@ fn index(
     // The header and a part of the numbers: fuzzers do better on small files.
     let config = fs::read(bert.join("config.json"))?;
     seed("index", "pretrained", 4, &[&config[..], &[0], &weights[..2048]].concat());
+    Ok(())
+}
+
+/// All files of three indexes, but for the weights of their networks, which are long.
+fn folder(scratch: &Path, seed: Seeds) -> std::result::Result<(), Box<dyn std::error::Error>> {
+    for (which, retriever) in indexes::indexes().into_iter().enumerate() {
+        let folder = scratch.join(which.to_string());
+        retriever.save(&folder)?;
+        for (at, (role, name)) in indexes::roles(&folder).into_iter().enumerate() {
+            let bytes = fs::read(folder.join(name))?;
+            if bytes.len() < 8192 {
+                seed(
+                    "folder",
+                    &format!("{role}_{which}"),
+                    which as u8,
+                    &[&[at as u8], &bytes[..]].concat(),
+                );
+            }
+        }
+    }
     Ok(())
 }
 

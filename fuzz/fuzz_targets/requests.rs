@@ -61,8 +61,7 @@ fn service() -> &'static Service {
     })
 }
 
-const METHODS: [Method; 5] =
-    [Method::GET, Method::POST, Method::PUT, Method::DELETE, Method::HEAD];
+const METHODS: [Method; 5] = [Method::GET, Method::POST, Method::PUT, Method::DELETE, Method::HEAD];
 
 /// The first byte is the method, the first line the path; the rest is the body.
 fn request(bytes: &[u8]) -> Option<Request<Body>> {
@@ -88,7 +87,10 @@ fuzz_target!(|bytes: &[u8]| {
         to_bytes(response.into_body(), 1 << 24).await.expect("a body");
         status
     });
-    assert!(!status.is_server_error() || status == StatusCode::SERVICE_UNAVAILABLE, "{shown}: {status}");
+    assert!(
+        !status.is_server_error() || status == StatusCode::SERVICE_UNAVAILABLE,
+        "{shown}: {status}"
+    );
     static COUNT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
     if COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 1000 == 999 {
         verify(service.folder.path()).expect("an index");

@@ -22,7 +22,6 @@ mod check;
 mod element;
 mod ids;
 mod layout;
-mod map;
 mod matrix;
 mod npy;
 mod npz;

@@ -8,8 +8,11 @@ use std::{
 
 use memmap2::Mmap;
 
-use super::{buffer::Buffer, layout::Layout, map::map, npy, npz, safetensors};
-use crate::error::{Error, Result};
+use super::{buffer::Buffer, layout::Layout, npy, npz, safetensors};
+use crate::{
+    error::{Error, Result},
+    storage::map,
+};
 
 /// A matrix inside a mapped file: its payload lies in `start..end` and agrees with `layout`.
 #[derive(Debug)]

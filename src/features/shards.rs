@@ -13,14 +13,13 @@ use rayon::prelude::*;
 use super::{
     element::Fault,
     ids::ItemIds,
-    map::forget,
     matrix::Features,
     open::{Placed, place},
     shard_names,
 };
 use crate::{
     error::{Error, Result},
-    storage::read_limited,
+    storage::{forget, read_limited},
 };
 
 /// Rows that one thread converts at a time.

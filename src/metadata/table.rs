@@ -2,7 +2,6 @@
 
 use std::{collections::HashMap, fs::File, path::Path, sync::Arc};
 
-use memmap2::Mmap;
 use rayon::prelude::*;
 use serde_json::{Map, Value};
 
@@ -10,7 +9,7 @@ use super::Condition;
 use crate::{
     error::{Error, Result},
     features::ItemIds,
-    storage::{Array, read_limited},
+    storage::{Array, map, read_limited},
 };
 
 /// Names and values of what is known about a candidate.
@@ -130,10 +129,8 @@ impl ItemMetadata {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let refused = |e| Error::io("read", path, e);
         let file = File::open(path).map_err(refused)?;
-        // SAFETY: read-only, and kept as long as its bytes are used. Files of an index are replaced by renaming,
-        // never changed in place; that another process does so all the same, no code can rule out. Any bytes are
-        // valid here: they are parsed when they are asked for.
-        let map = Arc::new(unsafe { Mmap::map(&file) }.map_err(refused)?);
+        // Texts are parsed when they are asked for.
+        let map = Arc::new(map(&file).map_err(refused)?);
         let mut places = Vec::new();
         let mut start = 0;
         while let Some(length) = map[start..].iter().position(|&byte| byte == b'\n') {

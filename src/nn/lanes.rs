@@ -5,6 +5,7 @@
 macro_rules! widest {
     ($body:ident($($name:ident: $kind:ty),*)) => {{
         #[cfg(target_arch = "x86_64")]
+        #[allow(unsafe_code)]
         {
             #[target_feature(enable = "avx512f")]
             fn with_avx512($($name: $kind),*) {

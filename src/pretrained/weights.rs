@@ -11,7 +11,10 @@ use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 
 use super::settings::Settings;
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    storage::map,
+};
 
 /// The file of all weights.
 pub(super) const SINGLE: &str = "model.safetensors";
@@ -245,9 +248,7 @@ fn add(
     tensors: &mut BTreeMap<String, Place>,
 ) -> Result<()> {
     let file = File::open(&path).map_err(|e| Error::io("read", &path, e))?;
-    // SAFETY: as in `features::map`: read-only, and any bytes are valid; another process that
-    // cuts the file meanwhile would stop this one. The map is dropped once weights are loaded.
-    let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io("read", &path, e))?;
+    let map = map(&file).map_err(|e| Error::io("read", &path, e))?;
     let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|e| {
         Error::model(
             path.display().to_string(),

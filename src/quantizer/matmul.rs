@@ -1,4 +1,5 @@
 //! The only call of the quantizers into `gemm`, behind a checked and safe face.
+#![allow(unsafe_code)]
 
 use gemm::{Parallelism, gemm};
 

@@ -310,6 +310,7 @@ pub(crate) fn squared_norm(row: &[f32]) -> f32 {
 /// # Shapes
 /// - `sums`: `[dim]`
 /// - `rows`: `[n, dim]`
+#[allow(unsafe_code)]
 pub(crate) fn add_rows(sums: &mut [f64], rows: &[f32], members: &[u32]) {
     #[inline(always)]
     fn add(sums: &mut [f64], rows: &[f32], members: &[u32]) {

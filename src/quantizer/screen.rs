@@ -6,6 +6,7 @@
 //! are then compared exactly: the answer is that of the plain double loop.
 //!
 //! The instruction is `VPDPBUSD` of AVX-512 VNNI (Intel since Ice Lake, AMD since Zen 4).
+#![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
 

@@ -7,6 +7,7 @@ mod array;
 mod atomic;
 mod held;
 mod limited;
+mod mapped;
 mod sha256;
 mod tensors;
 
@@ -15,6 +16,7 @@ pub(crate) use atomic::sync_folder;
 pub use atomic::write_atomic;
 pub(crate) use held::ensure_held;
 pub use limited::read_limited;
+pub(crate) use mapped::{forget, map};
 pub use sha256::{Sha256Writer, hex, sha256_file};
 pub use tensors::{NamedTensors, load_module};
 

@@ -15,7 +15,7 @@ use super::{Trie, column::Column};
 use crate::{
     error::{Error, Result},
     identifier::Vocabulary,
-    storage::Array,
+    storage::{Array, map},
 };
 
 const MAGIC: &[u8; 8] = b"CARTTRIE";
@@ -109,10 +109,7 @@ impl Trie {
             // An empty file cannot be mapped everywhere.
             return Self::from_bytes(&[]);
         }
-        // SAFETY: the map is read-only and owns its pages until it is dropped. What no code can rule
-        // out is another process that changes the file in place; the documentation above asks for that.
-        // Any bytes are valid numbers.
-        let map = Arc::new(unsafe { Mmap::map(&file) }.map_err(refused)?);
+        let map = Arc::new(map(&file).map_err(refused)?);
         let layout = Layout::read(&map)?;
         match Self::in_place(&map, &layout) {
             Some(trie) => {

@@ -7,6 +7,7 @@
 //!
 //! A tile keeps 24 sums in registers and goes through the depth once, in order: a row's sums do not depend on the
 //! rows beside it.
+#![allow(unsafe_code)]
 
 /// Whether this processor multiplies pairs of bf16.
 pub(crate) fn bf16_products() -> bool {

@@ -1,4 +1,5 @@
 //! Products of rows with weights, of 32 bits or of 16.
+#![allow(unsafe_code)]
 
 use gemm::{Parallelism, gemm};
 use rayon::prelude::*;

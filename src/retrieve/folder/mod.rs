@@ -16,7 +16,6 @@ use std::{
 };
 
 use burn::tensor::backend::Backend;
-use memmap2::Mmap;
 use sha2::{Digest, Sha256};
 
 pub(super) use lock::FolderLock;
@@ -35,7 +34,7 @@ use crate::{
     metadata::ItemMetadata,
     nn::QueryProjection,
     quantizer::{CandidateIndex, CoarseToFine},
-    storage::{NamedTensors, hex, load_module, sync_folder, write_bytes},
+    storage::{NamedTensors, hex, load_module, map, sync_folder, write_bytes},
     trie::Trie,
 };
 
@@ -350,7 +349,9 @@ fn index(folder: &Path, manifest: &Manifest) -> Result<CandidateIndex> {
         let vectors = Features::open_named(manifest.check(folder, VECTORS)?, VECTORS)?;
         index = match manifest.has(GEOMETRY) {
             true => {
-                let sums = map(&manifest.check(folder, GEOMETRY)?)?;
+                let path = manifest.check(folder, GEOMETRY)?;
+                let sums = File::open(&path).and_then(|file| map(&file));
+                let sums = sums.map_err(|e| Error::io("read", &path, e))?;
                 let geometry = Geometry::from_safetensors(&sums, vectors, index.trie())?;
                 index.with_geometry(geometry)
             }
@@ -358,15 +359,6 @@ fn index(folder: &Path, manifest: &Manifest) -> Result<CandidateIndex> {
         };
     }
     Ok(index)
-}
-
-/// Maps a file for as long as it takes to read it.
-pub(super) fn map(path: &Path) -> Result<Mmap> {
-    let refused = |e| Error::io("read", path, e);
-    let file = File::open(path).map_err(refused)?;
-    // SAFETY: read-only. Files of an index are replaced by renaming, never changed in place (the changes are only
-    // added to); that another process does so all the same, no code can rule out. Any bytes are valid here.
-    unsafe { Mmap::map(&file) }.map_err(refused)
 }
 
 /// Whether a file may be one of ours, by its name.
