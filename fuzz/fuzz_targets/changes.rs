@@ -53,9 +53,9 @@ fn change(head: &[u8], body: &[u8], number: u64) -> Vec<u8> {
 
 fn read(index: &Index, changes: &[u8]) {
     fs::write(&index.log, [&index.start, changes].concat()).expect("a file");
-    if verify(index.folder.path()).is_ok() {
-        let loaded = Retriever::<Flex>::load(index.folder.path(), &Default::default());
-        let loaded = loaded.expect("what was verified");
+    let loaded = Retriever::<Flex>::load(index.folder.path(), &Default::default());
+    assert_eq!(loaded.is_ok(), verify(index.folder.path()).is_ok());
+    if let Ok(loaded) = loaded {
         let hits = loaded.search("a red dog").run().expect("an answer");
         assert_eq!(hits.len(), loaded.index().ids().len().min(10));
     }

@@ -283,6 +283,7 @@ impl<'a, B: Backend> Prepared<'a, B> {
                     let logits = &logits.values[row * size..(row + 1) * size];
                     finite(logits, level)?;
                     scorer.children(query, beam.node, logits, &mut children);
+                    numbers(&children, level)?;
                     let children = children.iter().map(|&(token, log_p, node)| Beam {
                         node,
                         score: beam.score + weight * log_p,
@@ -352,6 +353,19 @@ pub(super) fn finite(logits: &[f32], level: usize) -> Result<()> {
             "train again with a lower learning rate, or load other weights",
         )),
         None => Ok(()),
+    }
+}
+
+/// Checks log-probabilities of a node's children: where one is no number, none is.
+pub(super) fn numbers(children: &[(u16, f32, Node)], level: usize) -> Result<()> {
+    match children.first() {
+        Some((_, bad, _)) if bad.is_nan() => Err(Error::model(
+            format!("scores of level {level}"),
+            "numbers",
+            bad.to_string(),
+            "look for vectors of candidates that are damaged (retrieve::verify), or far too large",
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -4,7 +4,7 @@ use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 
 use super::{
     Answer, BeamConfig, SearchSpace,
-    beam::{Prepared, by_score_then_item, finite},
+    beam::{Prepared, by_score_then_item, finite, numbers},
 };
 use crate::{
     error::Result,
@@ -61,6 +61,7 @@ pub fn score_all<'a, B: Backend>(
                 let logits = &logits[row * size..(row + 1) * size];
                 finite(logits, level)?;
                 scorer.children(0, nodes[slot], logits, &mut children);
+                numbers(&children, level)?;
                 let token = identifiers.row(item)[level];
                 if let Some(&(_, log_p, node)) = children.iter().find(|child| child.0 == token) {
                     scores[item] += config.level_weight(level) * log_p;

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{
     BeamConfig, SearchSpace,
-    beam::{Prepared, finite},
+    beam::{Prepared, finite, numbers},
 };
 use crate::{
     error::Result,
@@ -69,6 +69,7 @@ pub fn explain<'a, B: Backend>(
         let logits: Vec<f32> = logits.into_data().iter::<f32>().collect();
         finite(&logits, level)?;
         scorer.children(0, node, &logits, &mut children);
+        numbers(&children, level)?;
         let own = children.iter().find(|child| child.0 == token);
         let &(_, log_probability, below) = own.expect("the identifier is in the trie");
         let mut others: Vec<(u16, f32)> = children

@@ -193,6 +193,8 @@ fn a_change_that_cannot_be_made_changes_nothing() {
     };
     message(live.add(&Arrivals::new(&named(vec![1.0; 3], 3))), "8 numbers");
     message(live.add(&Arrivals::new(&named(vec![f32::NAN; DIM], DIM))), "NaN");
+    // One vector so large that no score would be a number any more.
+    message(live.add(&Arrivals::new(&named(vec![1e30; DIM], DIM))), "1e15");
     let caption = ItemCaption { item: 0, text: "a dog".into(), weight: 1.0 };
     message(live.add(&Arrivals::new(&new).with_captions(&[caption])), "captions");
     // What JSON can be written in a request, but not be read again from within a change.

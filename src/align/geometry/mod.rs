@@ -14,6 +14,8 @@ use crate::{
     trie::{Node, Trie},
 };
 
+/// The largest number of a vector: sums of products of such do not leave `f32`.
+const LARGEST: f32 = 1e15;
 /// Marks a slot that is an item's own vector.
 const ITEM: u32 = 1 << 31;
 /// Most nodes two steps below the root that are looked at to score the nodes one step below it.
@@ -71,7 +73,7 @@ impl Geometry {
     /// - `vectors`: `[N, D]`, one for each item of the trie
     ///
     /// # Errors
-    /// [`Error::Index`] when there is not one vector per item.
+    /// [`Error::Index`] when there is not one vector per item, [`Error::Features`] for NaN and numbers beyond 1e15.
     ///
     /// # Example
     /// ```
@@ -87,6 +89,18 @@ impl Geometry {
     /// ```
     pub fn new(vectors: Features, trie: &Trie) -> Result<Self> {
         one_each(&vectors, trie)?;
+        let bad = vectors
+            .as_slice()
+            .par_iter()
+            .position_any(|value| value.is_nan() || value.abs() > LARGEST);
+        if let Some(at) = bad {
+            return Err(Error::features(
+                format!("vector of candidate {}", at / vectors.dim()),
+                format!("numbers of at most {LARGEST:e}"),
+                vectors.as_slice()[at].to_string(),
+                "look for what made it; features can be checked with Features::check",
+            ));
+        }
         let levels = sums::levels(&vectors, trie);
         Ok(Self::linked(vectors, levels))
     }
