@@ -1,6 +1,9 @@
 //! The routes: what comes in, what goes out.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, atomic::Ordering},
+};
 
 use axum::{
     Extension, Json,
@@ -485,10 +488,11 @@ async fn changed<B: LocalBackend>(
     let many = app.live.pending().1 > app.limits.compact;
     if many && !app.saving.swap(true, Ordering::AcqRel) {
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = app.live.compact() {
+            let saved = catch_unwind(AssertUnwindSafe(|| app.live.compact()));
+            app.saving.store(false, Ordering::Release);
+            if let Ok(Err(error)) = saved {
                 eprintln!("the index could not be saved anew: {error}");
             }
-            app.saving.store(false, Ordering::Release);
         });
     }
     Ok(answer)

@@ -1,6 +1,7 @@
 //! What the routes share, and what every request passes through.
 
 use std::{
+    net::IpAddr,
     path::Path,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
@@ -110,7 +111,8 @@ impl<B: LocalBackend> App<B> {
             .route("/api/metadata", put(api::describe::<B>))
             .route("/api/compact", post(api::compact::<B>))
             .layer(DefaultBodyLimit::max(CHANGE_BYTES))
-            .layer(middleware::from_fn_with_state(self.clone(), in_turn::<B>));
+            // Not what is asked for in vain.
+            .route_layer(middleware::from_fn_with_state(self.clone(), in_turn::<B>));
         Router::new()
             .merge(page::routes())
             .merge(asked)
@@ -131,7 +133,10 @@ impl<B: LocalBackend> App<B> {
     fn is_own(&self, headers: &HeaderMap, host: &str) -> bool {
         let Some(origin) = headers.get(header::ORIGIN) else { return true };
         let from = origin.to_str().ok().and_then(|origin| Some(origin.split_once("://")?.1));
-        from.is_some_and(|from| from == host || self.hosts.iter().any(|known| known == name(from)))
+        // Other programs of this machine have its address too: only a name may differ from the one that was asked.
+        let named = |from: &str| name(from).parse::<IpAddr>().is_err();
+        let known = |from: &str| self.hosts.iter().any(|known| known == name(from));
+        from.is_some_and(|from| from == host || named(from) && known(from))
     }
 }
 

@@ -25,9 +25,12 @@ escape() { # for a link: all bytes but letters and digits
 }
 look() { # query, name
   local flags=(--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --user-data-dir="$out/profile" --window-size=1280,1000)
-  "$browser" "${flags[@]}" --virtual-time-budget=20000 --dump-dom "$address/?q=$(escape "$1")" >"$out/$2.html" 2>"$out/browser.log"
-  "$browser" "${flags[@]}" --virtual-time-budget=20000 --screenshot="$out/$2.png" "$address/?q=$(escape "$1")" 2>>"$out/browser.log"
+  timeout 120 "$browser" "${flags[@]}" --virtual-time-budget=20000 --dump-dom "$address/?q=$(escape "$1")" >"$out/$2.html" 2>"$out/browser.log"
+  timeout 120 "$browser" "${flags[@]}" --virtual-time-budget=20000 --screenshot="$out/$2.png" "$address/?q=$(escape "$1")" 2>>"$out/browser.log"
   test -s "$out/$2.png"
+}
+count() { # name, pattern
+  { grep -oE -- "$2" "$out/$1.html" || true; } | wc -l
 }
 holds() { # name, text
   grep -qF -- "$2" "$out/$1.html" || { echo "$out/$1.html has no $2" >&2; exit 1; }
@@ -38,18 +41,18 @@ holds answers 'class="card chosen"'
 holds answers 'coarse cluster'
 holds answers 'unique token'
 holds answers 'candidates; identifiers of'
-cards=$(grep -o '<article class="card' "$out/answers.html" | wc -l)
+cards=$(count answers '<article class="card')
 test "$cards" -ge 10 || { echo "$cards answers" >&2; exit 1; }
-shown=$(grep -oE '<(img|audio|video) [^>]*src="media/' "$out/answers.html" | wc -l)
+shown=$(count answers '<(img|audio|video) [^>]*src="media/')
 test "$shown" -ge "$cards" || { echo "$shown pictures and players for $cards answers" >&2; exit 1; }
 
-# Text stays text, also as an error.
+# Text stays text.
 look '<img src=x onerror="document.title=1">' text
 holds text '&lt;img src=x onerror='
 if grep -qF '<img src=x' "$out/text.html"; then echo "a query became HTML" >&2; exit 1; fi
 
 kill -TERM "$service"
 wait "$service"
-grep -q '^ended' "$out/serve.log"
+grep -qx 'ended' "$out/serve.log"
 trap - EXIT
 echo "$cards answers, $shown pictures and players; screenshots in $out"

@@ -100,12 +100,15 @@ impl BackendTask for Main {
                 .with_context(|| format!("cannot listen at {}", args.listen))?;
             println!("http://{}  (Ctrl-C ends it)", listener.local_addr()?);
             let manners = Manners { connections: args.connections.max(1), ..Manners::default() };
-            match net::serve(listener, app.router(), &manners, asked_to_end()).await {
-                true => println!("ended"),
-                false => println!("ended; what was still under way was cut off"),
+            if !net::serve(listener, app.router(), &manners, asked_to_end()).await {
+                println!("what was still under way was cut off");
             }
-            Ok(())
-        })
+            anyhow::Ok(())
+        })?;
+        // A change or a save that is still being made; killed in the midst of it, it would not have been.
+        runtime.shutdown_timeout(Duration::from_secs(30));
+        println!("ended");
+        Ok(())
     }
 }
 

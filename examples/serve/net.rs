@@ -10,6 +10,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{net::TcpListener, select, sync::Semaphore, time::sleep};
+use tokio_io_timeout::TimeoutStream;
 
 /// How connections are treated.
 #[derive(Debug, Clone)]
@@ -18,13 +19,16 @@ pub struct Manners {
     pub connections: usize,
     /// How long the head of a request may take, from the end of the one before.
     pub head: Duration,
+    /// How long the other side may take nothing of an answer.
+    pub unread: Duration,
     /// How long requests under way have when the service is to end.
     pub grace: Duration,
 }
 
 impl Default for Manners {
     fn default() -> Self {
-        Self { connections: 512, head: Duration::from_secs(30), grace: Duration::from_secs(30) }
+        let [head, unread, grace] = [Duration::from_secs(30); 3];
+        Self { connections: 512, head, unread, grace }
     }
 }
 
@@ -55,7 +59,9 @@ pub async fn serve(
             continue;
         };
         let service = TowerToHyperService::new(router.clone());
-        let connection = http.serve_connection(TokioIo::new(stream), service);
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(manners.unread));
+        let connection = http.serve_connection(TokioIo::new(Box::pin(stream)), service);
         let connection = under_way.watch(connection);
         tokio::spawn(async move {
             // What ends a connection early is the other side's affair.

@@ -50,7 +50,8 @@ impl Service {
         fs::write(media.join("old-2.txt"), b"text").unwrap();
         fs::write(folder.path().join("secret.png"), b"secret").unwrap();
         let live = LiveRetriever::open(folder.path(), &Default::default()).unwrap();
-        let app = App::new(live, &media, vec!["example.org".into()], limits);
+        let hosts = vec!["example.org".into(), "127.0.0.1".into()];
+        let app = App::new(live, &media, hosts, limits);
         Self { folder, app }
     }
 
@@ -317,7 +318,14 @@ async fn pages_of_other_sites_change_nothing() {
         request.body(Body::empty()).unwrap()
     };
     service.app.live.remove(&["old-1"]).unwrap();
-    for origin in ["http://evil.example", "http://localhost:3000", "null", "localhost:7878", ""] {
+    for origin in [
+        "http://evil.example",
+        "http://localhost:3000",
+        "http://127.0.0.1:3000",
+        "null",
+        "localhost:7878",
+        "",
+    ] {
         let (status, _) = service.send(from(origin, Method::POST, "localhost:7878")).await;
         assert_eq!((status, service.app.live.pending().0), (StatusCode::FORBIDDEN, 1), "{origin}");
     }
@@ -359,7 +367,7 @@ async fn it_ends_though_somebody_never_finishes() {
     let address = listener.local_addr().unwrap();
     let (end, asked) = tokio::sync::oneshot::channel::<()>();
     let (short, long) = (Duration::from_millis(300), Duration::from_secs(600));
-    let manners = Manners { connections: 2, head: long, grace: short };
+    let manners = Manners { connections: 2, head: long, unread: long, grace: short };
     let router = service.router();
     let served = tokio::spawn(async move {
         net::serve(listener, router, &manners, async { drop(asked.await) }).await
@@ -388,6 +396,34 @@ async fn it_ends_though_somebody_never_finishes() {
     assert!(!all, "one was still under way");
 }
 
+/// Somebody who asks for a long file and reads nothing of it does not stay for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_nobody_reads_is_cut_off() {
+    const LONG: u64 = 64 << 20;
+    let service = Service::new();
+    let file = fs::File::create(service.folder.path().join("media/old-1.png")).unwrap();
+    file.set_len(LONG).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let unread = Duration::from_millis(200);
+    let manners = Manners { connections: 1, unread, ..Manners::default() };
+    let router = service.router();
+    tokio::spawn(
+        async move { net::serve(listener, router, &manners, std::future::pending()).await },
+    );
+    let mut idle = TcpStream::connect(address).await.unwrap();
+    idle.write_all(b"GET /media/old-1 HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    // The only place is free again without a word read.
+    let mut next = TcpStream::connect(address).await.unwrap();
+    next.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    let mut bytes = [0; 4096];
+    let answered = tokio::time::timeout(Duration::from_secs(60), next.read(&mut bytes)).await;
+    assert!(answered.unwrap().unwrap() > 0);
+    let mut rest = Vec::new();
+    let _ = idle.read_to_end(&mut rest).await;
+    assert!((rest.len() as u64) < LONG, "{}", rest.len());
+}
+
 /// Heads that never come to an end are cut off.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_head_that_takes_too_long_is_cut_off() {
@@ -413,6 +449,7 @@ async fn limits_hold() {
     let (status, answer) =
         read_only.ask(Method::DELETE, "/api/items", json!({"ids": ["old-1"]})).await;
     assert_eq!((status, read_only.app.live.pending().0), (StatusCode::FORBIDDEN, 0), "{answer}");
+    assert_eq!(read_only.get("/favicon.ico").await.0, StatusCode::NOT_FOUND);
     // It does not even wait for the body.
     let body = Body::from_stream(pending::<std::io::Result<Vec<u8>>>());
     let endless = Request::post("/api/items").header(header::HOST, "localhost").body(body).unwrap();

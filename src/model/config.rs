@@ -8,6 +8,7 @@ use crate::{
     error::{Error, Result},
     identifier::Vocabulary,
     nn::{AlignmentConfig, DecoderConfig, FusionMode, ScratchEncoderConfig, TextEncoderConfig},
+    storage::count,
 };
 
 /// Sizes to start from.
@@ -265,7 +266,9 @@ impl CartConfig {
             encoder: self.encoder().num_params(),
             fusion: decoder.fusion_params(),
             vocabulary: decoder.vocabulary_params(),
-            decoder: decoder.num_params() - decoder.fusion_params() - decoder.vocabulary_params(),
+            decoder: (decoder.num_params())
+                .saturating_sub(decoder.fusion_params())
+                .saturating_sub(decoder.vocabulary_params()),
         }
     }
 }
@@ -289,7 +292,8 @@ pub struct ParameterCount {
 impl ParameterCount {
     /// All parameters.
     pub fn total(self) -> usize {
-        self.encoder + self.decoder + self.fusion + self.vocabulary + self.alignment
+        let Self { encoder, decoder, fusion, vocabulary, alignment } = self;
+        count(&[&[encoder], &[decoder], &[fusion], &[vocabulary], &[alignment]])
     }
 }
 

@@ -14,8 +14,9 @@ use super::{
     causal_bias,
     folded::{self, Folded},
     init::linear_2d,
+    text::layer_params,
 };
-use crate::identifier::Vocabulary;
+use crate::{identifier::Vocabulary, storage::count};
 
 /// Shape of the decoder.
 #[derive(Debug, Clone, PartialEq)]
@@ -168,17 +169,17 @@ impl DecoderConfig {
     /// Parameters of all fusion blocks (cross-attentions, gates, the coarse projection).
     pub fn fusion_params(&self) -> usize {
         let (d, c, s) = (self.d_model, self.d_context, self.experts);
-        let attention = |context: usize| 2 * (d * d + d) + 2 * (context * d + d);
+        let attention = |context: usize| count(&[&[2, d, d], &[2, context, d], &[4, d]]);
         let per_layer = match self.fusion {
             FusionMode::None => attention(c),
             mode => {
-                let coarse = attention(d) + d * d + d;
-                let fine = attention(c) + s * (2 * d * d + d);
-                usize::from(mode.coarse()) * coarse + usize::from(mode.fine()) * fine
+                let coarse = count(&[&[attention(d)], &[d, d], &[d]]);
+                let fine = count(&[&[attention(c)], &[2, s, d, d], &[s, d]]);
+                count(&[&[usize::from(mode.coarse()), coarse], &[usize::from(mode.fine()), fine]])
             }
         };
-        let shared = usize::from(self.fusion.coarse()) * (s * c * d + d);
-        shared + self.n_layers * per_layer
+        let coarse = usize::from(self.fusion.coarse());
+        count(&[&[coarse, s, c, d], &[coarse, d], &[self.n_layers, per_layer]])
     }
 
     /// Parameters of the level embeddings and heads.
@@ -186,21 +187,22 @@ impl DecoderConfig {
         let d = self.d_model;
         let sizes = self.vocabulary.sizes();
         let embedded: usize = sizes[..sizes.len() - 1].iter().sum();
-        let headed: usize = sizes.iter().map(|size| size * (d + 1)).sum();
-        embedded * d + headed
+        let headed: usize = sizes.iter().sum();
+        count(&[&[embedded, d], &[headed, d], &[headed]])
     }
 
     /// Number of parameters.
     pub fn num_params(&self) -> usize {
-        let (d, f) = (self.d_model, self.d_ff);
-        let own = 4 * (d * d + d) + (d * f + f) + (f * d + d) + 6 * d;
-        let positions = (self.vocabulary.levels() + 1) * d;
-        let query_start = usize::from(self.query_start) * self.d_context * d;
-        positions
-            + query_start
-            + self.n_layers * own
-            + self.fusion_params()
-            + self.vocabulary_params()
+        let d = self.d_model;
+        // A norm more than a layer of an encoder has.
+        let own = count(&[&[layer_params(d, self.d_ff)], &[2, d]]);
+        count(&[
+            &[self.vocabulary.levels() + 1, d],
+            &[usize::from(self.query_start), self.d_context, d],
+            &[self.n_layers, own],
+            &[self.fusion_params()],
+            &[self.vocabulary_params()],
+        ])
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
         Activation, BertConfig, BertEncoder, HtsatConfig, HtsatEncoder, TextEncoder, WeightInit,
         unit,
     },
-    storage::ensure_held,
+    storage::{count, ensure_held},
 };
 
 /// How sounds are prepared for CLAP.
@@ -158,8 +158,9 @@ impl ClapConfig {
     /// Number of parameters.
     pub fn num_params(&self) -> usize {
         let Self { audio, text, projection, .. } = self;
-        let projections = (audio.d_output() + text.d_model + 2 * projection + 4) * projection;
-        audio.num_params() + text.num_params() + (text.d_model + 1) * text.d_model + projections
+        let (d, p) = (text.d_model, *projection);
+        let projections = count(&[&[audio.d_output(), p], &[d, p], &[2, p, p], &[4, p]]);
+        count(&[&[audio.num_params()], &[text.num_params()], &[d, d], &[d], &[projections]])
     }
 }
 

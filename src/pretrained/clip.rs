@@ -15,7 +15,7 @@ use crate::{
         ClipTextConfig, ClipTextEncoder, ClipVisionConfig, ClipVisionEncoder, TextEncoder,
         WeightInit,
     },
-    storage::ensure_held,
+    storage::{count, ensure_held},
 };
 
 /// Shape of both towers, and how pictures are prepared.
@@ -116,8 +116,8 @@ impl ClipConfig {
     /// Number of parameters.
     pub fn num_params(&self) -> usize {
         let Self { vision, text, projection, .. } = self;
-        let projections = (vision.d_model + text.d_model) * projection;
-        vision.num_params() + text.num_params() + projections
+        let towers: [&[usize]; 2] = [&[vision.num_params()], &[text.num_params()]];
+        count(&[&[count(&towers)], &[vision.d_model, *projection], &[text.d_model, *projection]])
     }
 }
 

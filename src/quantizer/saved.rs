@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    storage::{NamedTensors, Sha256Writer, ensure_held, hex, load_module},
+    storage::{NamedTensors, Sha256Writer, count, ensure_held, hex, load_module},
 };
 
 /// Settings beside the tensors.
@@ -139,8 +139,9 @@ impl<B: Backend> CoarseToFine<B> {
                 config.validate()?;
                 let held = || {
                     let widths = [&[dim][..], &config.hidden, &[config.latent]].concat();
-                    let layers = widths.windows(2).map(|pair| 2 * pair[0] * pair[1]);
-                    layers.chain(config.sizes.iter().map(|size| size * config.latent)).sum()
+                    let layers = widths.windows(2).map(|pair| count(&[&[2, pair[0], pair[1]]]));
+                    let codes = config.sizes.iter().map(|&size| count(&[&[size, config.latent]]));
+                    layers.chain(codes).fold(0, usize::saturating_add)
                 };
                 let sizes = (dim, config.latent, &config.hidden, &config.sizes);
                 ensure_held("quantizer", &sizes, held, tensors.bytes())?;

@@ -8,8 +8,7 @@ use crate::error::{Error, Result};
 /// Refuses settings that describe more parameters than a file of weights has bytes for, or a size that no tensor of it can
 /// have: a network of the sizes of a damaged file would fill the memory before its tensors are missed.
 ///
-/// `parameters` counts those of the settings as a sum of products of at most four sizes; it is asked only once such sums
-/// fit their type.
+/// `parameters` counts those of the settings, as with [`count`]; it is asked only once every size is modest.
 ///
 /// # Errors
 /// [`Error::Model`] naming the settings.
@@ -27,19 +26,10 @@ pub(crate) fn ensure_held(
             "take settings and weights of one model; the file is damaged, or another one",
         ))
     };
-    let mut sizes = Vec::new();
-    match serde_json::to_value(settings) {
-        Ok(settings) => gather(&settings, &mut sizes),
-        Err(_) => sizes.push(u64::MAX),
-    }
-    sizes.sort_unstable_by(|a, b| b.cmp(a));
-    sizes.truncate(4);
-    if let Some(largest) = sizes.first().filter(|&&largest| largest > bytes as u64) {
+    let settings = serde_json::to_value(settings);
+    let largest = settings.map_or(u64::MAX, |settings| largest(&settings));
+    if largest > bytes as u64 {
         return problem(format!("a size of {largest}"));
-    }
-    let product = sizes.iter().try_fold(64u64, |product, &size| product.checked_mul(size.max(1)));
-    if product.is_none() {
-        return problem(format!("sizes of {sizes:?}"));
     }
     let parameters = parameters();
     // Two bytes are the least that a parameter takes.
@@ -49,17 +39,24 @@ pub(crate) fn ensure_held(
     Ok(())
 }
 
-/// The whole numbers among settings, seeds apart.
-fn gather(settings: &Value, sizes: &mut Vec<u64>) {
+/// The largest whole number among settings, seeds apart.
+fn largest(settings: &Value) -> u64 {
     match settings {
-        Value::Number(number) => sizes.extend(number.as_u64()),
-        Value::Array(values) => values.iter().for_each(|value| gather(value, sizes)),
+        Value::Number(number) => number.as_u64().unwrap_or(0),
+        Value::Array(values) => values.iter().map(largest).max().unwrap_or(0),
         Value::Object(entries) => {
-            let entries = entries.iter().filter(|(name, _)| *name != "seed");
-            entries.for_each(|(_, value)| gather(value, sizes));
+            let sizes = entries.iter().filter(|(name, _)| *name != "seed");
+            sizes.map(|(_, value)| largest(value)).max().unwrap_or(0)
         }
-        Value::Null | Value::Bool(_) | Value::String(_) => {}
+        Value::Null | Value::Bool(_) | Value::String(_) => 0,
     }
+}
+
+/// A sum of products, or the largest number where it is larger.
+pub(crate) fn count(products: &[&[usize]]) -> usize {
+    let product =
+        |factors: &&[usize]| factors.iter().fold(1, |all: usize, &f| all.saturating_mul(f));
+    products.iter().map(product).fold(0, usize::saturating_add)
 }
 
 #[cfg(test)]
@@ -85,7 +82,18 @@ mod tests {
         assert!(error.contains(&format!("a size of {}", usize::MAX)), "{error}");
         // 4 * 2^26 * 2^26 * 2^12 is 0 in 64 bits.
         let round = CartConfig { encoder_layers: 1 << 12, ..config.with_width(1 << 26, 8, 2) };
-        let error = ensure_held("model", &round, never, 1 << 27).unwrap_err().to_string();
-        assert!(error.contains("sizes of [67108864, 4096,"), "{error}");
+        let parameters = || round.num_params().total();
+        let error = ensure_held("model", &round, parameters, 1 << 27).unwrap_err().to_string();
+        assert!(error.contains(&format!("found {} parameters", usize::MAX)), "{error}");
+    }
+
+    /// A table of words for a hundred languages, and levels as wide as tokens can be.
+    #[test]
+    fn large_networks_are_held_by_their_files() {
+        let vocabulary = Vocabulary::new(vec![1 << 15; 4]).unwrap();
+        let config = CartConfig::new(250_002, vocabulary).with_width(768, 3072, 12);
+        let parameters = config.num_params().total();
+        ensure_held("model", &config, || parameters, 4 * parameters).unwrap();
+        assert!((3e8..5e8).contains(&(parameters as f64)), "{parameters}");
     }
 }

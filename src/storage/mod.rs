@@ -14,7 +14,7 @@ mod tensors;
 pub(crate) use array::Array;
 pub(crate) use atomic::sync_folder;
 pub use atomic::write_atomic;
-pub(crate) use held::ensure_held;
+pub(crate) use held::{count, ensure_held};
 pub use limited::read_limited;
 pub(crate) use mapped::{forget, map};
 pub use sha256::{Sha256Writer, hex, sha256_file};

@@ -92,13 +92,13 @@ async function search() {
     $('status').textContent = count + (count === 1 ? ' answer' : ' answers') + ' in ' +
       answer.milliseconds.toFixed(answer.milliseconds < 10 ? 1 : 0) + ' ms';
     $('hits').replaceChildren(...answer.hits.map((hit, at) => card(hit, at + 1, query)));
-    if (count) await walk(query, answer.hits[0]); else $('walk').hidden = true;
+    if (count) await walk(query, answer.hits[0]); else forget();
   } catch (error) {
     if (number !== asked) return;
     $('status').className = 'bad';
     $('status').textContent = error.message;
     $('hits').replaceChildren();
-    $('walk').hidden = true;
+    forget();
   }
 }
 
@@ -125,6 +125,12 @@ function choice(token, logProbability, own) {
 }
 
 let walked = 0;
+
+/** Hides the walk, also one that is still on its way. */
+function forget() {
+  walked++;
+  $('walk').hidden = true;
+}
 
 /** Shows the levels of a candidate's identifier: each with what else could have stood there. */
 async function walk(query, hit) {

@@ -11,6 +11,7 @@ use super::{AlignmentHead, GAIN};
 use crate::{
     error::{Error, Result},
     nn::{WeightInit, WordView},
+    storage::count,
 };
 
 /// Settings of the alignment.
@@ -130,12 +131,12 @@ impl AlignmentConfig {
 
     /// Width of a query's vector before it is mapped, of pooled queries of width `d_model`.
     fn d_query(&self, d_model: usize) -> usize {
-        if self.words.is_some() { 2 * d_model } else { d_model }
+        if self.words.is_some() { d_model.saturating_mul(2) } else { d_model }
     }
 
     /// Number of parameters.
     pub fn num_params(&self, d_model: usize, words: usize, levels: usize) -> usize {
         let words = if self.words.is_some() { words } else { 0 };
-        (self.d_query(d_model) + 1) * self.dim + levels + 1 + words
+        count(&[&[self.d_query(d_model), self.dim], &[self.dim], &[levels], &[1], &[words]])
     }
 }

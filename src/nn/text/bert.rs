@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Pooling,
-    family::{Family, check_sizes, freeze_lowest},
+    family::{Family, check_sizes, freeze_lowest, layer_params},
 };
 use crate::{
     error::{Error, Result},
@@ -19,6 +19,7 @@ use crate::{
         Activation, Attention, AttentionConfig, Dropout, FeedForward, WeightInit,
         attention::laid_out,
     },
+    storage::count,
 };
 
 /// Shape of a BERT encoder.
@@ -147,9 +148,9 @@ impl BertConfig {
 
     /// Number of parameters.
     pub fn num_params(&self) -> usize {
-        let (d, f) = (self.d_model, self.d_ff);
-        let layer = 4 * (d * d + d) + (d * f + f) + (f * d + d) + 4 * d;
-        (self.vocabulary + self.positions + self.token_types) * d + 2 * d + self.n_layers * layer
+        let (d, layer) = (self.d_model, layer_params(self.d_model, self.d_ff));
+        let rows = count(&[&[self.vocabulary], &[self.positions], &[self.token_types], &[2]]);
+        count(&[&[rows, d], &[self.n_layers, layer]])
     }
 }
 

@@ -11,11 +11,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Pooling,
-    family::{Family, check_sizes, freeze_lowest},
+    family::{Family, check_sizes, freeze_lowest, layer_params},
 };
 use crate::{
     error::Result,
     nn::{Activation, Attention, AttentionConfig, Dropout, FeedForward, WeightInit, causal_bias},
+    storage::count,
 };
 
 /// Shape of the text tower of CLIP.
@@ -125,9 +126,8 @@ impl ClipTextConfig {
 
     /// Number of parameters.
     pub fn num_params(&self) -> usize {
-        let (d, f) = (self.d_model, self.d_ff);
-        let layer = 4 * (d * d + d) + (d * f + f) + (f * d + d) + 4 * d;
-        (self.vocabulary + self.max_tokens) * d + 2 * d + self.n_layers * layer
+        let (d, layer) = (self.d_model, layer_params(self.d_model, self.d_ff));
+        count(&[&[self.vocabulary, d], &[self.max_tokens, d], &[2, d], &[self.n_layers, layer]])
     }
 }
 

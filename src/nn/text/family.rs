@@ -7,7 +7,10 @@ use burn::{
 };
 
 use super::Pooling;
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    storage::count,
+};
 
 /// A text encoder as a stack of layers over embeddings.
 pub(super) trait Family<B: Backend>: Sized {
@@ -78,6 +81,11 @@ pub(super) trait Family<B: Backend>: Sized {
 pub(super) fn freeze_lowest<B: Backend, M: Module<B>>(modules: Vec<M>, count: usize) -> Vec<M> {
     let freeze = |(at, module): (usize, M)| if at < count { module.no_grad() } else { module };
     modules.into_iter().enumerate().map(freeze).collect()
+}
+
+/// Parameters of a layer of width `d` and inner width `f`: attention, feed-forward block and two norms, all with biases.
+pub(in crate::nn) fn layer_params(d: usize, f: usize) -> usize {
+    count(&[&[4, d, d], &[2, d, f], &[f], &[9, d]])
 }
 
 /// Checks that no size is 0, that the heads divide the width, and that dropouts are probabilities.

@@ -7,10 +7,11 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::family::{Family, check_sizes, freeze_lowest};
+use super::family::{Family, check_sizes, freeze_lowest, layer_params};
 use crate::{
     error::Result,
     nn::{Attention, AttentionConfig, Dropout, FeedForward, WeightInit, attention::laid_out},
+    storage::count,
 };
 
 /// Shape of a text encoder that is trained from scratch.
@@ -88,9 +89,9 @@ impl ScratchEncoderConfig {
 
     /// Number of parameters.
     pub fn num_params(&self) -> usize {
-        let (d, f) = (self.d_model, self.d_ff);
-        let layer = 4 * (d * d + d) + (d * f + f) + (f * d + d) + 4 * d;
-        (self.vocabulary + self.max_tokens) * d + self.n_layers * (layer + 2 * d)
+        let (d, layer) = (self.d_model, layer_params(self.d_model, self.d_ff));
+        let layers: [&[usize]; 2] = [&[self.n_layers, layer], &[self.n_layers, 2, d]];
+        count(&[&[self.vocabulary, d], &[self.max_tokens, d], &[count(&layers)]])
     }
 }
 

@@ -20,6 +20,7 @@ use crate::{
         Activation, Attention, Dropout, WeightInit,
         init::{apply, as_dtype},
     },
+    storage::count,
 };
 
 /// Shape of a T5 encoder.
@@ -173,9 +174,10 @@ impl T5Config {
 
     /// Number of parameters.
     pub fn num_params(&self) -> usize {
-        let (d, f, inner) = (self.d_model, self.d_ff, self.n_heads * self.d_kv);
-        let layer = 4 * d * inner + (2 + usize::from(self.gated)) * d * f + 2 * d;
-        self.vocabulary * d + self.buckets * self.n_heads + d + self.n_layers * layer
+        let (d, f, heads) = (self.d_model, self.d_ff, self.n_heads);
+        let matrices = 2 + usize::from(self.gated);
+        let layer = count(&[&[4, d, heads, self.d_kv], &[matrices, d, f], &[2, d]]);
+        count(&[&[self.vocabulary, d], &[self.buckets, heads], &[d], &[self.n_layers, layer]])
     }
 }
 

@@ -10,8 +10,15 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
-use crate::nn::{Activation, ClipLayer, WeightInit, init::apply, text::check_sizes};
+use crate::{
+    error::{Error, Result},
+    nn::{
+        Activation, ClipLayer, WeightInit,
+        init::apply,
+        text::{check_sizes, layer_params},
+    },
+    storage::count,
+};
 
 /// Shape of the image tower of CLIP.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -116,10 +123,9 @@ impl ClipVisionConfig {
 
     /// Number of parameters.
     pub fn num_params(&self) -> usize {
-        let (d, f) = (self.d_model, self.d_ff);
-        let layer = 4 * (d * d + d) + (d * f + f) + (f * d + d) + 4 * d;
-        let patch = 3 * self.patch_size * self.patch_size;
-        (patch + self.patches() + 2) * d + 4 * d + self.n_layers * layer
+        let (d, layer) = (self.d_model, layer_params(self.d_model, self.d_ff));
+        let rows = count(&[&[3, self.patch_size, self.patch_size], &[self.patches()], &[6]]);
+        count(&[&[rows, d], &[self.n_layers, layer]])
     }
 }
 

@@ -13,9 +13,11 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::{Error, Result},
     nn::{
-        Activation, Attention, AttentionConfig, FeedForward, WeightInit, init::apply,
-        text::check_sizes,
+        Activation, Attention, AttentionConfig, FeedForward, WeightInit,
+        init::apply,
+        text::{check_sizes, layer_params},
     },
+    storage::count,
 };
 
 /// What keeps the division by a band's deviation, and those of the norms between stages, from zero.
@@ -227,15 +229,16 @@ impl HtsatConfig {
     /// Number of parameters, mean and variance of the bands included.
     pub fn num_params(&self) -> usize {
         let stage = |(at, (&layers, &heads)): (usize, (&usize, &usize))| {
-            let (d, f) = (self.width(at), self.ff_ratio * self.width(at));
-            let layer = 4 * (d * d + d) + (d * f + f) + (f * d + d) + 4 * d;
-            let distances = (2 * self.window - 1).pow(2) * heads;
-            let merge = if at + 1 < self.depths.len() { 8 * d + 8 * d * d } else { 0 };
-            layers * (layer + distances) + merge
+            let (d, span) = (self.width(at), 2 * self.window - 1);
+            let layer = layer_params(d, count(&[&[self.ff_ratio, d]]));
+            let merges = usize::from(at + 1 < self.depths.len());
+            let merge: [&[usize]; 2] = [&[8, merges, d], &[8, merges, d, d]];
+            count(&[&[layers, layer], &[layers, span, span, heads], &[count(&merge)]])
         };
-        let stages: usize = self.depths.iter().zip(&self.n_heads).enumerate().map(stage).sum();
-        let patches = (self.patch * self.patch + 1) * self.d_model + 2 * self.d_model;
-        4 * self.mels + patches + stages + 2 * self.d_output()
+        let stages = self.depths.iter().zip(&self.n_heads).enumerate().map(stage);
+        let stages = stages.fold(0, usize::saturating_add);
+        let patches = count(&[&[self.patch, self.patch, self.d_model], &[3, self.d_model]]);
+        count(&[&[4, self.mels], &[patches], &[stages], &[2, self.d_output()]])
     }
 }
 

@@ -13,9 +13,12 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::{Error, Result},
     nn::{
-        Activation, Attention, AttentionConfig, FeedForward, WeightInit, causal_bias, init::apply,
-        text::check_sizes, unit,
+        Activation, Attention, AttentionConfig, FeedForward, WeightInit, causal_bias,
+        init::apply,
+        text::{check_sizes, layer_params},
+        unit,
     },
+    storage::count,
 };
 
 /// What keeps the norms' divisions from zero; that of the norm over sounds' patches is 1e-5.
@@ -263,23 +266,22 @@ impl ImageBindConfig {
     /// Number of parameters.
     pub fn num_params(&self) -> usize {
         let Self { vision, text, audio, d_output } = self;
-        let layers = |count: usize, d: usize, extra: usize| {
-            count * (4 * (d * d + d) + (8 * d * d + 5 * d) + (4 + extra) * d)
+        let tower = |places: usize, d: usize, layers: usize, extra: usize| {
+            // The class, the norms, and where all of them are projected to.
+            let head = count(&[&[places, d], &[2, d], &[d, *d_output]]);
+            count(&[&[head], &[layers, layer_params(d, 4 * d)], &[layers, extra, d]])
         };
-        let head = |d: usize| 2 * d + d * d_output;
         let patches = (vision.image_size / vision.patch_size).pow(2);
-        let patch = 3 * FRAMES * vision.patch_size.pow(2);
-        let seen = (patch + patches + 4) * vision.d_model;
-        let read = (text.vocabulary + text.max_tokens) * text.d_model;
-        let heard = (audio.patch_size.pow(2) + audio.patches() + 4) * audio.d_model;
-        seen + layers(vision.n_layers, vision.d_model, 0)
-            + head(vision.d_model)
-            + read
-            + layers(text.n_layers, text.d_model, 0)
-            + head(text.d_model)
-            + heard
-            + layers(audio.n_layers, audio.d_model, 2)
-            + head(audio.d_model)
+        let patch = [3 * FRAMES, vision.patch_size, vision.patch_size];
+        let seen = count(&[&patch, &[patches], &[4]]);
+        let read = count(&[&[text.vocabulary], &[text.max_tokens]]);
+        let heard = count(&[&[audio.patch_size, audio.patch_size], &[audio.patches()], &[4]]);
+        let towers = [
+            tower(seen, vision.d_model, vision.n_layers, 0),
+            tower(read, text.d_model, text.n_layers, 0),
+            tower(heard, audio.d_model, audio.n_layers, 2),
+        ];
+        count(&[&towers[..1], &towers[1..2], &towers[2..]])
     }
 }
 

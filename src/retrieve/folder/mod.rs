@@ -76,7 +76,7 @@ const PROJECTION: &str = "projection";
 /// Role of the file of the owners of further identifiers, and name of its tensor.
 const OWNERS: &str = "owners";
 /// How often a load starts again when the index is replaced meanwhile.
-const ATTEMPTS: usize = 5;
+const ATTEMPTS: usize = 10;
 
 /// What [`verify`] has looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
