@@ -150,16 +150,22 @@ impl TextTokenizer {
     }
 
     fn parse(bytes: &[u8], subject: &str, max_tokens: usize) -> Result<Self> {
-        let inner = Tokenizer::from_bytes(bytes).map_err(|e| {
+        let wrong = |found: String| {
             Error::tokenizer(
                 subject,
                 "a tokenizer.json of the tokenizers library",
-                e.to_string(),
+                found,
                 "save it again with that library, or train a new one",
             )
-        })?;
-        // That library panics at the first text otherwise.
-        let json: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
+        };
+        // That library panics at what is no JSON within a decoder, and at some parts that are not what they should be.
+        let json: serde_json::Value =
+            serde_json::from_slice(bytes).map_err(|e| wrong(e.to_string()))?;
+        if let Some(error) = bad_normalizer(&json["normalizer"]) {
+            return Err(wrong(format!("a normalizer of type Precompiled that is none: {error}")));
+        }
+        let inner = Tokenizer::from_bytes(bytes).map_err(|e| wrong(e.to_string()))?;
+        // At the first text that it is given, otherwise.
         if let Some(token) = undefined_token(&json["post_processor"]) {
             return Err(Error::tokenizer(
                 subject,
@@ -369,6 +375,20 @@ fn refused(what: &str, error: &(dyn std::error::Error + Send + Sync)) -> Error {
     )
 }
 
+/// What is wrong with a normalizer of a kind whose faults `tokenizers` panics at.
+fn bad_normalizer(normalizer: &serde_json::Value) -> Option<serde_json::Error> {
+    if let Some(parts) = normalizer["normalizers"].as_array() {
+        return parts.iter().find_map(bad_normalizer);
+    }
+    match normalizer["type"].as_str() {
+        Some("Precompiled") => {
+            let text = normalizer.to_string();
+            serde_json::from_str::<tokenizers::normalizers::Precompiled>(&text).err()
+        }
+        _ => None,
+    }
+}
+
 /// A special token in a template of a post-processor that does not define it.
 fn undefined_token(processor: &serde_json::Value) -> Option<&str> {
     if let Some(parts) = processor["processors"].as_array() {
@@ -388,6 +408,27 @@ mod tests {
 
     fn config(model: TokenizerModel) -> TokenizerConfig {
         TokenizerConfig { model, vocabulary: 80, min_frequency: 1, lowercase: true }
+    }
+
+    #[test]
+    fn what_the_library_would_panic_at_is_refused() {
+        let tokenizer = TextTokenizer::train(TEXTS, &config(TokenizerModel::WordPiece), 8).unwrap();
+        let text = tokenizer.to_json().unwrap();
+        let refused = |text: &str, words: &str| {
+            let error = TextTokenizer::from_bytes(text.as_bytes(), 8).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        };
+        let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        for charsmap in [serde_json::json!("AAA"), serde_json::json!(3), serde_json::Value::Null] {
+            let part = serde_json::json!({"type": "Precompiled", "precompiled_charsmap": charsmap});
+            json["normalizer"] = part.clone();
+            refused(&json.to_string(), "Precompiled");
+            json["normalizer"] = serde_json::json!({"type": "Sequence", "normalizers": [part]});
+            refused(&json.to_string(), "Precompiled");
+        }
+        // No JSON, from within the decoder on.
+        let decoder = text.find("\"decoder\"").unwrap();
+        refused(&format!("{}\"decoder\": {{\"type\": x", &text[..decoder]), "expected value");
     }
 
     #[test]
