@@ -214,14 +214,22 @@ fn to_text<B: LocalBackend>(data: &Data, device: &B::Device, report: &mut Report
     let words = text.words(recipe, &task.train)?;
     let fitted = pipeline::space(recipe, task, text, words.as_ref(), device)?;
     let fitted = fitted.context("the recipe has no [space]")?;
-    let embedded = text.embed(&task.queries, words.as_ref(), device)?;
-    let ids = (0..task.queries.len()).map(|text| format!("text-{text}")).collect();
+    // A text that several items have is one candidate.
+    let (mut distinct, mut texts) = (BTreeMap::new(), Vec::new());
+    for query in &task.queries {
+        distinct.entry(query.text.to_lowercase()).or_insert_with(|| {
+            texts.push(query.clone());
+            texts.len() as u32 - 1
+        });
+    }
+    let embedded = text.embed(&texts, words.as_ref(), device)?;
+    let ids = (0..texts.len()).map(|text| format!("text-{text}")).collect();
     let texts = Features::from_rows(embedded.as_slice().to_vec(), embedded.dim())?;
     let texts = texts.with_id_list(ids)?;
     // Every query text of an item is right for it.
     let mut of: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-    for (at, query) in task.queries.iter().enumerate() {
-        of.entry(query.item).or_default().push(at as u32);
+    for query in &task.queries {
+        of.entry(query.item).or_default().push(distinct[&query.text.to_lowercase()]);
     }
     let rows: Vec<usize> = of.keys().map(|&item| item as usize).collect();
     let relevant: Vec<Vec<u32>> = of.into_values().collect();

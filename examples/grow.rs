@@ -9,14 +9,15 @@ mod common;
 use std::{collections::BTreeMap, path::PathBuf, time::Instant};
 
 use anyhow::{Result, ensure};
-use burn::{backend::Autodiff, module::AutodiffModule};
+use burn::backend::Autodiff;
 use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
     data::DataFolder,
     eval::{EvalRecord, Metrics, TruncatedTies, evaluate, write_json},
+    model::Cart,
     prelude::*,
     retrieve::{Arrivals, DriftThresholds, LiveRetriever},
-    train::StopFlag,
+    train::{StopFlag, trainable},
 };
 use clap::Parser;
 use common::{
@@ -242,7 +243,7 @@ fn fine_tune<B: LocalBackend>(
         learning_rate: usual.learning_rate * args.fine_tune_rate,
         ..usual
     };
-    let network = AutodiffModule::<Autodiff<B>>::from_inner(index.model().clone());
+    let network = trainable::<Autodiff<B>, Cart<_>>(index.model().clone());
     let trained = Trainer::new(config).with_stop(stop.clone()).fit(network, &pairs, device)?;
     live.replace_model(trained.model)?;
     Ok(())

@@ -13,7 +13,7 @@ use cart_retrieval::{
     prelude::*,
     pretrained::PretrainedText,
     quantizer::{FineQuantizer, KMeans, QuantizerEvent},
-    train::{StopFlag, StopReason, TrainEvent},
+    train::{StopFlag, StopReason, TrainEvent, trainable},
 };
 
 use super::{
@@ -170,9 +170,8 @@ impl<B: LocalBackend> Run<'_, B> {
             pairs = pairs.with_all_identifiers();
         }
         let network = match &text.pretrained {
-            Some((_, encoder)) => {
-                config.init_around(TextEncoder::from_inner(encoder.clone()), device)?
-            }
+            Some((_, encoder)) => config
+                .init_around(trainable::<Autodiff<B>, TextEncoder<_>>(encoder.clone()), device)?,
             None => config.init::<Autodiff<B>>(device)?,
         };
         let network = match words {

@@ -21,6 +21,8 @@ use crate::error::{Error, Result};
 
 /// Extensions of the pictures of a folder.
 const PICTURES: [&str; 5] = ["png", "jpg", "jpeg", "webp", "gif"];
+/// Most pixels of an animation: the decoders keep several pictures of its size at once, whatever the file holds of them.
+const MOST_PIXELS: u64 = 1 << 26;
 /// Most frames of an animation or a container that are looked at.
 const MOST: usize = 1_000_000;
 
@@ -103,7 +105,7 @@ fn animation(
     file: BufReader<File>,
 ) -> Result<Option<Frames<'static>>> {
     let broken = |e| broken(name, e);
-    let limits = PictureLimits::default();
+    let limits = PictureLimits { pixels: MOST_PIXELS, ..PictureLimits::default() };
     let bounds = || {
         let mut bounds = Limits::default();
         bounds.max_alloc = Some(limits.memory);

@@ -1,7 +1,7 @@
 //! Parts of the text encoder that are not trained.
 
 use burn::{
-    module::AutodiffModule,
+    module::{AutodiffModule, Module, ModuleMapper, ModuleVisitor, Param},
     tensor::{
         Int, Tensor, TensorData,
         backend::{AutodiffBackend, Backend},
@@ -63,6 +63,43 @@ impl Freeze {
             _ => cart.map_encoder(|encoder| encoder.freeze_layers(layers)),
         })
     }
+}
+
+/// A module that learns, from one that was loaded: of an index, or pretrained.
+///
+/// What is read on a backend without gradients forgets which parameters are trained; burn's own
+/// [`AutodiffModule::from_inner`] then makes a module of constants.
+///
+/// # Example
+/// ```
+/// use burn::backend::{Autodiff, Flex};
+/// use cart_retrieval::{identifier::Vocabulary, model::{Cart, CartConfig}, train::trainable};
+/// let config = CartConfig::new(50, Vocabulary::new(vec![8, 2])?).with_width(8, 8, 2);
+/// let loaded: Cart<Flex> = config.init(&Default::default())?;
+/// let network: Cart<Autodiff<Flex>> = trainable(loaded);      // for train::Trainer
+/// # Ok::<(), cart_retrieval::Error>(())
+/// ```
+pub fn trainable<B: AutodiffBackend, M: AutodiffModule<B>>(module: M::InnerModule) -> M {
+    struct Learn;
+    impl<B: Backend> ModuleMapper<B> for Learn {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+            param.set_require_grad(true)
+        }
+    }
+    M::from_inner(module).map(&mut Learn)
+}
+
+/// Whether any parameter of a module is trained.
+pub(super) fn learns<B: Backend>(module: &impl Module<B>) -> bool {
+    struct Any(bool);
+    impl<B: Backend> ModuleVisitor<B> for Any {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+            self.0 |= param.val().is_require_grad();
+        }
+    }
+    let mut any = Any(false);
+    module.visit(&mut any);
+    any.0
 }
 
 /// Memory for the outputs of frozen layers, so that every caption passes them once.

@@ -36,7 +36,7 @@ pub use config::TrainConfig;
 pub use data::{TrainingData, WeightedExample};
 pub use devices::Placement;
 pub use event::{RoundSummary, StopFlag, StopReason, TrainEvent};
-pub use freeze::{Freeze, FrozenCache};
+pub use freeze::{Freeze, FrozenCache, trainable};
 pub use interpolate::Partners;
 pub use learner::{CartLearner, StepOutput, TrainBatch, ValidBatch, ValidOutput};
 pub(crate) use loader::{by_like_length, drop_words};

@@ -23,7 +23,7 @@ use super::{
     cache::LayerCache,
     checkpoint::TrainState,
     devices::Together,
-    freeze::Frozen,
+    freeze::{Frozen, learns},
     guard::Guard,
     interpolate::{self, Siblings},
     learner::Context,
@@ -156,6 +156,14 @@ impl Trainer {
         let steps = config.epochs * data.steps_per_epoch(&config);
         let run = identity::<B>(&config, &model, data, together.devices)?;
         let model = config.freeze.apply(model)?;
+        if !learns(&model) {
+            return Err(Error::config(
+                "network to train",
+                "parameters that are trained",
+                "constants alone, as of a network that was loaded",
+                "pass it through train::trainable, or freeze less",
+            ));
+        }
         let state = match &self.folder {
             Some(folder) => Some(prepare(folder, run, self.resume)?),
             None => None,

@@ -6,6 +6,7 @@ mod embeddings;
 mod faults;
 mod groups;
 mod guided;
+mod loaded;
 mod modes;
 mod several;
 mod steps;
