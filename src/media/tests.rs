@@ -337,6 +337,12 @@ fn animations_and_folders_are_videos() {
     fs::write(folder.path().join("frame3.png"), "broken").unwrap();
     assert!(message(open_frames(folder.path(), 3)).contains("frame3.png"));
     assert!(open_frames(fixture("frames.gif"), 0).is_err());
+    // Thirteen bytes that ask for a canvas of a gigabyte.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vast.gif");
+    std::fs::write(&path, b"GIF89a\x00\x40\x00\x40\x00\x00\x00").unwrap();
+    let error = open_frames(&path, 1).unwrap_err().to_string();
+    assert!(error.contains("67108864 pixels") && error.contains("16384"), "{error}");
     assert!(matches!(open_frames(folder.path().join("none"), 1), Err(Error::Io { .. })));
 }
 

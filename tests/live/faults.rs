@@ -182,3 +182,26 @@ fn what_was_removed_does_not_come_back_to_those_who_load_meanwhile() {
     });
     assert_eq!(load(folder.path()).index().ids().len(), 10);
 }
+
+/// A vector that holds NaN, with the right checksum behind it: one such would leave every search without answers.
+#[test]
+fn a_change_whose_vector_is_no_vector_is_refused() {
+    let (folder, _) = saved(true);
+    let live = open(folder.path());
+    live.add(&Arrivals::new(&items(&names("new-", 0..1)))).unwrap();
+    drop(live);
+    let path = log_of(folder.path());
+    let mut bytes = fs::read(&path).unwrap();
+    assert_eq!(load(folder.path()).index().ids().len(), 61);
+    let (start, end) = (16 + 2 * 32 + 32, bytes.len() - 32);
+    for bad in [f32::NAN, f32::INFINITY, 1e30] {
+        bytes[end - 4..end].copy_from_slice(&bad.to_le_bytes());
+        let content = [&bytes[start..end], &0u64.to_le_bytes()].concat();
+        let sum = <sha2::Sha256 as sha2::Digest>::digest(content);
+        bytes[end..].copy_from_slice(&sum);
+        fs::write(&path, &bytes).unwrap();
+        let error = Retriever::<Flex>::load(folder.path(), &Default::default()).unwrap_err();
+        assert!(error.to_string().contains("1e15"), "{error}");
+        assert!(verify(folder.path()).is_err());
+    }
+}
