@@ -23,6 +23,8 @@ use crate::error::{Error, Result};
 const PICTURES: [&str; 5] = ["png", "jpg", "jpeg", "webp", "gif"];
 /// Most pixels of an animation: the decoders keep several pictures of its size at once, whatever the file holds of them.
 const MOST_PIXELS: u64 = 1 << 26;
+/// Most memory for one of its pictures, in bytes: in a GIF they may be larger than the animation.
+const MOST_MEMORY: u64 = 6 * MOST_PIXELS;
 /// Most frames of an animation or a container that are looked at.
 const MOST: usize = 1_000_000;
 
@@ -34,7 +36,7 @@ const MOST: usize = 1_000_000;
 ///
 /// # Errors
 /// [`Error::Io`] when it cannot be read; [`Error::Media`] for a count of zero, a folder without pictures, a broken
-/// frame (named), or where `ffmpeg` is needed and missing or refuses the file.
+/// frame (named), an animation of more than 67 million pixels, or where `ffmpeg` is needed and missing or refuses the file.
 ///
 /// # Example
 /// ```no_run
@@ -105,7 +107,7 @@ fn animation(
     file: BufReader<File>,
 ) -> Result<Option<Frames<'static>>> {
     let broken = |e| broken(name, e);
-    let limits = PictureLimits { pixels: MOST_PIXELS, ..PictureLimits::default() };
+    let limits = PictureLimits { pixels: MOST_PIXELS, memory: MOST_MEMORY };
     let bounds = || {
         let mut bounds = Limits::default();
         bounds.max_alloc = Some(limits.memory);

@@ -343,6 +343,11 @@ fn animations_and_folders_are_videos() {
     std::fs::write(&path, b"GIF89a\x00\x40\x00\x40\x00\x00\x00").unwrap();
     let error = open_frames(&path, 1).unwrap_err().to_string();
     assert!(error.contains("67108864 pixels") && error.contains("16384"), "{error}");
+    // A small one with a frame of the same size.
+    let vast = b"GIF89a\x04\x00\x04\x00\x80\x00\x00\xff\xff\xff\x00\x00\x00,\x00\x00\x00\x00\x00\x40\x00\x40\x00\x02";
+    std::fs::write(&path, vast).unwrap();
+    let error = open_frames(&path, 1).unwrap_err().to_string();
+    assert!(error.to_lowercase().contains("memory"), "{error}");
     assert!(matches!(open_frames(folder.path().join("none"), 1), Err(Error::Io { .. })));
 }
 
