@@ -1,6 +1,10 @@
 //! Sounds from files: decoding, and mixing to one channel.
 
-use std::{fs::File, path::Path};
+use std::{
+    fs::File,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
 
 use symphonia::core::{
     codecs::audio::AudioDecoderOptions,
@@ -48,7 +52,9 @@ impl Sound {
             return Err(broken(&name, "an empty file".into()));
         }
         let stream = MediaSourceStream::new(Box::new(file), Default::default());
-        decode(&name, stream, &hint(path), from, to)
+        // The library panics at some damaged files, where it is built with checks of overflow.
+        let sound = AssertUnwindSafe(|| decode(&name, stream, &hint(path), from, to));
+        catch_unwind(sound).unwrap_or_else(|_| Err(broken(&name, "a damaged header".into())))
     }
 }
 

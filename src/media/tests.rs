@@ -337,16 +337,20 @@ fn animations_and_folders_are_videos() {
     fs::write(folder.path().join("frame3.png"), "broken").unwrap();
     assert!(message(open_frames(folder.path(), 3)).contains("frame3.png"));
     assert!(open_frames(fixture("frames.gif"), 0).is_err());
-    // Thirteen bytes that ask for a canvas of a gigabyte.
+    // Some bytes that ask for a canvas of a gigabyte.
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("vast.gif");
-    std::fs::write(&path, b"GIF89a\x00\x40\x00\x40\x00\x00\x00").unwrap();
-    let error = open_frames(&path, 1).unwrap_err().to_string();
+    let vast = |canvas: u8, frame: u8| {
+        let canvas = [b"GIF89a\x00", &[canvas][..], b"\x00", &[canvas], b"\x80\x00\x00"].concat();
+        let frame =
+            [b",\x00\x00\x00\x00\x00", &[frame][..], b"\x00", &[frame], b"\x00\x02"].concat();
+        std::fs::write(&path, [&canvas[..], &[0; 6], &frame].concat()).unwrap();
+        open_frames(&path, 1).unwrap_err().to_string()
+    };
+    let error = vast(0x40, 0x01);
     assert!(error.contains("67108864 pixels") && error.contains("16384"), "{error}");
-    // A small one with a frame of the same size.
-    let vast = b"GIF89a\x04\x00\x04\x00\x80\x00\x00\xff\xff\xff\x00\x00\x00,\x00\x00\x00\x00\x00\x40\x00\x40\x00\x02";
-    std::fs::write(&path, vast).unwrap();
-    let error = open_frames(&path, 1).unwrap_err().to_string();
+    // A small one with a frame of that size.
+    let error = vast(0x01, 0x40);
     assert!(error.to_lowercase().contains("memory"), "{error}");
     assert!(matches!(open_frames(folder.path().join("none"), 1), Err(Error::Io { .. })));
 }

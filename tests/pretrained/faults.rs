@@ -188,9 +188,7 @@ fn towers_larger_than_their_files_are_refused_before_they_are_made() {
         ("sound/clap", clap, "\"num_hidden_layers\": 2"),
     ] {
         let family = &name[name.len() - 4..].to_uppercase();
-        for (layers, found) in
-            [(10_000, " parameters"), (usize::MAX, "a size of 18446744073709551615")]
-        {
+        for (layers, found) in [(10_000, " parameters"), (1_000_000_000, "a size of 1000000000")] {
             let folder = copy_of(&fixtures.join(name));
             replace(
                 folder.path(),
