@@ -343,7 +343,8 @@ fn animations_and_folders_are_videos() {
     let vast = |canvas: u8, frame: u8| {
         let canvas = [b"GIF89a\x00", &[canvas][..], b"\x00", &[canvas], b"\x80\x00\x00"].concat();
         let frame =
-            [b",\x00\x00\x00\x00\x00", &[frame][..], b"\x00", &[frame], b"\x00\x02"].concat();
+            [b",\x00\x00\x00\x00\x00", &[frame][..], b"\x00", &[frame], b"\x00\x02\x01\x2c\x00;"]
+                .concat();
         std::fs::write(&path, [&canvas[..], &[0; 6], &frame].concat()).unwrap();
         open_frames(&path, 1).unwrap_err().to_string()
     };
