@@ -6,6 +6,14 @@ mod scratch;
 use cart_retrieval::media::{Picture, PictureLimits, Sound, Transparency, open_frames};
 use libfuzzer_sys::fuzz_target;
 
+/// Whether a WAV says more bytes a frame than 16 bits hold: `symphonia` panics at that where it is built with checks of
+/// overflow, as here. `Sound` catches it, but libFuzzer stops at every panic.
+fn overflows(bytes: &[u8]) -> bool {
+    let word = |at: usize| Some(u16::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
+    let at = |start: usize| word(start + 10)?.checked_mul(word(start + 22)? / 8);
+    bytes.windows(4).enumerate().any(|(start, name)| name == b"fmt " && at(start).is_none())
+}
+
 fuzz_target!(|bytes: &[u8]| {
     let Some((&kind, bytes)) = bytes.split_first() else { return };
     match kind % 3 {
@@ -16,7 +24,7 @@ fuzz_target!(|bytes: &[u8]| {
                 assert_eq!(picture.rgb().len(), picture.width() * picture.height() * 3);
             }
         }
-        1 => {
+        1 if !overflows(bytes) => {
             // The format is told by the first bytes, whatever the file is called.
             if let Ok(sound) = Sound::open(scratch::file("sound", bytes)) {
                 assert!(!sound.samples().is_empty() && sound.rate() > 0);
