@@ -116,8 +116,9 @@ impl ClipConfig {
     /// Number of parameters.
     pub fn num_params(&self) -> usize {
         let Self { vision, text, projection, .. } = self;
-        let towers: [&[usize]; 2] = [&[vision.num_params()], &[text.num_params()]];
-        count(&[&[count(&towers)], &[vision.d_model, *projection], &[text.d_model, *projection]])
+        let (vision_width, text_width) = (vision.d_model, text.d_model);
+        let projections = count(&[&[vision_width, *projection], &[text_width, *projection]]);
+        count(&[&[vision.num_params()], &[text.num_params()], &[projections]])
     }
 }
 

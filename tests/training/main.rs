@@ -91,7 +91,7 @@ fn settings() -> TrainConfig {
     }
 }
 
-fn weights(model: &cart_retrieval::model::Cart<Flex>) -> Vec<f32> {
+fn weights(model: &impl ModuleSnapshot<Flex>) -> Vec<f32> {
     model
         .collect(None, None, true)
         .iter()

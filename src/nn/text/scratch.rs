@@ -90,8 +90,8 @@ impl ScratchEncoderConfig {
     /// Number of parameters.
     pub fn num_params(&self) -> usize {
         let (d, layer) = (self.d_model, layer_params(self.d_model, self.d_ff));
-        let layers: [&[usize]; 2] = [&[self.n_layers, layer], &[self.n_layers, 2, d]];
-        count(&[&[self.vocabulary, d], &[self.max_tokens, d], &[count(&layers)]])
+        let layers = self.n_layers;
+        count(&[&[self.vocabulary, d], &[self.max_tokens, d], &[layers, layer], &[layers, 2, d]])
     }
 }
 

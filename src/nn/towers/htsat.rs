@@ -232,8 +232,12 @@ impl HtsatConfig {
             let (d, span) = (self.width(at), 2 * self.window - 1);
             let layer = layer_params(d, count(&[&[self.ff_ratio, d]]));
             let merges = usize::from(at + 1 < self.depths.len());
-            let merge: [&[usize]; 2] = [&[8, merges, d], &[8, merges, d, d]];
-            count(&[&[layers, layer], &[layers, span, span, heads], &[count(&merge)]])
+            count(&[
+                &[layers, layer],
+                &[layers, span, span, heads],
+                &[8, merges, d],
+                &[8, merges, d, d],
+            ])
         };
         let stages = self.depths.iter().zip(&self.n_heads).enumerate().map(stage);
         let stages = stages.fold(0, usize::saturating_add);

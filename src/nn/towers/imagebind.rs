@@ -281,7 +281,7 @@ impl ImageBindConfig {
             tower(read, text.d_model, text.n_layers, 0),
             tower(heard, audio.d_model, audio.n_layers, 2),
         ];
-        count(&[&towers[..1], &towers[1..2], &towers[2..]])
+        towers.into_iter().fold(0, usize::saturating_add)
     }
 }
 
