@@ -9,7 +9,11 @@
 
 mod common;
 
-use std::{ops::ControlFlow, path::{Path, PathBuf}, time::Instant};
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use anyhow::{Context, Result};
 use burn::backend::Autodiff;

@@ -167,7 +167,8 @@ fn loss_example<B: Backend>(
 
 /// Checks and creates the folder of a dump.
 fn prepare(folder: &Path) -> Result<()> {
-    let names = ["weights.safetensors", "batch.safetensors", "search.safetensors", "reference.json"];
+    let names =
+        ["weights.safetensors", "batch.safetensors", "search.safetensors", "reference.json"];
     let is_ours = |path: &Path| path.with_file_name("reference.json").is_file();
     let outputs = Outputs::new().fills([folder]);
     let files = names.map(|name| folder.join(name));

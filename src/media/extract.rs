@@ -353,7 +353,8 @@ impl<'a> Extraction<'a> {
             files.push(File::linked(name, shard));
         }
         files.push(File::bytes("ids.txt", ItemIds::new(&ids)?.lines().into_bytes()));
-        let made = Extracted { items: ids.len(), resumed, failed, captions_left_out, unchanged: false };
+        let made =
+            Extracted { items: ids.len(), resumed, failed, captions_left_out, unchanged: false };
         publish(out, state, record, files, &made)?;
         Ok(made)
     }
@@ -394,9 +395,8 @@ fn read_state<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
 }
 
 fn to_json(state: &impl Serialize) -> Result<Vec<u8>> {
-    serde_json::to_vec(state).map_err(|e| {
-        Error::media("state of the extraction", "text", e.to_string(), "report this")
-    })
+    serde_json::to_vec(state)
+        .map_err(|e| Error::media("state of the extraction", "text", e.to_string(), "report this"))
 }
 
 fn write_state(path: &Path, state: &impl Serialize) -> Result<()> {

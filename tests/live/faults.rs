@@ -275,8 +275,12 @@ fn whatever_fails_an_index_is_the_old_one_or_the_new_one() {
                     Ok(found) => {
                         let whole = found == new || first.is_err() && found == old;
                         assert!(whole, "{context}: {found:?}");
-                        verify(if name == "fresh" { folder.path().join("fresh") } else { folder.path().into() })
-                            .unwrap();
+                        verify(if name == "fresh" {
+                            folder.path().join("fresh")
+                        } else {
+                            folder.path().into()
+                        })
+                        .unwrap();
                     }
                     // A new folder that holds no index yet.
                     Err(_) => assert!(name == "fresh" && first.is_err(), "{context}"),

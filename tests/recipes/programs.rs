@@ -105,7 +105,10 @@ fn outputs_over_inputs_are_refused_and_nothing_is_touched() {
             refused(name, &[&data[..], more, &[to]].concat());
         }
         refused("embeddings", &[&["like"], &data[..], &["--json", to]].concat());
-        refused("shards", &["fit", "--data", "data", "--coarse", "2", "--fine", "2", "--quantizer", to]);
+        refused(
+            "shards",
+            &["fit", "--data", "data", "--coarse", "2", "--fine", "2", "--quantizer", to],
+        );
         let coder = ["--data", "data", "--quantizer", "data/recipe.toml", "--out", to];
         refused("shards", &[&["encode"], &coder[..]].concat());
         refused("shards", &[&["merge"], &coder[..], &["data/captions.jsonl"]].concat());
@@ -145,7 +148,8 @@ fn extract_leaves_what_lies_in_its_folder_and_changes_nothing_the_second_time() 
         };
         fs::write(out.join("pics").join(name), bytes).unwrap();
     }
-    let line = |id: &str| format!("{{\"caption\": \"grey\",  \"id\": \"{id}\", \"mine\": [1]}}\r\n");
+    let line =
+        |id: &str| format!("{{\"caption\": \"grey\",  \"id\": \"{id}\", \"mine\": [1]}}\r\n");
     let captions = ["a.png", "b.png", "broken.png"].map(line).concat();
     fs::write(out.join("captions.jsonl"), &captions).unwrap();
     let mut given = vec!["my/captions.jsonl", "my/pics/../captions.jsonl"];
@@ -158,7 +162,8 @@ fn extract_leaves_what_lies_in_its_folder_and_changes_nothing_the_second_time() 
     let mut first = None;
     for captions in given {
         let from = ["--media", "my/pics", "--out", "my", "files", "--modality", "image"];
-        let output = run("extract", folder.path(), &[&from[..], &["--captions", captions]].concat());
+        let output =
+            run("extract", folder.path(), &[&from[..], &["--captions", captions]].concat());
         assert!(output.status.success(), "{}", said(&output));
         let after = contents(folder.path());
         assert!(before.iter().all(|(path, bytes)| after.get(path) == Some(bytes)), "{captions}");

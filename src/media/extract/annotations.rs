@@ -176,9 +176,9 @@ impl<'a> Annotations<'a> {
         let gone = self.is_gone(failed);
         let lines = self.captions.iter().flat_map(|lines| &lines.lines);
         let of_file = lines.filter(|(_, id)| id.as_deref().is_some_and(&gone)).count();
-        let of_set = self.set.map_or(0, |set| {
-            set.captions().iter().filter(|caption| gone(&caption.id)).count()
-        });
+        let of_set = self
+            .set
+            .map_or(0, |set| set.captions().iter().filter(|caption| gone(&caption.id)).count());
         of_file + of_set
     }
 

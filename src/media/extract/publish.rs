@@ -8,7 +8,11 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Extracted, Failure, read_state, state::{Run, State}, to_json, write_state};
+use super::{
+    Extracted, Failure, read_state,
+    state::{Run, State},
+    to_json, write_state,
+};
 use crate::{
     error::{Error, Result},
     features::shard_names,

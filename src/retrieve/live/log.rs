@@ -208,8 +208,7 @@ impl LogWriter {
         let manifest = Manifest::read(folder)?;
         // Still the same file: without what was refused but could not be cut off.
         if folder.join(Log::name(&manifest)) == self.path && self.path.exists() {
-            cut(&self.file, &self.path, self.end)
-                .map_err(|e| Error::io("write", &self.path, e))?;
+            cut(&self.file, &self.path, self.end).map_err(|e| Error::io("write", &self.path, e))?;
         }
         *self = Self::open(folder, &manifest)?.0;
         Ok(())

@@ -108,9 +108,8 @@ fn only_files_of_an_earlier_run_are_replaced() {
 #[test]
 fn two_outputs_are_two_files() {
     let setup = Setup::new();
-    let two = |a: &str, b: &str| {
-        setup.outputs().writes([setup.path(a)]).writes([setup.path(b)]).check()
-    };
+    let two =
+        |a: &str, b: &str| setup.outputs().writes([setup.path(a)]).writes([setup.path(b)]).check();
     two("a", "b").unwrap();
     for (a, b) in [("a", "a"), ("a", "data/../a"), ("new/a", "new/./a"), ("new/x/../a", "new/a")] {
         has(&two(a, b).unwrap_err().to_string(), &["the output"]);
@@ -132,9 +131,9 @@ fn inputs_have_to_be_there() {
 fn more_than_the_disk_has_is_refused() {
     let setup = Setup::new();
     let needs = |bytes: &[u64]| {
-        let outputs = bytes.iter().fold(Outputs::new(), |outputs, &bytes| {
-            outputs.needs(setup.path("not/yet"), bytes)
-        });
+        let outputs = bytes
+            .iter()
+            .fold(Outputs::new(), |outputs, &bytes| outputs.needs(setup.path("not/yet"), bytes));
         outputs.check()
     };
     needs(&[1]).unwrap();
