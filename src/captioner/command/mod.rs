@@ -220,7 +220,9 @@ impl CommandCaptioner {
             return Ok(false);
         };
         let saved = state::saved(folder)?;
-        let same = saved.is_some() && saved == Some(hex(&sha256_file(file)?));
+        // The checksum is the last file that is removed.
+        let is_empty = std::fs::read_dir(folder).is_ok_and(|mut files| files.next().is_none());
+        let same = is_empty || saved.is_some() && saved == Some(hex(&sha256_file(file)?));
         if same {
             self.forget()?;
         }
