@@ -16,7 +16,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use cart_retrieval::{
     captioner::{
         CaptionJob, CaptionProgress, Captioned, Captioner, CommandConfig, Metric, RetrievalConfig,
@@ -24,6 +24,7 @@ use cart_retrieval::{
     data::{DataFolder, formats::PublishedSet},
     media::{MediaItem, Modality, media_below},
     prelude::*,
+    storage::Outputs,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use common::{
@@ -111,11 +112,21 @@ fn main() -> Result<()> {
     let stop = common::stop_on_ctrl_c()?;
     let recipe = Recipe::read(&args.recipe)?;
     let file = args.data.join(&args.out);
-    ensure!(
-        !file.exists(),
-        "{} is there already: remove it, or name another file with --out",
-        file.display()
-    );
+    let inputs = Outputs::new().reads([&args.data, &args.recipe]);
+    let (captioner, outputs) = match &args.captioner {
+        Kind::Retrieval(_) => (None, inputs),
+        Kind::Command(command) => {
+            let mut state = file.clone().into_os_string();
+            state.push("-captioning");
+            let captioner = command.config(args.weight).init()?.with_state(PathBuf::from(&state));
+            if captioner.was_saved(&file)? {
+                println!("{} has all captions from an earlier run", file.display());
+                return Ok(());
+            }
+            (Some(captioner), inputs.reads([&command.media]).fills([PathBuf::from(state)]))
+        }
+    };
+    outputs.writes([&file]).check()?;
     let data = DataFolder::open(&args.data)?;
     let training = training(&recipe, &data)?;
     let mut described = vec![false; data.items.len()];
@@ -139,6 +150,7 @@ fn main() -> Result<()> {
         bail!("every item has a training caption: --all describes them all the same");
     }
     let job = CaptionJob::new(&ids)?;
+    Outputs::new().writes([&file]).prepare()?;
 
     let bar = ProgressBar::new(ids.len() as u64);
     bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} {per_sec} {msg}")?);
@@ -168,12 +180,9 @@ fn main() -> Result<()> {
         Kind::Command(command) => {
             let media = media_of(&args.data, &command.media, &ids)?;
             let job = job.with_media(&command.media, &media)?;
-            let mut state = file.clone().into_os_string();
-            state.push("-captioning");
-            let captioner = command.config(args.weight).init()?.with_state(PathBuf::from(state));
+            let captioner = captioner.context("a captioner was made above")?;
             let made = captioner.caption(&job, &stop, &mut report)?;
-            made.captions.to_jsonl(&file)?;
-            captioner.forget()?;
+            captioner.save(&made.captions, &file)?;
             made
         }
     };

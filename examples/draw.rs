@@ -11,7 +11,7 @@ mod common;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use cart_retrieval::data::procedural::write_benchmark;
+use cart_retrieval::{data::procedural::write_benchmark, storage::Outputs};
 use clap::Parser;
 use common::drawn::Kind;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -39,6 +39,7 @@ struct Args {
 fn main() -> Result<()> {
     let args = Args::parse();
     let stop = common::stop_on_ctrl_c()?;
+    Outputs::new().fills([&args.out]).check()?;
     let benchmark = args.modality.benchmark(args.items, args.max_objects, args.seed)?;
     let bar = ProgressBar::new(args.items as u64);
     bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} {per_sec}")?);

@@ -12,12 +12,14 @@ use cart_retrieval::{
     data::DataFolder,
     eval::{EvalRecord, Ranking, TruncatedTies, evaluate, markdown_table, write_json},
     prelude::*,
+    storage::Outputs,
     train::{ProjectionConfig, StopFlag},
 };
 use clap::{Parser, Subcommand};
 use common::{
     backend::Hardware,
     drawn::Kind,
+    outputs::with_report,
     pipeline::{self, Run, Text},
     recipe::{Part, Recipe},
     task::{Asked, Task},
@@ -85,6 +87,13 @@ impl BackendTask for Main {
     type Output = Result<()>;
 
     fn run<B: LocalBackend>(self, device: B::Device) -> Result<()> {
+        let inputs = match &self.0.what {
+            What::ToText(data) | What::Like(data) => {
+                Outputs::new().reads([&data.data, &data.recipe]).reads(&data.encoder)
+            }
+            What::Projection { index, .. } => Outputs::new().reads([index]),
+        };
+        with_report(inputs, &self.0.json).prepare()?;
         let mut report = Report { records: Vec::new(), hardware: common::hardware::<B>(&device) };
         match &self.0.what {
             What::ToText(data) => to_text::<B>(data, &device, &mut report)?,

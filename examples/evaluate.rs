@@ -12,11 +12,13 @@ use cart_retrieval::{
     decode::{Exact, SearchPrecision},
     eval::{Bm25, Bm25Config, DualTowerConfig, Ranking, markdown_table, write_json},
     prelude::*,
+    storage::Outputs,
 };
 use clap::Parser;
 use common::{
     backend::Hardware,
     judge::Judge,
+    outputs::with_report,
     recipe::{Part, Recipe},
     task::Task,
 };
@@ -85,6 +87,8 @@ impl BackendTask for Main {
 fn measure<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     let some = args.index.is_some() || args.bm25 || args.dual_tower.is_some();
     ensure!(some, "nothing to measure: give --index, --bm25 or --dual-tower EPOCHS");
+    let inputs = Outputs::new().reads([&args.data, &args.recipe]).reads(&args.index);
+    with_report(inputs, &args.json).prepare()?;
     let recipe = Recipe::read(&args.recipe)?;
     let seed = args.seed.unwrap_or(recipe.seed);
     let recipe = recipe.with_seed(seed);

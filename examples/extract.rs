@@ -19,14 +19,15 @@ use cart_retrieval::{
         ClipName, PublishedSet, audio_caps, clotho, karpathy, msr_vtt, msr_vtt_1k_a, msvd,
     },
     media::{
-        Descriptors, ExtractConfig, ExtractProgress, Extracted, Extractor, MediaItem, Modality,
-        extract, media_below,
+        Descriptors, ExtractConfig, ExtractProgress, Extracted, Extraction, Extractor, MediaItem,
+        Modality, media_below,
     },
     nn::ImageBindConfig,
     pretrained::{
         ClapExtractor, ClipExtractor, ImageBindExtractor, PretrainedClap, PretrainedClip,
         PretrainedImageBind,
     },
+    storage::Outputs,
     train::StopFlag,
 };
 use clap::{Parser, Subcommand, ValueEnum};
@@ -87,7 +88,7 @@ enum Source {
         /// Ids without the files' extensions
         #[arg(long)]
         stems: bool,
-        /// Captions to put beside the features
+        /// Captions to write next to the features; the file is not changed
         #[arg(long)]
         captions: Option<PathBuf>,
     },
@@ -153,8 +154,19 @@ enum Names {
 fn main() -> Result<()> {
     let args = Args::parse();
     let stop = common::stop_on_ctrl_c()?;
-    let items = args.items()?;
+    args.outputs().check()?;
+    let job = args.job()?;
+    let items = &job.items;
     println!("{} items", items.len());
+    let extraction = job.extraction(&args);
+    for unknown in extraction.check()? {
+        let (file, entries, first) = (unknown.file.display(), unknown.entries, &unknown.ids[0]);
+        eprintln!(
+            "passed over: {entries} entries of {file} about {} ids that no item has, the first is \
+             `{first}`",
+            unknown.ids.len()
+        );
+    }
     let bar = ProgressBar::new(items.len() as u64);
     bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} {per_sec} {msg}")?);
     let report = |progress: ExtractProgress| {
@@ -165,26 +177,37 @@ fn main() -> Result<()> {
     };
     let config = ExtractConfig { part: args.part };
     let Encoder { clip, clap, imagebind } = &args.encoder;
-    let made = match clip.is_some() || clap.is_some() || imagebind.is_some() {
-        false => {
-            let descriptors = Descriptors { frames: args.frames, ..Descriptors::default() };
-            extract(&items, &args.media, &args.out, &descriptors, &config, &stop, report)?
-        }
-        true => {
-            let job =
-                ByEncoder { args: &args, items: &items, config: &config, stop: &stop, report };
-            args.hardware.run(job)?
-        }
+    let made = if clip.is_some() || clap.is_some() || imagebind.is_some() {
+        let (extraction, config, stop) = (&extraction, &config, &stop);
+        args.hardware.run(ByEncoder { args: &args, extraction, config, stop, report })?
+    } else {
+        let descriptors = Descriptors { frames: args.frames, ..Descriptors::default() };
+        extraction.run(&descriptors, &config, &stop, report)?
     };
     bar.finish_and_clear();
-    println!(
-        "{} items in {}, {} from an earlier run",
-        made.items,
-        args.out.display(),
-        made.resumed
-    );
+    if made.unchanged {
+        println!(
+            "{} has all of it from an earlier run: {} items; nothing was changed",
+            args.out.display(),
+            made.items
+        );
+    } else {
+        println!(
+            "{} items in {}, {} from an earlier run",
+            made.items,
+            args.out.display(),
+            made.resumed
+        );
+    }
     if made.captions_left_out > 0 {
         println!("{} captions of items without features left out", made.captions_left_out);
+    }
+    if !made.failed.is_empty() {
+        println!(
+            "{} items without features, listed in {}",
+            made.failed.len(),
+            args.out.join("left-out.jsonl").display()
+        );
     }
     for failure in &made.failed {
         eprintln!("left out: {}: {}", failure.id, failure.message);
@@ -195,7 +218,7 @@ fn main() -> Result<()> {
 /// An extraction by a frozen encoder, on whatever backend.
 struct ByEncoder<'a, F> {
     args: &'a Args,
-    items: &'a [MediaItem],
+    extraction: &'a Extraction<'a>,
     config: &'a ExtractConfig,
     stop: &'a StopFlag,
     report: F,
@@ -206,9 +229,9 @@ impl<F: FnMut(ExtractProgress)> BackendTask for ByEncoder<'_, F> {
 
     fn run<B: LocalBackend>(self, device: B::Device) -> Result<Extracted> {
         println!("{}", common::hardware::<B>(&device));
-        let Self { args, items, config, stop, report } = self;
+        let Self { args, extraction, config, stop, report } = self;
         let extractor = args.encoder.load::<B>(args.frames, device)?;
-        Ok(extract(items, &args.media, &args.out, extractor.as_ref(), config, stop, report)?)
+        Ok(extraction.run(extractor.as_ref(), config, stop, report)?)
     }
 }
 
@@ -247,9 +270,47 @@ impl Encoder {
     }
 }
 
+/// What is extracted, and what is written with it.
+struct Job {
+    items: Vec<MediaItem>,
+    captions: Option<PathBuf>,
+    set: Option<PublishedSet>,
+}
+
+impl Job {
+    fn extraction<'a>(&'a self, args: &Args) -> Extraction<'a> {
+        let extraction = Extraction::new(&self.items, &args.media, &args.out);
+        match (&self.captions, &self.set) {
+            (Some(captions), _) => extraction.with_captions(captions),
+            (None, Some(set)) => extraction.with_set(set),
+            (None, None) => extraction,
+        }
+    }
+}
+
 impl Args {
-    /// The items to extract; captions and splits are put in place.
-    fn items(&self) -> Result<Vec<MediaItem>> {
+    /// What is read and written, apart from the files in the folder.
+    fn outputs(&self) -> Outputs {
+        let Encoder { clip, clap, imagebind } = &self.encoder;
+        let outputs = Outputs::new().reads(clip).reads(clap).reads(imagebind).fills([&self.out]);
+        if let Source::Files { captions, .. } = &self.source {
+            return outputs.reads(captions).reads_below([&self.media]);
+        }
+        let outputs = outputs.reads([&self.media]);
+        match &self.source {
+            Source::Files { captions, .. } => outputs.reads(captions),
+            Source::Karpathy { annotations } => outputs.reads([annotations]),
+            Source::MsrVtt { annotations, train, test } => {
+                outputs.reads(annotations).reads(train).reads(test)
+            }
+            Source::Msvd { descriptions, .. } => outputs.reads([descriptions]),
+            // Their readers say which of several files is missing.
+            Source::Clotho { .. } | Source::AudioCaps { .. } => outputs,
+        }
+    }
+
+    /// The items to extract, and the captions and splits that go with them.
+    fn job(&self) -> Result<Job> {
         let mut set = match &self.source {
             Source::Files { modality, stems, captions } => {
                 let modality = match modality {
@@ -266,13 +327,7 @@ impl Args {
                 for path in nameless {
                     eprintln!("left out: {}: a name that is not UTF-8", path.display());
                 }
-                if let Some(captions) = captions {
-                    cart_retrieval::data::Captions::from_jsonl(captions)?;
-                    std::fs::create_dir_all(&self.out)?;
-                    std::fs::copy(captions, self.out.join("captions.jsonl"))
-                        .with_context(|| format!("copying {}", captions.display()))?;
-                }
-                return Ok(items);
+                return Ok(Job { items, captions: captions.clone(), set: None });
             }
             Source::Karpathy { annotations } => karpathy(annotations)?,
             Source::MsrVtt { annotations, train: Some(train), test: Some(test) } => {
@@ -309,29 +364,23 @@ impl Args {
                 )?
             }
         };
-        self.prepare(&mut set)?;
-        Ok(set.items().to_vec())
+        self.check(&mut set)?;
+        Ok(Job { items: set.items().to_vec(), captions: None, set: Some(set) })
     }
 
-    /// Checks the files of a set and writes its captions and splits.
-    fn prepare(&self, set: &mut PublishedSet) -> Result<()> {
+    /// Checks the files of a set.
+    fn check(&self, set: &mut PublishedSet) -> Result<()> {
         for what in set.left_out() {
             eprintln!("left out: {what}");
         }
-        match self.skip_missing {
-            true => {
-                let gone = set.retain_media(&self.media)?;
-                if !gone.is_empty() {
-                    eprintln!("left out: {} items whose files are missing", gone.len());
-                }
+        if self.skip_missing {
+            let gone = set.retain_media(&self.media)?;
+            if !gone.is_empty() {
+                eprintln!("left out: {} items whose files are missing", gone.len());
             }
-            false => set.check_media(&self.media).context("--skip-missing leaves these out")?,
+            return Ok(());
         }
-        // After a stop they are there already, perhaps without items that were left out since.
-        if !self.out.join("extraction").exists() {
-            set.write(&self.out)?;
-        }
-        Ok(())
+        Ok(set.check_media(&self.media).context("--skip-missing leaves these out")?)
     }
 }
 

@@ -17,11 +17,13 @@ use cart_retrieval::{
     model::Cart,
     prelude::*,
     retrieve::{Arrivals, DriftThresholds, LiveRetriever},
+    storage::Outputs,
     train::{StopFlag, trainable},
 };
 use clap::Parser;
 use common::{
     backend::Hardware,
+    outputs::with_report,
     pipeline::{Run, Text},
     recipe::{Part, Recipe},
     task::{Later, Task},
@@ -105,6 +107,8 @@ struct Report<'a> {
 }
 
 fn grow<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
+    let inputs = Outputs::new().reads([&args.data, &args.recipe]).reads(&args.encoder);
+    with_report(inputs.fills([&args.out]), &args.json).prepare()?;
     let mut recipe = Recipe::read_with(&args.recipe, &args.settings)?;
     if let Some(folder) = &args.encoder {
         recipe = recipe.with_encoder(folder);

@@ -24,12 +24,14 @@ use cart_retrieval::{
     media::{Descriptors, ExtractConfig, extract},
     prelude::*,
     quantizer::{HealthThresholds, RqVaeConfig},
+    storage::Outputs,
     train::{StopFlag, TrainEvent},
 };
 use clap::{Parser, ValueEnum};
 use common::{
     backend::Hardware,
     drawn::{Kind, told_apart},
+    outputs::{with_page, with_report},
     page::{HitCard, Media, Metric, Page, QueryCard},
     plot::{RecallPoint, training_svg},
     progress,
@@ -125,6 +127,8 @@ fn quickstart<B: LocalBackend>(
     let (items, epochs) =
         if args.short { (300, 3) } else { (args.items, args.epochs.unwrap_or(usual)) };
     let index_folder = out.join("index");
+    let outputs = with_page(Outputs::new().fills([out]), &out.join("index.html"));
+    with_report(outputs, &args.json).prepare()?;
     Retriever::<B>::check_folder(&index_folder)?;
     println!("{}, seed {}", B::describe(device), args.seed);
 
@@ -288,12 +292,7 @@ fn through_files(
     folder: &Path,
     stop: &StopFlag,
 ) -> Result<(Features, SplitCaptions)> {
-    // Of an earlier run; anything else is not ours to remove.
-    if folder.join("benchmark.json").is_file() {
-        fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))?;
-    } else if folder.exists() {
-        bail!("{}: not a folder that this program wrote; choose another --out", folder.display());
-    }
+    remove_earlier(folder)?;
     let written = write_benchmark(benchmark, folder, stop, |_| {})?;
     let config = ExtractConfig::default();
     let descriptors = Descriptors::default();
@@ -304,6 +303,52 @@ fn through_files(
     }
     let items = DataFolder::open(folder)?.items;
     Ok((items, written.captions))
+}
+
+/// Removes the files of an earlier run, and nothing else.
+fn remove_earlier(folder: &Path) -> Result<()> {
+    if !folder.exists() {
+        return Ok(());
+    }
+    let refused = |path: &Path| {
+        bail!("{}: this program did not write it; choose another --out", path.display())
+    };
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        match name.to_str().unwrap_or_default() {
+            "media" if !entry.path().is_symlink() => {
+                for drawn in fs::read_dir(entry.path())? {
+                    let drawn = drawn?.path();
+                    let name = drawn.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+                    if !["scene-", "sound-", "clip-"].iter().any(|id| name.starts_with(id)) {
+                        return refused(&drawn);
+                    }
+                }
+            }
+            "extraction" | "captions.jsonl" | "splits.json" | "ids.txt" | "extraction.json"
+            | "left-out.jsonl" | "benchmark.json" => {}
+            name if name.starts_with("features") && name.ends_with(".npy") => {}
+            _ => return refused(&entry.path()),
+        }
+        files.push(entry.path());
+    }
+    let mark = folder.join("benchmark.json");
+    if !files.is_empty() && !mark.is_file() {
+        return refused(folder);
+    }
+    // The mark last, so that a run that was killed here can be started again.
+    files.sort_by_key(|path| *path == mark);
+    for path in files {
+        if path.is_dir() && !path.is_symlink() {
+            fs::remove_dir_all(&path)
+        } else {
+            fs::remove_file(&path)
+        }
+        .with_context(|| format!("removing {}", path.display()))?;
+    }
+    Ok(())
 }
 
 fn item_captions(captions: &[procedural::Caption]) -> Vec<ItemCaption> {

@@ -9,7 +9,11 @@
 
 mod common;
 
-use std::{ops::ControlFlow, path::PathBuf, time::Instant};
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use anyhow::{Context, Result};
 use burn::backend::Autodiff;
@@ -18,7 +22,8 @@ use cart_retrieval::{
     features::{ItemIds, ShardedFeatures},
     prelude::*,
     quantizer::{CodesPart, KMeansConfig, QuantizerEvent, RqKMeansConfig},
-    storage::{read_limited, write_bytes},
+    storage::{Outputs, read_limited, write_bytes},
+    trie::Trie,
 };
 use clap::{Parser, Subcommand};
 use common::backend::Hardware;
@@ -115,6 +120,7 @@ fn run<B: LocalBackend>(job: Job, device: &B::Device) -> Result<()> {
     let start = Instant::now();
     match job {
         Job::Fit { files, coarse, fine, sample, iterations } => {
+            Outputs::new().reads([&files.data]).writes([&files.quantizer]).prepare()?;
             let lloyd = KMeansConfig::new(coarse).with_restarts(1).with_max_iterations(iterations);
             let fine = RqKMeansConfig::new(fine).with_restarts(1).with_max_iterations(iterations);
             let mut config =
@@ -126,6 +132,9 @@ fn run<B: LocalBackend>(job: Job, device: &B::Device) -> Result<()> {
             println!("fitted to {} of {} rows", sample.min(items.len()), items.len());
         }
         Job::Encode { files, part, of, out } => {
+            let is_ours = |path: &Path| CodesPart::load(path).is_ok();
+            let inputs = Outputs::new().reads([&files.data, &files.quantizer]);
+            inputs.replaces([&out], "codes of a part", is_ours).prepare()?;
             let (items, quantizer) = (files.items()?, files.quantizer::<B>(device)?);
             let codes = quantizer.encode_part_with_progress(&items, part, of, &mut |event| {
                 if let QuantizerEvent::Encoded { rows, of } = event {
@@ -138,6 +147,9 @@ fn run<B: LocalBackend>(job: Job, device: &B::Device) -> Result<()> {
             println!("encoded rows {:?} of {}", codes.rows(), codes.total());
         }
         Job::Merge { files, parts, out } => {
+            let inputs = Outputs::new().reads([&files.data, &files.quantizer]).reads(&parts);
+            let is_ours = |path: &Path| Trie::open(path).is_ok();
+            inputs.replaces([&out], "a trie", is_ours).prepare()?;
             let ids = ItemIds::open(files.data.join("ids.txt"))?;
             let parts =
                 parts.iter().map(CodesPart::load).collect::<cart_retrieval::Result<Vec<_>>>()?;

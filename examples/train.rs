@@ -12,6 +12,7 @@ use cart_retrieval::{
     data::DataFolder,
     nn::FusionMode,
     retrieve::Retriever,
+    storage::Outputs,
 };
 use clap::{Parser, ValueEnum};
 use common::{
@@ -103,6 +104,14 @@ impl BackendTask for Main {
 
 fn train<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     let started = Instant::now();
+    let run: PathBuf = args.run.clone().unwrap_or_else(|| {
+        // A trailing slash would put it into the index.
+        let mut name = args.out.components().as_path().as_os_str().to_os_string();
+        name.push("-training");
+        name.into()
+    });
+    let inputs = Outputs::new().reads([&args.data, &args.recipe]).reads(&args.encoder);
+    inputs.fills([&args.out, &run]).check()?;
     let mut recipe = Recipe::read(&args.recipe)?;
     if let Some(seed) = args.seed {
         recipe = recipe.with_seed(seed);
@@ -125,11 +134,6 @@ fn train<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     println!("{}", data.items.check()?);
     task.check_leaks(&recipe)?;
     let text = Text::<B>::new(&recipe, &task.train, device)?;
-    let run = args.run.clone().unwrap_or_else(|| {
-        let mut name = args.out.clone().into_os_string();
-        name.push("-training");
-        name.into()
-    });
     let devices = if args.all_devices { B::devices()? } else { vec![device.clone()] };
     if devices.len() > 1 {
         println!("{} devices", devices.len());

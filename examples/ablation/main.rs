@@ -9,13 +9,17 @@ mod figure;
 mod results;
 mod rows;
 
-use std::{io::Write, path::PathBuf, time::Instant};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use anyhow::{Result, ensure};
 use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
     data::DataFolder,
-    storage::{Sha256Writer, write_bytes},
+    storage::{Outputs, Sha256Writer, write_bytes},
     train::StopFlag,
 };
 use clap::Parser;
@@ -76,6 +80,11 @@ impl BackendTask for Main {
 }
 
 fn ablation<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
+    let inputs = Outputs::new().reads([&args.data, &args.recipe]).reads(&args.encoder);
+    let files = ["ablation.md", "ablation.svg", "ablation.json"].map(|name| args.out.join(name));
+    let is_ours = |path: &Path| path.with_file_name("runs").is_dir();
+    let outputs = inputs.replaces(files, "a table next to the folder `runs`", is_ours);
+    outputs.fills([&args.out]).check()?;
     let mut recipe = Recipe::read_with(&args.recipe, &args.settings)?;
     if let Some(folder) = &args.encoder {
         recipe = recipe.with_encoder(folder);

@@ -5,6 +5,7 @@ pub mod backend;
 pub mod drawn;
 pub mod judge;
 pub mod memory;
+pub mod outputs;
 pub mod page;
 pub mod pipeline;
 pub mod plot;

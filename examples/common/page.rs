@@ -1,6 +1,6 @@
 //! A page of results: one HTML file with its pictures, sounds and videos inside.
 
-use std::{fmt::Write as _, fs, path::Path};
+use std::{fmt::Write as _, fs, io::Read, path::Path};
 
 use anyhow::{Context, Result, bail};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -127,6 +127,7 @@ pub fn document(title: &str, summary: &str, style: &str, body: &str) -> String {
     let mut html = String::new();
     let title = escaped(title);
     html.push_str("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n");
+    html.push_str(GENERATOR);
     html.push_str("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n");
     push(
         &mut html,
@@ -139,6 +140,19 @@ pub fn document(title: &str, summary: &str, style: &str, body: &str) -> String {
     html.push_str(body);
     html.push_str("</main>\n</body>\n</html>\n");
     html
+}
+
+/// What tells pages of these programs from others.
+const GENERATOR: &str = "<meta name=\"generator\" content=\"cart-retrieval\">\n";
+
+/// Whether a file is a page of these programs.
+pub fn is_ours(path: &Path) -> bool {
+    let head = |file: fs::File| {
+        let mut head = Vec::new();
+        file.take(1024).read_to_end(&mut head).map(|_| head)
+    };
+    let head = fs::File::open(path).and_then(head).unwrap_or_default();
+    head.windows(GENERATOR.len()).any(|window| window == GENERATOR.as_bytes())
 }
 
 /// Writes a page; a reader sees the old file or the whole new one.

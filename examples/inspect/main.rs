@@ -21,10 +21,12 @@ use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
     data::DataFolder,
     prelude::*,
+    storage::Outputs,
 };
 use clap::{Parser, Subcommand};
 use common::{
     backend::Hardware,
+    outputs::with_page,
     page::write,
     recipe::{Part, Recipe},
     task::Task,
@@ -121,6 +123,12 @@ impl View<'_> {
 }
 
 fn inspect<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
+    let inputs = Outputs::new().reads([&args.index]).reads(&args.media).reads(&args.data);
+    let inputs = match &args.command {
+        Command::Queries { recipe, .. } => inputs.reads([recipe]),
+        Command::Prefix { .. } | Command::Usage => inputs,
+    };
+    with_page(inputs, &args.out).prepare()?;
     let mut retriever = Retriever::<B>::load(&args.index, device)?;
     let data = args.data.as_ref().map(DataFolder::open).transpose()?;
     let mut task = None;

@@ -1,6 +1,6 @@
 //! What a counterpart needs to check that it is the same network.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use burn::{
@@ -15,7 +15,7 @@ use cart_retrieval::{
     decode::{BeamConfig, beam_search},
     model::{Cart, LossConfig},
     nn::WeightInit,
-    storage::{NamedTensors, write_bytes},
+    storage::{NamedTensors, Outputs, write_bytes},
     train::{Stepper, TrainBatch},
 };
 use clap::Args;
@@ -55,10 +55,10 @@ pub fn dump<B: AutodiffBackend>(
     common: &Common,
     device: &B::Device,
 ) -> Result<Value> {
+    prepare(&args.to)?;
     let network = &args.step.network;
     let (candidates, config) = network.config(common.seed)?;
     let cart = config.clone().with_dropout(0.0).init::<B>(device)?;
-    std::fs::create_dir_all(&args.to)?;
 
     let mut weights = NamedTensors::new();
     weights.insert_module::<B, _>("", &cart)?;
@@ -165,6 +165,16 @@ fn loss_example<B: Backend>(
     })
 }
 
+/// Checks and creates the folder of a dump.
+fn prepare(folder: &Path) -> Result<()> {
+    let names =
+        ["weights.safetensors", "batch.safetensors", "search.safetensors", "reference.json"];
+    let is_ours = |path: &Path| path.with_file_name("reference.json").is_file();
+    let outputs = Outputs::new().fills([folder]);
+    let files = names.map(|name| folder.join(name));
+    Ok(outputs.replaces(files, "those of an earlier dump", is_ours).prepare()?)
+}
+
 /// Where to write, and for which RQ-VAE.
 #[derive(Args, Clone)]
 pub struct DumpRqVaeArgs {
@@ -182,10 +192,10 @@ pub fn dump_rqvae<B: AutodiffBackend>(
     common: &Common,
     device: &B::Device,
 ) -> Result<Value> {
+    prepare(&args.to)?;
     let rqvae = &args.rqvae;
     let config = rqvae.config(common.seed);
     let network = config.init_network::<B>(rqvae.d, device);
-    std::fs::create_dir_all(&args.to)?;
     let mut weights = NamedTensors::new();
     weights.insert_module::<B, _>("", &network)?;
     write_bytes(args.to.join("weights.safetensors"), &weights.to_bytes(&[])?)?;

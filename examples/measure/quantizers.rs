@@ -1,6 +1,10 @@
 //! K-Means, residual encoding and the RQ-VAE.
 
-use std::{ops::ControlFlow, path::PathBuf, time::Instant};
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use anyhow::{Result, ensure};
 use burn::tensor::backend::{AutodiffBackend, Backend};
@@ -9,7 +13,7 @@ use cart_retrieval::{
         Codebooks, DeviceSearch, HostSearch, Init, KMeansConfig, NearestCentre, Quantizer,
         RqKMeans, RqVaeConfig,
     },
-    storage::{NamedTensors, write_bytes},
+    storage::{NamedTensors, Outputs, write_bytes},
 };
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
@@ -58,8 +62,21 @@ enum Seeding {
     Random,
 }
 
+/// Checks the file that results are written to.
+fn prepare(rows: &Option<PathBuf>, to: &Option<PathBuf>) -> Result<()> {
+    let is_ours = |path: &Path| {
+        let read = |path| std::fs::read(path).ok().and_then(|b| NamedTensors::from_bytes(&b).ok());
+        let takes = |mut tensors: NamedTensors| {
+            tensors.take_u32("codes").is_ok() || tensors.take_f32("centres").is_ok()
+        };
+        read(path).is_some_and(|(tensors, _)| takes(tensors))
+    };
+    Ok(Outputs::new().reads(rows).replaces(to, "results of this program", is_ours).prepare()?)
+}
+
 /// Times whole fits, seeding included: `--steps` of them after `--warmup`.
 pub fn kmeans<B: Backend>(args: &KMeansArgs, common: &Common, device: &B::Device) -> Result<Value> {
+    prepare(&args.rows, &args.centres)?;
     let spread = if args.rows.is_some() { 0 } else { args.spread };
     let features = rows(args.rows.as_deref(), args.n, args.d, spread, common.seed)?;
     let (data, dim) = (&features.as_slice()[..args.n * features.dim()], features.dim());
@@ -126,6 +143,7 @@ pub struct RqEncodeArgs {
 
 /// Times the encoding of all rows.
 pub fn rq_encode(args: &RqEncodeArgs, common: &Common) -> Result<Value> {
+    prepare(&args.rows, &args.codes)?;
     let features = rows(args.rows.as_deref(), args.n, args.d, 0, common.seed)?;
     let (data, dim) = (&features.as_slice()[..args.n * features.dim()], features.dim());
     let total: usize = args.sizes.iter().sum();

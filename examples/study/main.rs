@@ -13,12 +13,14 @@ use cart_retrieval::{
     data::DataFolder,
     eval::{EvalRecord, Ranking, markdown_table, write_json},
     prelude::*,
+    storage::Outputs,
     train::StopFlag,
 };
 use clap::Parser;
 use common::{
     backend::Hardware,
     judge::Judge,
+    outputs::with_report,
     pipeline::{Run, Text},
     recipe::{Part, Recipe},
     task::Task,
@@ -95,6 +97,8 @@ impl BackendTask for Main {
 }
 
 fn study<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
+    let inputs = Outputs::new().reads([&args.data, &args.recipe]).reads(&args.encoder);
+    with_report(inputs, &args.json).prepare()?;
     let mut recipe = Recipe::read_with(&args.recipe, &args.settings)?;
     if let Some(folder) = &args.encoder {
         recipe = recipe.with_encoder(folder);

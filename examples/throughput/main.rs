@@ -19,21 +19,25 @@ mod common;
 #[allow(dead_code)]
 mod inputs;
 
-use std::{path::PathBuf, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use burn::tensor::backend::Backend;
 use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
     decode::Engine,
     model::CartConfig,
-    storage::write_bytes,
+    storage::{Outputs, write_bytes},
 };
 use clap::Parser;
 use common::backend::Hardware;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
+use serde_json::Value;
 
 /// Queries a second against the size of the collection, as a table and a figure.
 #[derive(Parser, Clone)]
@@ -174,6 +178,16 @@ impl BackendTask for Run {
     type Output = Result<()>;
 
     fn run<B: LocalBackend>(self, device: B::Device) -> Result<()> {
+        if let Some(out) = &self.0.out {
+            let files = ["throughput.svg", "throughput.json"].map(|name| out.join(name));
+            let is_ours = |path: &Path| {
+                let json = std::fs::read(path.with_file_name("throughput.json")).ok();
+                let json = json.and_then(|json| serde_json::from_slice::<Value>(&json).ok());
+                json.is_some_and(|json| json["rows"][0]["queries_per_second"].is_f64())
+            };
+            let outputs = Outputs::new().fills([out]);
+            outputs.replaces(files, "the figure of an earlier run", is_ours).prepare()?;
+        }
         let cli = self.0;
         ensure!(!cli.sizes.is_empty() && !cli.batches.is_empty(), "give sizes and batches");
         ensure!(
@@ -223,8 +237,6 @@ impl BackendTask for Run {
             }
         }
         if let Some(out) = &cli.out {
-            std::fs::create_dir_all(out)
-                .with_context(|| format!("cannot make {}", out.display()))?;
             let batch = *cli.batches.iter().max().expect("checked");
             let svg = figure::draw(&table, batch, &hardware)?;
             write_bytes(out.join("throughput.svg"), svg.as_bytes())?;

@@ -120,14 +120,17 @@ impl CaptionJob {
         }
         let mut all = Vec::with_capacity(found.len());
         for (id, item) in self.ids.iter().zip(found) {
-            let item = item.filter(|item| item.path.to_str().is_some()).ok_or_else(|| {
-                Error::captions(
-                    "items to describe",
-                    "a file with a name in UTF-8 for each",
-                    format!("none for `{id}`"),
-                    "name its file in media.jsonl, or leave the item out",
-                )
+            let missing = |expected: &str, found: String, remedy: &str| {
+                Error::captions("items to describe", expected, found, remedy)
+            };
+            let item = item.ok_or_else(|| {
+                let found = format!("none for `{id}` in {}", root.display());
+                missing("a file for each", found, "name its file in media.jsonl, or leave it out")
             })?;
+            if item.path.to_str().is_none() {
+                let found = format!("{:?} of `{id}`", item.path);
+                return Err(missing("names of files in UTF-8", found, "rename the file"));
+            }
             all.push(item);
         }
         self.media = Some(all);

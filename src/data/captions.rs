@@ -297,6 +297,11 @@ impl Captions {
     /// [`Error::Io`]; the file then holds what it held before.
     pub fn to_jsonl(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
+        write_bytes(path, &self.to_lines()?)
+    }
+
+    /// The set as JSON lines.
+    pub(crate) fn to_lines(&self) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         for caption in self.iter() {
             let line = Line {
@@ -308,10 +313,10 @@ impl Captions {
                 idx: caption.idx,
             };
             serde_json::to_writer(&mut bytes, &line)
-                .map_err(|e| Error::io("write", path, e.into()))?;
+                .map_err(|e| Error::io("write", "captions", e.into()))?;
             bytes.push(b'\n');
         }
-        write_bytes(path, &bytes)
+        Ok(bytes)
     }
 
     /// Where the caption at a position comes from: its file and line, or its position.

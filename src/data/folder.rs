@@ -1,6 +1,11 @@
 //! A folder in the data contract: features, ids, captions, splits.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
 
 use super::{CaptionFilter, Captions, ItemCaption, Splits};
 use crate::{
@@ -8,7 +13,11 @@ use crate::{
     error::{Error, Result},
     features::{Features, ItemIds, ShardedFeatures, shard_names},
     metadata::ItemMetadata,
+    storage::read_limited,
 };
+
+/// The longest list of items left out that is read.
+const LONGEST: u64 = 1 << 32;
 
 /// Candidates and captions of a folder: `features.npy` (or `.npz`, `.safetensors`), `ids.txt`,
 /// `captions.jsonl` and, where there are any, `splits.json` and `metadata.jsonl`.
@@ -17,6 +26,9 @@ use crate::{
 /// (or `.safetensors`), and so may ids, `ids-00000-of-00008.txt` and so on.
 /// [`DataFolder::open`] gives one matrix in any case; [`DataFolder::open_sharded`] leaves the rows
 /// in their files.
+///
+/// What captions, splits and metadata say about the items of `left-out.jsonl`, which an extraction
+/// writes for those without features, is passed over.
 ///
 /// # Example
 /// ```no_run
@@ -134,18 +146,54 @@ impl DataFolder<ShardedFeatures> {
 /// What a folder says about its candidates beside all that.
 fn metadata(folder: &Path, ids: &ItemIds) -> Result<Option<ItemMetadata>> {
     let path = folder.join("metadata.jsonl");
-    path.exists().then(|| ItemMetadata::from_jsonl(path, ids)).transpose()
+    if !path.exists() {
+        return Ok(None);
+    }
+    let left_out = left_out(folder, ids)?;
+    ItemMetadata::from_jsonl_without(path, ids, &|id| left_out.contains(id)).map(Some)
+}
+
+/// Ids of the items that an extraction found no features of, which other files may still name.
+fn left_out(folder: &Path, ids: &ItemIds) -> Result<HashSet<String>> {
+    #[derive(Deserialize)]
+    struct Line {
+        id: String,
+    }
+    let path = folder.join("left-out.jsonl");
+    if !path.exists() {
+        return Ok(HashSet::new());
+    }
+    let bytes = read_limited(&path, LONGEST)?;
+    let lines = bytes.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
+    let mut left_out = HashSet::new();
+    for line in lines {
+        let Line { id } = serde_json::from_slice(line).map_err(|e| {
+            Error::ids(
+                path.display().to_string(),
+                "a JSON object with an `id` on each line",
+                e.to_string(),
+                "remove the file, and what captions, splits and metadata say about items without \
+                 features",
+            )
+        })?;
+        if ids.index_of(&id).is_none() {
+            left_out.insert(id);
+        }
+    }
+    Ok(left_out)
 }
 
 /// Captions and splits of a folder, all of whose ids exist.
 fn texts(folder: &Path, ids: &ItemIds) -> Result<(Captions, Option<Splits>)> {
-    let captions = Captions::from_jsonl(folder.join("captions.jsonl"))?;
+    let left_out = left_out(folder, ids)?;
+    let mut captions = Captions::from_jsonl(folder.join("captions.jsonl"))?;
+    captions.retain(|caption| !left_out.contains(&caption.id));
     captions.resolve(|id| ids.index_of(id))?;
     let path = folder.join("splits.json");
     if !path.exists() {
         return Ok((captions, None));
     }
-    let splits = Splits::from_json(&path)?;
+    let splits = Splits::from_json(&path)?.without(&|id| left_out.contains(id))?;
     splits.verify(|id| ids.index_of(id))?;
     Ok((captions, Some(splits)))
 }

@@ -156,9 +156,21 @@ impl Splits {
     /// # Errors
     /// [`Error::Io`]; the file then holds what it held before.
     pub fn to_json(&self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
-        let bytes = serde_json::to_vec(self).map_err(|e| Error::io("write", path, e.into()))?;
-        write_bytes(path, &bytes)
+        write_bytes(path, &self.to_bytes()?)
+    }
+
+    /// The splits without some ids.
+    pub(crate) fn without(self, gone: &dyn Fn(&str) -> bool) -> Result<Self> {
+        let split = |name: &str| -> Result<(String, Vec<String>)> {
+            let ids = self.ids(name)?.iter().filter(|id| !gone(id));
+            Ok((name.to_string(), ids.cloned().collect()))
+        };
+        Self::from_ids(self.names().map(split).collect::<Result<Vec<_>>>()?)
+    }
+
+    /// The splits as JSON.
+    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec(self).map_err(|e| Error::io("write", "splits", e.into()))
     }
 
     fn checked(splits: Vec<(String, Vec<String>)>, subject: &str) -> Result<Self> {

@@ -1,24 +1,29 @@
 //! From files of media to the features of a data folder.
 
-use std::{
-    collections::HashSet,
-    fs,
-    path::{Path, PathBuf},
-};
+mod annotations;
+mod publish;
+mod state;
+
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+
+use self::{
+    annotations::Annotations,
+    publish::{File, Record, publish},
+    state::{Run, State},
+};
 
 use super::{
     MediaItem, Modality, PICTURE_FEATURES, Picture, PictureLimits, SOUND_FEATURES, Sound,
     Transparency, VIDEO_FEATURES, open_frames, picture_features, sound_features, video_features,
 };
 use crate::{
-    data::{Captions, Splits},
+    data::formats::PublishedSet,
     error::{Error, Result},
-    features::{Features, ItemIds, shard_names},
-    storage::{hex, read_limited, write_bytes},
+    features::ItemIds,
+    storage::{Outputs, fs, read_limited, write_bytes},
     train::StopFlag,
 };
 
@@ -133,42 +138,69 @@ pub struct Extracted {
     pub items: usize,
     /// Items that an earlier run had done.
     pub resumed: usize,
-    /// Items without features, which are in no file.
+    /// Items without features; `left-out.jsonl` lists them.
     pub failed: Vec<Failure>,
-    /// Captions that were taken out of `captions.jsonl` with their items.
+    /// Captions that were not written, as their items have no features.
     pub captions_left_out: usize,
+    /// Whether an earlier run had finished already, and nothing was changed.
+    pub unchanged: bool,
 }
 
-/// What a run is about, to know it again.
-#[derive(Serialize, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
-struct Run {
-    extractor: String,
-    dim: usize,
-    part: usize,
-    items: usize,
-    /// SHA-256 of all items.
-    checksum: String,
+/// Ids that a file names and no item has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownIds {
+    /// The file.
+    pub file: PathBuf,
+    /// Captions, entries of splits or lines that name such an id.
+    pub entries: usize,
+    /// The ids, each once, in the order of the file.
+    pub ids: Vec<String>,
 }
 
-/// What a part has: ids of its rows, and items without one.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Part {
-    ids: Vec<String>,
-    failed: Vec<Failure>,
-}
-
-/// Extracts features of items whose files lie below `root` into the data folder `out`: `features-*.npy` and
-/// `ids.txt`, and what `captions.jsonl` and `splits.json` have of items without features is taken out of them.
+/// Features of items whose files lie below a folder, and the captions and splits that go with them.
 ///
-/// A file that is broken or missing is passed over and named in the end. One part of the items is in memory at a time,
-/// and kept in `out/extraction` as soon as it is done, so that a run that was stopped goes on from there.
+/// [`Extraction::run`] writes into the data folder `features-*.npy` (or `features.npy`) and
+/// `ids.txt`, with [`with_captions`](Self::with_captions) `captions.jsonl`, with
+/// [`with_set`](Self::with_set) also `splits.json` and `media.jsonl`, where items have no features
+/// `left-out.jsonl`, and in the end `extraction.json`, which says what was extracted. All of them
+/// appear at the end, each whole.
+///
+/// A file that is in the folder already is never changed: where one has the name of a file to be
+/// written, the extraction is refused before it begins. Captions, splits and metadata that lie
+/// there stay as they are, and [`DataFolder`](crate::data::DataFolder) passes over what they say
+/// about the items of `left-out.jsonl`.
+///
+/// A file of media that is broken or missing is passed over and named in the end. One part of the
+/// items is in memory at a time, and kept in `extraction` in the data folder as soon as it is done:
+/// a run that was stopped or killed goes on from there, and tries again what failed. The same
+/// extraction over a finished folder changes nothing.
+///
+/// # Example
+/// ```no_run
+/// use cart_retrieval::{media::{Descriptors, Extraction, MediaItem}, train::StopFlag};
+/// # let items: Vec<MediaItem> = Vec::new();
+/// let extraction = Extraction::new(&items, "pictures", "my-data").with_captions("captions.jsonl");
+/// for unknown in extraction.check()? {
+///     println!("{}: {} captions of other items", unknown.file.display(), unknown.entries);
+/// }
+/// let descriptors = Descriptors::default();
+/// extraction.run(&descriptors, &Default::default(), &StopFlag::new(), |_| {})?;
+/// # Ok::<(), cart_retrieval::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Extraction<'a> {
+    items: &'a [MediaItem],
+    root: PathBuf,
+    out: PathBuf,
+    captions: Option<PathBuf>,
+    set: Option<&'a PublishedSet>,
+}
+
+/// Extracts features of items whose files lie below `root` into the data folder `out`, as
+/// [`Extraction::run`] without captions.
 ///
 /// # Errors
-/// [`Error::Media`] without items, for items of several modalities, when `out` has features already or an extraction
-/// of other items or by another extractor, and when no item at all has features; [`Error::Io`] when a file
-/// cannot be written; [`Error::Interrupted`] when stopped, with what is done kept; [`Error::Config`] for parts of 0.
+/// As [`Extraction::run`].
 ///
 /// # Example
 /// ```no_run
@@ -190,236 +222,164 @@ pub fn extract(
     extractor: &(impl Extractor + ?Sized),
     config: &ExtractConfig,
     stop: &StopFlag,
-    mut progress: impl FnMut(ExtractProgress),
+    progress: impl FnMut(ExtractProgress),
 ) -> Result<Extracted> {
-    let (root, out) = (root.as_ref(), out.as_ref());
-    let run = run_of(items, extractor, config)?;
-    let state = out.join(STATE);
-    begin(&run, out, &state)?;
-    let (mut failed, mut done, mut resumed) = (Vec::new(), 0, 0);
-    let mut shards: Vec<PathBuf> = Vec::new();
-    let mut ids: Vec<String> = Vec::new();
-    for (number, part) in items.chunks(config.part).enumerate() {
-        let (rows, list) = part_files(&state, number);
-        let made = match list.exists() {
-            true => {
-                resumed += part.len();
-                read_state(&list)?
+    Extraction::new(items, root, out).run(extractor, config, stop, progress)
+}
+
+impl<'a> Extraction<'a> {
+    /// Features of items whose files lie below `root`, for the data folder `out`.
+    pub fn new(items: &'a [MediaItem], root: impl AsRef<Path>, out: impl AsRef<Path>) -> Self {
+        let (root, out) = (root.as_ref().to_path_buf(), out.as_ref().to_path_buf());
+        Self { items, root, out, captions: None, set: None }
+    }
+
+    /// Also writes the captions of a file, line by line as they are there, without those of items
+    /// that have no features. A file that is `captions.jsonl` of the data folder itself stays as it
+    /// is.
+    pub fn with_captions(mut self, file: impl Into<PathBuf>) -> Self {
+        self.captions = Some(file.into());
+        self
+    }
+
+    /// Also writes captions, splits and files of a published set.
+    pub fn with_set(mut self, set: &'a PublishedSet) -> Self {
+        self.set = Some(set);
+        self
+    }
+
+    /// Checks all that can be known before the extraction, and changes nothing: ids, captions,
+    /// splits and metadata, and what is in the data folder. Returns what captions, splits and
+    /// metadata say about items that are not extracted; it will be passed over.
+    ///
+    /// # Errors
+    /// As [`Extraction::run`].
+    pub fn check(&self) -> Result<Vec<UnknownIds>> {
+        let annotations = self.annotations()?;
+        Outputs::new().reads([&self.root]).fills([&self.out]).check()?;
+        let record = Record::read(&self.out)?;
+        let finished = record.as_ref().is_some_and(|record| {
+            record.run.items == self.items.len() && record.is_complete(&self.out)
+        });
+        if !finished {
+            publish::check_free(&self.out, &annotations.names(), record.as_ref())?;
+        }
+        Ok(annotations.unknown)
+    }
+
+    fn annotations(&self) -> Result<Annotations<'a>> {
+        let ids: Vec<&str> = self.items.iter().map(|item| item.id.as_str()).collect();
+        let ids = ItemIds::new(&ids)?;
+        Annotations::read(&self.out, self.captions.as_deref(), self.set, &ids)
+    }
+
+    /// Extracts what is not extracted yet, and writes the data folder.
+    ///
+    /// # Errors
+    /// [`Error::Media`] without items, for items of several modalities, when the folder has an
+    /// extraction of other items or by another extractor, or another program extracts into it, and
+    /// when no item at all has features; [`Error::Output`] for a file that is in the way, and a disk
+    /// with too little space; [`Error::Captions`] when no caption is about an item; [`Error::Io`]
+    /// when a file cannot be written; [`Error::Interrupted`] when stopped, with what is done kept;
+    /// [`Error::Config`] for parts of 0.
+    pub fn run(
+        &self,
+        extractor: &(impl Extractor + ?Sized),
+        config: &ExtractConfig,
+        stop: &StopFlag,
+        mut progress: impl FnMut(ExtractProgress),
+    ) -> Result<Extracted> {
+        let (items, root, out) = (self.items, &self.root, &self.out);
+        let run = Run::of(items, extractor, config)?;
+        let annotations = self.annotations()?;
+        let folder = out.join(STATE);
+        if let Some(made) = finished(out, &run)? {
+            if folder.exists() && State::acquire(&folder)?.is_some() {
+                fs::remove_dir_all(&folder).map_err(|e| Error::io("remove", &folder, e))?;
             }
-            false if stop.is_raised() => {
+            return Ok(made);
+        }
+        let record = Record::read(out)?;
+        publish::check_free(out, &annotations.names(), record.as_ref())?;
+        let bytes = State::bytes_missing(&folder, &run);
+        Outputs::new().reads([root]).fills([out]).needs(out, bytes).prepare()?;
+        let mut state = State::open(folder, run.clone())?;
+        // Another program may have finished it in between.
+        if let Some(made) = finished(out, &run)? {
+            return state.remove().map(|()| made);
+        }
+
+        let (mut failed, mut ids) = (Vec::new(), Vec::new());
+        let (mut done, mut resumed) = (0, 0);
+        let mut shards: Vec<PathBuf> = Vec::new();
+        for (number, part) in items.chunks(config.part).enumerate() {
+            let kept = state.read(number, part)?;
+            if stop.is_raised() && kept.as_ref().is_none_or(|kept| !kept.failed.is_empty()) {
                 return Err(Error::interrupted(
                     "extraction",
                     format!("features of {} items", items.len()),
-                    format!("a stop after {done}, which are kept in {}", state.display()),
+                    format!("a stop after {done}, which are kept in {}", state.folder().display()),
                     "start it again with the same settings to go on",
                 ));
             }
-            false => extract_part(part, root, extractor, run.dim, &rows, &list)?,
-        };
-        done += part.len();
-        if !made.ids.is_empty() {
-            shards.push(rows);
+            resumed += kept.as_ref().map_or(0, |kept| kept.ids.len());
+            let made = state.finish(number, part, kept, root, extractor)?;
+            done += part.len();
+            shards.extend(made.rows.map(|rows| state.folder().join(rows)));
+            ids.extend(made.ids);
+            failed.extend(made.failed);
+            progress(ExtractProgress { done, failed: failed.len(), total: items.len() });
         }
-        ids.extend(made.ids);
-        failed.extend(made.failed);
-        progress(ExtractProgress { done, failed: failed.len(), total: items.len() });
-    }
-    if let (true, Some(first)) = (ids.is_empty(), failed.first()) {
-        return Err(Error::media(
-            root.display().to_string(),
-            "at least one item with features",
-            format!("none of {}; the first: {}", items.len(), first.message),
-            "name the folder of the media, or mend its files; then remove the folder `extraction`",
-        ));
-    }
-    let captions_left_out = publish(out, &shards, &ids, &failed)?;
-    fs::remove_dir_all(&state).map_err(|e| Error::io("remove", &state, e))?;
-    Ok(Extracted { items: ids.len(), resumed, failed, captions_left_out })
-}
-
-fn run_of(
-    items: &[MediaItem],
-    extractor: &(impl Extractor + ?Sized),
-    config: &ExtractConfig,
-) -> Result<Run> {
-    let wrong = |expected: &str, found: String, remedy: &str| {
-        Err(Error::media("items to extract features of", expected, found, remedy))
-    };
-    if config.part == 0 {
-        let remedy = "choose some hundred or thousand";
-        return Err(Error::config("items a part", "at least 1", "0", remedy));
-    }
-    let Some(first) = items.first() else {
-        return wrong("at least one", "none".into(), "name the folder that has media");
-    };
-    if let Some(other) = items.iter().find(|item| item.modality != first.modality) {
-        return wrong(
-            "one modality",
-            format!(
-                "{} in `{}` and {} in `{}`",
-                first.modality, first.id, other.modality, other.id
-            ),
-            "extract each into a folder of its own",
-        );
-    }
-    let ids: Vec<&str> = items.iter().map(|item| item.id.as_str()).collect();
-    ItemIds::new(&ids)?;
-    let mut checksum = Sha256::new();
-    for item in items {
-        // Debug writes of paths are unambiguous, and all of Unicode and what is not.
-        checksum.update(format!("{item:?}\n"));
-    }
-    Ok(Run {
-        extractor: extractor.name(),
-        dim: extractor.dim(first.modality),
-        part: config.part,
-        items: items.len(),
-        checksum: hex(&checksum.finalize()),
-    })
-}
-
-/// Makes the folder of the state, or checks that it is of the same run.
-fn begin(run: &Run, out: &Path, state: &Path) -> Result<()> {
-    let file = state.join("run.json");
-    if file.exists() {
-        let found: Run = read_state(&file)?;
-        if found != *run {
+        if let (true, Some(first)) = (ids.is_empty(), failed.first()) {
             return Err(Error::media(
-                state.display().to_string(),
-                format!("an extraction by `{}` of the same {} items", run.extractor, run.items),
-                format!("one by `{}` of {} items", found.extractor, found.items),
-                "start with the settings of that one, remove this folder, or write to another one",
+                root.display().to_string(),
+                "at least one item with features",
+                format!("none of {}; the first: {}", items.len(), first.message),
+                "name the folder of the media, or mend its files; then start again",
             ));
         }
-        return Ok(());
+        let mut files = annotations.files(&failed)?;
+        let captions_left_out = annotations.captions_left_out(&failed);
+        let left_out = annotations.left_out(&failed)?;
+        if !left_out.is_empty() {
+            files.push(File::bytes(annotations::LEFT_OUT, left_out));
+        }
+        let count = shards.len();
+        for (number, shard) in shards.into_iter().enumerate() {
+            let name = match count {
+                1 => "features.npy".into(),
+                _ => format!("features-{number:05}-of-{count:05}.npy"),
+            };
+            files.push(File::linked(name, shard));
+        }
+        files.push(File::bytes("ids.txt", ItemIds::new(&ids)?.lines().into_bytes()));
+        let made =
+            Extracted { items: ids.len(), resumed, failed, captions_left_out, unchanged: false };
+        publish(out, state, record, files, &made)?;
+        Ok(made)
     }
-    let taken = ["npy", "npz", "safetensors"]
-        .iter()
-        .map(|extension| out.join("features").with_extension(extension))
-        .find(|path| path.exists());
-    let shards = match out.is_dir() {
-        true => shard_names::find(out, &shard_names::FEATURES)?,
-        false => None,
+}
+
+/// What an earlier run made that is whole.
+fn finished(out: &Path, run: &Run) -> Result<Option<Extracted>> {
+    let Some(record) = Record::read(out)?.filter(|record| record.is_complete(out)) else {
+        return Ok(None);
     };
-    if let Some(taken) = taken.or(shards.and_then(|shards| shards.into_iter().next())) {
+    if record.run != *run {
         return Err(Error::media(
             out.display().to_string(),
-            "a folder without features",
-            taken.display().to_string(),
+            format!("a folder without features, or those of {}", run.shown()),
+            format!("features of {}", record.run.shown()),
             "write to another folder, or remove the features that are there",
         ));
     }
-    fs::create_dir_all(state).map_err(|e| Error::io("create", state, e))?;
-    write_state(&file, run)
-}
-
-fn part_files(state: &Path, number: usize) -> (PathBuf, PathBuf) {
-    let name = |extension: &str| state.join(format!("part-{number:06}.{extension}"));
-    (name("npy"), name("json"))
-}
-
-/// Extracts a part and keeps it: first the rows, then the list that says that they are there.
-fn extract_part(
-    part: &[MediaItem],
-    root: &Path,
-    extractor: &(impl Extractor + ?Sized),
-    dim: usize,
-    rows: &Path,
-    list: &Path,
-) -> Result<Part> {
-    let found = extractor.extract(root, part);
-    if found.len() != part.len() {
-        return Err(Error::media(
-            "what the extractor gave",
-            format!("a result for each of {} items", part.len()),
-            found.len().to_string(),
-            "mend the extractor",
-        ));
-    }
-    let mut values = Vec::with_capacity(part.len() * dim);
-    let mut made = Part { ids: Vec::with_capacity(part.len()), failed: Vec::new() };
-    for (item, found) in part.iter().zip(found) {
-        let row = found.and_then(|row| {
-            let finite = row.iter().all(|value| value.is_finite());
-            if row.len() == dim && finite && row.iter().any(|&value| value != 0.0) {
-                return Ok(row);
-            }
-            Err(Error::media(
-                item.path.display().to_string(),
-                format!("{dim} finite numbers of the extractor, not all of them zero"),
-                format!(
-                    "{} numbers, {}",
-                    row.len(),
-                    if finite { "finite" } else { "some not finite" }
-                ),
-                "leave the item out, or mend the extractor",
-            ))
-        });
-        match row {
-            Ok(row) => {
-                values.extend(row);
-                made.ids.push(item.id.clone());
-            }
-            Err(e) => made.failed.push(Failure { id: item.id.clone(), message: e.to_string() }),
-        }
-    }
-    if !made.ids.is_empty() {
-        Features::from_rows(values, dim)?.save_npy(rows)?;
-    }
-    write_state(list, &made)?;
-    Ok(made)
-}
-
-/// Puts the parts where a data folder has its features. Those of the state stay until all is done, so that an
-/// interruption leaves what is needed to do this again.
-fn publish(out: &Path, shards: &[PathBuf], ids: &[String], failed: &[Failure]) -> Result<usize> {
-    let mut left_out = 0;
-    if !failed.is_empty() {
-        left_out = prune(out, failed)?;
-    }
-    for (number, shard) in shards.iter().enumerate() {
-        let name = match shards.len() {
-            1 => "features.npy".into(),
-            count => format!("features-{number:05}-of-{count:05}.npy"),
-        };
-        let to = out.join(name);
-        if fs::hard_link(shard, &to).is_err() {
-            // Another file system, one without links, or a link that is there already.
-            let bytes = fs::read(shard).map_err(|e| Error::io("read", shard, e))?;
-            write_bytes(&to, &bytes)?;
-        }
-    }
-    ItemIds::new(ids)?.save(out.join("ids.txt"))?;
-    Ok(left_out)
-}
-
-/// Takes items without features out of captions and splits, where the folder has these.
-fn prune(out: &Path, failed: &[Failure]) -> Result<usize> {
-    let gone: HashSet<&str> = failed.iter().map(|failure| failure.id.as_str()).collect();
-    let mut left_out = 0;
-    let path = out.join("captions.jsonl");
-    if path.exists() {
-        let all = Captions::from_jsonl(&path)?;
-        let mut kept = Captions::new();
-        for caption in all.iter().filter(|caption| !gone.contains(caption.id.as_str())) {
-            kept.push(caption.clone())?;
-        }
-        left_out = all.len() - kept.len();
-        if left_out > 0 {
-            kept.to_jsonl(&path)?;
-        }
-    }
-    let path = out.join("splits.json");
-    if path.exists() {
-        let all = Splits::from_json(&path)?;
-        let split = |name: &str| -> Result<(String, Vec<String>)> {
-            let ids = all.ids(name)?.iter().filter(|id| !gone.contains(id.as_str()));
-            Ok((name.to_string(), ids.cloned().collect()))
-        };
-        let kept = all.names().map(split).collect::<Result<Vec<_>>>()?;
-        Splits::from_ids(kept)?.to_json(&path)?;
-    }
-    Ok(left_out)
+    Ok(Some(Extracted {
+        items: record.items,
+        resumed: record.items,
+        failed: record.failed,
+        captions_left_out: 0,
+        unchanged: true,
+    }))
 }
 
 fn read_state<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
@@ -429,14 +389,16 @@ fn read_state<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
             path.display().to_string(),
             "the state of an extraction",
             e.to_string(),
-            "remove the folder it lies in and start again",
+            "remove this file, and the folder `extraction` next to the features, and start again",
         )
     })
 }
 
+fn to_json(state: &impl Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec(state)
+        .map_err(|e| Error::media("state of the extraction", "text", e.to_string(), "report this"))
+}
+
 fn write_state(path: &Path, state: &impl Serialize) -> Result<()> {
-    let bytes = serde_json::to_vec(state).map_err(|e| {
-        Error::media("state of the extraction", "text", e.to_string(), "report this")
-    })?;
-    write_bytes(path, &bytes)
+    write_bytes(path, &to_json(state)?)
 }

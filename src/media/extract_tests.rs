@@ -1,4 +1,9 @@
-use std::{fs, path::PathBuf, sync::atomic::AtomicUsize, sync::atomic::Ordering};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use super::{extract::*, *};
 use crate::{
@@ -57,7 +62,7 @@ fn broken_files_are_passed_over_and_named() {
     let (descriptors, stop) = (Descriptors::default(), StopFlag::new());
     let made = run(&folder, &items, &descriptors, 2, &stop, |at| seen.push((at.done, at.failed)));
     let made = made.unwrap();
-    assert_eq!((made.items, made.resumed, made.captions_left_out), (3, 0, 3));
+    assert_eq!((made.items, made.resumed, made.failed.len()), (3, 0, 2));
     assert_eq!(seen, [(2, 1), (4, 1), (5, 2)]);
     assert_eq!(made.failed[0].id, "a/1.png");
     assert!(made.failed[0].message.contains("1.png") && made.failed[1].message.contains("4.png"));
@@ -71,8 +76,207 @@ fn broken_files_are_passed_over_and_named() {
     assert_eq!(data.items.row(1), picture_features(&grey));
     assert!(!out.join("extraction").exists());
 
-    let again = run(&folder, &items, &descriptors, 2, &stop, |_| {}).unwrap_err().to_string();
-    assert!(again.contains("without features"), "{again}");
+    // Once more, nothing is changed; with another extractor or other items it is refused.
+    let before = contents(&out);
+    let again = run(&folder, &items, &descriptors, 2, &stop, |_| {}).unwrap();
+    assert!(again.unchanged && !made.unchanged);
+    assert_eq!((again.items, again.failed), (3, made.failed));
+    let other = Counting(AtomicUsize::new(0), "other");
+    let error = run(&folder, &items, &other, 2, &stop, |_| {}).unwrap_err().to_string();
+    assert!(error.contains("`other`") && error.contains("features of 5 items"), "{error}");
+    run(&folder, &items[1..], &descriptors, 2, &stop, |_| {}).unwrap_err();
+    assert_eq!(contents(&out), before);
+}
+
+/// All files below a folder with their contents.
+fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut all = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            all.extend(contents(&path));
+        } else {
+            all.insert(path.clone(), fs::read(&path).unwrap());
+        }
+    }
+    all
+}
+
+/// Captions as a user writes them: keys of their own, a blank line, ends of lines of Windows.
+const LINES: [&str; 6] = [
+    "{\"id\": \"a/0.png\", \"caption\": \"zero\", \"note\": {\"mine\": 1}}\r\n",
+    "\n",
+    "{\"id\": \"a/1.png\", \"caption\": \"one\", \"weight\": 1.50}\n",
+    "{\"caption\": \"of no item\", \"id\": \"a/9.heic\"}\n",
+    "{\"id\":\"a/2.png\",   \"caption\": \"two\"}\n",
+    "{\"id\": \"a/1.png\", \"caption\": \"one again\"}",
+];
+
+#[test]
+fn captions_stay_as_the_user_wrote_them() {
+    let (folder, items) = pictures(3);
+    fs::write(folder.path().join("media/a/1.png"), "broken").unwrap();
+    let (root, file) = (folder.path().join("media"), folder.path().join("mine.jsonl"));
+    fs::write(&file, LINES.concat()).unwrap();
+    let extracted = |out: &Path, captions: &Path| {
+        let extraction = Extraction::new(&items, &root, out).with_captions(captions);
+        let unknown = extraction.check().unwrap();
+        assert_eq!((unknown[0].entries, unknown[0].ids.as_slice()), (1, &["a/9.heic".into()][..]));
+        let config = ExtractConfig::default();
+        extraction.run(&Descriptors::default(), &config, &StopFlag::new(), |_| {}).unwrap()
+    };
+    // A copy has the lines of its items, byte for byte.
+    let out = folder.path().join("copy");
+    assert_eq!(extracted(&out, &file).captions_left_out, 3);
+    let kept = [LINES[0], LINES[1], LINES[4]].concat();
+    assert_eq!(fs::read_to_string(out.join("captions.jsonl")).unwrap(), kept);
+    assert_eq!(DataFolder::open(&out).unwrap().captions.len(), 2);
+    assert_eq!(fs::read_to_string(&file).unwrap(), LINES.concat());
+
+    // The folder's own file stays, by whatever path it is given; so do splits and metadata.
+    let out = folder.path().join("own");
+    fs::create_dir(&out).unwrap();
+    let own = out.join("captions.jsonl");
+    fs::write(&own, LINES.concat()).unwrap();
+    fs::write(out.join("splits.json"), r#"{"train": ["a/0.png", "a/1.png"]}"#).unwrap();
+    fs::write(out.join("metadata.jsonl"), "{\"id\": \"a/1.png\"}\n{\"id\": \"a/2.png\"}").unwrap();
+    let before = contents(&out);
+    extracted(&out, &out.join("../own/captions.jsonl"));
+    let after = contents(&out);
+    assert!(before.iter().all(|(path, bytes)| after.get(path) == Some(bytes)));
+    let data = DataFolder::open(&out).unwrap();
+    assert_eq!((data.captions.len(), data.items.len()), (2, 2));
+    assert_eq!(data.splits.unwrap().ids("train").unwrap(), ["a/0.png"]);
+    let left_out = fs::read_to_string(out.join("left-out.jsonl")).unwrap();
+    assert!(left_out.contains("a/9.heic") && left_out.contains("a/1.png"), "{left_out}");
+
+    // Another file of captions is in the way, and captions of nothing are told before all work.
+    let refused = |captions: &str, name: &str| {
+        fs::write(&file, captions).unwrap();
+        let out = folder.path().join(name);
+        let before = if out.exists() { contents(&out) } else { BTreeMap::new() };
+        let extraction = Extraction::new(&items, &root, &out).with_captions(&file);
+        let error = extraction.check().unwrap_err().to_string();
+        let counting = Counting(AtomicUsize::new(0), "one");
+        let config = ExtractConfig::default();
+        extraction.run(&counting, &config, &StopFlag::new(), |_| {}).unwrap_err();
+        assert_eq!(counting.0.load(Ordering::Relaxed), 0);
+        let after = if out.exists() { contents(&out) } else { BTreeMap::new() };
+        assert_eq!(after, before);
+        error
+    };
+    let error = refused(LINES[3], "new");
+    assert!(error.contains("a/9.heic") && error.contains("--stems"), "{error}");
+    fs::create_dir(folder.path().join("taken")).unwrap();
+    fs::write(folder.path().join("taken/captions.jsonl"), LINES[0]).unwrap();
+    let error = refused(LINES[4], "taken");
+    assert!(error.contains("captions.jsonl") && error.contains("move this file away"), "{error}");
+}
+
+/// Fails for some items until it is told to succeed, as without a program that comes later.
+struct Failing(std::sync::atomic::AtomicBool, AtomicUsize);
+
+impl Extractor for Failing {
+    fn name(&self) -> String {
+        "failing".into()
+    }
+
+    fn dim(&self, _: Modality) -> usize {
+        PICTURE_FEATURES
+    }
+
+    fn extract(&self, root: &Path, items: &[MediaItem]) -> Vec<Result<Vec<f32>>> {
+        self.1.fetch_add(items.len(), Ordering::Relaxed);
+        let fails = |item: &MediaItem| !self.0.load(Ordering::Relaxed) && item.id != "a/1.png";
+        let one = |item: &MediaItem| match fails(item) {
+            true => Err(Error::media("item", "a program", "none", "install it")),
+            false => Descriptors::default().extract(root, &[item.clone()]).remove(0),
+        };
+        items.iter().map(one).collect()
+    }
+}
+
+#[test]
+fn what_failed_is_tried_again() {
+    let (folder, items) = pictures(5);
+    let failing = Failing(false.into(), 0.into());
+    let stop = StopFlag::new();
+    run(&folder, &items, &failing, 2, &stop, |at| {
+        if at.done == 4 {
+            stop.raise();
+        }
+    })
+    .unwrap_err();
+    failing.0.store(true, Ordering::Relaxed);
+    failing.1.store(0, Ordering::Relaxed);
+    let made = run(&folder, &items, &failing, 2, &StopFlag::new(), |_| {}).unwrap();
+    assert_eq!((made.items, made.resumed, made.failed.len()), (5, 1, 0));
+    assert_eq!(failing.1.load(Ordering::Relaxed), 4);
+    let (whole, _) = pictures(5);
+    run(&whole, &items, &failing, 2, &StopFlag::new(), |_| {}).unwrap();
+    let data = |folder: &tempfile::TempDir| {
+        ShardedFeatures::open_folder(folder.path().join("data")).unwrap().in_memory().unwrap()
+    };
+    assert_eq!(data(&folder).as_slice(), data(&whole).as_slice());
+}
+
+/// Whatever write fails and wherever the process dies, the same call again gives the same folder.
+#[test]
+fn whatever_fails_an_extraction_goes_on() {
+    use crate::storage::faults::{Fault, inject};
+    let (folder, items) = pictures(4);
+    fs::write(folder.path().join("media/a/1.png"), "broken").unwrap();
+    let (root, file) = (folder.path().join("media"), folder.path().join("mine.jsonl"));
+    fs::write(&file, LINES.concat()).unwrap();
+    let extracted = |out: &Path| {
+        let (config, stop) = (ExtractConfig { part: 2 }, StopFlag::new());
+        let extraction = Extraction::new(&items, &root, out).with_captions(&file);
+        extraction.run(&Descriptors::default(), &config, &stop, |_| {})
+    };
+    let names = |out: &Path| {
+        let name = |(path, bytes): (PathBuf, Vec<u8>)| {
+            (path.strip_prefix(out).unwrap().to_path_buf(), bytes)
+        };
+        contents(out).into_iter().map(name).collect::<BTreeMap<_, _>>()
+    };
+    let whole = folder.path().join("whole");
+    extracted(&whole).unwrap();
+    let whole = names(&whole);
+    for fault in [Fault::Once, Fault::Full, Fault::Killed] {
+        for at in 0.. {
+            let out = tempfile::tempdir().unwrap();
+            let data = out.path().join("data");
+            let injected = inject(out.path(), at, fault);
+            let first = extracted(&data);
+            let happened = injected.happened();
+            drop(injected);
+            // A failure that does no harm need not be told: a copy in the place of a link.
+            assert!(happened || first.is_ok(), "{fault:?} {at}");
+            let second = extracted(&data).unwrap_or_else(|e| panic!("{fault:?} {at}: {e}"));
+            assert_eq!(second.items, 3);
+            assert_eq!(names(&data), whole, "{fault:?} {at}");
+            assert_eq!(fs::read_to_string(&file).unwrap(), LINES.concat());
+            if !happened {
+                assert!(at > 40, "{at}");
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn two_extractions_into_one_folder_are_told_apart() {
+    let (folder, items) = pictures(4);
+    let descriptors = Descriptors::default();
+    let mut errors = Vec::new();
+    run(&folder, &items, &descriptors, 2, &StopFlag::new(), |at| {
+        if at.done == 2 {
+            let second = run(&folder, &items, &descriptors, 2, &StopFlag::new(), |_| {});
+            errors.push(second.unwrap_err().to_string());
+        }
+    })
+    .unwrap();
+    assert!(errors[0].contains("no other program works on"), "{errors:?}");
 }
 
 /// Counts what it is asked for.

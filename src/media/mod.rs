@@ -33,7 +33,8 @@ mod video_features;
 pub use animate::to_gif;
 #[cfg(feature = "media")]
 pub use extract::{
-    Descriptors, ExtractConfig, ExtractProgress, Extracted, Extractor, Failure, extract,
+    Descriptors, ExtractConfig, ExtractProgress, Extracted, Extraction, Extractor, Failure,
+    UnknownIds, extract,
 };
 #[cfg(feature = "media")]
 pub use find::media_below;

@@ -91,6 +91,15 @@ impl ItemMetadata {
     /// [`Error::Io`] when the file cannot be read; [`Error::Metadata`] naming the line that is no such object,
     /// names a candidate that is not there, or one that had a line before.
     pub fn from_jsonl(path: impl AsRef<Path>, ids: &ItemIds) -> Result<Self> {
+        Self::from_jsonl_without(path, ids, &|_| false)
+    }
+
+    /// The same without the lines of some ids.
+    pub(crate) fn from_jsonl_without(
+        path: impl AsRef<Path>,
+        ids: &ItemIds,
+        gone: &dyn Fn(&str) -> bool,
+    ) -> Result<Self> {
         let path = path.as_ref();
         let bytes = read_limited(path, LONGEST_FILE)?;
         let mut rows = vec![Fields::new(); ids.len()];
@@ -107,6 +116,7 @@ impl ItemMetadata {
                 wrong("a JSON object", e.to_string(), "write an object on each line")
             })?;
             let item = match fields.remove("id") {
+                Some(Value::String(id)) if gone(&id) => continue,
                 Some(Value::String(id)) => ids.index_of(&id).ok_or_else(|| {
                     let remedy = "correct the id, or remove the line";
                     wrong("the id of a candidate", format!("{id:?}"), remedy)

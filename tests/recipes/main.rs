@@ -3,6 +3,7 @@
 mod ablation;
 #[path = "../../examples/common/mod.rs"]
 mod common;
+mod programs;
 #[path = "../../examples/ablation/results.rs"]
 mod results;
 #[path = "../../examples/ablation/rows.rs"]

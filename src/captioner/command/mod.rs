@@ -4,14 +4,17 @@ mod lines;
 mod process;
 mod state;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use self::{lines::parse, process::run, state::State};
 use super::{CaptionJob, CaptionProgress, Captioned, Captioner, check_weight};
 use crate::{
+    data::Captions,
     error::{Error, Result},
+    storage::{fs, hex, sha256_file, write_bytes},
     train::StopFlag,
 };
 
@@ -161,8 +164,7 @@ impl CommandConfig {
 /// let job = CaptionJob::new(&ids)?.with_media("pictures", &media)?;
 /// let captioner = CommandConfig::new("python3").with_args(["blip.py"]).init()?.with_state("captioning");
 /// let made = captioner.caption(&job, &StopFlag::new(), &mut |at| println!("{} of {}", at.done, at.total))?;
-/// made.captions.to_jsonl("generated.jsonl")?;
-/// captioner.forget()?;
+/// captioner.save(&made.captions, "generated.jsonl")?;
 /// # Ok::<(), cart_retrieval::Error>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -186,10 +188,45 @@ impl CommandCaptioner {
     pub fn forget(&self) -> Result<()> {
         match &self.state {
             Some(folder) if folder.exists() => {
-                std::fs::remove_dir_all(folder).map_err(|e| Error::io("remove", folder, e))
+                fs::remove_dir_all(folder).map_err(|e| Error::io("remove", folder, e))
             }
             _ => Ok(()),
         }
+    }
+}
+
+impl CommandCaptioner {
+    /// Writes captions to a file and removes the folder of finished batches.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the file cannot be written, with the batches kept, or the folder cannot be
+    /// removed.
+    pub fn save(&self, captions: &Captions, file: impl AsRef<Path>) -> Result<()> {
+        let bytes = captions.to_lines()?;
+        if let Some(folder) = self.state.as_ref().filter(|folder| folder.exists()) {
+            state::note_saved(folder, &hex(&Sha256::digest(&bytes)))?;
+        }
+        write_bytes(file, &bytes)?;
+        self.forget()
+    }
+
+    /// Whether an earlier run wrote this file and was stopped before the folder of finished batches
+    /// was removed, which is done then.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the file cannot be read or the folder not be removed.
+    pub fn was_saved(&self, file: impl AsRef<Path>) -> Result<bool> {
+        let Some(folder) = self.state.as_ref().filter(|_| file.as_ref().is_file()) else {
+            return Ok(false);
+        };
+        let saved = state::saved(folder)?;
+        // The checksum is the last file that is removed.
+        let is_empty = std::fs::read_dir(folder).is_ok_and(|mut files| files.next().is_none());
+        let same = is_empty || saved.is_some() && saved == Some(hex(&sha256_file(file)?));
+        if same {
+            self.forget()?;
+        }
+        Ok(same)
     }
 }
 

@@ -8,11 +8,14 @@ use sha2::{Digest, Sha256};
 use super::{CommandConfig, lines::Batch};
 use crate::{
     error::{Error, Result},
-    storage::{hex, read_limited, write_bytes},
+    storage::{FileLock, fs, hex, read_limited, write_bytes},
 };
 
 /// The longest file of state that is read.
 const LONGEST: u64 = 1 << 32;
+
+/// The file with the checksum of the captions.
+const SAVED: &str = "saved.json";
 
 /// What a folder is about, to know it again.
 #[derive(Debug, Serialize, Deserialize, PartialEq)]
@@ -30,6 +33,7 @@ struct Run {
 /// Finished batches of one job.
 pub(super) struct State {
     folder: PathBuf,
+    _lock: FileLock,
 }
 
 /// A batch as it is kept: the ids again, so that a file in the wrong place is noticed.
@@ -73,11 +77,22 @@ impl State {
                     "start with the settings of that one, or remove this folder",
                 ));
             }
-        } else {
-            std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
+        }
+        fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
+        let path = folder.join(".lock");
+        let lock = FileLock::acquire(&path).map_err(|e| Error::io("lock", &path, e))?;
+        let Some(lock) = lock else {
+            return Err(Error::captions(
+                folder.display().to_string(),
+                "batches that no other program works on",
+                "a captioner that is under way",
+                "wait until it has ended",
+            ));
+        };
+        if !file.exists() {
             write(&file, &run)?;
         }
-        Ok(Self { folder: folder.to_path_buf() })
+        Ok(Self { folder: folder.to_path_buf(), _lock: lock })
     }
 
     fn file(&self, number: usize) -> PathBuf {
@@ -107,6 +122,17 @@ impl State {
         let captions = ids.iter().map(|id| id.to_string()).zip(batch.iter().cloned()).collect();
         write(&self.file(number), &Kept { captions })
     }
+}
+
+/// Notes the checksum of the captions that are about to be written.
+pub(super) fn note_saved(folder: &Path, sha256: &str) -> Result<()> {
+    write(&folder.join(SAVED), &sha256)
+}
+
+/// The checksum of the captions that were written, or about to be.
+pub(super) fn saved(folder: &Path) -> Result<Option<String>> {
+    let file = folder.join(SAVED);
+    if file.is_file() { read(&file).map(Some) } else { Ok(None) }
 }
 
 fn read<T: serde::de::DeserializeOwned>(file: &Path) -> Result<T> {

@@ -249,6 +249,44 @@ fn a_later_run_goes_on_behind_finished_batches() {
     assert_eq!(run_all(&captioner, &job(5)).unwrap().resumed, 2);
 }
 
+/// Whatever write fails and wherever the process dies, the same job again gives the same file, and nothing else is left.
+#[test]
+fn whatever_fails_the_same_job_again_succeeds() {
+    use crate::storage::faults::{Fault, inject};
+    for fault in [Fault::Once, Fault::Full, Fault::Killed] {
+        for at in 0.. {
+            let folder = tempfile::tempdir().unwrap();
+            let (state, file) = (folder.path().join("state"), folder.path().join("made.jsonl"));
+            let config = CommandConfig { batch: 1, ..script(ECHO, folder.path()) };
+            let captioner = config.init().unwrap().with_state(&state);
+            // As the example `caption` does.
+            let work = || -> Result<()> {
+                if captioner.was_saved(&file)? || file.exists() {
+                    return Ok(());
+                }
+                let made = run_all(&captioner, &job(2))?;
+                captioner.save(&made.captions, &file)
+            };
+            let injected = inject(folder.path(), at, fault);
+            let first = work();
+            let happened = injected.happened();
+            drop(injected);
+            assert_eq!(first.is_err(), happened, "{fault:?} {at}");
+            work().unwrap_or_else(|e| panic!("{fault:?} {at}: {e}"));
+            assert_eq!(Captions::from_jsonl(&file).unwrap().len(), 2);
+            let left: Vec<_> = std::fs::read_dir(folder.path())
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name())
+                .collect();
+            assert_eq!(left, ["made.jsonl"], "{fault:?} {at}");
+            if !happened {
+                assert!(at > 20, "{at}");
+                break;
+            }
+        }
+    }
+}
+
 #[test]
 fn bad_settings_are_refused() {
     let usual = || CommandConfig::new("sh");

@@ -10,7 +10,7 @@ use crate::{
     error::{Error, Result},
     features::ItemIds,
     media::{MediaItem, Modality},
-    storage::write_bytes,
+    storage::{fs, write_bytes},
 };
 
 /// Items, captions and splits of a published data set.
@@ -125,20 +125,34 @@ impl PublishedSet {
     /// [`Error::Io`] when a file cannot be written.
     pub fn write(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
-        std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
+        let files = self.files(&|_| false)?;
         let ids: Vec<&str> = self.items.iter().map(|item| item.id.as_str()).collect();
+        let ids = ItemIds::new(&ids)?;
+        fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
+        ids.save(folder.join("ids.txt"))?;
+        files.iter().try_for_each(|(name, bytes)| write_bytes(folder.join(name), bytes))
+    }
+
+    /// Names and contents of `captions.jsonl`, `splits.json` and `media.jsonl`, without some items.
+    pub(crate) fn files(
+        &self,
+        gone: &dyn Fn(&str) -> bool,
+    ) -> Result<Vec<(&'static str, Vec<u8>)>> {
         let mut media = String::new();
-        for item in &self.items {
+        for item in self.items.iter().filter(|item| !gone(&item.id)) {
             media.push_str(&serde_json::to_string(item).map_err(|e| {
                 let remedy = "rename the file to a name in UTF-8";
                 Error::captions("media", "paths in UTF-8", e.to_string(), remedy)
             })?);
             media.push('\n');
         }
-        ItemIds::new(&ids)?.save(folder.join("ids.txt"))?;
-        self.captions.to_jsonl(folder.join("captions.jsonl"))?;
-        self.splits.to_json(folder.join("splits.json"))?;
-        write_bytes(folder.join(Self::MEDIA), media.as_bytes())
+        let captions = self.captions.filter(|caption| !gone(&caption.id));
+        let splits = self.splits.clone().without(gone)?;
+        Ok(vec![
+            ("captions.jsonl", captions.to_lines()?),
+            ("splits.json", splits.to_bytes()?),
+            (Self::MEDIA, media.into_bytes()),
+        ])
     }
 }
 

@@ -1,0 +1,18 @@
+//! Files that the programs write, and recognise as their own when they are run again.
+
+use std::path::{Path, PathBuf};
+
+use cart_retrieval::{eval::read_json, storage::Outputs};
+
+use super::page;
+
+/// The figures of an evaluation as JSON.
+pub fn with_report(outputs: Outputs, json: &Option<PathBuf>) -> Outputs {
+    let is_ours = |path: &Path| read_json(path).is_ok();
+    outputs.replaces(json, "figures that such a program wrote", is_ours)
+}
+
+/// A page to look at.
+pub fn with_page(outputs: Outputs, path: &Path) -> Outputs {
+    outputs.replaces([path], "a page that such a program wrote", page::is_ours)
+}
