@@ -108,6 +108,9 @@ pub enum Error {
     /// A backend or a device is missing or does not work.
     #[error("device: {0}")]
     Device(Problem),
+    /// What is to be written would harm what is there, or cannot be written.
+    #[error("output: {0}")]
+    Output(Problem),
     /// The caller asked to stop; what was finished is kept.
     #[error("interrupted: {0}")]
     Interrupted(Problem),
@@ -171,6 +174,8 @@ constructors! {
     query => Query,
     /// A [`Error::Device`].
     device => Device,
+    /// A [`Error::Output`].
+    output => Output,
     /// A [`Error::Interrupted`].
     interrupted => Interrupted,
 }

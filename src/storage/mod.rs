@@ -5,17 +5,23 @@
 
 mod array;
 mod atomic;
+#[cfg(any(test, feature = "faults"))]
+#[doc(hidden)]
+pub mod faults;
+pub(crate) mod fs;
 mod held;
 mod limited;
+mod lock;
 mod mapped;
 mod sha256;
 mod tensors;
 
 pub(crate) use array::Array;
-pub(crate) use atomic::sync_folder;
 pub use atomic::write_atomic;
+pub(crate) use fs::sync_folder;
 pub(crate) use held::{count, ensure_held};
 pub use limited::read_limited;
+pub(crate) use lock::FileLock;
 pub(crate) use mapped::{forget, map};
 pub use sha256::{Sha256Writer, hex, sha256_file};
 pub use tensors::{NamedTensors, load_module};

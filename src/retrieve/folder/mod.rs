@@ -34,7 +34,7 @@ use crate::{
     metadata::ItemMetadata,
     nn::QueryProjection,
     quantizer::{CandidateIndex, CoarseToFine},
-    storage::{NamedTensors, hex, load_module, map, sync_folder, write_bytes},
+    storage::{NamedTensors, fs, hex, load_module, map, sync_folder, write_bytes},
     trie::Trie,
 };
 
@@ -183,7 +183,7 @@ impl<B: Backend> Retriever<B> {
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
         Self::check_folder(folder)?;
-        std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
+        fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
         let lock = FolderLock::acquire(folder)?;
         self.save_locked(folder, &lock)
     }
@@ -374,7 +374,7 @@ fn ours(name: &str) -> bool {
 /// Removes the changes since a manifest was written.
 fn remove_log(folder: &Path, manifest: &Manifest) -> Result<()> {
     let path = folder.join(Log::name(manifest));
-    match std::fs::remove_file(&path) {
+    match fs::remove_file(&path) {
         Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::io("remove", &path, e)),
         _ => sync_folder(folder).map_err(|e| Error::io("write", folder, e)),
     }
@@ -390,7 +390,7 @@ fn remove_unnamed(folder: &Path, manifest: &Manifest) {
     };
     if let Ok(entries) = std::fs::read_dir(folder) {
         for path in entries.flatten().map(|entry| entry.path()).filter(unnamed) {
-            let _ = std::fs::remove_file(path);
+            let _ = fs::remove_file(&path);
         }
     }
 }

@@ -9,7 +9,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{ErrorKind, Seek, SeekFrom, Write},
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use super::{super::folder::Manifest, change::Change};
 use crate::{
     error::{Error, Result},
-    storage::write_bytes,
+    storage::{fs, write_bytes},
 };
 
 const MAGIC: &[u8; 8] = b"CARTCHNG";
@@ -160,6 +160,12 @@ fn content_sum(head: &[u8], body: &[u8], number: u64) -> [u8; CHECKSUM] {
     digest.chain_update(number.to_le_bytes()).finalize().into()
 }
 
+/// Cuts a file of changes back to those that are whole.
+fn cut(file: &File, path: &Path, end: u64) -> std::io::Result<()> {
+    fs::set_len(file, path, end)?;
+    fs::sync_all(file, path)
+}
+
 /// Where changes are added.
 #[derive(Debug)]
 pub(super) struct LogWriter {
@@ -187,7 +193,7 @@ impl LogWriter {
         let refused = |e| Error::io("write", &path, e);
         let file = OpenOptions::new().write(true).open(&path).map_err(refused)?;
         if log.torn > 0 {
-            file.set_len(log.end).and_then(|()| file.sync_all()).map_err(refused)?;
+            cut(&file, &path, log.end).map_err(refused)?;
         }
         let number = log.changes.len() as u64;
         Ok((Self { path, file, end: log.end, number, broken: false }, log.changes))
@@ -202,8 +208,8 @@ impl LogWriter {
         let manifest = Manifest::read(folder)?;
         // Still the same file: without what was refused but could not be cut off.
         if folder.join(Log::name(&manifest)) == self.path && self.path.exists() {
-            let cut = self.file.set_len(self.end).and_then(|()| self.file.sync_all());
-            cut.map_err(|e| Error::io("write", &self.path, e))?;
+            cut(&self.file, &self.path, self.end)
+                .map_err(|e| Error::io("write", &self.path, e))?;
         }
         *self = Self::open(folder, &manifest)?.0;
         Ok(())
@@ -238,14 +244,10 @@ impl LogWriter {
         bytes.extend_from_slice(&head);
         bytes.extend_from_slice(&body);
         bytes.extend_from_slice(&content_sum(&head, &body, self.number));
-        let mut write = || {
-            self.file.seek(SeekFrom::Start(self.end))?;
-            self.file.write_all(&bytes)?;
-            self.file.sync_data()
-        };
-        if let Err(error) = write() {
-            let undone = self.file.set_len(self.end).and_then(|()| self.file.sync_all());
-            self.broken = undone.is_err();
+        let written = fs::write_at(&mut self.file, &self.path, self.end, &bytes)
+            .and_then(|()| fs::sync_data(&self.file, &self.path));
+        if let Err(error) = written {
+            self.broken = cut(&self.file, &self.path, self.end).is_err();
             return Err(Error::io("write", &self.path, error));
         }
         self.end += bytes.len() as u64;
