@@ -13,6 +13,7 @@ mod held;
 mod limited;
 mod lock;
 mod mapped;
+mod outputs;
 mod sha256;
 mod tensors;
 
@@ -23,6 +24,7 @@ pub(crate) use held::{count, ensure_held};
 pub use limited::read_limited;
 pub(crate) use lock::FileLock;
 pub(crate) use mapped::{forget, map};
+pub use outputs::Outputs;
 pub use sha256::{Sha256Writer, hex, sha256_file};
 pub use tensors::{NamedTensors, load_module};
 
