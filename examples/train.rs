@@ -12,6 +12,7 @@ use cart_retrieval::{
     data::DataFolder,
     nn::FusionMode,
     retrieve::Retriever,
+    train::Trainer,
 };
 use clap::{Parser, ValueEnum};
 use common::{
@@ -117,6 +118,12 @@ fn train<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     recipe.model.fusion = args.fusion.map_or(recipe.model.fusion, FusionMode::from);
     let stop = common::stop_on_ctrl_c()?;
     Retriever::<B>::check_folder(&args.out)?;
+    let run = args.run.clone().unwrap_or_else(|| {
+        let mut name = args.out.clone().into_os_string();
+        name.push("-training");
+        name.into()
+    });
+    Trainer::check_folder(&run, args.resume)?;
     println!("{}, seed {}", B::describe(device), recipe.seed);
 
     let data = DataFolder::open(&args.data)?;
@@ -125,11 +132,6 @@ fn train<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     println!("{}", data.items.check()?);
     task.check_leaks(&recipe)?;
     let text = Text::<B>::new(&recipe, &task.train, device)?;
-    let run = args.run.clone().unwrap_or_else(|| {
-        let mut name = args.out.clone().into_os_string();
-        name.push("-training");
-        name.into()
-    });
     let devices = if args.all_devices { B::devices()? } else { vec![device.clone()] };
     if devices.len() > 1 {
         println!("{} devices", devices.len());

@@ -114,7 +114,12 @@ pub fn operations<B: AutodiffBackend>(device: &B::Device) -> Outcome {
         ("scatter along a dimension of one", |x| {
             let rows = x.clone().narrow(1, 0, 1).swap_dims(0, 1);
             let at = Tensor::<B, 3, Int>::from_ints([[[7], [0], [31]]], &rows.device());
-            rows.scatter(2, at, x.narrow(2, 0, 1).narrow(1, 1, 1).swap_dims(0, 1), IndexingUpdateOp::Add)
+            rows.scatter(
+                2,
+                at,
+                x.narrow(2, 0, 1).narrow(1, 1, 1).swap_dims(0, 1),
+                IndexingUpdateOp::Add,
+            )
         }),
         ("broadcast", |x| {
             let y = x.clone().narrow(0, 0, 1).narrow(1, 0, 1);
@@ -624,9 +629,8 @@ pub fn half_precision_stays_near<B: AutodiffBackend>(device: &B::Device) {
             }
             println!("{precision:?}, frozen: {freeze:?}");
             let config = TrainConfig { freeze, ..TrainConfig::default() };
-            let single = single.get_or_insert_with(|| {
-                trained::<B>(devices, config.clone()).only("losses")
-            });
+            let single =
+                single.get_or_insert_with(|| trained::<B>(devices, config.clone()).only("losses"));
             let half = trained::<B>(devices, TrainConfig { precision, ..config }).only("losses");
             half.assert_near(&single.clone().with_tolerance(tolerance));
         }
