@@ -298,12 +298,14 @@ def open_change(known, last):
 serve.last = None
 data = make_data()
 began = time.time()
-kills, trainings, wrong_train = train(data, counts[0])
-print("train: %d kills in %d trainings, %d wrong" % (kills, trainings, wrong_train), flush=True)
-kills, runs, wrong_grow = grow(data, counts[1])
-print("grow: %d kills in %d runs, %d wrong" % (kills, runs, wrong_grow), flush=True)
-kills, changes, wrong_serve = serve(counts[2])
-print("serve: %d kills, %d changes acknowledged, %d wrong" % (kills, changes, wrong_serve), flush=True)
+kills, trainings, wrong = train(data, counts[0])
+print("train: %d kills in %d trainings, %d wrong" % (kills, trainings, wrong), flush=True)
+if counts[1]:
+    kills, runs, wrong = grow(data, counts[1])
+    print("grow: %d kills in %d runs, %d wrong" % (kills, runs, wrong), flush=True)
+if counts[2]:
+    kills, changes, wrong = serve(counts[2])
+    print("serve: %d kills, %d changes acknowledged, %d wrong" % (kills, changes, wrong), flush=True)
 for problem in problems[:20]:
     print("  " + problem)
 print("seed %d, %.0f s" % (seed, time.time() - began))
