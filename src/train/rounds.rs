@@ -302,6 +302,39 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_validation_that_was_cut_short_is_known_and_made_up_for() {
+        let position = Position::new(0, 8, 4);
+        let mut rounds = Rounds::new(position.clone(), Arc::new(|_| ()), 4);
+        let whole = || Sums { queries: 4, loss: 2.0, first: 1, ten: 2, reciprocal: 1.5 };
+        // Before the first step, and in the middle of a round, none is due.
+        for (step, round) in [(0, 1), (1, 2)] {
+            position.resume(step);
+            rounds.close(round);
+            assert!(!rounds.lacks_validation(), "step {step}");
+        }
+        position.resume(2);
+        rounds.sums = whole();
+        rounds.close(3);
+        // A stop before the next step makes a round of its own, at a step that was validated.
+        rounds.close(4);
+        assert!(!rounds.lacks_validation());
+        for step in [4, 8] {
+            position.resume(step);
+            rounds.sums = Sums { queries: 2, ..whole() };
+            rounds.close(step + 1);
+            assert!(rounds.lacks_validation(), "step {step}");
+            rounds.sums = whole();
+            rounds.close_again();
+            assert!(!rounds.lacks_validation(), "step {step}");
+            let last = rounds.history.last().unwrap();
+            assert_eq!((last.round, last.step, last.loss), (step + 1, step, Some(0.5)));
+        }
+        assert_eq!(rounds.best_round(), Some(3));
+        assert_eq!(rounds.without_improvement(), 2);
+        assert!(rounds.is_out_of_patience(2) && !rounds.is_out_of_patience(0));
+    }
+
+    #[test]
     fn a_verdict_reaches_those_who_wait_for_it() {
         let verdict = Arc::new(Verdict::default());
         let other = verdict.clone();

@@ -3,7 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::{Arc, Mutex},
+    sync::{Arc, LazyLock, Mutex},
     time::Duration,
 };
 
@@ -21,11 +21,13 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{A, Setup, setup, turn, weights};
 
+static SETUP: LazyLock<Setup> = LazyLock::new(setup);
+
 /// A training of a moment: four rounds of two steps.
 fn quick() -> TrainConfig {
     TrainConfig {
         epochs: 4,
-        batch_size: 120,
+        batch_size: 24,
         learning_rate: 3e-3,
         validations: 4,
         validation_queries: 8,
@@ -43,7 +45,6 @@ fn end(trained: &Trained<Flex>) -> End {
 }
 
 struct Case {
-    setup: Setup,
     data: TrainingData,
     config: TrainConfig,
     folder: tempfile::TempDir,
@@ -52,12 +53,11 @@ struct Case {
 
 impl Case {
     fn new(config: TrainConfig, queries: usize) -> Self {
-        let setup = setup();
-        let queries = &setup.queries[..queries];
-        let data =
-            TrainingData::new(&setup.tokenizer, &setup.train, queries, &setup.index).unwrap();
+        let Setup { tokenizer, train, index, .. } = &*SETUP;
+        let queries = &SETUP.queries[..queries];
+        let data = TrainingData::new(tokenizer, &train[..48], queries, index).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        Self { setup, data, config, folder, events: Arc::default() }
+        Self { data, config, folder, events: Arc::default() }
     }
 
     fn path(&self) -> PathBuf {
@@ -76,7 +76,7 @@ impl Case {
 
     fn fit(&self, trainer: Trainer) -> cart_retrieval::Result<Trained<Flex>> {
         let device = Default::default();
-        let config = self.setup.config.clone().with_width(16, 16, 2);
+        let config = SETUP.config.clone().with_width(16, 16, 2);
         trainer.fit(config.init::<A>(&device).unwrap(), &self.data, &device)
     }
 
@@ -227,7 +227,7 @@ fn a_damaged_best_network_is_not_replaced_without_a_word() {
 #[test]
 fn any_failed_write_leaves_a_training_that_can_be_resumed() {
     let _turn = turn();
-    let config = TrainConfig { epochs: 3, batch_size: 240, validations: 3, ..quick() };
+    let config = TrainConfig { epochs: 3, batch_size: 48, validations: 3, ..quick() };
     let whole = end(&Case::new(config.clone(), 0).resume().unwrap());
     for fault in [Fault::Once, Fault::Full, Fault::Killed] {
         for at in 0.. {
@@ -313,10 +313,10 @@ fn killed_at_any_moment_a_training_ends_the_same() {
     };
     let mut rng = ChaCha8Rng::seed_from_u64(5);
     let folder = tempfile::tempdir().unwrap();
-    for _ in 0..6 {
+    for _ in 0..5 {
         let mut child = start(folder.path());
         // The set-up of the child takes a part of this.
-        std::thread::sleep(Duration::from_millis(rng.random_range(100..700)));
+        std::thread::sleep(Duration::from_millis(rng.random_range(50..500)));
         child.kill().unwrap();
         child.wait().unwrap();
     }
