@@ -78,7 +78,7 @@ impl RunFolder {
             if !folder.is_dir() {
                 fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
                 let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
-                // The folder is there; whether its name is durable yet matters for a power cut only.
+                // Whether its name is durable yet matters at a power cut only.
                 let _ = sync_folder(parent.unwrap_or(Path::new(".")));
             }
         }
