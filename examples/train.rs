@@ -13,6 +13,7 @@ use cart_retrieval::{
     nn::FusionMode,
     retrieve::Retriever,
     storage::Outputs,
+    train::Trainer,
 };
 use clap::{Parser, ValueEnum};
 use common::{
@@ -126,6 +127,7 @@ fn train<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     recipe.model.fusion = args.fusion.map_or(recipe.model.fusion, FusionMode::from);
     let stop = common::stop_on_ctrl_c()?;
     Retriever::<B>::check_folder(&args.out)?;
+    Trainer::check_folder(&run, args.resume)?;
     println!("{}, seed {}", B::describe(device), recipe.seed);
 
     let data = DataFolder::open(&args.data)?;

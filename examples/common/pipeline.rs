@@ -179,7 +179,12 @@ impl<B: LocalBackend> Run<'_, B> {
             None => network,
         };
         let (model, seconds) = match recipe.training().epochs {
-            0 => (network.valid(), 0.0),
+            0 => {
+                println!(
+                    "0 epochs: the network keeps its first weights, and --resume has nothing to resume"
+                );
+                (network.valid(), 0.0)
+            }
             _ => self.trained(network, &pairs)?,
         };
         let tokenizer = text.tokenizer.clone();

@@ -39,6 +39,14 @@ pub fn quantizer(stop: StopFlag) -> impl FnMut(QuantizerEvent) -> ControlFlow<()
     }
 }
 
+/// Prints a line above the bar.
+fn tell(bar: Option<&ProgressBar>, line: &str) {
+    match bar {
+        Some(bar) if !bar.is_hidden() => bar.println(line),
+        _ => eprintln!("{line}"),
+    }
+}
+
 /// What a training told of itself.
 #[derive(Debug, Clone, Default)]
 pub struct Curves {
@@ -85,10 +93,16 @@ pub fn training() -> (impl Fn(TrainEvent) + Send + Sync + 'static, Arc<Mutex<Cur
                     share(summary.recall_at_10),
                     if best { "  best" } else { "" }
                 );
-                match shown.as_ref() {
-                    Some(bar) if !bar.is_hidden() => bar.println(line),
-                    _ => eprintln!("{line}"),
-                }
+                tell(shown.as_ref(), &line);
+            }
+            TrainEvent::CheckpointSkipped { round, reason } => {
+                let line = format!("  checkpoint of round {round} skipped: {reason}");
+                tell(shown.as_ref(), &line);
+            }
+            TrainEvent::Recovered { reason } => tell(shown.as_ref(), &format!("  {reason}")),
+            TrainEvent::LogFailed { reason } => {
+                let line = format!("  the training goes on without a log of its metrics: {reason}");
+                tell(shown.as_ref(), &line);
             }
             _ => {}
         }

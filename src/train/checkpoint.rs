@@ -1,25 +1,30 @@
-//! Checkpoints: written atomically, in full precision, with a file that says what there is.
+//! Checkpoints as files: written atomically, in full precision, with their SHA-256.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use burn::{
     record::{FileRecorder, FullPrecisionSettings, NamedMpkFileRecorder, Recorder, RecorderError},
     tensor::backend::Backend,
 };
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Serialize, de::DeserializeOwned};
 
-use super::{RoundSummary, guard::LossScale};
+use super::ledger::Ledger;
 use crate::{
     error::{Error, Result},
-    storage::write_bytes,
+    storage::{Sha256Writer, hex, sha256_file, write_atomic},
 };
 
 /// Folder of the checkpoints inside a training's folder: burn-train's name for it.
-const FOLDER: &str = "checkpoint";
-/// File that says what there is.
-const STATE: &str = "training.json";
-/// Version of that file.
-const FORMAT: u32 = 2;
+pub(super) const FOLDER: &str = "checkpoint";
+/// The files of a checkpoint, by burn-train's names.
+pub(super) const PARTS: [&str; 3] = ["model", "optim", "scheduler"];
+/// Their extension.
+pub(super) const EXTENSION: &str = "mpk";
 
 /// burn's full-precision recorder, writing to a temporary file that is renamed when it is whole.
 ///
@@ -28,6 +33,15 @@ const FORMAT: u32 = 2;
 #[derive(Debug, Clone, Default)]
 pub struct AtomicRecorder {
     inner: NamedMpkFileRecorder<FullPrecisionSettings>,
+    /// Where a training enters what it wrote.
+    ledger: Option<Arc<Ledger>>,
+}
+
+impl AtomicRecorder {
+    /// A recorder that enters every file in the ledger of a training.
+    pub(super) fn entering(ledger: Arc<Ledger>) -> Self {
+        Self { ledger: Some(ledger), ..Self::default() }
+    }
 }
 
 impl<B: Backend> Recorder<B> for AtomicRecorder {
@@ -41,22 +55,13 @@ impl<B: Backend> Recorder<B> for AtomicRecorder {
         item: I,
         path: PathBuf,
     ) -> std::result::Result<(), RecorderError> {
-        let part = path.with_file_name(format!(
-            "{}-part",
-            path.file_name().and_then(|name| name.to_str()).unwrap_or("checkpoint")
-        ));
-        let written = part.with_extension("mpk");
-        let result = Recorder::<B>::save_item(&self.inner, item, part).and_then(|()| {
-            std::fs::File::open(&written)
-                .and_then(|file| file.sync_all())
-                .and_then(|()| std::fs::rename(&written, path.with_extension("mpk")))
-                .map_err(|e| RecorderError::Unknown(e.to_string()))
-        });
-        if result.is_err() {
-            // The first error is the one to report; a leftover is never read.
-            let _ = std::fs::remove_file(&written);
-        }
-        result
+        let path = path.with_extension(EXTENSION);
+        let written = write_item(&path, &item);
+        let result = match &self.ledger {
+            Some(ledger) => ledger.enter(&path, written),
+            None => written.map(|_| ()),
+        };
+        result.map_err(|error| RecorderError::Unknown(error.to_string()))
     }
 
     fn load_item<I: DeserializeOwned>(
@@ -69,87 +74,117 @@ impl<B: Backend> Recorder<B> for AtomicRecorder {
 
 impl<B: Backend> FileRecorder<B> for AtomicRecorder {
     fn file_extension() -> &'static str {
-        "mpk"
+        EXTENSION
     }
 }
 
-/// A checkpoint that was asked for; its files exist once they are whole.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct SavedRound {
-    pub(super) round: usize,
-    pub(super) step: usize,
-    /// The scale of the loss; absent where it is not scaled.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) scale: Option<LossScale>,
+/// Writes an item as burn's recorder does (MessagePack with names); gives the file's SHA-256.
+fn write_item(path: &Path, item: &impl Serialize) -> Result<String> {
+    let mut sum = String::new();
+    write_atomic(path, |file| {
+        let mut writer = Sha256Writer::new(file);
+        rmp_serde::encode::write_named(&mut writer, item)
+            .map_err(|error| Error::io("write", path, io_error(error)))?;
+        sum = hex(&writer.finish().1);
+        Ok(())
+    })?;
+    Ok(sum)
 }
 
-/// Contents of `training.json`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct TrainState {
-    pub(super) format: u32,
-    /// What must be equal for a resumed training to be the same training.
-    pub(super) run: serde_json::Value,
-    pub(super) checkpoints: Vec<SavedRound>,
-    pub(super) history: Vec<RoundSummary>,
-    pub(super) best_round: Option<usize>,
-}
-
-impl TrainState {
-    pub(super) fn new(run: serde_json::Value) -> Self {
-        Self { format: FORMAT, run, checkpoints: Vec::new(), history: Vec::new(), best_round: None }
-    }
-
-    /// Whether a folder holds a training.
-    pub(super) fn exists(folder: &Path) -> bool {
-        folder.join(STATE).exists()
-    }
-
-    pub(super) fn write(&self, folder: &Path) -> Result<()> {
-        let json = serde_json::to_vec_pretty(self).map_err(|e| {
-            let source = std::io::Error::other(e);
-            Error::io("write", folder.join(STATE), source)
-        })?;
-        write_bytes(folder.join(STATE), &json)
-    }
-
-    pub(super) fn read(folder: &Path) -> Result<Self> {
-        let path = folder.join(STATE);
-        let bytes = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
-        let state: Self = serde_json::from_slice(&bytes).map_err(|e| {
-            Error::checkpoint(
-                path.display().to_string(),
-                "the state of a training",
-                e.to_string(),
-                "start a new training in another folder",
-            )
-        })?;
-        if state.format != FORMAT {
-            return Err(Error::checkpoint(
-                path.display().to_string(),
-                format!("format {FORMAT}"),
-                state.format.to_string(),
-                "resume it with the version of the library that wrote it",
-            ));
-        }
-        Ok(state)
-    }
-
-    /// The newest checkpoint whose files are whole, and the history up to it.
-    pub(super) fn newest(&self, folder: &Path) -> Option<(SavedRound, Vec<RoundSummary>)> {
-        let saved = self.checkpoints.iter().rev().find(|saved| {
-            ["model", "optim", "scheduler"]
-                .iter()
-                .all(|part| file(folder, part, saved.round).with_extension("mpk").exists())
-        })?;
-        let history =
-            self.history.iter().filter(|summary| summary.round <= saved.round).copied().collect();
-        Some((*saved, history))
+fn io_error(error: rmp_serde::encode::Error) -> io::Error {
+    match error {
+        rmp_serde::encode::Error::InvalidValueWrite(error) => error.into(),
+        other => io::Error::other(other),
     }
 }
 
 /// A part of a checkpoint, without extension.
 pub(super) fn file(folder: &Path, part: &str, round: usize) -> PathBuf {
     folder.join(FOLDER).join(format!("{part}-{round}"))
+}
+
+/// Part and round of a checkpoint's file by its name; `None` for other files.
+pub(super) fn part_of(name: &str) -> Option<(&'static str, usize)> {
+    let (part, round) = name.strip_suffix(EXTENSION)?.strip_suffix('.')?.split_once('-')?;
+    let part = PARTS.into_iter().find(|known| *known == part)?;
+    // A round has one spelling.
+    round.parse().ok().filter(|number: &usize| number.to_string() == round).map(|r| (part, r))
+}
+
+/// What is wrong with a file of a checkpoint.
+#[derive(Debug)]
+pub(super) enum Fault {
+    Missing(String),
+    Damaged(String),
+}
+
+impl Fault {
+    /// What to tell of it.
+    pub(super) fn reason(self) -> String {
+        match self {
+            Self::Missing(reason) | Self::Damaged(reason) => reason,
+        }
+    }
+}
+
+/// Checks that a part of a checkpoint is there and has the SHA-256 that was taken when it was
+/// written; in a training of an older version, which took none, that it is there.
+pub(super) fn check(
+    folder: &Path,
+    part: &str,
+    round: usize,
+    sums: &BTreeMap<String, String>,
+) -> std::result::Result<(), Fault> {
+    let path = file(folder, part, round).with_extension(EXTENSION);
+    let name = || path.file_name().unwrap_or_default().display().to_string();
+    if !path.exists() {
+        return Err(Fault::Missing(format!("{} is missing", name())));
+    }
+    let Some(sum) = sums.get(part) else {
+        return Ok(());
+    };
+    match sha256_file(&path) {
+        Ok(found) if hex(&found) == *sum => Ok(()),
+        Ok(_) => {
+            Err(Fault::Damaged(format!("{} is not what was written: its SHA-256 differs", name())))
+        }
+        Err(error) => Err(Fault::Damaged(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_checkpoints_are_told_from_others() {
+        assert_eq!(part_of("model-12.mpk"), Some(("model", 12)));
+        assert_eq!(part_of("scheduler-0.mpk"), Some(("scheduler", 0)));
+        for other in ["model-12", "model-+2.mpk", "model-02.mpk", "models-2.mpk", "model-2.mpk.bak"]
+        {
+            assert_eq!(part_of(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_part_that_is_missing_or_changed_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join(FOLDER)).unwrap();
+        let path = file(folder.path(), "model", 3).with_extension(EXTENSION);
+        let sum = write_item(&path, &[1.5f32, 2.5]).unwrap();
+        let sums = BTreeMap::from([("model".to_string(), sum)]);
+        check(folder.path(), "model", 3, &sums).unwrap();
+        let missing = check(folder.path(), "model", 4, &sums).unwrap_err();
+        assert!(matches!(missing, Fault::Missing(_)));
+        let good = std::fs::read(&path).unwrap();
+        for bit in 0..8 * good.len() {
+            let mut bytes = good.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, bytes).unwrap();
+            let fault = check(folder.path(), "model", 3, &sums).unwrap_err();
+            assert!(matches!(fault, Fault::Damaged(_)), "bit {bit}");
+            // A training of an older version has no checksums.
+            check(folder.path(), "model", 3, &BTreeMap::new()).unwrap();
+        }
+    }
 }

@@ -70,6 +70,23 @@ pub enum TrainEvent {
         /// Whether it is the best so far.
         best: bool,
     },
+    /// A checkpoint could not be used when a training was resumed; an older one is taken instead.
+    CheckpointSkipped {
+        /// The round that it was made after.
+        round: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file was damaged, and what was in it is known from elsewhere.
+    Recovered {
+        /// What is wrong, and what was done.
+        reason: String,
+    },
+    /// A log of the metrics could not be written. The training goes on.
+    LogFailed {
+        /// The file, and what the operating system says.
+        reason: String,
+    },
 }
 
 /// Why a training ended.

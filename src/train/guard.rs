@@ -130,6 +130,14 @@ impl Guard {
         self.state().scale.map_or(1.0, |scale| scale.scale)
     }
 
+    /// Goes on with the scale of a checkpoint, where there is one.
+    pub(super) fn resume(&self, scale: Option<LossScale>) {
+        let mut state = self.state();
+        if state.scale.is_some() && scale.is_some() {
+            state.scale = scale;
+        }
+    }
+
     /// The scale of the loss as a checkpoint keeps it.
     pub(super) fn saved_scale(&self) -> Option<LossScale> {
         self.state().scale

@@ -6,6 +6,7 @@ use std::{
 };
 
 use burn::{
+    data::dataloader::DataLoader,
     module::{AutodiffModule, Module},
     optim::{GradientsAccumulator, GradientsParams, Optimizer},
     tensor::{
@@ -20,6 +21,7 @@ use super::{
     devices::Together,
     freeze::Frozen,
     guard::Guard,
+    loader::ValidLoader,
     memory::or_fault,
     metric::{LossValue, RecallValue, Reporter},
     rounds::Rounds,
@@ -263,6 +265,17 @@ impl<B: Backend> InferenceStep for CartLearner<B> {
         let queries = batch.items.len();
         ValidOutput { loss, recall_at_1: first as f64 / queries as f64, queries }
     }
+}
+
+/// Does a validation outside of burn-train's loop.
+pub(super) fn validate<B: AutodiffBackend>(
+    learner: &CartLearner<B>,
+    queries: &ValidLoader<B::InnerBackend>,
+) {
+    let learner = learner.valid();
+    queries.iter().for_each(|batch| {
+        InferenceStep::step(&learner, batch);
+    });
 }
 
 /// The loss of a device's rows of a step, weighted by them and still on the device.

@@ -36,6 +36,11 @@ impl Position {
         self.shared.0.lock().unwrap_or_else(|e| e.into_inner())
     }
 
+    /// Goes on after `step` steps.
+    pub(super) fn resume(&self, step: usize) {
+        self.cursor().step = step;
+    }
+
     /// Steps done.
     pub(super) fn step(&self) -> usize {
         self.cursor().step

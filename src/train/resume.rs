@@ -1,6 +1,9 @@
 //! What a resumed training must share with the one in the folder, and whether its files are whole.
 
-use std::path::{Path, PathBuf};
+use std::{
+    cmp::Ordering,
+    path::{Path, PathBuf},
+};
 
 use burn::{
     module::Module,
@@ -12,8 +15,13 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{
-    AtomicRecorder, CartLearner, CartOptimizer, TrainConfig, TrainingData,
-    checkpoint::{TrainState, file},
+    AtomicRecorder, CartLearner, CartOptimizer, RoundSummary, TrainConfig, TrainEvent,
+    TrainingData,
+    checkpoint::{EXTENSION, FOLDER, Fault, PARTS, check, file},
+    folder::RunFolder,
+    metric::Listener,
+    rounds::quality,
+    state::{SavedRound, TrainState},
 };
 use crate::{
     error::{Error, Result},
@@ -65,63 +73,164 @@ fn difference(then: &Value, now: &Value) -> Option<(String, String, String)> {
     })
 }
 
-/// Makes the folder, or finds the training in it that is to be resumed.
-pub(super) fn prepare(folder: &Path, run: Value, resume: bool) -> Result<TrainState> {
-    std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
-    if !TrainState::exists(folder) {
-        let mut entries = std::fs::read_dir(folder).map_err(|e| Error::io("read", folder, e))?;
-        if let Some(Ok(entry)) = entries.next() {
-            return Err(Error::checkpoint(
-                folder.display().to_string(),
-                "an empty folder or one with a training",
-                format!("{:?} in it", entry.file_name()),
-                "choose another folder",
-            ));
-        }
+/// Opens a training's folder: a new training, or the one in it that is to be resumed.
+pub(super) fn prepare(
+    folder: &Path,
+    run: Value,
+    resume: bool,
+    listener: &Listener,
+) -> Result<(RunFolder, TrainState)> {
+    let folder = RunFolder::open(folder, resume)?;
+    if !TrainState::exists(folder.path()) {
         let state = TrainState::new(run);
-        state.write(folder)?;
-        return Ok(state);
+        state.write(folder.path())?;
+        folder.clean(&state);
+        return Ok((folder, state));
     }
-    if !resume {
-        return Err(Error::checkpoint(
-            folder.display().to_string(),
-            "no training in it yet",
-            "one",
-            "resume it, or choose another folder",
-        ));
-    }
-    let state = TrainState::read(folder)?;
+    let (state, fault) = TrainState::read(folder.path())?;
     if let Some((name, then, now)) = difference(&state.run, &run) {
         return Err(Error::checkpoint(
-            format!("{}, {name}", folder.display()),
+            format!("{}, {name}", folder.path().display()),
             format!("{then} as when it began"),
             now,
             "resume with the same model, settings and data, or train in another folder",
         ));
     }
-    Ok(state)
+    if let Some(fault) = fault {
+        listener(TrainEvent::Recovered { reason: format!("{fault}; its copy was read instead") });
+    }
+    folder.clean(&state);
+    Ok((folder, state))
 }
 
-/// Reads what the learner is about to read, which would panic where this is an error.
-pub(super) fn check_readable<B: AutodiffBackend>(
+/// What a training goes on from.
+pub(super) struct Resumed<B: AutodiffBackend> {
+    pub(super) saved: SavedRound,
+    /// Rounds up to it.
+    pub(super) history: Vec<RoundSummary>,
+    /// The network and its average as they were then.
+    pub(super) learner: CartLearner<B>,
+    /// The best network up to then, with its round.
+    pub(super) best: Option<(usize, Cart<B>)>,
+}
+
+/// Finds the newest checkpoint whose files are whole; `None` where a training begins from its start.
+/// Those that are skipped are told of.
+///
+/// # Errors
+/// [`Error::Checkpoint`] when files are damaged and no checkpoint is whole, when that of the best
+/// network is damaged, or when a whole one does not belong to this network.
+pub(super) fn newest<B: AutodiffBackend>(
     folder: &Path,
-    round: usize,
+    state: &TrainState,
     learner: &CartLearner<B>,
     device: &B::Device,
-) -> Result<()> {
+    listener: &Listener,
+) -> Result<Option<Resumed<B>>> {
+    let mut damaged = Vec::new();
+    for saved in state.checkpoints.iter().rev() {
+        let checked =
+            PARTS.iter().try_for_each(|part| check(folder, part, saved.round, &saved.sha256));
+        let read = match checked {
+            Ok(()) => read_all(folder, saved, learner, device),
+            Err(fault) => {
+                if let Fault::Damaged(reason) = &fault {
+                    damaged.push(reason.clone());
+                }
+                skip(listener, saved.round, fault.reason());
+                continue;
+            }
+        };
+        match read {
+            Ok(learner) => {
+                let known = |summary: &&RoundSummary| summary.round <= saved.round;
+                let history: Vec<_> = state.history.iter().filter(known).copied().collect();
+                let best = best(folder, state, &history, &learner, device, listener)?;
+                return Ok(Some(Resumed { saved: saved.clone(), history, learner, best }));
+            }
+            // Without checksums, only reading tells.
+            Err(error) if saved.sha256.is_empty() && state.checkpoints.len() > 1 => {
+                damaged.push(error.to_string());
+                skip(listener, saved.round, error.to_string());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if damaged.is_empty() {
+        return Ok(None);
+    }
+    Err(Error::checkpoint(
+        folder.join(FOLDER).display().to_string(),
+        "a checkpoint whose files are as they were written",
+        damaged.join("; "),
+        "put the files back, or delete them to start from the beginning",
+    ))
+}
+
+fn skip(listener: &Listener, round: usize, reason: String) {
+    listener(TrainEvent::CheckpointSkipped { round, reason });
+}
+
+/// The best network up to a round, among those that are there.
+fn best<B: AutodiffBackend>(
+    folder: &Path,
+    state: &TrainState,
+    history: &[RoundSummary],
+    learner: &CartLearner<B>,
+    device: &B::Device,
+    listener: &Listener,
+) -> Result<Option<(usize, Cart<B>)>> {
+    let kept = |round| state.checkpoints.iter().find(|saved| saved.round == round);
+    let mut rounds: Vec<_> = history
+        .iter()
+        .filter_map(|summary| Some((quality(summary)?, kept(summary.round)?)))
+        .collect();
+    // Of equal ones the first, as in a training that was not interrupted.
+    rounds.sort_by(|(a, _), (b, _)| b.partial_cmp(a).unwrap_or(Ordering::Equal));
+    for (_, saved) in rounds {
+        let round = saved.round;
+        match check(folder, PARTS[0], round, &saved.sha256) {
+            Ok(()) => {
+                let learner = model(folder, round, learner, device)?;
+                return Ok(Some((round, learner.cart().clone())));
+            }
+            Err(Fault::Damaged(found)) if Some(round) == state.best_round => {
+                let path = file(folder, PARTS[0], round).with_extension(EXTENSION);
+                return Err(Error::checkpoint(
+                    path.display().to_string(),
+                    "the best network so far, as it was written",
+                    found,
+                    "put the file back, or delete it to go on with the best of the other rounds",
+                ));
+            }
+            Err(fault) => skip(listener, round, format!("{}, of the best network", fault.reason())),
+        }
+    }
+    Ok(None)
+}
+
+/// Reads all parts of a checkpoint, which would panic in the learner where this is an error; gives
+/// the network.
+fn read_all<B: AutodiffBackend>(
+    folder: &Path,
+    saved: &SavedRound,
+    learner: &CartLearner<B>,
+    device: &B::Device,
+) -> Result<CartLearner<B>> {
     type Optim<B> = <CartOptimizer<CartLearner<B>, B> as Optimizer<CartLearner<B>, B>>::Record;
-    model(folder, round, learner, device)?;
-    read::<B, Optim<B>>(file(folder, "optim", round), device)?;
-    read::<B, usize>(file(folder, "scheduler", round), device).map(|_| ())
+    let learner = model(folder, saved.round, learner, device)?;
+    read::<B, Optim<B>>(file(folder, "optim", saved.round), device)?;
+    read::<B, usize>(file(folder, "scheduler", saved.round), device)?;
+    Ok(learner)
 }
 
-/// The model of a round.
-pub(super) fn model<B: AutodiffBackend>(
+/// The network of a round, and its average.
+fn model<B: AutodiffBackend>(
     folder: &Path,
     round: usize,
     learner: &CartLearner<B>,
     device: &B::Device,
-) -> Result<Cart<B>> {
+) -> Result<CartLearner<B>> {
     type Model<B> = <CartLearner<B> as Module<B>>::Record;
     let path = file(folder, "model", round);
     let shown = path.with_extension("mpk").display().to_string();
@@ -135,15 +244,15 @@ pub(super) fn model<B: AutodiffBackend>(
             "put the file of this training back, or train in another folder",
         )
     };
-    let load = std::panic::AssertUnwindSafe(|| learner.clone().load_record(record).cart().clone());
+    let load = std::panic::AssertUnwindSafe(|| learner.clone().load_record(record));
     // Loading a record with another number of layers panics.
-    let cart = std::panic::catch_unwind(load)
+    let loaded = std::panic::catch_unwind(load)
         .map_err(|_| foreign("one with other parts or another number of layers".into()))?;
-    let found = cart.architecture();
+    let found = loaded.cart.architecture();
     if found != expected {
         return Err(foreign(format!("one of {found}")));
     }
-    Ok(cart)
+    Ok(loaded)
 }
 
 fn read<B: Backend, R: Record<B>>(path: PathBuf, device: &B::Device) -> Result<R> {
@@ -161,6 +270,6 @@ fn read<B: Backend, R: Record<B>>(path: PathBuf, device: &B::Device) -> Result<R
         shown,
         "a whole checkpoint of this model",
         found,
-        "delete that round's files to resume from the one before",
+        "delete that round's files to resume from the one before, if there is one",
     ))
 }

@@ -6,7 +6,6 @@
 use std::{
     any::Any,
     fmt,
-    path::PathBuf,
     sync::{
         Arc, Condvar, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -25,12 +24,17 @@ use burn::{
 
 use super::{
     RoundSummary, StopFlag, StopReason, TrainEvent,
-    checkpoint::{SavedRound, TrainState},
     guard::Guard,
+    ledger::{Asked, Ledger},
     metric::Listener,
     position::{Position, rank},
 };
 use crate::{error::Result, model::Cart};
+
+/// By what rounds are compared; `None` without a whole validation.
+pub(super) fn quality(summary: &RoundSummary) -> Option<(f64, f64)> {
+    summary.recall_at_1.zip(summary.mrr_at_10)
+}
 
 /// Sums over the validation at hand.
 #[derive(Debug, Default)]
@@ -127,9 +131,8 @@ impl Rounds {
         };
         let model = self.at_hand.take();
         self.history.push(summary);
-        let key = |s: &RoundSummary| s.recall_at_1.zip(s.mrr_at_10);
-        let best = key(&summary).is_some()
-            && self.best.is_none_or(|best| key(&summary) > key(&self.history[best]));
+        let best = quality(&summary).is_some()
+            && self.best.is_none_or(|best| quality(&summary) > quality(&self.history[best]));
         if best {
             self.best = Some(self.history.len() - 1);
             self.best_model = model;
@@ -154,6 +157,31 @@ impl Rounds {
         self.best.map(|best| self.history[best].round)
     }
 
+    /// Whether the last round has no validation, though there should be one: a stop cut it short, at
+    /// a step after which a training that is not interrupted validates.
+    pub(super) fn lacks_validation(&self) -> bool {
+        let step = self.position.step();
+        let here = |summary: &&RoundSummary| summary.step == step;
+        let due =
+            step > 0 && (step % self.position.per_round() == 0 || self.position.is_finished());
+        let last = self.history.last();
+        due && self.expected > 0
+            && last.is_some_and(|last| last.step == step)
+            && self.history.iter().filter(here).all(|summary| summary.recall_at_1.is_none())
+    }
+
+    /// Ends the last round once more, with the validation that was done meanwhile.
+    pub(super) fn close_again(&mut self) {
+        if let Some(last) = self.history.pop() {
+            self.close(last.round);
+        }
+    }
+
+    /// Whether validation has not improved for so long that training ends; never at 0.
+    pub(super) fn is_out_of_patience(&self, patience: usize) -> bool {
+        patience > 0 && self.without_improvement() >= patience
+    }
+
     /// Validations since the best one.
     fn without_improvement(&self) -> usize {
         let since = self.best.map_or(0, |best| best + 1);
@@ -161,16 +189,13 @@ impl Rounds {
     }
 }
 
-/// Keeps the last two checkpoints and the best, and writes down what there is.
+/// Asks for a checkpoint after every good round; the [`Ledger`] keeps the last two and the best.
 pub(super) struct KeepBest {
     pub(super) rounds: Arc<Mutex<Rounds>>,
     pub(super) position: Position,
     pub(super) diverged: Arc<AtomicBool>,
     pub(super) guard: Arc<Guard>,
-    pub(super) folder: PathBuf,
-    pub(super) state: TrainState,
-    /// An error that the learner has no place for.
-    pub(super) failure: Arc<Mutex<Result<()>>>,
+    pub(super) ledger: Arc<Ledger>,
 }
 
 impl CheckpointingStrategy for KeepBest {
@@ -185,23 +210,14 @@ impl CheckpointingStrategy for KeepBest {
         if self.diverged.load(Ordering::Relaxed) || self.guard.in_a_row() > 0 {
             return Vec::new();
         }
-        let state = &mut self.state;
-        let scale = self.guard.saved_scale();
-        state.checkpoints.push(SavedRound { round, step: self.position.step(), scale });
-        state.history = rounds.history().to_vec();
-        state.best_round = rounds.best_round();
-        let newest = state.checkpoints.len().saturating_sub(2);
-        let (keep, drop): (Vec<_>, Vec<_>) =
-            state.checkpoints.drain(..).enumerate().partition(|(index, saved)| {
-                *index >= newest || Some(saved.round) == rounds.best_round()
-            });
-        state.checkpoints = keep.into_iter().map(|(_, saved)| saved).collect();
-        if let Err(error) = state.write(&self.folder) {
-            *self.failure.lock().unwrap_or_else(|e| e.into_inner()) = Err(error);
-            return Vec::new();
-        }
-        let delete = drop.into_iter().map(|(_, saved)| CheckpointingAction::Delete(saved.round));
-        std::iter::once(CheckpointingAction::Save).chain(delete).collect()
+        let asked = Asked {
+            step: self.position.step(),
+            scale: self.guard.saved_scale(),
+            history: rounds.history().to_vec(),
+            best_round: rounds.best_round(),
+        };
+        self.ledger.expect(round, asked);
+        vec![CheckpointingAction::Save]
     }
 }
 
@@ -257,11 +273,12 @@ impl StopRule {
         if failed || self.diverged.load(Ordering::Relaxed) {
             return true;
         }
-        if self.stop.is_raised() && !rounds.position.is_finished() {
+        let over = rounds.position.is_finished() && !rounds.lacks_validation();
+        if self.stop.is_raised() && !over {
             *reason = StopReason::Interrupted;
             return true;
         }
-        if self.patience > 0 && rounds.without_improvement() >= self.patience {
+        if rounds.is_out_of_patience(self.patience) {
             *reason = StopReason::EarlyStop;
             return true;
         }
@@ -283,6 +300,39 @@ impl EarlyStoppingStrategy for StopRule {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_validation_that_was_cut_short_is_known_and_made_up_for() {
+        let position = Position::new(0, 8, 4);
+        let mut rounds = Rounds::new(position.clone(), Arc::new(|_| ()), 4);
+        let whole = || Sums { queries: 4, loss: 2.0, first: 1, ten: 2, reciprocal: 1.5 };
+        // Before the first step, and in the middle of a round, none is due.
+        for (step, round) in [(0, 1), (1, 2)] {
+            position.resume(step);
+            rounds.close(round);
+            assert!(!rounds.lacks_validation(), "step {step}");
+        }
+        position.resume(2);
+        rounds.sums = whole();
+        rounds.close(3);
+        // A stop before the next step makes a round of its own, at a step that was validated.
+        rounds.close(4);
+        assert!(!rounds.lacks_validation());
+        for step in [4, 8] {
+            position.resume(step);
+            rounds.sums = Sums { queries: 2, ..whole() };
+            rounds.close(step + 1);
+            assert!(rounds.lacks_validation(), "step {step}");
+            rounds.sums = whole();
+            rounds.close_again();
+            assert!(!rounds.lacks_validation(), "step {step}");
+            let last = rounds.history.last().unwrap();
+            assert_eq!((last.round, last.step, last.loss), (step + 1, step, Some(0.5)));
+        }
+        assert_eq!(rounds.best_round(), Some(3));
+        assert_eq!(rounds.without_improvement(), 2);
+        assert!(rounds.is_out_of_patience(2) && !rounds.is_out_of_patience(0));
+    }
 
     #[test]
     fn a_verdict_reaches_those_who_wait_for_it() {

@@ -3,7 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
     },
     time::Instant,
@@ -21,18 +21,20 @@ use super::{
     AtomicRecorder, CartLearner, CartOptimizer, Placement, RoundSummary, StopFlag, StopReason,
     TrainConfig, TrainEvent, TrainingData, WarmupCosine,
     cache::LayerCache,
-    checkpoint::TrainState,
     devices::Together,
     freeze::{Frozen, learns},
-    guard::Guard,
+    guard::{Guard, LossScale},
     interpolate::{self, Siblings},
-    learner::Context,
+    learner::{Context, validate},
+    ledger::Ledger,
     loader::{At, TrainLoader, ValidLoader},
+    logs::MetricLogs,
     memory::or_first_fault,
     metric::{Listener, LossValue, MeanMetric, RecallValue, Reporter, SilentRenderer},
     position::{Position, Share},
-    resume::{self, check_readable, identity, prepare},
+    resume::{self, Resumed, identity, prepare},
     rounds::{KeepBest, Rounds, StopRule},
+    state::TrainState,
 };
 use crate::{
     error::{Error, Result},
@@ -153,6 +155,7 @@ impl Trainer {
         data.check(&model, &config.loss)?;
         interpolate::check(&config, &model)?;
         config.precision.check::<B>(main)?;
+        self.folder.iter().try_for_each(|folder| Self::check_folder(folder, self.resume))?;
         let steps = config.epochs * data.steps_per_epoch(&config);
         let run = identity::<B>(&config, &model, data, together.devices)?;
         let model = config.freeze.apply(model)?;
@@ -164,22 +167,12 @@ impl Trainer {
                 "pass it through train::trainable, or freeze less",
             ));
         }
-        let state = match &self.folder {
-            Some(folder) => Some(prepare(folder, run, self.resume)?),
-            None => None,
-        };
-        let resumed = match (&self.folder, &state) {
-            (Some(folder), Some(state)) => state.newest(folder),
-            _ => None,
-        };
-        let (round, step) = resumed.as_ref().map_or((0, 0), |(saved, _)| (saved.round, saved.step));
-        let position = Position::new(step, steps, config.validations);
+        let position = Position::new(0, steps, config.validations);
         let expected = data.valid_pairs().min(config.validation_queries);
         let rounds = Rounds::new(position.clone(), self.listener.clone(), expected);
         let rounds = Arc::new(Mutex::new(rounds));
         let diverged = Arc::new(AtomicBool::new(false));
-        let scale = resumed.as_ref().and_then(|(saved, _)| saved.scale);
-        let scale = config.precision.scales_loss().then(|| scale.unwrap_or_default());
+        let scale = config.precision.scales_loss().then(LossScale::default);
         let guard = Arc::new(Guard::new(
             config.max_bad_steps,
             scale,
@@ -211,18 +204,41 @@ impl Trainer {
             CartOptimizer::<CartLearner<B>, B>::new(config.weight_decay, config.clip_norm)
                 .with_encoder_rates(rates)
                 .with_guard(guard.clone());
-        if let (Some(folder), Some((saved, history))) = (&self.folder, resumed) {
-            let best = state.as_ref().and_then(|state| state.best_round);
-            check_readable::<B>(folder, saved.round, &learner, main)?;
-            let best = match best.filter(|&best| best <= saved.round) {
-                Some(best) => {
-                    let cart = resume::model(folder, best, &learner, main)?;
-                    Some((best, cart.valid()))
-                }
-                None => None,
-            };
-            rounds.lock().unwrap_or_else(|e| e.into_inner()).restore(history, best);
+        // Held to the end: no other process may use the folder meanwhile.
+        let (_folder, state) = match &self.folder {
+            Some(folder) => {
+                let (folder, state) = prepare(folder, run, self.resume, &self.listener)?;
+                (Some(folder), Some(state))
+            }
+            None => (None, None),
+        };
+        let resumed = match (&self.folder, &state) {
+            (Some(folder), Some(state)) => {
+                resume::newest(folder, state, &learner, main, &self.listener)?
+            }
+            _ => None,
+        };
+        let valid = ValidLoader::<B::InnerBackend> {
+            data: data.clone(),
+            limit: config.validation_queries,
+            stop: self.stop.clone(),
+            diverged: diverged.clone(),
+            device: main.clone(),
+        };
+        let round = resumed.as_ref().map_or(0, |resumed| resumed.saved.round);
+        let mut last = None;
+        if let Some(Resumed { saved, history, learner, best }) = resumed {
+            position.resume(saved.step);
+            guard.resume(saved.scale);
+            let best = best.map(|(round, cart)| (round, cart.valid()));
+            locked(&rounds).restore(history, best);
+            if locked(&rounds).lacks_validation() {
+                validate(&learner, &valid);
+                locked(&rounds).close_again();
+            }
+            last = Some(learner.cart().valid());
         }
+        let step = position.step();
         (self.listener)(TrainEvent::Started { step, steps });
         if config.frozen_cache.mebibytes > 0 {
             (self.listener)(TrainEvent::Cached { pairs: kept, of: data.captions().len() });
@@ -243,13 +259,6 @@ impl Trainer {
             at: At::new(&position),
             order: Arc::default(),
             siblings: Arc::new(Siblings::new(&config, data)),
-        };
-        let valid = ValidLoader::<B::InnerBackend> {
-            data: data.clone(),
-            limit: config.validation_queries,
-            stop: self.stop.clone(),
-            diverged: diverged.clone(),
-            device: main.clone(),
         };
         let failure = Arc::new(Mutex::new(Ok(())));
         let reason = Arc::new(Mutex::new(StopReason::Finished));
@@ -280,17 +289,18 @@ impl Trainer {
                 }
                 // What burn-train finds is what was found whole.
                 state.checkpoints.retain(|saved| saved.round <= round);
+                let logs = MetricLogs::new(folder.clone(), self.listener.clone());
+                let ledger = Arc::new(Ledger::new(folder, state, failure.clone()));
                 let keep_best = KeepBest {
                     rounds: rounds.clone(),
                     position: position.clone(),
                     diverged: diverged.clone(),
                     guard: guard.clone(),
-                    folder,
-                    state,
-                    failure: failure.clone(),
+                    ledger: ledger.clone(),
                 };
                 let training = training
-                    .with_file_checkpointer(AtomicRecorder::default())
+                    .with_metric_logger(logs)
+                    .with_file_checkpointer(AtomicRecorder::entering(ledger))
                     .with_checkpointing_strategy(keep_best);
                 if round > 0 { training.checkpoint(round) } else { training }
             }
@@ -299,28 +309,23 @@ impl Trainer {
         if !self.dashboard {
             training = training.renderer(SilentRenderer);
         }
-        let last = if position.step() >= steps {
-            // The training in the folder was finished: nothing is left to run.
-            None
+        let patience = locked(&rounds).is_out_of_patience(config.patience);
+        if position.is_finished() || patience {
+            // The training in the folder was over: nothing is left to run.
+            *locked(&reason) = match locked(&rounds) {
+                rounds if rounds.lacks_validation() => StopReason::Interrupted,
+                _ if patience => StopReason::EarlyStop,
+                _ => StopReason::Finished,
+            };
         } else {
             let learner = Learner::new(learner, optimizer, schedule);
-            Some(or_first_fault(&guard, || training.launch(learner))?.model.cart().clone())
-        };
-
-        std::mem::replace(&mut *failure.lock().unwrap_or_else(|e| e.into_inner()), Ok(()))?;
+            let trained = or_first_fault(&guard, || training.launch(learner));
+            std::mem::replace(&mut *locked(&failure), Ok(()))?;
+            last = Some(trained?.model.cart().clone());
+        }
         if interrupter.should_stop() {
-            // burn-train has one flag for a failed checkpoint and for the dashboard's quit key.
-            let message = interrupter.get_message().unwrap_or_default();
-            if ["I/O Error", "Recorder error", "Unknown error"].iter().any(|e| message.contains(e))
-            {
-                return Err(Error::checkpoint(
-                    "saving a checkpoint",
-                    "room and rights to write it",
-                    message,
-                    "make room, then resume: the last whole checkpoint is kept",
-                ));
-            }
-            *reason.lock().unwrap_or_else(|e| e.into_inner()) = StopReason::Interrupted;
+            // The dashboard's quit key.
+            *locked(&reason) = StopReason::Interrupted;
         }
         if diverged.load(Ordering::Relaxed) {
             let found = match guard.in_a_row() {
@@ -336,18 +341,18 @@ impl Trainer {
                 "lower the learning rate or raise the warm-up; the last good checkpoint is kept",
             ));
         }
-        let mut rounds = rounds.lock().unwrap_or_else(|e| e.into_inner());
+        let mut rounds = locked(&rounds);
         let best = rounds.take_best::<B::InnerBackend>();
         let best_round = best.as_ref().map(|(round, _)| *round);
         let Some(model) = best.map(|(_, model)| model).or(last) else {
             return Err(Error::checkpoint(
-                "the best model",
-                "its checkpoint in the folder",
+                "the trained network",
+                "a checkpoint of it in the folder",
                 "none",
                 "train again in another folder",
             ));
         };
-        let reason = *reason.lock().unwrap_or_else(|e| e.into_inner());
+        let reason = *locked(&reason);
         Ok(Trained {
             model,
             best_round,
@@ -356,4 +361,8 @@ impl Trainer {
             seconds: started.elapsed().as_secs_f64(),
         })
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
 }

@@ -8,7 +8,7 @@ use burn::{
     nn::LayerNormConfig,
     optim::{GradientsParams, Optimizer},
     tensor::{
-        Bool, Int, Tensor, TensorData, activation,
+        Bool, IndexingUpdateOp, Int, Tensor, TensorData, activation,
         backend::{AutodiffBackend, Backend},
     },
 };
@@ -30,15 +30,18 @@ use cart_retrieval::{
     },
     prelude::*,
     quantizer::{Codebooks, DeviceSearch, KMeansConfig, RqVaeConfig, RqVaeEvent},
-    train::{CartOptimizer, Precision, StopFlag},
+    train::{CartOptimizer, Freeze, Precision, StopFlag},
     trie::Trie,
 };
 
 use crate::outcome::Outcome;
-pub use crate::towers::media_towers;
+pub use crate::{
+    frozen::{gradients_with_frozen_parts, steps_with_frozen_parts, tuned_encoder},
+    towers::media_towers,
+};
 
 /// Numbers in (-1, 1) that look random and are the same everywhere.
-fn noise(count: usize, seed: usize) -> Vec<f32> {
+pub fn noise(count: usize, seed: usize) -> Vec<f32> {
     (0..count)
         .map(|i| {
             let x = ((i * 2654435761 + seed * 40503 + 12345) % 1000003) as f64 / 1000003.0;
@@ -77,7 +80,7 @@ pub fn tokens<B: Backend>(device: &B::Device, vocabulary: usize) -> Tensor<B, 2,
 pub fn operations<B: AutodiffBackend>(device: &B::Device) -> Outcome {
     let mut out = Outcome::default();
     type Operation<B> = fn(Tensor<B, 3>) -> Tensor<B, 3>;
-    let operations: [(&str, Operation<B>); 22] = [
+    let operations: [(&str, Operation<B>); 25] = [
         ("exp", |x| x.exp()),
         ("log", |x| x.abs().add_scalar(0.1).log()),
         ("sqrt", |x| x.abs().add_scalar(0.1).sqrt()),
@@ -98,6 +101,25 @@ pub fn operations<B: AutodiffBackend>(device: &B::Device) -> Outcome {
             let [_, _, d] = x.dims();
             let y = random::<B, 2>([d, 17], 98, &x.device());
             x.matmul(y.unsqueeze())
+        }),
+        ("matmul with one column", |x| {
+            let ([_, _, d], device) = (x.dims(), x.device());
+            activation::relu(x).matmul(random::<B, 2>([d, 1], 97, &device).unsqueeze()).tanh()
+        }),
+        ("gather along a dimension of one", |x| {
+            let rows = x.narrow(1, 0, 1).swap_dims(0, 1);
+            let at = Tensor::<B, 3, Int>::from_ints([[[7], [0], [31]]], &rows.device());
+            rows.gather(2, at)
+        }),
+        ("scatter along a dimension of one", |x| {
+            let rows = x.clone().narrow(1, 0, 1).swap_dims(0, 1);
+            let at = Tensor::<B, 3, Int>::from_ints([[[7], [0], [31]]], &rows.device());
+            rows.scatter(
+                2,
+                at,
+                x.narrow(2, 0, 1).narrow(1, 1, 1).swap_dims(0, 1),
+                IndexingUpdateOp::Add,
+            )
         }),
         ("broadcast", |x| {
             let y = x.clone().narrow(0, 0, 1).narrow(1, 0, 1);
@@ -172,7 +194,7 @@ pub fn cached_attention<B: AutodiffBackend>(device: &B::Device) -> Outcome {
     out
 }
 
-fn encoder_config() -> ScratchEncoderConfig {
+pub fn encoder_config() -> ScratchEncoderConfig {
     ScratchEncoderConfig {
         vocabulary: 50,
         max_tokens: 8,
@@ -304,7 +326,7 @@ pub fn fine_fusion<B: AutodiffBackend>(device: &B::Device) -> Outcome {
 }
 
 /// Identifiers of 60 candidates over levels of 5, 6, 7 and a unique token.
-fn candidates() -> (Codes, Trie) {
+pub fn candidates() -> (Codes, Trie) {
     let mut rows: Vec<[u16; 3]> = (0..60u16).map(|i| [i * 7 % 5, i * 11 % 6, i * 5 % 4]).collect();
     rows[3] = rows[2];
     let codes = Codes::from_rows(3, &rows).unwrap();
@@ -313,7 +335,7 @@ fn candidates() -> (Codes, Trie) {
     (unique.identifiers, trie)
 }
 
-fn network(vocabulary: &Vocabulary, fusion: FusionMode) -> CartConfig {
+pub fn network(vocabulary: &Vocabulary, fusion: FusionMode) -> CartConfig {
     CartConfig::new(50, vocabulary.clone())
         .with_width(24, 40, 4)
         .with_layers(3, 2)
@@ -349,7 +371,7 @@ fn whole_network<B: AutodiffBackend>(
     out
 }
 
-fn plain_loss() -> LossConfig {
+pub fn plain_loss() -> LossConfig {
     LossConfig { r_drop: 0.0, ..LossConfig::default() }
 }
 
@@ -591,25 +613,31 @@ pub fn training_on_two_devices_in_micro_batches<B: AutodiffBackend>(device: &B::
     both
 }
 
-/// Whether losses in half precision stay near those in single precision, where there is any.
+/// Whether losses in half precision stay near those in single precision, where there is any: with
+/// everything trained, and with a frozen part.
 pub fn half_precision_stays_near<B: AutodiffBackend>(device: &B::Device) {
-    let single = training::<B>(device);
-    // bf16 keeps 8 bits: the losses of eight steps move by some of the last of them. f16 keeps 11, but
-    // leaves out its first steps until the scale of the loss has come down, and is that far behind.
-    for (precision, tolerance) in [(Precision::Bf16, 5e-2), (Precision::F16, 2e-1)] {
-        let config = TrainConfig { precision, ..TrainConfig::default() };
-        if let Err(error) = precision.check::<B>(device) {
-            println!("{error}");
-            continue;
+    let devices = std::slice::from_ref(device);
+    for freeze in [Freeze::Nothing, Freeze::Words, Freeze::Layers(1), Freeze::Encoder] {
+        let mut single = None;
+        // bf16 keeps 8 bits: the losses of eight steps move by some of the last of them. f16 keeps
+        // 11, but leaves out its first steps until the scale of the loss has come down, and is that
+        // far behind.
+        for (precision, tolerance) in [(Precision::Bf16, 5e-2), (Precision::F16, 2e-1)] {
+            if let Err(error) = precision.check::<B>(device) {
+                println!("{error}");
+                continue;
+            }
+            println!("{precision:?}, frozen: {freeze:?}");
+            let config = TrainConfig { freeze, ..TrainConfig::default() };
+            let single =
+                single.get_or_insert_with(|| trained::<B>(devices, config.clone()).only("losses"));
+            let half = trained::<B>(devices, TrainConfig { precision, ..config }).only("losses");
+            half.assert_near(&single.clone().with_tolerance(tolerance));
         }
-        println!("{precision:?}");
-        trained::<B>(std::slice::from_ref(device), config)
-            .only("losses")
-            .assert_near(&single.only("losses").with_tolerance(tolerance));
     }
 }
 
-fn trained<B: AutodiffBackend>(devices: &[B::Device], config: TrainConfig) -> Outcome {
+pub fn trained<B: AutodiffBackend>(devices: &[B::Device], config: TrainConfig) -> Outcome {
     let device = &devices[0];
     let mut out = Outcome::default();
     let setup = setup();

@@ -6,6 +6,7 @@
 #![recursion_limit = "256"]
 
 mod cases;
+mod frozen;
 mod outcome;
 mod portable;
 mod towers;
@@ -98,6 +99,9 @@ macro_rules! backends {
                     loss_over_all_tokens,
                     loss_over_legal_tokens_with_r_drop,
                     optimizer_steps,
+                    gradients_with_frozen_parts,
+                    steps_with_frozen_parts,
+                    tuned_encoder,
                     rq_vae_loss,
                     rq_vae_with_gradient_codebooks,
                     rq_vae_fit,

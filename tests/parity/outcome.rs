@@ -24,7 +24,7 @@ const TOLERANCE: f64 = 1e-4;
 const SMALL: f64 = 1e-2;
 
 /// What a case computed.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Outcome {
     values: Vec<(String, Vec<usize>, Vec<f64>)>,
     exact: Vec<(String, Vec<i64>)>,
@@ -64,8 +64,16 @@ impl Outcome {
         module: &M,
         loss: Tensor<B, 1>,
     ) {
-        let grads = GradientsParams::from_grads(loss.backward(), module);
-        let mut visitor = Gradients { grads: &grads, outcome: self, count: 0 };
+        self.grads(module, &GradientsParams::from_grads(loss.backward(), module));
+    }
+
+    /// Gradients that were taken, of the parameters of a module that have one.
+    pub fn grads<B: AutodiffBackend, M: AutodiffModule<B>>(
+        &mut self,
+        module: &M,
+        grads: &GradientsParams,
+    ) {
+        let mut visitor = Gradients { grads, outcome: self, count: 0 };
         module.visit(&mut visitor);
         assert!(visitor.count > 0, "no parameter has a gradient");
     }

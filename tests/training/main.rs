@@ -8,6 +8,7 @@ mod groups;
 mod guided;
 mod loaded;
 mod modes;
+mod resume;
 mod several;
 mod steps;
 

@@ -1,6 +1,9 @@
 //! A fitted RQ-VAE.
 
-use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
+use burn::{
+    module::{Module, ModuleVisitor, Param},
+    tensor::{Int, Tensor, TensorData, backend::Backend},
+};
 use serde::{Deserialize, Serialize};
 
 use super::{RqVaeConfig, RqVaeNetwork, Standardise, assign_nearest};
@@ -87,7 +90,7 @@ impl<B: Backend> RqVae<B> {
     /// Puts a fitted RQ-VAE together again.
     ///
     /// # Errors
-    /// [`Error::Quantizer`] when the parts do not fit each other.
+    /// [`Error::Quantizer`] when the parts do not fit each other, or a weight is not finite.
     pub fn from_parts(
         config: RqVaeConfig,
         scaling: Scaling,
@@ -104,6 +107,15 @@ impl<B: Backend> RqVae<B> {
                 format!("codebooks of shape {expected:?} and one scale per mean"),
                 format!("{books:?}"),
                 "load the configuration that was saved with these weights",
+            ));
+        }
+        let scales = scaling.mean.iter().chain(&scaling.deviation);
+        if !(scales.copied().all(f32::is_finite) && has_finite_weights(&network)) {
+            return Err(Error::quantizer(
+                "RQ-VAE",
+                "finite weights",
+                "NaN or infinity among them",
+                "fit it again with a lower learning rate, or restore the file they are from",
             ));
         }
         Ok(Self { config, scaling, network, device })
@@ -147,14 +159,37 @@ impl<B: Backend> RqVae<B> {
     fn greedy(&self, latents: Tensor<B, 2>) -> Result<Codes> {
         let [n, _] = latents.dims();
         let codebooks: Vec<_> = self.network.codebooks.iter().map(|book| book.val()).collect();
-        let columns: Vec<Vec<u16>> = assign_nearest(latents, &codebooks)
-            .0
+        // With NaN, backends differ in what is smallest, and some find an index out of range.
+        let product = latents.clone().mul_scalar(0.0).sum().into_data();
+        if product.iter::<f32>().any(|value| value != 0.0) {
+            return Err(Error::quantizer(
+                "RQ-VAE",
+                "embeddings whose latents are finite",
+                "NaN or infinity in one of them",
+                "check the embeddings for values far from those that it was fitted on",
+            ));
+        }
+        let (codes, _) = assign_nearest(latents, &codebooks);
+        let columns: Vec<Vec<u16>> = codes
             .into_iter()
             .map(|codes| codes.into_data().iter::<i64>().map(|code| code as u16).collect())
             .collect();
         let rows = (0..n).flat_map(|row| columns.iter().map(move |column| column[row]));
         Codes::from_flat(columns.len(), rows.collect())
     }
+}
+
+/// Whether no weight is NaN or infinite.
+fn has_finite_weights<B: Backend>(network: &RqVaeNetwork<B>) -> bool {
+    struct Finite(bool);
+    impl<B: Backend> ModuleVisitor<B> for Finite {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+            self.0 &= param.val().into_data().iter::<f32>().all(f32::is_finite);
+        }
+    }
+    let mut finite = Finite(true);
+    network.visit(&mut finite);
+    finite.0
 }
 
 impl<B: Backend> Quantizer for RqVae<B> {
@@ -216,5 +251,40 @@ impl<B: Backend> Quantizer for RqVae<B> {
         }
         self.scaling.undo(&mut out);
         Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::Flex;
+
+    use super::*;
+
+    fn fitted(value: f32, at: usize) -> Result<RqVae<Flex>> {
+        let device = Default::default();
+        let config = RqVaeConfig::new(vec![4, 3]).with_latent(3).with_hidden(vec![6]).with_seed(5);
+        let mut network = config.init_network::<Flex>(5, &device);
+        let book = &mut network.codebooks[1];
+        let mut data = book.val().into_data();
+        data.as_mut_slice::<f32>().unwrap()[at] = value;
+        *book = Param::from_data(data, &device);
+        let scaling = Scaling { mean: vec![0.0; 5], deviation: vec![1.0; 5] };
+        RqVae::from_parts(config, scaling, network, device)
+    }
+
+    /// The search for the nearest code alone would not show them on every backend.
+    #[test]
+    fn numbers_that_are_none_are_found_in_weights_and_latents() {
+        let good = fitted(0.5, 4).unwrap();
+        assert_eq!(good.encode(&[0.1; 10]).unwrap().len(), 2);
+        for value in [f32::NAN, f32::INFINITY] {
+            let error = fitted(value, 4).unwrap_err().to_string();
+            assert!(error.contains("finite weights"), "{error}");
+        }
+        // Numbers that are finite, and whose latents are not.
+        let mut far = good.clone();
+        far.scaling.deviation = vec![1e-38; 5];
+        let error = far.encode(&[100.0; 10]).unwrap_err().to_string();
+        assert!(error.contains("latents are finite"), "{error}");
     }
 }
