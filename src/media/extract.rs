@@ -173,7 +173,7 @@ struct Part {
 /// # Example
 /// ```no_run
 /// use cart_retrieval::{media::{Descriptors, extract, media_below, Modality}, train::StopFlag};
-/// let (items, _) = media_below("pictures", &[Modality::Image])?;
+/// let items = media_below("pictures", &[Modality::Image])?.items;
 /// let report = |progress: cart_retrieval::media::ExtractProgress| println!("{}", progress.done);
 /// let made = extract(
 ///     &items, "pictures", "my-data", &Descriptors::default(), &Default::default(), &StopFlag::new(), report,

@@ -7,11 +7,19 @@
 #[cfg(feature = "media")]
 mod animate;
 #[cfg(feature = "media")]
+mod container;
+#[cfg(feature = "media")]
 mod extract;
+#[cfg(feature = "media")]
+mod ffmpeg;
 #[cfg(feature = "media")]
 mod find;
 #[cfg(feature = "media")]
 mod frames;
+#[cfg(feature = "media")]
+mod jpeg;
+#[cfg(feature = "media")]
+mod kinds;
 #[cfg(feature = "media")]
 mod mel;
 mod modality;
@@ -36,7 +44,7 @@ pub use extract::{
     Descriptors, ExtractConfig, ExtractProgress, Extracted, Extractor, Failure, extract,
 };
 #[cfg(feature = "media")]
-pub use find::media_below;
+pub use find::{LeftOut, MediaFound, OtherKind, media_below};
 #[cfg(feature = "media")]
 pub use frames::open_frames;
 #[cfg(feature = "media")]
