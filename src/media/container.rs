@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{Picture, PictureLimits, ffmpeg::Ffmpeg};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Most frames of a video that are listed: 77 hours at 60 a second.
 const MOST: usize = 1 << 24;
@@ -278,3 +278,7 @@ fn header_number(stream: &mut impl Read) -> std::result::Result<usize, String> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "container_tests.rs"]
+mod tests;

@@ -12,7 +12,8 @@ use sha2::{Digest, Sha256};
 
 use super::{
     MediaItem, Modality, PICTURE_FEATURES, Picture, PictureLimits, SOUND_FEATURES, Sound,
-    Transparency, VIDEO_FEATURES, open_frames, picture_features, sound_features, video_features,
+    Transparency, VIDEO_FEATURES, open_frames, picture_features, sound_features,
+    sound_features::SOUND_RATE, video_features,
 };
 use crate::{
     data::{Captions, Splits},
@@ -62,7 +63,7 @@ impl Default for Descriptors {
 
 impl Extractor for Descriptors {
     fn name(&self) -> String {
-        format!("descriptors 2, {} frames, transparency {:?}", self.frames, self.transparency)
+        format!("descriptors 3, {} frames, transparency {:?}", self.frames, self.transparency)
     }
 
     fn dim(&self, modality: Modality) -> usize {
@@ -81,10 +82,7 @@ impl Extractor for Descriptors {
                     let picture = Picture::open_with(path, self.transparency, self.limits)?;
                     Ok(picture_features(&picture))
                 }
-                Modality::Audio => {
-                    let (from, to) = item.span.unwrap_or((0.0, f64::INFINITY));
-                    sound_features(&Sound::open_part(path, from, to)?)
-                }
+                Modality::Audio => sound_features(&Sound::of_item(root, item, SOUND_RATE)?),
                 Modality::Video => video_features(&open_frames(path, self.frames)?),
             }
         };

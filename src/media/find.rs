@@ -220,7 +220,8 @@ impl Walk<'_> {
 fn nothing(root: &Path, modalities: &[Modality], found: &MediaFound) -> Error {
     let kinds: Vec<String> = modalities.iter().map(ToString::to_string).collect();
     let mut none = "none".to_string();
-    let mut remedy = "name the folder that has them; they are known by their extensions".to_string();
+    let mut remedy =
+        "name the folder that has them; they are known by their extensions".to_string();
     if let Some(kind) = found.other_kinds.first() {
         none = format!("{} files of .{}", kind.count, kind.extension);
         for kind in &found.other_kinds[1..found.other_kinds.len().min(4)] {

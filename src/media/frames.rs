@@ -139,7 +139,7 @@ fn animation(
 }
 
 /// The pictures of a folder, by the numbers in their names.
-fn pictures_of(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn pictures_of(folder: &Path) -> Result<Vec<PathBuf>> {
     let refused = |e| Error::io("read", folder, e);
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).map_err(refused)? {

@@ -5,9 +5,8 @@ use std::{ffi::OsStr, path::Path};
 use super::Modality;
 
 /// Extensions of the pictures that are read.
-const IMAGES: &[&str] = &[
-    "png", "jpg", "jpeg", "jpe", "jfif", "webp", "gif", "bmp", "dib", "tif", "tiff", "apng",
-];
+const IMAGES: &[&str] =
+    &["png", "jpg", "jpeg", "jpe", "jfif", "webp", "gif", "bmp", "dib", "tif", "tiff", "apng"];
 /// Extensions of the sounds that are read; those of the second row through ffmpeg.
 const SOUNDS: &[&str] = &[
     "wav", "wave", "flac", "mp3", "ogg", "oga", "m4a", "m4b", "aac", "aif", "aiff", "aifc", "caf",
@@ -43,10 +42,7 @@ const UNSUPPORTED: &[(&[&str], &str)] = &[
         &["rm", "rmvb", "swf", "m3u8", "mpd", "r3d", "braw"],
         "videos that are not read: convert them to MP4, for example with `ffmpeg -i FILE FILE.mp4`",
     ),
-    (
-        &["zip", "tar", "gz", "tgz", "bz2", "xz", "zst", "7z", "rar"],
-        "archives: unpack them",
-    ),
+    (&["zip", "tar", "gz", "tgz", "bz2", "xz", "zst", "7z", "rar"], "archives: unpack them"),
 ];
 
 /// Names of files and folders that operating systems put next to a user's.
@@ -86,6 +82,12 @@ pub(super) fn is_read_as(path: &Path, modality: Modality) -> bool {
         Modality::Video => VIDEOS,
     };
     has_one_of(path, known)
+}
+
+/// Whether files with the extension of a path may be an item's: those that are read, and those that a browser shows.
+pub(super) fn is_shown(path: &Path) -> bool {
+    let modalities = [Modality::Image, Modality::Audio, Modality::Video];
+    modalities.iter().any(|&modality| is_read_as(path, modality)) || has_one_of(path, &["avif"])
 }
 
 /// What to do with files that have the extension of a path, where media of other modalities are looked for.

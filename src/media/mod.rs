@@ -13,6 +13,8 @@ mod extract;
 #[cfg(feature = "media")]
 mod ffmpeg;
 #[cfg(feature = "media")]
+mod files;
+#[cfg(feature = "media")]
 mod find;
 #[cfg(feature = "media")]
 mod frames;
@@ -22,6 +24,8 @@ mod jpeg;
 mod kinds;
 #[cfg(feature = "media")]
 mod mel;
+#[cfg(feature = "media")]
+mod mix;
 mod modality;
 mod picture;
 mod picture_features;
@@ -36,6 +40,8 @@ mod sound;
 #[cfg(feature = "media")]
 mod sound_features;
 mod video_features;
+#[cfg(feature = "media")]
+mod wav;
 
 #[cfg(feature = "media")]
 pub use animate::to_gif;
@@ -43,6 +49,8 @@ pub use animate::to_gif;
 pub use extract::{
     Descriptors, ExtractConfig, ExtractProgress, Extracted, Extractor, Failure, extract,
 };
+#[cfg(feature = "media")]
+pub use files::{MediaFile, MediaFiles};
 #[cfg(feature = "media")]
 pub use find::{LeftOut, MediaFound, OtherKind, media_below};
 #[cfg(feature = "media")]
@@ -63,5 +71,7 @@ pub use video_features::{VIDEO_FEATURES, video_features};
 
 #[cfg(all(test, feature = "media"))]
 mod extract_tests;
+#[cfg(all(test, feature = "media"))]
+mod files_tests;
 #[cfg(all(test, feature = "media"))]
 mod tests;
