@@ -74,8 +74,6 @@ fn videos_of_any_pixel_format_and_length_give_the_chosen_frames() {
         let found: Vec<u8> = frames.iter().map(|frame| frame.pixel(3, 3)[0]).collect();
         let near = found.iter().zip(expected).all(|(a, &b)| a.abs_diff(b) < 6);
         assert!(near && found.len() == expected.len(), "{name}: {found:?}, {expected:?}");
-        // Again it is the same.
-        assert_eq!(frames_by(&path(name), count, "ffmpeg").unwrap(), frames);
     };
     let short = |at: u8| 20 + 2 * at;
     let ten_bits = ["-c:v", "ffv1", "-pix_fmt", "yuv420p10le"];
@@ -84,6 +82,9 @@ fn videos_of_any_pixel_format_and_length_give_the_chosen_frames() {
         return;
     }
     check("ten.mkv", 4, &[12, 36, 60, 84].map(short));
+    // The same frames each time.
+    let again = || frames_by(&path("ten.mkv"), 3, "ffmpeg").unwrap();
+    assert_eq!(again(), again());
     // More than there are.
     assert_eq!(frames_by(&path("ten.mkv"), 700, "ffmpeg").unwrap().len(), 700);
     assert!(encode(&path("alpha.mkv"), (0..9).map(short), &["-c:v", "ffv1", "-pix_fmt", "bgra"]));
