@@ -225,7 +225,8 @@ fn media_of(data: &Path, root: &Path, ids: &[&str]) -> Result<Vec<MediaItem>> {
         };
         return lines.map(item).collect();
     }
-    let (below, _) = media_below(root, &[Modality::Image, Modality::Audio, Modality::Video])?;
+    let all = [Modality::Image, Modality::Audio, Modality::Video];
+    let below = media_below(root, &all)?.items;
     let mut files: HashMap<String, &MediaItem> = HashMap::new();
     for item in &below {
         let stem = |path: &Path| path.with_extension("").to_string_lossy().into_owned();

@@ -318,16 +318,22 @@ impl Args {
                     Kind::Audio => Modality::Audio,
                     Kind::Video => Modality::Video,
                 };
-                let (mut items, nameless) = media_below(&self.media, &[modality])?;
+                let mut found = media_below(&self.media, &[modality])?;
                 if *stems {
-                    for item in &mut items {
-                        item.id = item.path.with_extension("").to_string_lossy().into_owned();
+                    found = found.with_stems();
+                }
+                for left_out in &found.left_out {
+                    // Debug shows control characters, and bytes that are not UTF-8, as escapes.
+                    eprintln!("left out: {:?}: {}", left_out.path, left_out.reason);
+                }
+                for kind in &found.other_kinds {
+                    let (count, advice) = (kind.count, &kind.advice);
+                    match kind.extension.as_str() {
+                        "" => eprintln!("not read: {count} files without an extension: {advice}"),
+                        extension => eprintln!("not read: {count} files of .{extension}: {advice}"),
                     }
                 }
-                for path in nameless {
-                    eprintln!("left out: {}: a name that is not UTF-8", path.display());
-                }
-                return Ok(Job { items, captions: captions.clone(), set: None });
+                return Ok(Job { items: found.items, captions: captions.clone(), set: None });
             }
             Source::Karpathy { annotations } => karpathy(annotations)?,
             Source::MsrVtt { annotations, train: Some(train), test: Some(test) } => {

@@ -1,53 +1,43 @@
 //! The files of the items, put into a page or linked from it.
 
 use std::{
-    collections::HashMap,
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use cart_retrieval::media::{Modality, media_below};
+use cart_retrieval::media::MediaFiles;
 
 use crate::common::page::{escaped, push};
 
-/// Pictures, sounds and videos by the names of their items.
+/// Pictures, sounds and videos of the items.
 pub struct Gallery {
-    files: HashMap<String, PathBuf>,
+    files: Option<MediaFiles>,
     link: bool,
 }
 
 impl Gallery {
-    /// The media below a folder, or none. An item's file is the one of its id, with an extension behind it or without; the
-    /// first picture of a folder of that name stands for a video in frames.
-    pub fn open(folder: Option<&Path>, link: bool) -> Result<Self> {
-        let mut files = HashMap::new();
+    /// The media below a folder, or none; `data` is the data folder, which may list the items' files.
+    pub fn open(folder: Option<&Path>, data: Option<&Path>, link: bool) -> Result<Self> {
         let Some(folder) = folder else {
-            return Ok(Self { files, link });
+            return Ok(Self { files: None, link });
         };
-        let folder = fs::canonicalize(folder)
-            .with_context(|| format!("cannot open the media folder {}", folder.display()))?;
-        let all = [Modality::Image, Modality::Audio, Modality::Video];
-        for item in media_below(&folder, &all)?.0 {
-            let path = Path::new(&item.id);
-            let whole = path.with_extension("");
-            let mut names = vec![item.id.clone()];
-            names.extend(whole.to_str().map(String::from));
-            for part in [path.file_name(), whole.file_name(), path.parent().map(Path::as_os_str)] {
-                names.extend(part.and_then(|part| part.to_str()).map(String::from));
-            }
-            for name in names.into_iter().filter(|name| !name.is_empty()) {
-                files.entry(name).or_insert_with(|| folder.join(&item.id));
-            }
-        }
-        Ok(Self { files, link })
+        ensure!(folder.is_dir(), "{} is not a folder of media", folder.display());
+        let parent = folder.parent().unwrap_or(folder);
+        let lists = [parent, folder, data.unwrap_or(folder)];
+        Ok(Self { files: Some(MediaFiles::open(folder, &lists)?), link })
+    }
+
+    /// The file of an item.
+    fn file(&self, id: &str) -> Option<PathBuf> {
+        self.files.as_ref()?.find(id).found()
     }
 
     /// How many of some ids have a file.
     pub fn count<'a>(&self, ids: impl Iterator<Item = &'a str>) -> usize {
-        ids.filter(|id| self.files.contains_key(*id)).count()
+        ids.filter(|id| self.file(id).is_some()).count()
     }
 
     /// A figure of an item: its file, if there is one, a heading, lines below.
@@ -63,8 +53,8 @@ impl Gallery {
         if !top.is_empty() {
             push(html, format_args!("<b>{}</b>", escaped(top)));
         }
-        if let Some(path) = self.files.get(id) {
-            self.element(html, id, path)?;
+        if let Some(path) = self.file(id) {
+            self.element(html, id, &path)?;
         }
         push(html, format_args!("<figcaption><span class=\"id\">{}</span>", escaped(id)));
         for line in below {
@@ -78,8 +68,10 @@ impl Gallery {
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
         let extension = extension.to_ascii_lowercase();
         let kind = match extension.as_str() {
-            "wav" | "flac" | "mp3" | "ogg" => "audio",
-            "mp4" | "avi" | "mkv" | "webm" | "mov" | "m4v" | "mpg" => "video",
+            "wav" | "wave" | "flac" | "mp3" | "ogg" | "oga" | "opus" | "m4a" | "aac" | "aif"
+            | "aiff" | "caf" | "wma" => "audio",
+            "mp4" | "avi" | "mkv" | "webm" | "mov" | "m4v" | "mpg" | "mpeg" | "ts" | "m2ts"
+            | "wmv" | "3gp" | "flv" | "ogv" => "video",
             _ => "image",
         };
         let name = escaped(id);
@@ -98,9 +90,11 @@ impl Gallery {
             let bytes =
                 fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
             let subtype = match extension.as_str() {
-                "jpg" => "jpeg",
+                "jpg" | "jpe" | "jfif" => "jpeg",
+                "tif" => "tiff",
                 "mp3" | "mpg" => "mpeg",
-                "m4v" => "mp4",
+                "m4a" | "m4v" => "mp4",
+                "oga" | "opus" | "ogv" => "ogg",
                 other => other,
             };
             push(html, format_args!("data:{kind}/{subtype};base64,"));

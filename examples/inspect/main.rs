@@ -39,7 +39,7 @@ struct Args {
     /// The index folder.
     #[arg(long, global = true, default_value = "out/quickstart/index")]
     index: PathBuf,
-    /// Folder with the pictures, sounds or videos of the candidates, called by their ids.
+    /// Folder with the pictures, sounds or videos of the candidates.
     #[arg(long, global = true)]
     media: Option<PathBuf>,
     /// Links to the media in place of putting them into the page.
@@ -152,7 +152,7 @@ fn inspect<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     let index = retriever.index();
     let view = View {
         index,
-        gallery: Gallery::open(args.media.as_deref(), args.link)?,
+        gallery: Gallery::open(args.media.as_deref(), args.data.as_deref(), args.link)?,
         captions: data.as_ref().map_or(Ok(Vec::new()), |data| captions(data, index))?,
     };
     let html = match (&args.command, &task) {

@@ -56,7 +56,7 @@ pub fn media<B: Backend>(args: &MediaArgs, common: &Common, device: &B::Device) 
         Work::Sounds | Work::SoundDescriptors => Modality::Audio,
         Work::VideoDescriptors => Modality::Video,
     };
-    let (items, _) = media_below(&args.folder, &[modality])?;
+    let items = media_below(&args.folder, &[modality])?.items;
     ensure!(!items.is_empty(), "{}: no files of that kind", args.folder.display());
     let bank = MelBank::new(MelConfig::clap())?;
     let one = |item: &MediaItem| -> Result<f64> {

@@ -3,18 +3,28 @@
 
 mod scratch;
 
-use cart_retrieval::media::{Picture, PictureLimits, Sound, Transparency, open_frames};
+use cart_retrieval::media::{
+    MediaItem, Modality, Picture, PictureLimits, Sound, Transparency, open_frames,
+};
 use libfuzzer_sys::fuzz_target;
 
-/// Whether a WAV says more bytes a frame than 16 bits hold: `symphonia` panics at that where it is built with checks of
-/// overflow, as here. `Sound` catches it, but libFuzzer stops at every panic.
+/// Whether an AIFF file says more bytes a frame than 16 bits hold: `symphonia` panics at that where it is built with
+/// checks of overflow, as here. `Sound` catches it, but libFuzzer stops at every panic.
 fn overflows(bytes: &[u8]) -> bool {
-    let word = |at: usize| Some(u16::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
-    let at = |start: usize| word(start + 10)?.checked_mul(word(start + 22)? / 8);
-    bytes.windows(4).enumerate().any(|(start, name)| name == b"fmt " && at(start).is_none())
+    let word = |at: usize| Some(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?));
+    let at = |start: usize| word(start + 8)?.checked_mul(word(start + 14)?.div_ceil(8));
+    bytes.windows(4).enumerate().any(|(start, name)| name == b"COMM" && at(start).is_none())
+}
+
+/// Keeps `Sound` from starting ffmpeg for what it does not know.
+fn without_programs() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    // SAFETY: libFuzzer calls the target from one thread.
+    ONCE.call_once(|| unsafe { std::env::set_var("PATH", "/none") });
 }
 
 fuzz_target!(|bytes: &[u8]| {
+    without_programs();
     let Some((&kind, bytes)) = bytes.split_first() else { return };
     match kind % 3 {
         0 => {
@@ -26,8 +36,20 @@ fuzz_target!(|bytes: &[u8]| {
         }
         1 if !overflows(bytes) => {
             // The format is told by the first bytes, whatever the file is called.
-            if let Ok(sound) = Sound::open(scratch::file("sound", bytes)) {
+            let path = scratch::file("sound", bytes);
+            if let Ok(sound) = Sound::open(&path) {
                 assert!(!sound.samples().is_empty() && sound.rate() > 0);
+                // Decoded and resampled packet by packet it is as long.
+                let item = MediaItem {
+                    id: "sound".into(),
+                    path: path.file_name().unwrap().into(),
+                    modality: Modality::Audio,
+                    span: None,
+                };
+                if let Ok(streamed) = Sound::of_item(path.parent().unwrap(), &item, 16_000) {
+                    let expected = sound.seconds() * 16_000.0;
+                    assert!((streamed.samples().len() as f64 - expected).abs() <= 1.0);
+                }
             }
         }
         // Anything else would start ffmpeg.

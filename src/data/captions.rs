@@ -4,6 +4,8 @@ use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
+use unicode_normalization::UnicodeNormalization;
+
 use crate::error::{Error, Result};
 use crate::storage::write_bytes;
 
@@ -385,6 +387,17 @@ fn unknown_id_remedy(id: &str, index_of: &impl Fn(&str) -> Option<usize>) -> Str
         tries.push(format!("{stem}.{extension}"));
     }
     tries.extend([id.to_lowercase(), name.to_lowercase(), id.to_uppercase()]);
+    // macOS writes accents of file names apart from their letters, editors write both as one character.
+    let composed: String = id.nfc().collect();
+    let decomposed: String = id.nfd().collect();
+    for (form, other) in [("NFC", composed), ("NFD", decomposed)] {
+        if other != id && index_of(&other).is_some() {
+            return format!(
+                "the candidates have the same id in the Unicode normalisation {form}: normalise \
+                 the ids of both files alike"
+            );
+        }
+    }
     match tries.iter().find(|candidate| index_of(candidate).is_some()) {
         Some(known) => format!("the candidates have `{known}`: spell the ids of both files alike"),
         None => "add the item to ids.txt and the features, or remove its captions".to_string(),

@@ -35,5 +35,7 @@ mod tests;
 
 pub use check::FeatureSummary;
 pub use ids::ItemIds;
+#[cfg(feature = "media")]
+pub(crate) use ids::breaks_lines;
 pub use matrix::Features;
 pub use shards::ShardedFeatures;

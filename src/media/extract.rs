@@ -17,7 +17,8 @@ use self::{
 
 use super::{
     MediaItem, Modality, PICTURE_FEATURES, Picture, PictureLimits, SOUND_FEATURES, Sound,
-    Transparency, VIDEO_FEATURES, open_frames, picture_features, sound_features, video_features,
+    Transparency, VIDEO_FEATURES, open_frames, picture_features, sound_features,
+    sound_features::SOUND_RATE, video_features,
 };
 use crate::{
     data::formats::PublishedSet,
@@ -67,7 +68,7 @@ impl Default for Descriptors {
 
 impl Extractor for Descriptors {
     fn name(&self) -> String {
-        format!("descriptors 2, {} frames, transparency {:?}", self.frames, self.transparency)
+        format!("descriptors 3, {} frames, transparency {:?}", self.frames, self.transparency)
     }
 
     fn dim(&self, modality: Modality) -> usize {
@@ -86,10 +87,7 @@ impl Extractor for Descriptors {
                     let picture = Picture::open_with(path, self.transparency, self.limits)?;
                     Ok(picture_features(&picture))
                 }
-                Modality::Audio => {
-                    let (from, to) = item.span.unwrap_or((0.0, f64::INFINITY));
-                    sound_features(&Sound::open_part(path, from, to)?)
-                }
+                Modality::Audio => sound_features(&Sound::of_item(root, item, SOUND_RATE)?),
                 Modality::Video => video_features(&open_frames(path, self.frames)?),
             }
         };
@@ -205,7 +203,7 @@ pub struct Extraction<'a> {
 /// # Example
 /// ```no_run
 /// use cart_retrieval::{media::{Descriptors, extract, media_below, Modality}, train::StopFlag};
-/// let (items, _) = media_below("pictures", &[Modality::Image])?;
+/// let items = media_below("pictures", &[Modality::Image])?.items;
 /// let report = |progress: cart_retrieval::media::ExtractProgress| println!("{}", progress.done);
 /// let made = extract(
 ///     &items, "pictures", "my-data", &Descriptors::default(), &Default::default(), &StopFlag::new(), report,

@@ -379,8 +379,8 @@ fn sounds_and_videos_are_extracted_too() {
     for (modality, count, dim) in
         [(Modality::Audio, 4, SOUND_FEATURES), (Modality::Video, 3, VIDEO_FEATURES)]
     {
-        let (items, nameless) = media_below(&root, &[modality]).unwrap();
-        assert!(nameless.is_empty());
+        let MediaFound { items, left_out, .. } = media_below(&root, &[modality]).unwrap();
+        assert!(left_out.is_empty());
         let to = out.path().join(modality.to_string());
         let made =
             extract(&items, &root, &to, &descriptors, &config, &StopFlag::new(), |_| {}).unwrap();
@@ -401,7 +401,7 @@ fn media_are_found_by_their_extensions() {
         fs::write(root.join(file), "x").unwrap();
     }
     let found = |modalities: &[Modality]| -> Vec<String> {
-        media_below(root, modalities).unwrap().0.into_iter().map(|item| item.id).collect()
+        media_below(root, modalities).unwrap().items.into_iter().map(|item| item.id).collect()
     };
     let pictures = ["b/1.png", "b/2.JPG", "clips/one/f1.png", "clips/one/f2.png"];
     assert_eq!(found(&[Modality::Image]), pictures);
@@ -420,8 +420,13 @@ fn media_are_found_by_their_extensions() {
         symlink(root.join("b/1.png"), root.join("b/3.png")).unwrap();
         let name = std::ffi::OsStr::from_bytes(b"b/\xFF.png");
         fs::write(root.join(name), "x").unwrap();
-        let (items, nameless) = media_below(root, &[Modality::Image]).unwrap();
-        assert_eq!(items.len(), 5);
-        assert_eq!(nameless, [PathBuf::from(name)]);
+        let found = media_below(root, &[Modality::Image]).unwrap();
+        assert_eq!(found.items.len(), 5);
+        let left_out: Vec<&std::path::Path> =
+            found.left_out.iter().map(|left_out| left_out.path.as_path()).collect();
+        assert_eq!(
+            left_out,
+            ["b/dangling.png".as_ref(), "b/loop".as_ref(), std::path::Path::new(name)]
+        );
     }
 }

@@ -3,9 +3,8 @@
 use std::{
     cmp::Ordering,
     fs::{self, File},
-    io::{BufReader, Read},
+    io::BufReader,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
 };
 
 use image::{
@@ -14,13 +13,12 @@ use image::{
 };
 
 use super::{
-    Picture, PictureLimits, Transparency,
+    Modality, Picture, PictureLimits, Transparency, container,
+    kinds::{is_of_a_system, is_read_as},
     read::{broken, flatten, within},
 };
 use crate::error::{Error, Result};
 
-/// Extensions of the pictures of a folder.
-const PICTURES: [&str; 5] = ["png", "jpg", "jpeg", "webp", "gif"];
 /// Most pixels of an animation: the decoders keep several pictures of its size at once, whatever the file holds of them.
 const MOST_PIXELS: u64 = 1 << 26;
 /// Most memory for one of its pictures, in bytes: in a GIF they may be larger than the animation.
@@ -90,12 +88,12 @@ pub(super) fn frames_by(path: &Path, count: usize, program: &str) -> Result<Vec<
             }
         }
         Some(_) => Ok(vec![Picture::open(path)?; count]),
-        None => by_program(path, count, program),
+        None => container::frames_by(path, count, program),
     }
 }
 
 /// The frames in the middle of `count` even parts of `total`.
-fn even(total: usize, count: usize) -> impl Iterator<Item = usize> {
+pub(super) fn even(total: usize, count: usize) -> impl Iterator<Item = usize> {
     let take = if total == 0 { 0 } else { count };
     (0..take).map(move |part| (2 * part + 1) * total / (2 * count))
 }
@@ -141,20 +139,21 @@ fn animation(
 }
 
 /// The pictures of a folder, by the numbers in their names.
-fn pictures_of(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn pictures_of(folder: &Path) -> Result<Vec<PathBuf>> {
     let refused = |e| Error::io("read", folder, e);
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).map_err(refused)? {
-        let path = entry.map_err(refused)?.path();
-        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
-        if PICTURES.iter().any(|known| known.eq_ignore_ascii_case(extension)) && path.is_file() {
+        let entry = entry.map_err(refused)?;
+        let path = entry.path();
+        let is_picture = is_read_as(&path, Modality::Image) && !is_of_a_system(&entry.file_name());
+        if is_picture && path.is_file() {
             files.push(path);
         }
     }
     if files.is_empty() {
         return Err(Error::media(
             folder.display().to_string(),
-            format!("frames in files that end in {}", PICTURES.join(", ")),
+            "frames in files of pictures",
             "no picture",
             "name the folder that has them",
         ));
@@ -190,153 +189,4 @@ fn by_number(a: &str, b: &str) -> Ordering {
         }
     }
     left.len().cmp(&right.len()).then_with(|| a.cmp(b))
-}
-
-/// The frames that a program like ffmpeg decodes.
-///
-/// It writes all frames as portable pixmaps; how many there are shows at the end. So twice as many as wanted are
-/// kept, and when there are more, every second one is left.
-fn by_program(path: &Path, count: usize, program: &str) -> Result<Vec<Picture>> {
-    let name = path.display().to_string();
-    let mut child = Command::new(program)
-        .args(["-nostdin", "-v", "error", "-i"])
-        .arg(path)
-        .args(["-an", "-sn", "-f", "image2pipe", "-c:v", "ppm", "-"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|e| {
-            Error::media(
-                &name,
-                format!("the program `{program}`, which reads videos in containers"),
-                e.to_string(),
-                "install ffmpeg, or turn the video into a folder of pictures",
-            )
-        })?;
-    let failed = |found: String| {
-        let expected = format!("a video that `{program}` (ffmpeg) reads");
-        Error::media(&name, expected, found, "fetch it again, or leave it out")
-    };
-    // Read aside, so that a program with much to complain about does not wait for a reader.
-    let errors = child.stderr.take().map(|mut stream| {
-        std::thread::spawn(move || {
-            let mut text = Vec::new();
-            let _ = stream.by_ref().take(1 << 16).read_to_end(&mut text);
-            let _ = std::io::copy(&mut stream, &mut std::io::sink());
-            String::from_utf8_lossy(&text).trim().to_string()
-        })
-    });
-    let mut kept: Vec<Picture> = Vec::new();
-    let (mut step, mut total, mut problem) = (1, 0, None);
-    if let Some(output) = child.stdout.take() {
-        let mut output = BufReader::new(output);
-        loop {
-            match pixmap(&mut output) {
-                Ok(Some(picture)) => {
-                    if total % step == 0 {
-                        kept.push(picture);
-                    }
-                    total += 1;
-                    if kept.len() > (2 * count).max(16) {
-                        let mut at = 0;
-                        kept.retain(|_| {
-                            at += 1;
-                            at % 2 == 1
-                        });
-                        step *= 2;
-                    }
-                    if total >= MOST {
-                        break;
-                    }
-                }
-                Ok(None) => break,
-                Err(found) => {
-                    problem = Some(found);
-                    break;
-                }
-            }
-        }
-    }
-    // After all is read it has ended; after a problem it need not go on.
-    if problem.is_some() || total >= MOST {
-        let _ = child.kill();
-    }
-    let status = child.wait().map_err(|e| failed(e.to_string()))?;
-    let complaint = errors.and_then(|thread| thread.join().ok()).unwrap_or_default();
-    match problem {
-        _ if kept.is_empty() || (!status.success() && total < MOST) => {
-            let found = match (complaint.is_empty(), problem) {
-                (false, _) => complaint,
-                (true, Some(problem)) => problem,
-                (true, None) => format!("no frames, {status}"),
-            };
-            Err(failed(found))
-        }
-        Some(problem) => Err(failed(problem)),
-        None => {
-            Ok(even(total, count).map(|at| kept[(at / step).min(kept.len() - 1)].clone()).collect())
-        }
-    }
-}
-
-/// The next binary portable pixmap of a stream; none at its end.
-fn pixmap(stream: &mut impl Read) -> std::result::Result<Option<Picture>, String> {
-    let mut next = || -> std::result::Result<Option<u8>, String> {
-        let mut byte = [0];
-        match stream.read(&mut byte) {
-            Ok(0) => Ok(None),
-            Ok(_) => Ok(Some(byte[0])),
-            Err(e) => Err(e.to_string()),
-        }
-    };
-    match (next()?, next) {
-        (None, _) => return Ok(None),
-        (Some(b'P'), mut next) => {
-            if next()? != Some(b'6') {
-                return Err("frames that are no portable pixmaps".into());
-            }
-        }
-        _ => return Err("frames that are no portable pixmaps".into()),
-    }
-    let mut numbers = [0usize; 3];
-    for number in &mut numbers {
-        *number = header_number(stream)?;
-    }
-    let [width, height, most] = numbers;
-    let size = width.checked_mul(height).and_then(|pixels| pixels.checked_mul(3));
-    let limit = PictureLimits::default().memory as usize;
-    match size {
-        Some(size) if size > 0 && size <= limit && most == 255 => {
-            let mut rgb = vec![0; size];
-            stream.read_exact(&mut rgb).map_err(|e| format!("a frame that ends early ({e})"))?;
-            Picture::new(width, height, rgb).map(Some).map_err(|e| e.to_string())
-        }
-        _ => Err(format!("a frame of {width} x {height} with values up to {most}")),
-    }
-}
-
-/// A number of a pixmap's header, with the one blank after it; comments before it are passed over.
-fn header_number(stream: &mut impl Read) -> std::result::Result<usize, String> {
-    let mut number: Option<usize> = None;
-    let mut comment = false;
-    loop {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).map_err(|e| format!("a frame that ends early ({e})"))?;
-        match byte[0] {
-            b'\n' if comment => comment = false,
-            _ if comment => {}
-            b'#' if number.is_none() => comment = true,
-            digit @ b'0'..=b'9' => {
-                let next = number.unwrap_or(0).saturating_mul(10);
-                number = Some(next.saturating_add(usize::from(digit - b'0')));
-            }
-            blank if blank.is_ascii_whitespace() => {
-                if let Some(number) = number {
-                    return Ok(number);
-                }
-            }
-            _ => return Err("frames that are no portable pixmaps".into()),
-        }
-    }
 }

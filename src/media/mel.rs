@@ -216,7 +216,7 @@ impl MelBank {
     /// [`Error::Media`] for a sound that is shorter than a frame, unless frames are centred.
     pub fn spectrogram(&self, sound: &Sound) -> Result<MelSpectrogram> {
         let MelConfig { frame, hop, fft, mels, centered, .. } = self.config;
-        let sound = sound.resampled(self.config.rate)?;
+        let sound = sound.at_rate(self.config.rate)?;
         let samples = sound.samples();
         let pad = if centered { frame / 2 } else { 0 };
         let length = samples.len() + 2 * pad;

@@ -7,13 +7,25 @@
 #[cfg(feature = "media")]
 mod animate;
 #[cfg(feature = "media")]
+mod container;
+#[cfg(feature = "media")]
 mod extract;
+#[cfg(feature = "media")]
+mod ffmpeg;
+#[cfg(feature = "media")]
+mod files;
 #[cfg(feature = "media")]
 mod find;
 #[cfg(feature = "media")]
 mod frames;
 #[cfg(feature = "media")]
+mod jpeg;
+#[cfg(feature = "media")]
+mod kinds;
+#[cfg(feature = "media")]
 mod mel;
+#[cfg(feature = "media")]
+mod mix;
 mod modality;
 mod picture;
 mod picture_features;
@@ -28,6 +40,8 @@ mod sound;
 #[cfg(feature = "media")]
 mod sound_features;
 mod video_features;
+#[cfg(feature = "media")]
+mod wav;
 
 #[cfg(feature = "media")]
 pub use animate::to_gif;
@@ -37,7 +51,9 @@ pub use extract::{
     UnknownIds, extract,
 };
 #[cfg(feature = "media")]
-pub use find::media_below;
+pub use files::{MediaFile, MediaFiles};
+#[cfg(feature = "media")]
+pub use find::{LeftOut, MediaFound, OtherKind, media_below};
 #[cfg(feature = "media")]
 pub use frames::open_frames;
 #[cfg(feature = "media")]
@@ -56,5 +72,7 @@ pub use video_features::{VIDEO_FEATURES, video_features};
 
 #[cfg(all(test, feature = "media"))]
 mod extract_tests;
+#[cfg(all(test, feature = "media"))]
+mod files_tests;
 #[cfg(all(test, feature = "media"))]
 mod tests;

@@ -65,8 +65,14 @@ impl Picture {
     /// between two sides, the top and the left lose the smaller half.
     ///
     /// # Errors
-    /// [`Error::Media`] for a size of zero.
+    /// [`Error::Media`] for a size of zero, or one beyond 2^31 pixels.
     pub fn center_crop(&self, width: usize, height: usize) -> Result<Self> {
+        let pixels = (width as u64).saturating_mul(height as u64);
+        if pixels == 0 || pixels > 1 << 31 {
+            let found = format!("{width} x {height}");
+            let remedy = "choose another size";
+            return Err(Error::media("size of a picture", "1 to 2^31 pixels", found, remedy));
+        }
         let mut rgb = vec![0; width * height * 3];
         // Where the crop starts in the picture, and the picture in the crop.
         let offsets = |own: usize, wanted: usize| {

@@ -1,14 +1,22 @@
 //! Pictures from files.
 
-use std::{fs::File, io::Cursor, path::Path};
-
-use image::{
-    DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageReader, Limits, RgbaImage,
-    codecs::png::PngEncoder,
+use std::{
+    fs::File,
+    io::{BufRead, Cursor, Read, Seek},
+    path::Path,
 };
 
-use super::Picture;
+use image::{
+    DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageFormat, ImageReader, Limits,
+    RgbaImage,
+    codecs::{jpeg::JpegDecoder, png::PngEncoder},
+};
+
+use super::{Picture, jpeg};
 use crate::error::{Error, Result};
+
+/// What is read, for messages.
+const FORMATS: &str = "a PNG, JPEG, WebP, GIF, BMP or TIFF file";
 
 /// What becomes of transparent pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -37,7 +45,7 @@ impl Default for PictureLimits {
 }
 
 impl Picture {
-    /// Reads a PNG, JPEG, WebP or GIF file (its first frame), told apart by its first bytes, upright as its EXIF
+    /// Reads a PNG, JPEG, WebP, GIF (its first frame), BMP or TIFF file (its first page), told apart by its first bytes, upright as its EXIF
     /// orientation says; transparency is [`Transparency::Ignored`].
     ///
     /// # Errors
@@ -97,15 +105,48 @@ impl Picture {
     }
 }
 
-fn decode<R: std::io::BufRead + std::io::Seek>(
+fn decode<R: BufRead + Seek>(
     name: &str,
     reader: ImageReader<R>,
     transparency: Transparency,
     limits: PictureLimits,
 ) -> Result<Picture> {
-    let broken = |e: image::ImageError| broken(name, e);
     let reader = reader.with_guessed_format().map_err(|e| Error::io("read", name, e))?;
-    let mut decoder = reader.into_decoder().map_err(broken)?;
+    if reader.format() == Some(ImageFormat::Jpeg) {
+        // The decoder fills what is missing with grey, so a cut file has to be found before.
+        let bytes = read_all(name, reader.into_inner(), limits)?;
+        if !jpeg::is_whole(&bytes) {
+            return Err(not_whole(name, "a JPEG that ends early, without its end-of-image marker"));
+        }
+        let decoder = JpegDecoder::new(Cursor::new(bytes)).map_err(|e| broken(name, e))?;
+        return finish(name, decoder, transparency, limits);
+    }
+    finish(name, reader.into_decoder().map_err(|e| broken(name, e))?, transparency, limits)
+}
+
+/// The bytes of a file, which may not be larger than the memory that decoding may take.
+fn read_all(name: &str, mut reader: impl Read, limits: PictureLimits) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let most = limits.memory.saturating_add(1);
+    reader.by_ref().take(most).read_to_end(&mut bytes).map_err(|e| Error::io("read", name, e))?;
+    if bytes.len() as u64 == most {
+        return Err(Error::media(
+            name,
+            format!("a file of at most {} bytes", limits.memory),
+            "a larger one",
+            "leave it out, or raise the limit if it is meant to be so large",
+        ));
+    }
+    Ok(bytes)
+}
+
+fn finish(
+    name: &str,
+    mut decoder: impl ImageDecoder,
+    transparency: Transparency,
+    limits: PictureLimits,
+) -> Result<Picture> {
+    let broken = |e: image::ImageError| broken(name, e);
     let (width, height) = decoder.dimensions();
     within(name, width, height, limits)?;
     let mut bounds = Limits::default();
@@ -156,7 +197,6 @@ fn over(image: &RgbaImage, below: [u8; 3]) -> image::RgbImage {
 /// Why a picture could not be read.
 pub(super) fn broken(name: &str, error: image::ImageError) -> Error {
     use image::ImageError as Cause;
-    let formats = "a PNG, JPEG, WebP or GIF file";
     match error {
         Cause::Limits(e) => Error::media(
             name,
@@ -166,18 +206,19 @@ pub(super) fn broken(name: &str, error: image::ImageError) -> Error {
         ),
         Cause::Unsupported(_) => Error::media(
             name,
-            formats,
+            FORMATS,
             "an empty file, or one of another format",
             "convert it, or leave it out",
         ),
         Cause::IoError(e) if e.kind() != std::io::ErrorKind::UnexpectedEof => {
             Error::io("read", name, e)
         }
-        other => Error::media(
-            name,
-            format!("{formats} that is whole"),
-            other.to_string(),
-            "fetch it again, or leave it out",
-        ),
+        other => not_whole(name, other.to_string()),
     }
+}
+
+/// A file that is damaged or ends early.
+fn not_whole(name: &str, found: impl Into<String>) -> Error {
+    let expected = format!("{FORMATS} that is whole");
+    Error::media(name, expected, found.into(), "fetch it again, or leave it out")
 }

@@ -8,6 +8,9 @@ use fast_image_resize::{
 use super::Picture;
 use crate::error::{Error, Result};
 
+/// Most pixels that [`Picture::shorter_side`] gives.
+const MOST_PIXELS: u128 = 1 << 26;
+
 /// How pixels between pixels are found. All filters widen when they shrink a picture, as those of Pillow do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Filter {
@@ -57,14 +60,29 @@ impl Picture {
     /// The picture resized so that its shorter side has a length, the longer one in proportion, rounded down.
     ///
     /// # Errors
-    /// As [`Picture::resized`].
+    /// As [`Picture::resized`]; [`Error::Media`] also for a picture so long and narrow that it would get more than
+    /// 2^26 pixels.
     pub fn shorter_side(&self, length: usize, filter: Filter) -> Result<Self> {
         let scaled = |side: usize, shorter: usize| {
             (side as u128 * length as u128 / shorter as u128).min(u32::MAX.into()) as usize
         };
-        match self.width() <= self.height() {
-            true => self.resized(length, scaled(self.height(), self.width()), filter),
-            false => self.resized(scaled(self.width(), self.height()), length, filter),
+        let (width, height) = if self.width() <= self.height() {
+            (length, scaled(self.height(), self.width()))
+        } else {
+            (scaled(self.width(), self.height()), length)
+        };
+        if width as u128 * height as u128 > MOST_PIXELS {
+            return Err(Error::media(
+                "picture to resize",
+                format!("at most {MOST_PIXELS} pixels with a shorter side of {length}"),
+                format!(
+                    "{width} x {height}, as it has {} x {} pixels",
+                    self.width(),
+                    self.height()
+                ),
+                "crop it: it is too long and narrow",
+            ));
         }
+        self.resized(width, height, filter)
     }
 }

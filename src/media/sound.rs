@@ -1,5 +1,7 @@
 //! Sounds in memory: samples, resampling, WAV files of them.
 
+use std::borrow::Cow;
+
 use super::resample::resample;
 use crate::error::{Error, Result};
 
@@ -22,21 +24,26 @@ pub struct Sound {
 /// Rates in samples a second that are read.
 const RATES: std::ops::RangeInclusive<u32> = 1_000..=768_000;
 
+/// Checks a rate.
+pub(super) fn check_rate(name: &str, rate: u32) -> Result<()> {
+    if RATES.contains(&rate) {
+        return Ok(());
+    }
+    Err(Error::media(
+        name,
+        format!("{} to {} samples a second", RATES.start(), RATES.end()),
+        format!("a rate of {rate}"),
+        "convert the sound to a usual rate, such as 16000",
+    ))
+}
+
 impl Sound {
     /// A sound from its samples, usually between -1 and 1.
     ///
     /// # Errors
     /// [`Error::Media`] for no samples, a sample that is not finite, or a rate outside of 1 to 768 kHz.
     pub fn new(rate: u32, samples: Vec<f32>) -> Result<Self> {
-        if !RATES.contains(&rate) {
-            let remedy = "convert the sound to a usual rate, such as 16000";
-            return Err(Error::media(
-                "rate of a sound",
-                format!("{} to {} samples a second", RATES.start(), RATES.end()),
-                rate.to_string(),
-                remedy,
-            ));
-        }
+        check_rate("rate of a sound", rate)?;
         match samples.iter().position(|sample| !sample.is_finite()) {
             _ if samples.is_empty() => Err(Error::media(
                 "sound",
@@ -75,13 +82,16 @@ impl Sound {
     /// # Errors
     /// [`Error::Media`] for a rate outside of 1 to 768 kHz.
     pub fn resampled(&self, rate: u32) -> Result<Self> {
+        Ok(self.at_rate(rate)?.into_owned())
+    }
+
+    /// The same, without a copy where the rate is the own one.
+    pub(super) fn at_rate(&self, rate: u32) -> Result<Cow<'_, Self>> {
         if rate == self.rate {
-            return Ok(self.clone());
+            return Ok(Cow::Borrowed(self));
         }
-        if !RATES.contains(&rate) {
-            return Self::new(rate, Vec::new());
-        }
-        Self::new(rate, resample(&self.samples, self.rate, rate))
+        check_rate("rate of a sound", rate)?;
+        Self::new(rate, resample(&self.samples, self.rate, rate)).map(Cow::Owned)
     }
 
     /// The sound as a WAV file: one channel of 16-bit PCM, samples beyond -1 and 1 cut off.

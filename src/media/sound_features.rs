@@ -1,6 +1,6 @@
 //! A built-in descriptor of sounds: loudness by pitch and time, nothing learned.
 
-use std::sync::LazyLock;
+use std::{borrow::Cow, sync::LazyLock};
 
 use super::{MelBank, MelConfig, Sound};
 use crate::error::Result;
@@ -13,6 +13,9 @@ const COARSE: usize = MELS / 2;
 const PARTS: usize = 8;
 /// Rates of change of the loudness, in a spectrum over the whole sound.
 const RHYTHMS: usize = 16;
+
+/// Samples a second that [`sound_features`] works at.
+pub(super) const SOUND_RATE: u32 = 16_000;
 
 /// Width of what [`sound_features`] returns.
 pub const SOUND_FEATURES: usize = 3 * MELS + PARTS * COARSE + RHYTHMS;
@@ -43,11 +46,11 @@ static BANK: LazyLock<MelBank> = LazyLock::new(|| {
 /// ```
 pub fn sound_features(sound: &Sound) -> Result<Vec<f32>> {
     let bank = &*BANK;
-    let mut sound = sound.resampled(bank.config().rate)?;
+    let mut sound = sound.at_rate(bank.config().rate)?;
     if sound.samples().len() < bank.config().frame {
         let mut samples = sound.samples().to_vec();
         samples.resize(bank.config().frame, 0.0);
-        sound = Sound::new(sound.rate(), samples)?;
+        sound = Cow::Owned(Sound::new(sound.rate(), samples)?);
     }
     let mel = bank.spectrogram(&sound)?;
     let frames = mel.frames();

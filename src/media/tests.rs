@@ -1,6 +1,6 @@
 use std::{fs, path::PathBuf};
 
-use super::{frames::frames_by, *};
+use super::{container::frames_by, *};
 use crate::Error;
 
 fn fixture(name: &str) -> PathBuf {
@@ -370,12 +370,19 @@ fn containers_need_ffmpeg_and_say_so() {
     {
         use std::os::unix::fs::PermissionsExt;
         let program = folder.path().join("ffmpeg");
-        let script = "#!/bin/sh\nprintf 'P6\\n# made\\n2 1\\n255\\n\\001\\002\\003\\004\\005\\006P6 2 1 255 abcdef'\n";
-        fs::write(&program, script).unwrap();
+        // It is asked for a list of the frames first, without times here, and then for these frames.
+        let script = |pictures: &str| {
+            let list = "#tb 0: 1/25\n0, 0, -9223372036854775808, 1, 9, 0x1\n0, 1, 1, 1, 9, 0x1\n";
+            format!(
+                "#!/bin/sh\ncase \"$*\" in *framecrc*) printf '{list}';; *) {pictures};; esac\n"
+            )
+        };
+        let two = r"printf 'P6\n# made\n2 1\n255\n\001\002\003\004\005\006P6 2 1 255 abcdef'";
+        fs::write(&program, script(two)).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
         let frames = frames_by(&path, 2, program.to_str().unwrap()).unwrap();
         assert_eq!((frames[0].pixel(1, 0), frames[1].pixel(0, 0)), ([4, 5, 6], *b"abc"));
-        fs::write(&program, "#!/bin/sh\nprintf 'P6 2 1 255 abc'\n").unwrap();
+        fs::write(&program, script("printf 'P6 2 1 255 abc'")).unwrap();
         assert!(message(frames_by(&path, 2, program.to_str().unwrap())).contains("clip.mp4"));
         fs::write(&program, "#!/bin/sh\necho broken stream >&2\nexit 1\n").unwrap();
         let error = message(frames_by(&path, 2, program.to_str().unwrap()));

@@ -311,15 +311,14 @@ mod sounds {
                     "CLAP only hears: use another extractor",
                 ));
             }
-            let (from, to) = item.span.unwrap_or((0.0, f64::INFINITY));
-            let sound = Sound::open_part(root.join(&item.path), from, to)?;
+            let sound = Sound::of_item(root, item, self.bank.config().rate)?;
             self.config.spectrograms(&self.bank, &sound, self.stretches)
         }
     }
 
     impl<B: Backend> Extractor for ClapExtractor<B> {
         fn name(&self) -> String {
-            format!("CLAP {}, {} stretches", self.name, self.stretches)
+            format!("CLAP 2 {}, {} stretches", self.name, self.stretches)
         }
 
         fn dim(&self, _: Modality) -> usize {

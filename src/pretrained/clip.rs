@@ -280,7 +280,7 @@ mod pictures {
 
     impl<B: Backend> Extractor for ClipExtractor<B> {
         fn name(&self) -> String {
-            format!("CLIP {}, {} frames", self.name, self.frames)
+            format!("CLIP 2 {}, {} frames", self.name, self.frames)
         }
 
         fn dim(&self, _: Modality) -> usize {

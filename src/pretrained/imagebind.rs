@@ -249,8 +249,8 @@ mod media {
                 }
                 Modality::Video => self.config.clips(&open_frames(path, FRAMES * CLIPS)?),
                 Modality::Audio => {
-                    let (from, to) = item.span.unwrap_or((0.0, f64::INFINITY));
-                    self.config.spectrograms(&self.bank, &Sound::open_part(path, from, to)?)
+                    let sound = Sound::of_item(root, item, self.bank.config().rate)?;
+                    self.config.spectrograms(&self.bank, &sound)
                 }
             }
         }
@@ -277,7 +277,7 @@ mod media {
 
     impl<B: Backend> Extractor for ImageBindExtractor<B> {
         fn name(&self) -> String {
-            format!("ImageBind {}", self.name)
+            format!("ImageBind 2 {}", self.name)
         }
 
         fn dim(&self, _: Modality) -> usize {

@@ -159,7 +159,7 @@ impl CommandConfig {
 /// # Example
 /// ```no_run
 /// use cart_retrieval::{captioner::*, media::{Modality, media_below}, train::StopFlag};
-/// let (media, _) = media_below("pictures", &[Modality::Image])?;
+/// let media = media_below("pictures", &[Modality::Image])?.items;
 /// let ids: Vec<&str> = media.iter().map(|item| item.id.as_str()).collect();
 /// let job = CaptionJob::new(&ids)?.with_media("pictures", &media)?;
 /// let captioner = CommandConfig::new("python3").with_args(["blip.py"]).init()?.with_state("captioning");

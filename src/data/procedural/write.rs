@@ -245,7 +245,7 @@ mod tests {
             let written = write_benchmark(&*benchmark, &to, &stop, |done| told = done).unwrap();
             assert_eq!(told, 40);
             // As the example `extract files --stems` finds them.
-            let (mut found, _) = media_below(&written.media, &[benchmark.modality()]).unwrap();
+            let mut found = media_below(&written.media, &[benchmark.modality()]).unwrap().items;
             for item in &mut found {
                 item.id = item.path.with_extension("").to_string_lossy().into_owned();
             }
