@@ -8,6 +8,7 @@
 mod animate;
 #[cfg(feature = "media")]
 mod extract;
+mod filter;
 #[cfg(feature = "media")]
 mod find;
 #[cfg(feature = "media")]
@@ -35,6 +36,7 @@ pub use animate::to_gif;
 pub use extract::{
     Descriptors, ExtractConfig, ExtractProgress, Extracted, Extractor, Failure, extract,
 };
+pub use filter::Filter;
 #[cfg(feature = "media")]
 pub use find::media_below;
 #[cfg(feature = "media")]
@@ -46,8 +48,6 @@ pub use picture::Picture;
 pub use picture_features::{PICTURE_FEATURES, picture_features};
 #[cfg(feature = "media")]
 pub use read::{PictureLimits, Transparency};
-#[cfg(feature = "media")]
-pub use resize::Filter;
 pub use sound::Sound;
 #[cfg(feature = "media")]
 pub use sound_features::{SOUND_FEATURES, sound_features};
