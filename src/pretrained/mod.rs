@@ -14,6 +14,8 @@ mod folder;
 mod hub;
 mod imagebind;
 mod names;
+#[cfg(any(feature = "pth", test))]
+mod pickle;
 mod settings;
 #[cfg(feature = "media")]
 mod views;
