@@ -124,7 +124,8 @@ impl Weights {
             Self::Mapped { tensors, .. } => tensors.values().map(|place| place.range.len()).sum(),
             #[cfg(feature = "pth")]
             Self::Pickled { bytes, tensors, .. } => {
-                let size = |tensor: &burn_store::TensorSnapshot| count(&[&[4], &tensor.shape.to_vec()]);
+                let size =
+                    |tensor: &burn_store::TensorSnapshot| count(&[&[4], &tensor.shape.to_vec()]);
                 let all = tensors.values().map(size).fold(0, usize::saturating_add);
                 all.min(bytes.saturating_mul(2))
             }

@@ -16,7 +16,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{
-    B, clip::picture, fixture, load,
+    B,
+    clip::picture,
+    fixture, load,
     reference::{Reference, assert_values},
 };
 
@@ -122,10 +124,7 @@ fn pooling_of_all_versions_is_followed_or_refused() {
     }
     for (text, words) in [
         ("{\"pooling_mode\": [\"cls\", \"mean\"]}", "cls and mean"),
-        (
-            "{\"pooling_mode_cls_token\": true, \"pooling_mode_mean_tokens\": true}",
-            "cls and mean",
-        ),
+        ("{\"pooling_mode_cls_token\": true, \"pooling_mode_mean_tokens\": true}", "cls and mean"),
         ("{\"pooling_mode_weightedmean_tokens\": true}", "weightedmean"),
         ("{\"pooling_mode\": \"attention\"}", "attention"),
         ("{\"pooling_mode\": 3}", "pooling_mode"),
@@ -187,7 +186,9 @@ fn prompts_case_and_the_longest_text_are_followed_or_refused() {
     let folder = copy(&fixture("roberta"));
     const WHOLE: &str = "config_sentence_transformers.json";
     let prompts = |name: &str| {
-        format!("{{\"prompts\": {{\"q\": \"query: \", \"e\": \"\"}}, \"default_prompt_name\": {name}}}")
+        format!(
+            "{{\"prompts\": {{\"q\": \"query: \", \"e\": \"\"}}, \"default_prompt_name\": {name}}}"
+        )
     };
     for name in ["null", "\"e\""] {
         write(&folder, WHOLE, &prompts(name));
@@ -249,7 +250,11 @@ fn files_next_to_the_tokenizer_must_agree_with_it() {
     write(&folder, "special_tokens_map.json", "{\"unk_token\": \"<unk>\"}");
     refused(&folder, &["special_tokens_map.json", "<unk>"]);
     let roberta = copy(&fixture("roberta"));
-    write(&roberta, CONFIG, "{\"add_prefix_space\": true, \"tokenizer_class\": \"RobertaTokenizer\"}");
+    write(
+        &roberta,
+        CONFIG,
+        "{\"add_prefix_space\": true, \"tokenizer_class\": \"RobertaTokenizer\"}",
+    );
     refused(&roberta, &["add_prefix_space"]);
     // The token whose vector CLIP takes.
     let clip = copy(&fixture("clip_gelu"));
@@ -267,7 +272,8 @@ fn byte_order_marks_are_passed_over() {
     }
     assert_eq!(load(folder.path()).0.n_layers(), 3);
     let text = fs::read_to_string(fixture("bert").join("config.json")).unwrap();
-    let wide: Vec<u8> = [0xfeff].into_iter().chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect();
+    let wide: Vec<u8> =
+        [0xfeff].into_iter().chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect();
     fs::write(folder.path().join("config.json"), wide).unwrap();
     refused(&folder, &["config.json", "UTF-16", "save the file in UTF-8"]);
 }

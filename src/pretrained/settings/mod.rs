@@ -226,10 +226,9 @@ impl Settings {
 fn preparation(folder: &Path, keys: &[&str], outer: Table) -> Result<Option<Settings>> {
     if let Some(settings) = Settings::read_if_there(&folder.join(PROCESSOR))? {
         settings.check(outer)?;
-        for key in keys {
-            if let Some(nested) = settings.object(key)? {
-                return Ok(Some(nested));
-            }
+        let nested = keys.iter().map(|key| settings.object(key)).collect::<Result<Vec<_>>>()?;
+        if let Some(nested) = nested.into_iter().flatten().next() {
+            return Ok(Some(nested));
         }
     }
     Settings::read_if_there(&folder.join(PREPROCESSOR))

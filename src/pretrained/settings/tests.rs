@@ -32,6 +32,11 @@ struct File {
     load: Load,
 }
 
+fn read_text(folder: &Path) -> Result<()> {
+    super::text(folder).map(drop)
+}
+
+/// With the tokenizer.
 fn open_text(folder: &Path) -> Result<()> {
     PretrainedText::open(folder).map(drop)
 }
@@ -69,16 +74,16 @@ fn files() -> Vec<File> {
     let sound: Value = serde_json::from_str(&sound).unwrap();
     let sound = json!({"feature_extractor": sound});
     vec![
-        file("`config.json` of BERT", text::BERT, "text/bert", CONFIG, "", open_text),
+        file("`config.json` of BERT", text::BERT, "text/bert", CONFIG, "", read_text),
         file(
             "`config.json` of RoBERTa and XLM-RoBERTa",
             text::ROBERTA,
             "text/roberta",
             CONFIG,
             "",
-            open_text,
+            read_text,
         ),
-        file("`config.json` of T5 and mT5", text::T5, "text/t5_gated", CONFIG, "", open_text),
+        file("`config.json` of T5 and mT5", text::T5, "text/t5_gated", CONFIG, "", read_text),
         file("`config.json` of CLIP", text::CLIP, "vision/clip", CONFIG, "", open_clip),
         file(
             "CLIP: `text_config`, and `config.json` of the text tower alone",
@@ -154,7 +159,7 @@ fn files() -> Vec<File> {
             "modules.json",
             modules,
             "/0",
-            open_text,
+            read_text,
         ),
         added(
             "`1_Pooling/config.json`",
@@ -163,7 +168,7 @@ fn files() -> Vec<File> {
             "1_Pooling/config.json",
             json!({}),
             "",
-            open_text,
+            read_text,
         ),
         added(
             "`sentence_bert_config.json`",
@@ -172,7 +177,7 @@ fn files() -> Vec<File> {
             "sentence_bert_config.json",
             json!({}),
             "",
-            open_text,
+            read_text,
         ),
         added(
             "`config_sentence_transformers.json`",
@@ -181,7 +186,7 @@ fn files() -> Vec<File> {
             "config_sentence_transformers.json",
             prompts,
             "",
-            open_text,
+            read_text,
         ),
         added(
             "`tokenizer_config.json`",
