@@ -7,6 +7,7 @@ use serde_json::json;
 use tokenizers::{
     AddedToken, Tokenizer,
     models::{TrainerWrapper as Trainer, bpe::BpeTrainer},
+    normalizers::{NormalizerWrapper, Sequence, utils::Lowercase},
 };
 
 use crate::{
@@ -158,6 +159,8 @@ impl TextTokenizer {
                 "save it again with that library, or train a new one",
             )
         };
+        // A byte order mark of UTF-8 says nothing.
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         // That library panics at what is no JSON within a decoder, and at some parts that are not what they should be.
         let json: serde_json::Value =
             serde_json::from_slice(bytes).map_err(|e| wrong(e.to_string()))?;
@@ -264,6 +267,30 @@ impl TextTokenizer {
     pub fn token_limit(&self) -> usize {
         let highest = self.inner.get_vocab(true).into_values().max();
         highest.map_or(0, |highest| highest as usize + 1)
+    }
+
+    /// Number of a token, if there is one of that text.
+    pub(crate) fn token_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// The normalizer and the pre-tokenizer as `tokenizer.json` has them; null where there is none.
+    pub(crate) fn parts(&self) -> (serde_json::Value, serde_json::Value) {
+        let normalizer = serde_json::to_value(self.inner.get_normalizer());
+        let pre_tokenizer = serde_json::to_value(self.inner.get_pre_tokenizer());
+        (normalizer.unwrap_or_default(), pre_tokenizer.unwrap_or_default())
+    }
+
+    /// Puts texts into lower case before all else.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] when the library refuses it.
+    pub(crate) fn lowercased(mut self) -> Result<Self> {
+        let mut parts: Vec<NormalizerWrapper> = vec![Lowercase.into()];
+        parts.extend(self.inner.get_normalizer().cloned());
+        let sequence = Sequence::new(parts);
+        self.inner.with_normalizer(Some(sequence)).map_err(|e| refused("normalizer", &*e))?;
+        Ok(self)
     }
 
     /// Number of the padding token.

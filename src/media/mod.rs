@@ -10,6 +10,7 @@ mod animate;
 mod container;
 #[cfg(feature = "media")]
 mod extract;
+mod filter;
 #[cfg(feature = "media")]
 mod ffmpeg;
 #[cfg(feature = "media")]
@@ -50,6 +51,7 @@ pub use extract::{
     Descriptors, ExtractConfig, ExtractProgress, Extracted, Extraction, Extractor, Failure,
     UnknownIds, extract,
 };
+pub use filter::Filter;
 #[cfg(feature = "media")]
 pub use files::{MediaFile, MediaFiles};
 #[cfg(feature = "media")]
@@ -63,8 +65,6 @@ pub use picture::Picture;
 pub use picture_features::{PICTURE_FEATURES, picture_features};
 #[cfg(feature = "media")]
 pub use read::{PictureLimits, Transparency};
-#[cfg(feature = "media")]
-pub use resize::Filter;
 pub use sound::Sound;
 #[cfg(feature = "media")]
 pub use sound_features::{SOUND_FEATURES, sound_features};

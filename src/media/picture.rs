@@ -94,11 +94,19 @@ impl Picture {
     /// # Shapes
     /// - returns: `[3, height, width]`
     pub fn normalised(&self, mean: [f32; 3], deviation: [f32; 3]) -> Vec<f32> {
+        self.scaled(1.0 / 255.0, mean, deviation)
+    }
+
+    /// Numbers for an encoder: each channel times a factor, less its mean, over its deviation.
+    ///
+    /// # Shapes
+    /// - returns: `[3, height, width]`
+    pub fn scaled(&self, factor: f64, mean: [f32; 3], deviation: [f32; 3]) -> Vec<f32> {
         let mut planes = Vec::with_capacity(self.rgb.len());
         for channel in 0..3 {
             let (mean, deviation) = (mean[channel], deviation[channel]);
             let table: [f32; 256] =
-                std::array::from_fn(|value| (value as f32 / 255.0 - mean) / deviation);
+                std::array::from_fn(|value| ((value as f64 * factor) as f32 - mean) / deviation);
             let values = self.rgb.iter().skip(channel).step_by(3);
             planes.extend(values.map(|&value| table[usize::from(value)]));
         }

@@ -5,23 +5,11 @@ use fast_image_resize::{
     images::{Image, ImageRef},
 };
 
-use super::Picture;
+use super::{Filter, Picture};
 use crate::error::{Error, Result};
 
 /// Most pixels that [`Picture::shorter_side`] gives.
 const MOST_PIXELS: u128 = 1 << 26;
-
-/// How pixels between pixels are found. All filters widen when they shrink a picture, as those of Pillow do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Filter {
-    /// Linear.
-    Bilinear,
-    /// Cubic of Catmull and Rom, a = -1/2.
-    #[default]
-    Bicubic,
-    /// Windowed sinc of three lobes.
-    Lanczos,
-}
 
 impl Picture {
     /// The picture in another size.
@@ -39,12 +27,15 @@ impl Picture {
         if pixels == 0 || pixels > 1 << 31 {
             return Err(wrong(format!("{width} x {height}")));
         }
-        let filter = match filter {
-            Filter::Bilinear => FilterType::Bilinear,
-            Filter::Bicubic => FilterType::CatmullRom,
-            Filter::Lanczos => FilterType::Lanczos3,
+        let algorithm = match filter {
+            Filter::Nearest => ResizeAlg::Nearest,
+            Filter::Box => ResizeAlg::Convolution(FilterType::Box),
+            Filter::Bilinear => ResizeAlg::Convolution(FilterType::Bilinear),
+            Filter::Hamming => ResizeAlg::Convolution(FilterType::Hamming),
+            Filter::Bicubic => ResizeAlg::Convolution(FilterType::CatmullRom),
+            Filter::Lanczos => ResizeAlg::Convolution(FilterType::Lanczos3),
         };
-        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
+        let options = ResizeOptions::new().resize_alg(algorithm);
         let pass = |from: &Self, width: usize, height: usize| {
             let (from_width, from_height) = (from.width() as u32, from.height() as u32);
             let pixels = ImageRef::new(from_width, from_height, from.rgb(), PixelType::U8x3)

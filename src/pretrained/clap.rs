@@ -33,12 +33,34 @@ pub struct ClapSounds {
     pub low: f64,
     /// Highest frequency in Hz.
     pub high: f64,
+    /// What follows a sound that is shorter than the tower hears.
+    pub padding: SoundPadding,
+}
+
+/// What follows a sound that is shorter than the tower hears.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SoundPadding {
+    /// The sound again, as often as it fits as a whole, then silence.
+    #[default]
+    RepeatWhole,
+    /// The sound again until the end, where it is cut.
+    Repeat,
+    /// Silence.
+    Silence,
 }
 
 impl Default for ClapSounds {
     /// As of `laion/larger_clap_general`: ten seconds at 48 kHz, 50 Hz to 14 kHz.
     fn default() -> Self {
-        Self { rate: 48_000, frame: 1024, hop: 480, seconds: 10, low: 50.0, high: 14_000.0 }
+        Self {
+            rate: 48_000,
+            frame: 1024,
+            hop: 480,
+            seconds: 10,
+            low: 50.0,
+            high: 14_000.0,
+            padding: SoundPadding::RepeatWhole,
+        }
     }
 }
 
@@ -87,7 +109,8 @@ pub struct Clap<B: Backend> {
 /// A CLAP in a folder; not loaded yet.
 ///
 /// The folder has `config.json` of `model_type` `clap` and `model.safetensors` (or an index and its files); how sounds
-/// are prepared is taken from `preprocessor_config.json` where it is there. Models with feature fusion are refused.
+/// are prepared is taken from `processor_config.json` or `preprocessor_config.json`, otherwise it is as for
+/// `laion/larger_clap_general`. Settings are followed or refused, see `docs/encoders.md`; feature fusion is refused.
 ///
 /// # Example
 /// ```no_run
@@ -212,7 +235,7 @@ mod sounds {
 
     use burn::tensor::{Tensor, TensorData, backend::Backend};
 
-    use super::{Clap, ClapConfig};
+    use super::{Clap, ClapConfig, SoundPadding};
     use crate::{
         error::{Error, Result},
         media::{Extractor, MediaItem, MelBank, MelConfig, Modality, Sound},
@@ -239,8 +262,8 @@ mod sounds {
             })
         }
 
-        /// What the tower hears of a sound: one stretch if it is no longer than that, the sound repeated as often as it
-        /// fits in whole and silence after it; of a longer one, at most `most` stretches evenly over it (the reference
+        /// What the tower hears of a sound: one stretch if it is no longer than that, followed by what
+        /// [`SoundPadding`] says; of a longer one, at most `most` stretches evenly over it (the reference
         /// takes one at random).
         ///
         /// # Shapes
@@ -265,7 +288,12 @@ mod sounds {
                     let start = (start * self.sounds.rate as f64).round() as usize;
                     let start = start.min(samples.len().saturating_sub(length));
                     let heard = &samples[start..samples.len().min(start + length)];
-                    let mut heard = heard.repeat((length / heard.len()).max(1));
+                    let times = match self.sounds.padding {
+                        SoundPadding::RepeatWhole => length / heard.len(),
+                        SoundPadding::Repeat => length.div_ceil(heard.len()),
+                        SoundPadding::Silence => 1,
+                    };
+                    let mut heard = heard.repeat(times.max(1));
                     heard.resize(length, 0.0);
                     Ok(bank.spectrogram(&Sound::new(rate, heard)?)?.values().to_vec())
                 })

@@ -11,6 +11,7 @@ use burn::{
 use super::{LoadReport, fill::fill, names::Names, settings, weights::Weights};
 use crate::{
     error::Result,
+    media::Filter,
     nn::{
         ClipTextConfig, ClipTextEncoder, ClipVisionConfig, ClipVisionEncoder, TextEncoder,
         WeightInit,
@@ -27,10 +28,53 @@ pub struct ClipConfig {
     pub text: ClipTextConfig,
     /// Width of the space that both are projected to.
     pub projection: usize,
-    /// Mean of red, green and blue.
+    /// How pictures are prepared.
+    pub pictures: ClipPictures,
+}
+
+/// How pictures are prepared for CLIP: resized, the middle cut out, 8-bit values multiplied and normalised.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClipPictures {
+    /// The size that pictures are resized to; `None` where they keep theirs.
+    pub size: Option<PictureSize>,
+    /// The filter that they are resized with.
+    pub filter: Filter,
+    /// Height and width of the middle that is cut out; `None` where nothing is cut.
+    pub crop: Option<[usize; 2]>,
+    /// Factor of the 8-bit values.
+    pub factor: f64,
+    /// Mean of red, green and blue after that.
     pub mean: [f32; 3],
     /// Their deviation.
     pub deviation: [f32; 3],
+}
+
+/// The size that a picture is resized to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PictureSize {
+    /// That of the shorter side; the longer one in proportion.
+    Shorter(usize),
+    /// That of both sides, whatever the proportions of the picture.
+    Exact {
+        /// In pixels.
+        height: usize,
+        /// In pixels.
+        width: usize,
+    },
+}
+
+impl ClipPictures {
+    /// The preparation of OpenAI's models for a tower that takes pictures of `side` x `side`.
+    pub fn of_size(side: usize) -> Self {
+        Self {
+            size: Some(PictureSize::Shorter(side)),
+            filter: Filter::Bicubic,
+            crop: Some([side; 2]),
+            factor: 1.0 / 255.0,
+            mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
+            deviation: [0.268_629_55, 0.261_302_6, 0.275_777_1],
+        }
+    }
 }
 
 /// CLIP's two towers and their projections into one space.
@@ -44,9 +88,9 @@ pub struct Clip<B: Backend> {
 
 /// A CLIP in a folder; not loaded yet.
 ///
-/// The folder has `config.json` of `model_type` `clip` and `model.safetensors` (or an index and its files); the
-/// colours' mean and deviation are taken from `preprocessor_config.json` where it is there, otherwise those of OpenAI's
-/// models.
+/// The folder has `config.json` of `model_type` `clip` and `model.safetensors` (or an index and its files). How pictures
+/// are prepared is taken from `processor_config.json` or `preprocessor_config.json`, otherwise it is as for OpenAI's
+/// models. Settings are followed or refused, see `docs/encoders.md`.
 ///
 /// # Example
 /// ```no_run
@@ -170,29 +214,50 @@ mod pictures {
     use burn::tensor::{Tensor, TensorData, backend::Backend};
     use rayon::prelude::*;
 
-    use super::{Clip, ClipConfig};
+    use super::{Clip, ClipConfig, ClipPictures, PictureSize};
     use crate::{
         error::{Error, Result},
         media::{
-            Extractor, Filter, MediaItem, Modality, Picture, PictureLimits, Transparency,
-            open_frames,
+            Extractor, MediaItem, Modality, Picture, PictureLimits, Transparency, open_frames,
         },
         pretrained::views::embed_views,
     };
 
     impl ClipConfig {
-        /// What the image tower reads of a picture: the shorter side resized with the cubic filter, the middle cut out,
-        /// colours normalised.
+        /// What the image tower reads of a picture: resized, cut and normalised as [`ClipConfig::pictures`] says.
         ///
         /// # Shapes
         /// - returns: `[3, image_size, image_size]`
         ///
         /// # Errors
-        /// [`Error::Media`] for a picture so long and narrow that its resized form has too many pixels.
+        /// [`Error::Media`] for a picture so long and narrow that its resized form has too many pixels, and for one of
+        /// another size than the tower's where pictures are neither resized to it nor cut.
         pub fn pixels(&self, picture: &Picture) -> Result<Vec<f32>> {
-            let size = self.vision.image_size;
-            let cut = picture.shorter_side(size, Filter::Bicubic)?.center_crop(size, size)?;
-            Ok(cut.normalised(self.mean, self.deviation))
+            let ClipPictures { size, filter, crop, factor, mean, deviation } = &self.pictures;
+            let resized = match *size {
+                Some(PictureSize::Shorter(side)) => Some(picture.shorter_side(side, *filter)?),
+                Some(PictureSize::Exact { height, width }) => {
+                    Some(picture.resized(width, height, *filter)?)
+                }
+                None => None,
+            };
+            let cut = match crop {
+                Some([height, width]) => {
+                    Some(resized.as_ref().unwrap_or(picture).center_crop(*width, *height)?)
+                }
+                None => resized,
+            };
+            let made = cut.as_ref().unwrap_or(picture);
+            let side = self.vision.image_size;
+            if (made.width(), made.height()) != (side, side) {
+                return Err(Error::media(
+                    "a picture prepared for the image tower",
+                    format!("{side} x {side} pixels"),
+                    format!("{} x {}", made.width(), made.height()),
+                    "resize or cut pictures to that size: see ClipPictures",
+                ));
+            }
+            Ok(made.scaled(*factor, *mean, *deviation))
         }
     }
 

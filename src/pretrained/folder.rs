@@ -7,7 +7,12 @@ use std::{
 
 use burn::tensor::backend::Backend;
 
-use super::{fill::fill, names::Names, settings, weights::Weights};
+use super::{
+    fill::fill,
+    names::Names,
+    settings::{self, TextSettings},
+    weights::Weights,
+};
 use crate::{
     data::TextTokenizer,
     error::{Error, Result},
@@ -66,19 +71,20 @@ impl fmt::Display for LoadReport {
 }
 
 impl PretrainedText {
-    /// Reads settings and tokenizer of a folder.
+    /// Reads settings and tokenizer of a folder, those of sentence-transformers included: pooling, and the longest text.
     ///
     /// # Errors
     /// - [`Error::Io`] when `config.json` or `tokenizer.json` is missing.
-    /// - [`Error::Model`] for a model of a family that is not supported, or settings that are not
-    ///   understood.
-    /// - [`Error::Tokenizer`] for a tokenizer that is broken or has tokens without an embedding.
+    /// - [`Error::Model`] for a model of a family that is not supported, and for a setting that is
+    ///   neither followed nor known to change nothing.
+    /// - [`Error::Tokenizer`] for a tokenizer that is broken, has tokens without an embedding, or
+    ///   contradicts the files next to it.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
-        let folder = folder.as_ref();
-        let config = settings::encoder(folder)?;
+        let TextSettings { folder, config, max_tokens, lower_case, end } =
+            settings::text(folder.as_ref())?;
         let path = folder.join("tokenizer.json");
-        let max_tokens = config.max_tokens().min(MAX_TOKENS);
-        let tokenizer = TextTokenizer::from_file(&path, max_tokens)?;
+        let limit = config.max_tokens().min(MAX_TOKENS);
+        let mut tokenizer = TextTokenizer::from_file(&path, limit)?;
         if tokenizer.token_limit() > config.vocabulary() {
             return Err(Error::tokenizer(
                 path.display().to_string(),
@@ -87,10 +93,20 @@ impl PretrainedText {
                 "take tokenizer and weights from one model",
             ));
         }
-        Ok(Self { folder: folder.to_path_buf(), config, tokenizer })
+        let stated = settings::check_tokenizer(&folder, &tokenizer)?;
+        if let Some(ends) = end {
+            settings::check_end(&folder, &ends, &tokenizer)?;
+        }
+        if let Some(shorter) = max_tokens.or(stated).filter(|&tokens| tokens < limit) {
+            tokenizer = tokenizer.with_max_tokens(shorter)?;
+        }
+        if lower_case {
+            tokenizer = tokenizer.lowercased()?;
+        }
+        Ok(Self { folder, config, tokenizer })
     }
 
-    /// Sets the most tokens of a query, special ones included.
+    /// Sets the most tokens of a query, special ones included; the model's limit unless set.
     ///
     /// # Errors
     /// [`Error::Config`] for more than the model takes, [`Error::Tokenizer`] for fewer than 3.

@@ -1,6 +1,9 @@
 //! Pretrained models from the Hugging Face Hub, through the cache that its other clients share.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use hf_hub::{
     Cache, Repo, RepoType,
@@ -9,7 +12,7 @@ use hf_hub::{
 
 use sha2::{Digest, Sha256};
 
-use super::{PretrainedClap, PretrainedClip, PretrainedText, weights};
+use super::{PretrainedClap, PretrainedClip, PretrainedText, settings, weights};
 use crate::{
     error::{Error, Result},
     storage::hex,
@@ -192,10 +195,13 @@ fn fetched(repo: &str, revision: &str, options: &HubOptions) -> Result<PathBuf> 
     // By its commit, so that all files are of one, even if the branch moves on meanwhile.
     let files = api.repo(repository(repo, &info.sha));
     let has = |name: &str| info.siblings.iter().any(|file| file.rfilename == name);
-    let small =
-        ["config.json", "tokenizer.json", "1_Pooling/config.json", "preprocessor_config.json"];
-    for name in small {
-        if has(name) {
+    let fixed = ["config.json", "tokenizer.json", settings::PREPROCESSOR, settings::PROCESSOR];
+    let of_others = settings::SENTENCE_FILES.into_iter().chain(settings::TOKENIZER_FILES);
+    let small: BTreeSet<&str> = fixed.into_iter().chain(of_others).collect();
+    let pooling = |name: &str| name.ends_with("_Pooling/config.json");
+    for file in &info.siblings {
+        let name = file.rfilename.as_str();
+        if small.contains(name) || pooling(name) {
             verify(&files.get(name).map_err(failed)?)?;
         }
     }

@@ -2,7 +2,8 @@
 //! ImageBind from its file.
 //!
 //! A folder holds `config.json`, `tokenizer.json` and `model.safetensors` (or the files of a
-//! `model.safetensors.index.json`). Weights in `f32`, `f16` and `bf16` are read; they are kept in
+//! `model.safetensors.index.json`), with the settings of sentence-transformers and of the preparation of media where
+//! there are some. A setting is followed, known to change nothing, or refused by name (`docs/encoders.md`). Weights in `f32`, `f16` and `bf16` are read; they are kept in
 //! `f32`. With the feature `hub`, `PretrainedText::from_hub` fetches such folders.
 
 mod clap;
@@ -13,6 +14,8 @@ mod folder;
 mod hub;
 mod imagebind;
 mod names;
+#[cfg(any(feature = "pth", test))]
+mod pickle;
 mod settings;
 #[cfg(feature = "media")]
 mod views;
@@ -20,10 +23,10 @@ mod weights;
 
 #[cfg(feature = "media")]
 pub use clap::ClapExtractor;
-pub use clap::{Clap, ClapConfig, ClapSounds, PretrainedClap};
+pub use clap::{Clap, ClapConfig, ClapSounds, PretrainedClap, SoundPadding};
 #[cfg(feature = "media")]
 pub use clip::ClipExtractor;
-pub use clip::{Clip, ClipConfig, PretrainedClip};
+pub use clip::{Clip, ClipConfig, ClipPictures, PictureSize, PretrainedClip};
 pub use folder::{LoadReport, PretrainedText};
 #[cfg(feature = "hub")]
 pub use hub::HubOptions;

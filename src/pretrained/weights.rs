@@ -11,6 +11,8 @@ use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 
 use super::settings::Settings;
+#[cfg(feature = "pth")]
+use crate::storage::count;
 use crate::{
     error::{Error, Result},
     storage::map,
@@ -35,6 +37,8 @@ pub(super) enum Weights {
     Pickled {
         /// The file.
         path: PathBuf,
+        /// Its length.
+        bytes: usize,
         /// By name.
         tensors: BTreeMap<String, burn_store::TensorSnapshot>,
     },
@@ -88,8 +92,7 @@ impl Weights {
 
     #[cfg(feature = "pth")]
     fn open_pickle(path: &Path) -> Result<Self> {
-        // The reader names no file.
-        File::open(path).map_err(|e| Error::io("read", path, e))?;
+        check_archive(path)?;
         let reader = burn_store::pytorch::PytorchReader::new(path).map_err(|e| {
             Error::model(
                 path.display().to_string(),
@@ -99,7 +102,9 @@ impl Weights {
             )
         })?;
         let tensors = reader.into_tensors().into_iter().collect();
-        Ok(Self::Pickled { path: path.to_path_buf(), tensors })
+        let bytes = std::fs::metadata(path).map_err(|e| Error::io("read", path, e))?.len();
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        Ok(Self::Pickled { path: path.to_path_buf(), bytes, tensors })
     }
 
     #[cfg(not(feature = "pth"))]
@@ -112,13 +117,17 @@ impl Weights {
         ))
     }
 
-    /// Number of bytes of all tensors; of those in the format of PyTorch, what they take as `f32`.
+    /// Number of bytes of all tensors; of those in the format of PyTorch, what they take as `f32`, at most twice the
+    /// file's.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Mapped { tensors, .. } => tensors.values().map(|place| place.range.len()).sum(),
             #[cfg(feature = "pth")]
-            Self::Pickled { tensors, .. } => {
-                tensors.values().map(|tensor| 4 * tensor.shape.iter().product::<usize>()).sum()
+            Self::Pickled { bytes, tensors, .. } => {
+                let size =
+                    |tensor: &burn_store::TensorSnapshot| count(&[&[4], &tensor.shape.to_vec()]);
+                let all = tensors.values().map(size).fold(0, usize::saturating_add);
+                all.min(bytes.saturating_mul(2))
             }
         }
     }
@@ -230,7 +239,7 @@ impl Weights {
                 })
             }
             #[cfg(feature = "pth")]
-            Self::Pickled { path, tensors } => {
+            Self::Pickled { path, tensors, .. } => {
                 let tensor = tensors.get(name).ok_or_else(|| format!("{name:?} is not there"))?;
                 let data = tensor
                     .to_data()
@@ -239,6 +248,50 @@ impl Weights {
             }
         }
     }
+}
+
+/// Refuses a file in the format of PyTorch whose reading could take more time or memory than its tensors need.
+#[cfg(feature = "pth")]
+fn check_archive(path: &Path) -> Result<()> {
+    use std::io::Read;
+
+    /// What the archive has besides tensors and their list: a few numbers.
+    const SMALL: u64 = 1 << 20;
+    let problem = |found: String| {
+        Error::model(
+            path.display().to_string(),
+            "tensors as torch.save has written them since PyTorch 1.6: an archive whose data.pkl lists them",
+            found,
+            "load it with torch.load(FILE, weights_only=True) and save it again, best as safetensors",
+        )
+    };
+    let file = File::open(path).map_err(|e| Error::io("read", path, e))?;
+    let mut archive = zip::ZipArchive::new(std::io::BufReader::new(file))
+        .map_err(|e| problem(format!("no such archive ({e})")))?;
+    let mut lists = Vec::new();
+    for at in 0..archive.len() {
+        let entry = archive.by_index_raw(at).map_err(|e| problem(e.to_string()))?;
+        let (name, size) = (entry.name().to_string(), entry.size());
+        let is_list = name.ends_with("data.pkl");
+        let longest = if is_list { super::pickle::LONGEST as u64 } else { SMALL };
+        if entry.compression() != zip::CompressionMethod::Stored {
+            return Err(problem(format!("{name}, which is compressed")));
+        }
+        if size > longest && !name.contains("data/") {
+            return Err(problem(format!("{name} of {size} bytes")));
+        }
+        if is_list {
+            lists.push(at);
+        }
+    }
+    let [list] = lists[..] else {
+        return Err(problem(format!("{} files called data.pkl", lists.len())));
+    };
+    let mut bytes = Vec::new();
+    let entry = archive.by_index(list).map_err(|e| problem(e.to_string()))?;
+    let read = entry.take(super::pickle::LONGEST as u64 + 1).read_to_end(&mut bytes);
+    read.map_err(|e| problem(e.to_string()))?;
+    super::pickle::check(&bytes).map_err(problem)
 }
 
 /// Maps a file of safetensors and reads its header.

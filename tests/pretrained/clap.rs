@@ -136,4 +136,5 @@ fn what_is_no_clap_is_refused_by_name() {
     assert!(sounds("\"feature_size\": 8", "\"feature_size\": 16").contains("feature_size"));
     assert!(sounds("rand_trunc", "fusion").contains("truncation"));
     assert!(sounds("\"max_length_s\": 1", "\"max_length_s\": 10").contains("frames"));
+    assert!(sounds("\"truncation\"", "\"truncated\"").contains("truncated"));
 }

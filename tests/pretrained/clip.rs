@@ -54,7 +54,7 @@ fn every_hidden_state_and_both_projections_are_those_of_transformers() {
 }
 
 /// The picture of `make_media.py`.
-fn picture(width: usize, height: usize) -> Picture {
+pub fn picture(width: usize, height: usize) -> Picture {
     let mut rgb = Vec::new();
     for at in 0..width * height * 3 {
         let (x, y, c) = (at / 3 % width, at / 3 / width, at % 3);

@@ -15,7 +15,11 @@ pub struct Reference(HashMap<String, (Vec<usize>, Vec<f32>)>);
 
 impl Reference {
     pub fn open(folder: &Path) -> Self {
-        let bytes = fs::read(folder.join("outputs.safetensors")).unwrap();
+        Self::read(&folder.join("outputs.safetensors"))
+    }
+
+    pub fn read(path: &Path) -> Self {
+        let bytes = fs::read(path).unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
         let values =
             |data: &[u8]| data.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();

@@ -16,6 +16,8 @@ pub enum Pooling {
     First,
     /// The last token that is there (CLIP's end of text).
     Last,
+    /// The largest number of each dimension, over all tokens that are there.
+    Max,
 }
 
 /// What the encoder makes of a batch of queries.
@@ -64,6 +66,12 @@ impl<B: Backend> EncoderOutput<B> {
                 let places = self.present() * places.float().reshape([1, tokens, 1]);
                 let chosen = places.clone().equal(places.max_dim(1).repeat_dim(1, tokens));
                 (self.last() * chosen.float()).sum_dim(1).squeeze_dim(1)
+            }
+            Pooling::Max => {
+                let last = self.last();
+                let [_, _, d_model] = last.dims();
+                let absent = self.present().repeat_dim(2, d_model).equal_elem(0.0);
+                last.mask_fill(absent, f32::NEG_INFINITY).max_dim(1).squeeze_dim(1)
             }
         }
     }
@@ -154,7 +162,8 @@ mod tests {
     #[test]
     fn pooling_looks_at_tokens_that_are_there_only() {
         let device = Default::default();
-        let values: Vec<f32> = (0..12).map(|i| i as f32).collect();
+        // Padding has the largest numbers of the first row, and the last token not all of the second row's.
+        let values: Vec<f32> = [0, 1, 90, 91, 4, 5, 6, 17, 8, 9, 10, 11].map(|i| i as f32).to_vec();
         let padding = TensorData::new(vec![false, true, true, false, false, false], [2, 3]);
         let output = |pooling| EncoderOutput::<Flex> {
             layers: vec![Tensor::from_data(TensorData::new(values.clone(), [2, 3, 2]), &device)],
@@ -162,9 +171,10 @@ mod tests {
             pooling,
         };
         for (pooling, expected) in [
-            (Pooling::Mean, [0.0, 1.0, 8.0, 9.0]),
-            (Pooling::First, [0.0, 1.0, 6.0, 7.0]),
+            (Pooling::Mean, [0.0, 1.0, 8.0, 37.0 / 3.0]),
+            (Pooling::First, [0.0, 1.0, 6.0, 17.0]),
             (Pooling::Last, [0.0, 1.0, 10.0, 11.0]),
+            (Pooling::Max, [0.0, 1.0, 10.0, 17.0]),
         ] {
             let found: Vec<f32> = output(pooling).pooled().into_data().to_vec().unwrap();
             assert_eq!(found, expected, "{pooling:?}");
