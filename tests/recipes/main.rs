@@ -1,6 +1,7 @@
 //! The recipes of the examples, and how data and recipe become a task.
 
 mod ablation;
+mod foreign;
 #[path = "../../examples/common/mod.rs"]
 mod common;
 #[path = "../../examples/ablation/results.rs"]
