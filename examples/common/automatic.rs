@@ -249,7 +249,7 @@ pub fn attempts(rows: &Rows) -> Vec<Attempt> {
         for levels in [4, 5] {
             let fine = vae(rows, vec![size; levels]);
             all.push(Attempt {
-                why: format!("k = {k}, {levels} fine levels of {size} codes by RQ-VAE"),
+                why: format!("k = {k}, fine levels of {size} codes: {levels}, by RQ-VAE"),
                 quantizer: CoarseToFineConfig::new(k, vec![]).with_fine(FineConfig::RqVae(fine)),
                 health: health.clone(),
             });
@@ -259,11 +259,13 @@ pub fn attempts(rows: &Rows) -> Vec<Attempt> {
     // nothing.
     let most = distinct - k + 1;
     let size = most.clamp(2, 16);
-    let first = (1..DEEPEST).find(|&levels| size.pow(levels as u32) >= most).unwrap_or(DEEPEST);
+    // Clusters are uneven: a level more than even ones need.
+    let needed = if size < most { size * most } else { most };
+    let first = (1..DEEPEST).find(|&levels| size.pow(levels as u32) >= needed).unwrap_or(DEEPEST);
     for levels in first..=DEEPEST {
         let fine = HierarchicalConfig::new(vec![size; levels]);
         all.push(Attempt {
-            why: format!("k = {k}, {levels} fine levels of {size} codes by hierarchical K-Means"),
+            why: format!("k = {k}, fine levels of {size} codes: {levels}, by hierarchical K-Means"),
             quantizer: CoarseToFineConfig::new(k, vec![]).with_fine(FineConfig::Hierarchical(fine)),
             health: HealthThresholds {
                 min_used_share: 0.0,
@@ -345,8 +347,8 @@ mod tests {
             (2, 2, vec![2]),
             (3, 2, vec![2]),
             (5, 2, vec![4]),
-            (30, 4, vec![16, 16]),
-            (213, 8, vec![16; 2]),
+            (30, 4, vec![16, 16, 16]),
+            (213, 8, vec![16; 3]),
             (500, 16, vec![16; 4]),
             (1650, 32, vec![64; 4]),
             (2000, 32, vec![64; 4]),

@@ -8,6 +8,7 @@ use cart_retrieval::{
     align::{FittedSpace, Ridge, SpaceTuning, TextVectors, TunedEncoder, WordWeights, embed_texts},
     backend::LocalBackend,
     data::mixed_captions,
+    error::Problem,
     model::Cart,
     nn::{AlignmentConfig, TextEncoder},
     prelude::*,
@@ -213,8 +214,9 @@ impl<B: LocalBackend> Run<'_, B> {
         while let Some(attempt) = all.next() {
             let config = attempt.quantizer.with_seed(recipe.seed);
             match (self.made(config, &attempt.health, rows), all.peek()) {
-                (Err(error @ (Error::Quantizer(_) | Error::Collapsed(_))), Some(next)) => {
-                    println!("{error}\ntries again: {}", next.why);
+                (Err(Error::Quantizer(problem) | Error::Collapsed(problem)), Some(next)) => {
+                    let Problem { subject, expected, found, .. } = problem;
+                    println!("{subject}: expected {expected}, found {found}; trying {}", next.why);
                 }
                 (made, _) => return Ok(made?),
             }

@@ -112,7 +112,7 @@ fn the_commands_of_the_readme_take_any_captions() {
         let new = Features::from_rows(row, 6).unwrap();
         let new = new.with_id_list(vec!["new.png".to_string()]).unwrap();
         live.add(&Arrivals::new(&new)).unwrap();
-        assert_eq!(live.snapshot().index().len(), items + 1);
+        assert_eq!(live.snapshot().index().ids().len(), items + 1);
     }
 }
 
