@@ -131,10 +131,13 @@ fn train<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     println!("{}", data.items.check()?);
     task.check_leaks(&recipe)?;
     if recipe.training.epochs == 0 {
-        println!("0 passes: the network is not trained{}", match recipe.alignment {
-            Some(_) => "; candidates are found by their vectors alone",
-            None => " and answers at random; give --epochs 1 or more",
-        });
+        println!(
+            "0 passes: the network is not trained{}",
+            match recipe.alignment {
+                Some(_) => "; candidates are found by their vectors alone",
+                None => " and answers at random; give --epochs 1 or more",
+            }
+        );
     }
     let text = Text::<B>::new(&recipe, &task.train, device)?;
     let run = args.run.clone().unwrap_or_else(|| {

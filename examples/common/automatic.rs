@@ -298,7 +298,8 @@ fn vae(rows: &Rows, sizes: Vec<usize>) -> RqVaeConfig {
 
 /// The table of a quantizer.
 fn quantizer(config: &CoarseToFineConfig) -> String {
-    let coarse = format!("[quantizer.coarse]\nk = {}\nrestarts = 5\n[quantizer.fine]\n", config.coarse.k);
+    let coarse =
+        format!("[quantizer.coarse]\nk = {}\nrestarts = 5\n[quantizer.fine]\n", config.coarse.k);
     let fine = match &config.fine {
         FineConfig::RqVae(fine) => format!(
             "method = \"rq-vae\"\nsizes = {:?}\ncodebooks = \"gradient\"\nlatent = {}\nhidden = {:?}\nbatch = {}\n\

@@ -8,8 +8,7 @@ use cart_retrieval::{Error, quantizer::FineConfig};
 use super::{automatic::Rows, recipe::Recipe, task::Task};
 
 /// What else helps.
-pub const AUTOMATIC: &str =
-    "with `automatic = true` and no [quantizer], as in examples/recipes/any.toml, sizes follow the data";
+pub const AUTOMATIC: &str = "with `automatic = true` and no [quantizer], as in examples/recipes/any.toml, sizes follow the data";
 
 /// Refuses sizes that cannot be fitted, and codes that cannot be told apart, before an encoder is tuned or a quantizer fitted.
 ///
@@ -25,9 +24,8 @@ pub fn check(recipe: &Recipe, task: &Task) -> Result<()> {
     let rows = Rows::of(task.items.as_slice(), task.items.dim(), labels.as_deref());
     sizes(recipe, &rows)
         .map_err(|error| anyhow!("the recipe's [quantizer]: {error} ({AUTOMATIC})"))?;
-    shared(recipe, &rows).map_err(|error| {
-        anyhow!("the recipe's [quantizer] and [health]: {error} ({AUTOMATIC})")
-    })
+    shared(recipe, &rows)
+        .map_err(|error| anyhow!("the recipe's [quantizer] and [health]: {error} ({AUTOMATIC})"))
 }
 
 /// A number for the training texts of every candidate.
@@ -104,11 +102,15 @@ fn shared(recipe: &Recipe, rows: &Rows) -> cart_retrieval::Result<()> {
         ));
     }
     let sizes = recipe.quantizer.fine.sizes();
-    let codes = sizes.iter().fold(recipe.quantizer.coarse.k, |codes, &size| codes.saturating_mul(size));
+    let codes =
+        sizes.iter().fold(recipe.quantizer.coarse.k, |codes, &size| codes.saturating_mul(size));
     let share = 1.0 - codes as f64 / rows.items.max(1) as f64;
     if share > most {
         return Err(Error::collapsed(
-            format!("{codes} whole codes, k = {} times sizes = {sizes:?}", recipe.quantizer.coarse.k),
+            format!(
+                "{codes} whole codes, k = {} times sizes = {sizes:?}",
+                recipe.quantizer.coarse.k
+            ),
             expected,
             format!("at least {:.1}% of {}", 100.0 * share, rows.items),
             "add a level to sizes",

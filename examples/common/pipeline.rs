@@ -232,8 +232,7 @@ impl<B: LocalBackend> Run<'_, B> {
         rows: &Features,
     ) -> cart_retrieval::Result<(CoarseToFine<B>, CandidateIndex)> {
         let quantizer = self.quantizer(config, rows)?;
-        let index =
-            quantizer.assign_several(rows, None, &self.recipe.identifiers.config())?;
+        let index = quantizer.assign_several(rows, None, &self.recipe.identifiers.config())?;
         println!("{}", index.health());
         match index.ensure_healthy(health) {
             Err(error) if self.ignore_health => eprintln!("going on all the same: {error}"),

@@ -223,10 +223,9 @@ impl CoarseToFineConfig {
 /// Names the part in an error about its rows.
 fn of_part(part: &str, error: Error) -> Error {
     match error {
-        Error::Quantizer(problem) => Error::Quantizer(Problem {
-            subject: format!("{part} {}", problem.subject),
-            ..problem
-        }),
+        Error::Quantizer(problem) => {
+            Error::Quantizer(Problem { subject: format!("{part} {}", problem.subject), ..problem })
+        }
         other => other,
     }
 }

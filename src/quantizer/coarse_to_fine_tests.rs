@@ -39,8 +39,7 @@ fn coarse_tokens_are_those_of_k_means_and_fine_tokens_those_of_its_residuals() {
         let codes = fitted.encode(items.as_slice()).unwrap();
         let coarse = fitted.coarse().encode(items.as_slice()).unwrap();
         let centres = fitted.coarse().decode(&coarse).unwrap();
-        let rest: Vec<f32> =
-            items.as_slice().iter().zip(&centres).map(|(a, b)| a - b).collect();
+        let rest: Vec<f32> = items.as_slice().iter().zip(&centres).map(|(a, b)| a - b).collect();
         let fine = fitted.fine().as_quantizer().encode(&rest).unwrap();
         assert_eq!(codes, coarse.join(&fine));
         assert_eq!(fitted.decode_prefix(&codes, 1).unwrap(), centres);
@@ -130,7 +129,10 @@ fn advice_leads_to_a_fit() {
                 let mut rounds = 0;
                 while let Err(error) = config.fit::<A>(&items, &Default::default()) {
                     let text = error.to_string();
-                    assert!(text.contains("coarse K-Means, k =") || text.contains("fine level"), "{text}");
+                    assert!(
+                        text.contains("coarse K-Means, k =") || text.contains("fine level"),
+                        "{text}"
+                    );
                     assert!(follow(&mut config, &error), "{text}");
                     rounds += 1;
                     assert!(rounds <= 5, "{n} {config:?}: {text}");

@@ -195,12 +195,7 @@ impl HealthReport {
 }
 
 impl LevelHealth {
-    fn ensure(
-        &self,
-        subject: String,
-        setting: &str,
-        thresholds: &HealthThresholds,
-    ) -> Result<()> {
+    fn ensure(&self, subject: String, setting: &str, thresholds: &HealthThresholds) -> Result<()> {
         let subject = format!("{subject}, {setting} = {}", self.size);
         if self.used_share < thresholds.min_used_share {
             return Err(Error::collapsed(

@@ -52,7 +52,8 @@ fn a_level_with_nothing_left_to_describe_is_healthy() {
 
 #[test]
 fn a_bound_that_an_error_advises_passes() {
-    let report = report(&[8, 4], &[0.0, 0.0, 0.0, 1.0, 3.0, 3.5], &[0, 0, 0, 0, 0, 0, 1, 0, 3, 0, 3, 0]);
+    let report =
+        report(&[8, 4], &[0.0, 0.0, 0.0, 1.0, 3.0, 3.5], &[0, 0, 0, 0, 0, 0, 1, 0, 3, 0, 3, 0]);
     let mut thresholds = HealthThresholds {
         min_used_share: 0.9,
         min_normalised_entropy: 0.9,

@@ -455,7 +455,10 @@ mod tests {
         assert!(message(&[2, 1], &[1.0, 2.0]).contains("sizes[1]"));
         // Two rows, two centres: nothing is left for the second level.
         let text = message(&[2, 2], &[1.0, 2.0]);
-        assert!(text.contains("level 2, sizes[1] = 2: expected at least 2 distinct resid"), "{text}");
+        assert!(
+            text.contains("level 2, sizes[1] = 2: expected at least 2 distinct resid"),
+            "{text}"
+        );
         assert!(text.contains("leave out sizes[1] and the levels after it"), "{text}");
         let text = message(&[2, 4], &[1.0, 2.0, 8.0, 9.0]);
         assert!(text.contains("found 2 distinct residuals; set sizes[1] to 2 or less"), "{text}");

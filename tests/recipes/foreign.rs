@@ -154,7 +154,11 @@ fn other_recipes_say_what_they_miss_in_foreign_data() {
     for (recipe, settings, parts) in [
         ("emoji.toml", &[][..], &["[train]: captions: kinds", "`cldr_keywords`", "any.toml"][..]),
         ("emoji.toml", &["train={}"], &["[queries]: captions: kinds", "no caption has a kind"]),
-        ("emoji.toml", &sources, &["[train]: captions: sources", "`me`", "no caption has a source"]),
+        (
+            "emoji.toml",
+            &sources,
+            &["[train]: captions: sources", "`me`", "no caption has a source"],
+        ),
         ("emoji.toml", &validation, &["[validation]: captions: kinds", "`x`"]),
         ("flickr8k_clip.toml", &[], &["[train]", "every item has one caption", "any.toml"]),
         ("emoji_b.toml", &["queries={}"], &["[splits]", "splits.json", "any.toml"]),
@@ -226,18 +230,17 @@ fn sizes_are_checked_before_work_and_by_the_advice() {
 #[test]
 fn attempts_end_with_one_that_suits() {
     for (items, near) in [(12, 1e-3_f32), (40, 1e-4), (150, 1e-4)] {
-        let row = |item: usize| [if item % 5 == 0 { 3.0 } else { 1.0 }, near * (item * item) as f32];
+        let row =
+            |item: usize| [if item % 5 == 0 { 3.0 } else { 1.0 }, near * (item * item) as f32];
         let rows: Vec<f32> = (0..items).flat_map(row).collect();
         let features = Features::from_rows(rows.clone(), 2).unwrap();
         let healthy = attempts(&Rows::of(&rows, 2, None)).into_iter().rev().any(|attempt| {
-            let fitted = attempt.quantizer.fit::<burn::backend::Autodiff<Flex>>(
-                &features,
-                &Default::default(),
-            );
+            let fitted = attempt
+                .quantizer
+                .fit::<burn::backend::Autodiff<Flex>>(&features, &Default::default());
             let index = fitted.and_then(|fitted| fitted.assign(&features));
             let index = index.unwrap_or_else(|e| panic!("{items}: {}: {e}", attempt.why));
-            index.health().shared_share < 0.1
-                && index.ensure_healthy(&attempt.health).is_ok()
+            index.health().shared_share < 0.1 && index.ensure_healthy(&attempt.health).is_ok()
         });
         assert!(healthy, "{items}");
     }

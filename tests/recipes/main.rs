@@ -1,9 +1,9 @@
 //! The recipes of the examples, and how data and recipe become a task.
 
 mod ablation;
-mod foreign;
 #[path = "../../examples/common/mod.rs"]
 mod common;
+mod foreign;
 #[path = "../../examples/ablation/results.rs"]
 mod results;
 #[path = "../../examples/ablation/rows.rs"]
