@@ -128,6 +128,7 @@ fn main() -> Result<()> {
     };
     outputs.writes([&file]).check()?;
     let data = DataFolder::open(&args.data)?;
+    let recipe = recipe.for_data(&data)?;
     let training = training(&recipe, &data)?;
     let mut described = vec![false; data.items.len()];
     training.iter().for_each(|caption| described[caption.item as usize] = true);

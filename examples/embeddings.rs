@@ -165,8 +165,9 @@ fn opened<B: LocalBackend>(data: &Data, device: &B::Device) -> Result<Opened<B>>
     if let Some(folder) = &data.encoder {
         recipe = recipe.with_encoder(folder);
     }
-    ensure!(recipe.space.is_some(), "the recipe has no [space], so nothing maps features to texts");
     let folder = DataFolder::open(&data.data)?;
+    recipe = recipe.for_data(&folder)?;
+    ensure!(recipe.space.is_some(), "the recipe has no [space], so nothing maps features to texts");
     let task = Task::new(&recipe, &data.data, &folder, Part::Test)?;
     let text = Text::<B>::new(&recipe, &task.train, device)?;
     let tuned = run(&recipe, &task, &text, device)?.tuned()?;

@@ -94,7 +94,13 @@ fn measure<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     let recipe = recipe.with_seed(seed);
     let stop = common::stop_on_ctrl_c()?;
     let data = DataFolder::open(&args.data)?;
+    let recipe = recipe.for_data(&data)?;
     let task = Task::new(&recipe, &args.data, &data, Part::Test)?;
+    if let Some(reason) = task.nothing_to_ask(&recipe) {
+        ensure!(args.json.is_none() && recipe.fitted().is_some(), "{reason}");
+        println!("{reason}");
+        return Ok(());
+    }
     task.check_leaks(&recipe)?;
     let train = &task.train;
     let judge = Judge::new(&task);

@@ -8,7 +8,7 @@ mod common;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use burn::backend::Autodiff;
 use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
@@ -118,8 +118,13 @@ fn grow<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     let stop = common::stop_on_ctrl_c()?;
     Retriever::<B>::check_folder(&args.out)?;
     let data = DataFolder::open(&args.data)?;
+    let recipe = recipe.for_data(&data)?;
     let all = || Task::new(&recipe, &args.data, &data, Part::Test);
-    let (now, later) = all()?.hold_back(args.later, seed)?;
+    let task = all()?;
+    if let Some(reason) = task.nothing_to_ask(&recipe) {
+        bail!(reason);
+    }
+    let (now, later) = task.hold_back(args.later, seed)?;
     println!(
         "{} candidates now, {} later; {} training texts, {} and {} queries",
         now.items.len(),

@@ -29,7 +29,7 @@ struct Args {
     /// Folder with features, ids.txt and captions.jsonl.
     #[arg(long)]
     data: PathBuf,
-    /// Recipe; those of the real data sets are in examples/recipes.
+    /// Recipe: examples/recipes/any.toml for data of your own; the others there are those of published sets.
     #[arg(long)]
     recipe: PathBuf,
     /// Folder for the index.
@@ -44,7 +44,7 @@ struct Args {
     /// Another seed than the recipe's.
     #[arg(long)]
     seed: Option<u64>,
-    /// Other passes than the recipe's.
+    /// Other passes than the recipe's; 0 trains no network.
     #[arg(long)]
     epochs: Option<usize>,
     /// Another fusion than the recipe's (an ablation).
@@ -120,21 +120,36 @@ fn train<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     if let Some(folder) = &args.encoder {
         recipe = recipe.with_encoder(folder);
     }
-    if args.rq_kmeans {
-        recipe = recipe.with_rq_kmeans();
-    }
-    recipe.training.epochs = args.epochs.unwrap_or(recipe.training.epochs);
-    recipe.model.fusion = args.fusion.map_or(recipe.model.fusion, FusionMode::from);
+    // Opened before anything is computed.
+    recipe.pretrained()?;
     let stop = common::stop_on_ctrl_c()?;
     Retriever::<B>::check_folder(&args.out)?;
     Trainer::check_folder(&run, args.resume)?;
     println!("{}, seed {}", B::describe(device), recipe.seed);
 
     let data = DataFolder::open(&args.data)?;
+    recipe = recipe.for_data(&data)?;
+    for reason in recipe.fitted().iter().flat_map(|fitted| &fitted.reasons) {
+        println!("chosen for these data: {reason}");
+    }
+    if args.rq_kmeans {
+        recipe = recipe.with_rq_kmeans();
+    }
+    recipe.training.epochs = args.epochs.unwrap_or(recipe.training.epochs);
+    recipe.model.fusion = args.fusion.map_or(recipe.model.fusion, FusionMode::from);
     let task = Task::new(&recipe, &args.data, &data, Part::Test)?;
     println!("{} candidates, {} training captions", task.items.len(), task.train.len());
     println!("{}", data.items.check()?);
     task.check_leaks(&recipe)?;
+    if recipe.training.epochs == 0 {
+        println!(
+            "0 passes: the network is not trained{}",
+            match recipe.alignment {
+                Some(_) => "; candidates are found by their vectors alone",
+                None => " and answers at random; give --epochs 1 or more",
+            }
+        );
+    }
     let text = Text::<B>::new(&recipe, &task.train, device)?;
     let devices = if args.all_devices { B::devices()? } else { vec![device.clone()] };
     if devices.len() > 1 {

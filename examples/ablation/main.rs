@@ -15,7 +15,7 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail};
 use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
     data::DataFolder,
@@ -89,12 +89,13 @@ fn ablation<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     if let Some(folder) = &args.encoder {
         recipe = recipe.with_encoder(folder);
     }
+    let data = DataFolder::open(&args.data)?;
+    recipe = recipe.for_data(&data)?.without_repairs();
     let full = rows::full(&recipe);
     let full = if args.short { rows::shortened(full) } else { full };
     let table = if args.rows.is_empty() { Row::of(&full) } else { args.rows.clone() };
     let note = note(&recipe, &full);
     let stop = common::stop_on_ctrl_c()?;
-    let data = DataFolder::open(&args.data)?;
     println!("{}; {} rows, {} seeds. {note}", B::describe(device), table.len(), args.seeds.len());
 
     // What is done, and whether it is of these settings, is known before anything is trained.
@@ -155,7 +156,9 @@ fn groups(args: &Args, full: &Recipe, table: &[Row], data: &DataFolder) -> Resul
         let Some(first) = rows.first() else { continue };
         let recipe = first.of_full(full)?;
         let task = Task::new(&recipe, &args.data, data, Part::Test)?;
-        ensure!(!task.queries.is_empty(), "no queries: check the recipe's filters and splits");
+        if let Some(reason) = task.nothing_to_ask(&recipe) {
+            bail!(reason);
+        }
         task.check_leaks(&recipe)?;
         groups.push(Group { content: content(&task)?, task, rows });
     }

@@ -1,8 +1,10 @@
 //! What the examples share: the backend, progress bars, Ctrl-C, reports.
 #![allow(dead_code)] // Every example uses a part of it.
 
+pub mod automatic;
 pub mod backend;
 pub mod drawn;
+pub mod early;
 pub mod judge;
 pub mod memory;
 pub mod outputs;

@@ -2,22 +2,24 @@
 
 use std::{path::Path, time::Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use burn::{backend::Autodiff, module::AutodiffModule};
 use cart_retrieval::{
     align::{FittedSpace, Ridge, SpaceTuning, TextVectors, TunedEncoder, WordWeights, embed_texts},
     backend::LocalBackend,
     data::mixed_captions,
+    error::Problem,
     model::Cart,
     nn::{AlignmentConfig, TextEncoder},
     prelude::*,
     pretrained::PretrainedText,
-    quantizer::{FineQuantizer, KMeans, QuantizerEvent},
+    quantizer::{FineQuantizer, HealthThresholds, KMeans, QuantizerEvent},
     train::{StopFlag, StopReason, TrainEvent, trainable},
 };
 
 use super::{
-    progress,
+    automatic::{Rows, attempts},
+    early, progress,
     recipe::{AlignmentRecipe, Recipe},
     task::Task,
 };
@@ -119,20 +121,17 @@ impl<B: LocalBackend> Run<'_, B> {
         let started = Instant::now();
         let (recipe, task, text) = (self.recipe, self.task, self.text);
         let device = &self.devices[0];
+        if !self.ignore_health {
+            early::check(recipe, task)?;
+        }
         let tuned = self.tuned()?;
         let text = tuned.as_ref().unwrap_or(text);
         let words = text.words(recipe, &task.train)?;
         let words = words.as_ref();
         let fitted = space(recipe, task, text, words, device)?;
         let rows = fitted.as_ref().map_or(&task.items, |fitted| &fitted.vectors);
-        let quantizer = self.quantizer(rows)?;
-        let index = quantizer.assign_several(rows, None, &recipe.identifiers.config())?;
+        let (quantizer, index) = self.identifiers(rows)?;
         let mut index = index.with_unique_capacity(recipe.unique_capacity)?;
-        println!("{}", index.health());
-        match index.ensure_healthy(&recipe.health) {
-            Err(error) if self.ignore_health => eprintln!("going on all the same: {error}"),
-            result => result?,
-        }
         if recipe.alignment.is_some() {
             index = index.with_vectors(rows.clone())?;
         }
@@ -200,17 +199,71 @@ impl<B: LocalBackend> Run<'_, B> {
 }
 
 impl<B: LocalBackend> Run<'_, B> {
-    /// The quantizer of the recipe, fitted.
-    fn quantizer(&self, rows: &Features) -> Result<CoarseToFine<B>> {
-        let (config, device) = (self.recipe.quantizer(), &self.devices[0]);
+    /// Quantizer and identifiers of the candidates, healthy ones unless [`Run::ignore_health`] says otherwise. Where the recipe is
+    /// automatic, a quantizer that does not suit them is replaced.
+    fn identifiers(&self, rows: &Features) -> Result<(CoarseToFine<B>, CandidateIndex)> {
+        let recipe = self.recipe;
+        if !recipe.repairs_quantizer() {
+            let found = self.made(recipe.quantizer(), &recipe.health, rows);
+            return found.map_err(|error| match error {
+                Error::Quantizer(_) => {
+                    anyhow!("the recipe's [quantizer]: {error} ({})", early::AUTOMATIC)
+                }
+                Error::Collapsed(_) => {
+                    anyhow!("the recipe's [quantizer] and [health]: {error} ({})", early::AUTOMATIC)
+                }
+                error => error.into(),
+            });
+        }
+        let mut all = attempts(&Rows::of(rows.as_slice(), rows.dim(), None)).into_iter().peekable();
+        while let Some(attempt) = all.next() {
+            let config = attempt.quantizer.with_seed(recipe.seed);
+            match (self.made(config, &attempt.health, rows), all.peek()) {
+                (Err(Error::Quantizer(problem) | Error::Collapsed(problem)), Some(next)) => {
+                    let Problem { subject, expected, found, .. } = problem;
+                    println!("{subject}: expected {expected}, found {found}; trying {}", next.why);
+                }
+                (made, _) => return Ok(made?),
+            }
+        }
+        bail!("no quantizer to try")
+    }
+
+    /// Quantizer and identifiers by some settings.
+    fn made(
+        &self,
+        config: CoarseToFineConfig,
+        health: &HealthThresholds,
+        rows: &Features,
+    ) -> cart_retrieval::Result<(CoarseToFine<B>, CandidateIndex)> {
+        let quantizer = self.quantizer(config, rows)?;
+        let index = quantizer.assign_several(rows, None, &self.recipe.identifiers.config())?;
+        println!("{}", index.health());
+        match index.ensure_healthy(health) {
+            Err(error) if self.ignore_health => eprintln!("going on all the same: {error}"),
+            result => result?,
+        }
+        Ok((quantizer, index))
+    }
+
+    /// A quantizer, fitted.
+    fn quantizer(
+        &self,
+        config: CoarseToFineConfig,
+        rows: &Features,
+    ) -> cart_retrieval::Result<CoarseToFine<B>> {
+        let device = &self.devices[0];
         let mut progress = progress::quantizer(self.stop.clone());
         if !self.recipe.without_coarse {
-            return Ok(config.fit_with_progress::<Autodiff<B>>(rows, device, &mut progress)?);
+            return config.fit_with_progress::<Autodiff<B>>(rows, device, &mut progress);
         }
         let FineConfig::RqVae(mut fine) = config.fine else {
-            bail!(
-                "the recipe's `without_coarse`: only an RQ-VAE takes the place of the coarse K-Means"
-            );
+            return Err(Error::config(
+                "without_coarse",
+                "an RQ-VAE, which alone takes the place of the coarse K-Means",
+                "another fine quantizer",
+                "set quantizer.fine.method to \"rq-vae\", or remove without_coarse",
+            ));
         };
         fine.sizes.insert(0, config.coarse.k);
         // Two centres, both at the mean: every row gets the first.
@@ -227,7 +280,7 @@ impl<B: LocalBackend> Run<'_, B> {
                 progress(QuantizerEvent::RqVae(event))
             })?;
         let coarse = KMeans::from_parts([mean.clone(), mean].concat(), dim, 0.0, 0)?;
-        Ok(CoarseToFine::from_parts(coarse, FineQuantizer::RqVae(fine))?)
+        CoarseToFine::from_parts(coarse, FineQuantizer::RqVae(fine))
     }
 
     /// The network after its training, and the seconds of it.

@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use cart_retrieval::{
     align::{CandidateSpaceConfig, SpaceTuning},
-    data::LeakAuditConfig,
+    data::{DataFolder, LeakAuditConfig},
     nn::AlignmentConfig,
     prelude::*,
     pretrained::PretrainedText,
     quantizer::{HealthThresholds, IdentifierConfig, RqKMeansConfig},
 };
 use serde::{Deserialize, Serialize};
+
+use super::automatic::{Choice, Facts, Rows};
 
 /// A training of one index.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -83,6 +85,60 @@ pub struct Recipe {
     /// The search.
     #[serde(default)]
     pub beam: BeamConfig,
+    /// Whether settings that the recipe leaves out follow the data ([`Recipe::for_data`]).
+    #[serde(default, skip_serializing_if = "Automatic::is_off")]
+    pub automatic: Automatic,
+}
+
+/// Whether settings that a recipe leaves out follow the data.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(from = "bool", into = "bool")]
+pub enum Automatic {
+    /// The recipe has all settings.
+    #[default]
+    Off,
+    /// They do. So far they are those of some other data, in place of these.
+    Open(Box<toml::Table>),
+    /// They follow the data that were given.
+    Fitted(Box<Fitted>),
+}
+
+/// What the settings of an automatic recipe followed from.
+#[derive(Debug, Clone)]
+pub struct Fitted {
+    /// The recipe as it was written.
+    written: toml::Table,
+    /// What was chosen, in words.
+    pub reasons: Vec<String>,
+    /// Whether some candidate has a caption that is held out, to ask with.
+    pub asks: bool,
+}
+
+impl From<bool> for Automatic {
+    fn from(on: bool) -> Self {
+        if on { Self::Open(Box::default()) } else { Self::Off }
+    }
+}
+
+impl From<Automatic> for bool {
+    fn from(automatic: Automatic) -> Self {
+        !automatic.is_off()
+    }
+}
+
+impl Automatic {
+    fn is_off(&self) -> bool {
+        matches!(self, Self::Off)
+    }
+
+    /// The recipe as it was written.
+    fn written(&mut self) -> Option<&mut toml::Table> {
+        match self {
+            Self::Off => None,
+            Self::Open(written) => Some(written),
+            Self::Fitted(fitted) => Some(&mut fitted.written),
+        }
+    }
 }
 
 fn whole() -> f32 {
@@ -203,22 +259,89 @@ impl Recipe {
         for setting in settings {
             replace(&mut table, setting)?;
         }
-        let recipe: Self =
-            table.try_into().with_context(|| format!("the recipe {}", path.display()))?;
+        let subject = || format!("the recipe {}", path.display());
+        let automatic = table.get("automatic").and_then(toml::Value::as_bool).unwrap_or(false);
+        let recipe = if automatic {
+            // Checks names and values; the sizes follow once there are data.
+            let some = Facts::of_some_data(table.contains_key("text"));
+            let settings = filled(&table, &Choice::of(&some)?).with_context(subject)?;
+            Self::from_table(settings).with_context(subject)?.written_as(table)
+        } else {
+            Self::from_table(table).with_context(subject)?
+        };
+        Ok(recipe)
+    }
+
+    fn from_table(table: toml::Table) -> Result<Self> {
+        let recipe: Self = table.try_into()?;
         ensure!(
             recipe.beam.scope == recipe.training.loss.scope,
-            "the recipe {}: [beam] and [training.loss] name different scopes; a beam scores well \
-             only what the loss trained",
-            path.display()
+            "[beam] and [training.loss] name different scopes; a beam scores well only what the loss trained"
         );
         ensure!(
             (recipe.model.encoder_layers == 0) == recipe.text.is_some(),
-            "the recipe {}: [model] needs encoder_layers for an encoder from scratch, and must leave \
-             it out beside [text], whose encoder has its own number",
-            path.display()
+            "[model] needs encoder_layers for an encoder from scratch, and must leave it out beside [text], whose \
+             encoder has its own number"
         );
-        recipe.validate().with_context(|| format!("the recipe {}", path.display()))?;
+        recipe.validate()?;
         Ok(recipe)
+    }
+
+    fn written_as(mut self, table: toml::Table) -> Self {
+        self.automatic = Automatic::Open(Box::new(table));
+        self
+    }
+
+    /// The settings that an automatic recipe leaves out, chosen for these data; any other recipe stays as it is.
+    ///
+    /// # Errors
+    /// When nothing tells the candidates apart, or the recipe's own settings contradict the chosen ones.
+    pub fn for_data(mut self, data: &DataFolder) -> Result<Self> {
+        let Some(written) = self.automatic.written().cloned() else {
+            return Ok(self);
+        };
+        let mut each = vec![0_usize; data.items.len()];
+        let mut words = 0;
+        let all = data.select(&CaptionFilter::default())?;
+        for caption in &all {
+            each[caption.item as usize] += 1;
+            words = words.max(caption.text.split_whitespace().count());
+        }
+        let facts = Facts {
+            rows: Rows::of(data.items.as_slice(), data.items.dim(), None),
+            captions: all.len(),
+            described: each.iter().filter(|&&count| count > 0).count(),
+            several: each.iter().filter(|&&count| count > 1).count(),
+            words,
+            pretrained: self.text.is_some(),
+        };
+        let choice = Choice::of(&facts)?;
+        let mut recipe = Self::from_table(filled(&written, &choice)?).context("the recipe")?;
+        let asks = facts.several > 0 || written.contains_key("queries");
+        let reasons = choice.reasons;
+        recipe.automatic = Automatic::Fitted(Box::new(Fitted { written, reasons, asks }));
+        Ok(recipe)
+    }
+
+    /// What an automatic recipe chose for its data.
+    pub fn fitted(&self) -> Option<&Fitted> {
+        match &self.automatic {
+            Automatic::Fitted(fitted) => Some(fitted),
+            Automatic::Off | Automatic::Open(_) => None,
+        }
+    }
+
+    /// Takes the quantizer for one that was written, which nothing replaces.
+    pub fn without_repairs(mut self) -> Self {
+        if let Some(written) = self.automatic.written() {
+            written.entry("quantizer").or_insert_with(|| toml::Table::new().into());
+        }
+        self
+    }
+
+    /// Whether quantizers that do not suit the candidates are replaced, rather than refused.
+    pub fn repairs_quantizer(&self) -> bool {
+        self.fitted().is_some_and(|fitted| !fitted.written.contains_key("quantizer"))
     }
 
     /// Checks what can be checked without data.
@@ -259,6 +382,12 @@ impl Recipe {
     /// Takes a pretrained text encoder in place of the recipe's.
     pub fn with_encoder(mut self, folder: &Path) -> Self {
         let dropout = self.text.and_then(|text| text.dropout);
+        if let Some(written) = self.automatic.written() {
+            let mut text = toml::Table::new();
+            text.insert("pretrained".into(), folder.to_string_lossy().into_owned().into());
+            text.extend(dropout.map(|dropout| ("dropout".into(), dropout.into())));
+            written.insert("text".into(), text.into());
+        }
         self.text = Some(TextRecipe { pretrained: folder.to_path_buf(), dropout });
         self.model.encoder_layers = 0;
         self
@@ -283,6 +412,9 @@ impl Recipe {
     /// Sets the seed of all parts.
     pub fn with_seed(mut self, seed: u64) -> Self {
         self.seed = seed;
+        if let (Some(written), Ok(seed)) = (self.automatic.written(), i64::try_from(seed)) {
+            written.insert("seed".into(), seed.into());
+        }
         self
     }
 
@@ -290,7 +422,7 @@ impl Recipe {
     pub fn with_rq_kmeans(mut self) -> Self {
         let sizes = self.quantizer.fine.sizes().to_vec();
         self.quantizer.fine = FineConfig::RqKmeans(RqKMeansConfig::new(sizes));
-        self
+        self.without_repairs()
     }
 
     /// The identifiers' settings, seeded.
@@ -342,6 +474,33 @@ impl Recipe {
     pub fn tokenizer(&self, train: &[ItemCaption]) -> Result<TextTokenizer> {
         let texts = train.iter().map(|caption| caption.text.as_str());
         Ok(TextTokenizer::train(texts, &self.tokenizer, self.model.max_tokens)?)
+    }
+}
+
+/// What a choice says, with what is written in its place where it is.
+fn filled(written: &toml::Table, choice: &Choice) -> Result<toml::Table> {
+    let mut settings: toml::Table = toml::from_str(&choice.settings)?;
+    merge(&mut settings, written, 0);
+    Ok(settings)
+}
+
+/// Puts what is written over what was chosen. Filters of captions are replaced whole.
+fn merge(chosen: &mut toml::Table, written: &toml::Table, depth: usize) {
+    for (key, value) in written {
+        let whole = depth == 0 && ["train", "queries", "validation"].contains(&key.as_str());
+        match (chosen.get_mut(key), value) {
+            (Some(toml::Value::Table(chosen)), toml::Value::Table(written)) if !whole => {
+                // Settings of one method mean nothing to another.
+                let other = written.get("method").is_some_and(|m| chosen.get("method") != Some(m));
+                if other {
+                    chosen.clear();
+                }
+                merge(chosen, written, depth + 1);
+            }
+            _ => {
+                chosen.insert(key.clone(), value.clone());
+            }
+        }
     }
 }
 

@@ -1,11 +1,11 @@
 //! What a recipe makes of a data folder: what to train on, what to find, what to ask.
 
-use std::path::Path;
+use std::{collections::HashSet, path::Path};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use cart_retrieval::{
     backend::LocalBackend,
-    data::{DataFolder, LeakAudit},
+    data::{DataFolder, LeakAudit, words},
     decode::{Filter, Filters},
     eval::Ranking,
     prelude::*,
@@ -13,7 +13,7 @@ use cart_retrieval::{
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
-use super::recipe::{Part, Recipe};
+use super::recipe::{Automatic, Part, Recipe};
 
 /// What to train on, what to find, and what to ask.
 pub struct Task {
@@ -56,8 +56,21 @@ impl Task {
     /// the candidates. They belong to the training only where captioners have described items
     /// (`generated`); then with those captions alone.
     pub fn new(recipe: &Recipe, folder: &Path, data: &DataFolder, part: Part) -> Result<Self> {
+        ensure!(
+            !matches!(recipe.automatic, Automatic::Open(_)),
+            "an automatic recipe whose sizes do not follow the data yet: call Recipe::for_data"
+        );
         let (train, queries) = recipe.filters(part)?;
-        let (train, queries) = (data.select(train)?, data.select(queries)?);
+        let tables = match (part, &recipe.tuning) {
+            (Part::Tuning, Some(_)) => ("tuning.train", "tuning.queries"),
+            _ => ("train", "queries"),
+        };
+        let train = selected(data, train, tables.0)?;
+        let queries = match recipe.fitted() {
+            Some(fitted) if !fitted.asks => Vec::new(),
+            Some(_) => unknown(selected(data, queries, tables.1)?, &train),
+            None => selected(data, queries, tables.1)?,
+        };
         let mut generated = Vec::new();
         for file in &recipe.generated {
             let captions = data.generated(folder.join(file)).with_context(|| {
@@ -73,9 +86,7 @@ impl Task {
             caption.weight *= recipe.generated_weight;
         }
         let valid = match (&recipe.validation, part) {
-            (Some(filter), Part::Test) => {
-                data.select(filter).context("the recipe's [validation]")?
-            }
+            (Some(filter), Part::Test) => selected(data, filter, "validation")?,
             _ => Vec::new(),
         };
         let audit = |train: &[ItemCaption], queries: &[ItemCaption]| {
@@ -95,10 +106,16 @@ impl Task {
             });
         };
         let Some(of) = &data.splits else {
-            bail!("the recipe names splits, and the data has no splits.json");
+            bail!(
+                "the recipe's [splits]: expected splits.json in {}, found none; write one, or take a recipe without [splits] \
+                 (examples/recipes/any.toml takes any captions)",
+                folder.display()
+            );
         };
         let rows = |name: &str| -> Result<Vec<usize>> {
-            let rows = of.indices(name, |id| data.items.index_of(id))?;
+            let rows = of
+                .indices(name, |id| data.items.index_of(id))
+                .map_err(|error| anyhow!("the recipe's [splits]: {error}"))?;
             Ok(rows.into_iter().map(|row| row as usize).collect())
         };
         let mut known = rows(&splits.train)?;
@@ -121,11 +138,24 @@ impl Task {
                 Asked::Part((first..known.len()).collect())
             }
         };
+        ensure!(
+            !train.is_empty(),
+            "the recipe's [train] and [splits]: expected captions of items of the split `{}`, found none; choose \
+             another split or other captions",
+            splits.train
+        );
+        let valid = within(&valid, &known, data.items.len());
+        ensure!(
+            recipe.validation.is_none() || part == Part::Tuning || !valid.is_empty(),
+            "the recipe's [validation]: expected captions of items of the split `{}`, found none; choose others, or \
+             remove [validation] to keep the last model",
+            splits.train
+        );
         Ok(Self {
             leaks: audit(&train, &queries)?,
             items: data.items.select(&known),
             train: within(&train, &known, data.items.len()),
-            valid: within(&valid, &known, data.items.len()),
+            valid,
             candidates: data.items.select(&asked),
             queries: within(&queries, &asked, data.items.len()),
             asked: place,
@@ -140,6 +170,23 @@ impl Task {
             eprintln!("audit: {warning}");
         }
         Ok(())
+    }
+
+    /// Why there is nothing to ask, where there is not.
+    pub fn nothing_to_ask(&self, recipe: &Recipe) -> Option<&'static str> {
+        match recipe.fitted() {
+            _ if !self.queries.is_empty() => None,
+            Some(fitted) if !fitted.asks => Some(
+                "nothing to ask: every candidate has one caption, which the index was trained on, and asking with it would \
+                 measure memory; give some candidates a second caption, which is then held out, or name other \
+                 captions in the recipe's [queries]",
+            ),
+            Some(_) => Some(
+                "nothing to ask: the captions that are held out have the words of others of their candidate; give \
+                 candidates captions that differ",
+            ),
+            None => Some("nothing to ask: check the recipe's [queries] and [splits]"),
+        }
     }
 
     /// Training texts of the candidates, by their places among them.
@@ -243,6 +290,24 @@ impl Task {
             Asked::All | Asked::Unseen => candidates.to_vec(),
         }
     }
+}
+
+/// The captions that a table of the recipe chooses.
+fn selected(data: &DataFolder, filter: &CaptionFilter, table: &str) -> Result<Vec<ItemCaption>> {
+    data.select(filter).map_err(|error| {
+        anyhow!(
+            "the recipe's [{table}]: {error} (the recipe is meant for other captions; \
+             examples/recipes/any.toml takes any)"
+        )
+    })
+}
+
+/// The queries that are not, word for word, a training text of their own item.
+fn unknown(mut queries: Vec<ItemCaption>, train: &[ItemCaption]) -> Vec<ItemCaption> {
+    let key = |caption: &ItemCaption| (caption.item, words(&caption.text).collect::<Vec<_>>());
+    let known: HashSet<_> = train.iter().map(key).collect();
+    queries.retain(|query| !known.contains(&key(query)));
+    queries
 }
 
 /// The captions of some rows.

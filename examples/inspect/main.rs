@@ -136,8 +136,11 @@ fn inspect<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
         let (Some(folder), Some(data)) = (&args.data, &data) else {
             anyhow::bail!("queries need the data folder: give --data DIR");
         };
-        let recipe = Recipe::read(recipe)?;
+        let recipe = Recipe::read(recipe)?.for_data(data)?;
         let made = Task::new(&recipe, folder, data, Part::Test)?;
+        if let Some(reason) = made.nothing_to_ask(&recipe) {
+            anyhow::bail!(reason);
+        }
         ensure!(
             retriever.index().ids().iter().eq(made.items.ids().iter()),
             "the index holds other candidates than the recipe trains on in {}: give the data and the recipe that it \

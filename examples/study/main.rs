@@ -6,7 +6,7 @@ mod common;
 
 use std::{path::PathBuf, time::Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use baselines::{Baselines, Row, System};
 use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
@@ -106,8 +106,11 @@ fn study<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     let part = if args.tuning { Part::Tuning } else { Part::Test };
     let stop = common::stop_on_ctrl_c()?;
     let data = DataFolder::open(&args.data)?;
+    recipe = recipe.for_data(&data)?;
     let task = Task::new(&recipe, &args.data, &data, part)?;
-    ensure!(!task.queries.is_empty(), "no queries: check the recipe's filters and splits");
+    if let Some(reason) = task.nothing_to_ask(&recipe) {
+        bail!(reason);
+    }
     match part {
         Part::Test => task.check_leaks(&recipe)?,
         Part::Tuning => println!("{}", task.leaks),
@@ -187,7 +190,7 @@ fn cart<B: LocalBackend>(
     report: &mut Report<'_>,
 ) -> Result<()> {
     let judge = Judge::new(task);
-    let variants = variants(args, recipe)?;
+    let variants = variants(args, recipe, data)?;
     fn run<'a, B: LocalBackend>(
         args: &Args,
         recipe: &'a Recipe,
@@ -268,7 +271,7 @@ fn cart<B: LocalBackend>(
 }
 
 /// The recipe and its variants, by the names of their rows.
-fn variants(args: &Args, recipe: &Recipe) -> Result<Vec<(String, Recipe)>> {
+fn variants(args: &Args, recipe: &Recipe, data: &DataFolder) -> Result<Vec<(String, Recipe)>> {
     let mut all = vec![(args.method.clone(), recipe.clone())];
     for variant in &args.variants {
         let (name, settings) = variant
@@ -280,7 +283,7 @@ fn variants(args: &Args, recipe: &Recipe) -> Result<Vec<(String, Recipe)>> {
         if let Some(folder) = &args.encoder {
             recipe = recipe.with_encoder(folder);
         }
-        all.push((name.trim().to_string(), recipe));
+        all.push((name.trim().to_string(), recipe.for_data(data)?));
     }
     Ok(all)
 }

@@ -38,6 +38,16 @@ pub struct CaptionFilter {
     pub last: bool,
     /// Keep all but the last caption of every item.
     pub except_last: bool,
+    /// Keep the last caption of every item that has several.
+    #[serde(skip_serializing_if = "is_false")]
+    pub held_out: bool,
+    /// Keep what `held_out` leaves: the only caption of an item, or all but the last of several.
+    #[serde(skip_serializing_if = "is_false")]
+    pub except_held_out: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl CaptionFilter {
@@ -45,7 +55,7 @@ impl CaptionFilter {
     ///
     /// # Errors
     /// [`Error::Config`] when a kind is both kept and dropped, when more than one of `ordinals`,
-    /// `last` and `except_last` is set, or when `ordinals` is an empty list.
+    /// `last`, `except_last`, `held_out` and `except_held_out` is set, or when `ordinals` is an empty list.
     pub fn validate(&self) -> Result<()> {
         if let Some(kind) = self.kinds.iter().find(|kind| self.exclude_kinds.contains(kind)) {
             return Err(Error::config(
@@ -59,16 +69,20 @@ impl CaptionFilter {
         if self.ordinals.is_some() {
             positions.push("`ordinals`");
         }
-        if self.last {
-            positions.push("`last`");
-        }
-        if self.except_last {
-            positions.push("`except_last`");
+        for (set, name) in [
+            (self.last, "`last`"),
+            (self.except_last, "`except_last`"),
+            (self.held_out, "`held_out`"),
+            (self.except_held_out, "`except_held_out`"),
+        ] {
+            if set {
+                positions.push(name);
+            }
         }
         if positions.len() > 1 {
             return Err(Error::config(
                 "caption filter",
-                "at most one of `ordinals`, `last` and `except_last`",
+                "at most one of `ordinals`, `last`, `except_last`, `held_out` and `except_held_out`",
                 positions.join(" and "),
                 "keep the one that is meant",
             ));
@@ -104,17 +118,19 @@ impl CaptionFilter {
         ];
         for (setting, names, known) in lists {
             if let Some(name) = names.iter().find(|name| !known.iter().any(|k| k == name)) {
-                let expected = if known.is_empty() {
-                    "no name, as no caption has one".to_string()
+                let what = if setting == "sources" { "source" } else { "kind" };
+                let (expected, remedy) = if known.is_empty() {
+                    (
+                        format!("no {setting}, as no caption has a {what}"),
+                        format!("remove {setting} from the filter, or give captions a {what}"),
+                    )
                 } else {
-                    format!("names among {}", known.join(", "))
+                    (
+                        format!("names among {}, the {what}s of these captions", known.join(", ")),
+                        "correct the name or remove it".to_string(),
+                    )
                 };
-                return Err(Error::captions(
-                    setting,
-                    expected,
-                    format!("`{name}`"),
-                    "correct the name or remove it",
-                ));
+                return Err(Error::captions(setting, expected, format!("`{name}`"), remedy));
             }
         }
         Ok(())
@@ -158,15 +174,27 @@ impl Captions {
             position += 1;
             let Some(ordinal) = ordinal else { return false };
             let last = ordinal + 1 == totals[caption.id.as_str()];
+            let held_out = last && ordinal > 0;
             wanted.as_ref().is_none_or(|wanted| wanted.contains(&ordinal))
                 && (!filter.last || last)
                 && (!filter.except_last || !last)
+                && (!filter.held_out || held_out)
+                && (!filter.except_held_out || !held_out)
         });
         if kept.is_empty() {
             return Err(Error::captions(
                 "caption filter",
                 "at least one caption that passes",
-                format!("none of {}", self.len()),
+                match totals.values().max() {
+                    None => format!("none of {} captions with such a kind and source", self.len()),
+                    Some(1) => format!(
+                        "none of {}: every item has one caption that positions are counted among",
+                        self.len()
+                    ),
+                    Some(most) => {
+                        format!("none of {}: an item has at most {most} captions", self.len())
+                    }
+                },
                 "loosen the filter; positions are counted from 0 after kinds and sources",
             ));
         }
@@ -227,10 +255,29 @@ mod tests {
         assert!(bad(r#"{"last": true, "ordinals": [1]}"#).contains("at most one"));
         assert!(bad(r#"{"ordinals": []}"#).contains("at least one position"));
         assert!(bad(r#"{"kinds": ["x"], "exclude_kinds": ["x"]}"#).contains("`x` in both"));
-        assert!(bad(r#"{"kinds": ["z"]}"#).contains("names among x, y, found `z`"));
-        assert!(bad(r#"{"sources": ["z"]}"#).contains("no caption has one"));
+        assert!(bad(r#"{"held_out": true, "last": true}"#).contains("`last` and `held_out`"));
+        let kinds = bad(r#"{"kinds": ["z"]}"#);
+        assert!(kinds.contains("names among x, y, the kinds of these captions, found `z`"));
+        let sources = bad(r#"{"sources": ["z"]}"#);
+        assert!(sources.contains("no caption has a source, found `z`; remove sources"));
         assert!(bad(r#"{"ordinals": [9]}"#).contains("none of 6"));
         assert!(serde_json::from_str::<CaptionFilter>(r#"{"lst": true}"#).is_err());
+        let single = Captions::from_pairs([("a", "one"), ("b", "two")]).unwrap();
+        let rest = CaptionFilter { except_last: true, ..Default::default() };
+        let error = single.select(&rest).unwrap_err().to_string();
+        assert!(error.contains("none of 2: every item has one caption"), "{error}");
+    }
+
+    #[test]
+    fn what_is_held_out_leaves_every_item_a_caption() {
+        let all = sample();
+        let held_out = CaptionFilter { held_out: true, ..Default::default() };
+        assert_eq!(texts(&all.select(&held_out).unwrap()), ["a2", "b1"]);
+        let rest = CaptionFilter { except_held_out: true, ..Default::default() };
+        assert_eq!(texts(&all.select(&rest).unwrap()), ["a0", "b0", "a1", "c0"]);
+        // Files of settings from before the two fields stay as they are.
+        let plain = serde_json::to_string(&CaptionFilter::default()).unwrap();
+        assert!(!plain.contains("held_out"), "{plain}");
     }
 
     proptest! {

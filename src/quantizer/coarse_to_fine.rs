@@ -11,7 +11,7 @@ use super::{
     sample_rows,
 };
 use crate::{
-    error::{Error, Result},
+    error::{Error, Problem, Result},
     features::Features,
     identifier::Codes,
 };
@@ -120,8 +120,12 @@ impl CoarseToFineConfig {
 
     /// Fits both parts to candidates.
     ///
+    /// Where the coarse part leaves no residual (each centre is a candidate), RQ-VAE and RQ-KMeans have nothing to fit: the
+    /// fine part is then one level at which all candidates have the same code.
+    ///
     /// # Errors
-    /// Those of the parts: NaN, more codes than candidates, settings out of range.
+    /// Those of the parts, naming the level and the setting: NaN, more codes than distinct candidates or residuals, settings out
+    /// of range.
     pub fn fit<B: AutodiffBackend>(
         &self,
         items: &Features,
@@ -175,26 +179,54 @@ impl CoarseToFineConfig {
         let (rows, dim) = (items.as_slice(), items.dim());
         let coarse = self
             .coarse
-            .fit_with_progress(rows, dim, &mut |event| on_event(QuantizerEvent::Coarse(event)))?;
+            .fit_with_progress(rows, dim, &mut |event| on_event(QuantizerEvent::Coarse(event)))
+            .map_err(|error| of_part("coarse", error))?;
         let residuals = residuals(&coarse, rows)?.1;
-        let fine = match &self.fine {
+        let fine = self
+            .fit_fine::<B>(&residuals, dim, device, on_event)
+            .map_err(|error| of_part("fine", error))?;
+        Ok(CoarseToFine { coarse, fine })
+    }
+
+    fn fit_fine<B: AutodiffBackend>(
+        &self,
+        residuals: &[f32],
+        dim: usize,
+        device: &B::Device,
+        on_event: &mut dyn FnMut(QuantizerEvent) -> ControlFlow<()>,
+    ) -> Result<FineQuantizer<B::InnerBackend>> {
+        let nothing_left = residuals.iter().all(|&value| value == 0.0);
+        Ok(match &self.fine {
+            FineConfig::Hierarchical(config) => {
+                FineQuantizer::Hierarchical(config.fit(residuals, dim)?)
+            }
+            _ if nothing_left => {
+                // Two codes, the fewest of a level, both at the residual that there is.
+                FineQuantizer::RqKMeans(RqKMeans::from_parts(vec![vec![0.0; 2 * dim]], dim)?)
+            }
             FineConfig::RqVae(config) => FineQuantizer::RqVae(config.fit_with_progress::<B>(
-                &residuals,
+                residuals,
                 dim,
                 device,
                 &mut |event| on_event(QuantizerEvent::RqVae(event)),
             )?),
             FineConfig::RqKmeans(config) => FineQuantizer::RqKMeans(config.fit_with_engine(
-                &residuals,
+                residuals,
                 dim,
                 &super::HostSearch,
                 &mut |event| on_event(QuantizerEvent::RqKMeans(event)),
             )?),
-            FineConfig::Hierarchical(config) => {
-                FineQuantizer::Hierarchical(config.fit(&residuals, dim)?)
-            }
-        };
-        Ok(CoarseToFine { coarse, fine })
+        })
+    }
+}
+
+/// Names the part in an error about its rows.
+fn of_part(part: &str, error: Error) -> Error {
+    match error {
+        Error::Quantizer(problem) => {
+            Error::Quantizer(Problem { subject: format!("{part} {}", problem.subject), ..problem })
+        }
+        other => other,
     }
 }
 
@@ -310,103 +342,5 @@ impl<B: Backend> Quantizer for CoarseToFine<B> {
 }
 
 #[cfg(test)]
-mod tests {
-    use burn::backend::{Autodiff, Flex};
-    use rand::{RngExt, SeedableRng};
-    use rand_chacha::ChaCha8Rng;
-
-    use super::*;
-
-    type A = Autodiff<Flex>;
-
-    fn items(n: usize) -> Features {
-        let mut rng = ChaCha8Rng::seed_from_u64(6);
-        let centres: Vec<f32> = (0..60).map(|_| rng.random::<f32>() * 6.0).collect();
-        let rows = (0..n * 10).map(|i| centres[(i / 10 % 6) * 10 + i % 10] + rng.random::<f32>());
-        Features::from_rows(rows.collect(), 10).unwrap()
-    }
-
-    fn fines() -> Vec<FineConfig> {
-        vec![
-            FineConfig::RqVae(
-                RqVaeConfig::new(vec![8, 8])
-                    .with_latent(8)
-                    .with_hidden(vec![16])
-                    .with_epochs(20)
-                    .with_batch(50),
-            ),
-            FineConfig::RqKmeans(RqKMeansConfig::new(vec![8, 8])),
-            FineConfig::Hierarchical(HierarchicalConfig::new(vec![8, 4])),
-        ]
-    }
-
-    #[test]
-    fn coarse_tokens_are_those_of_k_means_and_fine_tokens_those_of_its_residuals() {
-        let items = items(200);
-        for fine in fines() {
-            let fitted = CoarseToFineConfig::new(6, vec![])
-                .with_fine(fine)
-                .with_seed(3)
-                .fit::<A>(&items, &Default::default())
-                .unwrap();
-            let codes = fitted.encode(items.as_slice()).unwrap();
-            let coarse = fitted.coarse().encode(items.as_slice()).unwrap();
-            let centres = fitted.coarse().decode(&coarse).unwrap();
-            let rest: Vec<f32> =
-                items.as_slice().iter().zip(&centres).map(|(a, b)| a - b).collect();
-            let fine = fitted.fine().as_quantizer().encode(&rest).unwrap();
-            assert_eq!(codes, coarse.join(&fine));
-            assert_eq!(fitted.decode_prefix(&codes, 1).unwrap(), centres);
-            assert!(fitted.decode_prefix(&codes, 4).is_err());
-        }
-    }
-
-    #[test]
-    fn an_index_knows_items_identifiers_and_health() {
-        let items = items(200);
-        for fine in fines() {
-            let fitted = CoarseToFineConfig::new(6, vec![])
-                .with_fine(fine)
-                .fit::<A>(&items, &Default::default())
-                .unwrap();
-            let index = fitted.assign(&items).unwrap();
-            assert_eq!(index.trie().levels(), 4);
-            assert_eq!(index.health().levels.len(), 3);
-            let energy: Vec<f64> =
-                index.health().levels.iter().map(|level| level.residual_energy).collect();
-            assert!(energy[2] < 0.6 && energy[2] <= energy[0], "{energy:?}");
-            let identifiers = index.trie().identifiers();
-            let codes = fitted.encode(items.as_slice()).unwrap();
-            for item in 0..200 {
-                assert_eq!(&identifiers.row(item)[..3], codes.row(item));
-            }
-        }
-    }
-
-    #[test]
-    fn settings_round_trip_through_json_and_refuse_unknown_fields() {
-        for fine in fines() {
-            let config = CoarseToFineConfig::new(6, vec![]).with_fine(fine);
-            let json = serde_json::to_string(&config).unwrap();
-            assert_eq!(serde_json::from_str::<CoarseToFineConfig>(&json).unwrap(), config);
-            let typo = json.replace("\"sizes\"", "\"sices\"");
-            assert!(serde_json::from_str::<CoarseToFineConfig>(&typo).is_err());
-        }
-    }
-
-    #[test]
-    fn impossible_settings_are_refused() {
-        let items = items(20);
-        let device = Default::default();
-        for config in [
-            CoarseToFineConfig::new(21, vec![4]),
-            CoarseToFineConfig::new(0, vec![4]),
-            CoarseToFineConfig::new(1, vec![4]),
-            CoarseToFineConfig::new(4, vec![]),
-            CoarseToFineConfig::new(4, vec![1]),
-            CoarseToFineConfig::new(4, vec![21]),
-        ] {
-            assert!(config.fit::<A>(&items, &device).is_err(), "{config:?}");
-        }
-    }
-}
+#[path = "coarse_to_fine_tests.rs"]
+mod tests;

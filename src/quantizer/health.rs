@@ -21,11 +21,13 @@ pub struct LevelHealth {
     pub size: usize,
     /// Codes that at least one item has.
     pub used: usize,
-    /// `used` relative to the most codes that could be used: the smaller of `size` and the items.
+    /// `used` relative to the most codes that could be used: the smaller of `size` and the items; 1 where the levels before left
+    /// nothing to describe.
     pub used_share: f64,
     /// Entropy of the use of codes, in bits.
     pub entropy: f64,
-    /// Entropy relative to that of even use of as many codes as could be used; 0 to 1.
+    /// Entropy relative to that of even use of as many codes as could be used, 0 to 1; 1 where the levels before left nothing
+    /// to describe.
     pub normalised_entropy: f64,
     /// Two to the power of the entropy: how many codes, evenly used, would be as varied.
     pub perplexity: f64,
@@ -104,11 +106,15 @@ impl HealthReport {
 
     /// The report from the sums of blocks and all codes, at least one.
     pub(crate) fn of_tallies(sizes: &[usize], codes: &Codes, tallies: &[Tally]) -> Self {
+        let energies = shares(tallies);
         let levels = sizes
             .iter()
-            .zip(shares(tallies))
+            .zip(&energies)
             .enumerate()
-            .map(|(level, (&size, energy))| level_health(codes, level, size, energy))
+            .map(|(level, (&size, &energy))| {
+                let nothing_left = level > 0 && energies[level - 1] == 0.0;
+                level_health(codes, level, size, energy, nothing_left)
+            })
             .collect();
         let mut order: Vec<u32> = (0..codes.len() as u32).collect();
         let row = |item: u32| codes.row(item as usize);
@@ -132,8 +138,19 @@ impl HealthReport {
     /// # Errors
     /// [`Error::Collapsed`] naming the first level and figure out of bounds, and what to change.
     pub fn ensure(&self, thresholds: &HealthThresholds) -> Result<()> {
+        let plain = |level: usize| (format!("level {level}"), format!("sizes[{level}]"));
+        self.ensure_named(thresholds, &plain)
+    }
+
+    /// As [`HealthReport::ensure`]; `name` gives a level's name and that of the setting of its size.
+    pub(crate) fn ensure_named(
+        &self,
+        thresholds: &HealthThresholds,
+        name: &dyn Fn(usize) -> (String, String),
+    ) -> Result<()> {
         for (level, health) in self.levels.iter().enumerate() {
-            health.ensure(level, thresholds)?;
+            let (subject, setting) = name(level);
+            health.ensure(subject, &setting, thresholds)?;
         }
         let subject = format!("whole codes of {} levels", self.levels.len());
         if self.shared_share > thresholds.max_shared_items {
@@ -141,7 +158,11 @@ impl HealthReport {
                 subject,
                 format!("at most {} sharing their code", percent(thresholds.max_shared_items)),
                 format!("{} of {} items", percent(self.shared_share), self.items),
-                "add a level, use more codes at the last levels, or remove duplicated items",
+                format!(
+                    "add a level to sizes, or remove duplicated items; or set max_shared_items to {:.2} (unique tokens tell \
+                     such items apart)",
+                    rounded_up(self.shared_share)
+                ),
             ));
         }
         if self.largest_collision > thresholds.max_largest_collision {
@@ -149,18 +170,24 @@ impl HealthReport {
                 subject,
                 format!("at most {} items with one code", thresholds.max_largest_collision),
                 format!("{} items", self.largest_collision),
-                "add a level, use more codes, or remove duplicated items",
+                format!(
+                    "add a level to sizes, or remove duplicated items; or set max_largest_collision to {}",
+                    self.largest_collision
+                ),
             ));
         }
         if let Some(last) = self.levels.last()
             && last.residual_energy > thresholds.max_residual_energy
         {
             return Err(Error::collapsed(
-                format!("level {}, the last", self.levels.len() - 1),
+                format!("{}, the last", name(self.levels.len() - 1).0),
                 format!("at most {} of the variance left", percent(thresholds.max_residual_energy)),
                 percent(last.residual_energy),
-                "use more codes or levels, train longer, standardise the rows, or use another \
-                 tokenizer (RQ-KMeans cannot do worse than the mean on its own rows)",
+                format!(
+                    "use more codes or levels, train longer, standardise the rows, or use another tokenizer (RQ-KMeans \
+                     cannot do worse than the mean on its own rows); or set max_residual_energy to {:.2}",
+                    rounded_up(last.residual_energy)
+                ),
             ));
         }
         Ok(())
@@ -168,15 +195,19 @@ impl HealthReport {
 }
 
 impl LevelHealth {
-    fn ensure(&self, level: usize, thresholds: &HealthThresholds) -> Result<()> {
-        let subject = format!("level {level} ({} codes)", self.size);
+    fn ensure(&self, subject: String, setting: &str, thresholds: &HealthThresholds) -> Result<()> {
+        let subject = format!("{subject}, {setting} = {}", self.size);
         if self.used_share < thresholds.min_used_share {
             return Err(Error::collapsed(
                 subject,
                 format!("at least {} of the usable codes used", percent(thresholds.min_used_share)),
                 format!("{} codes, {}", self.used, percent(self.used_share)),
-                "use fewer codes at this level, more data, dead-code restart, k-means \
-                 initialisation, or another tokenizer such as RQ-KMeans",
+                format!(
+                    "use fewer codes: set {setting} to {} or less; or fit on more data, or with RQ-KMeans, which uses its codes; \
+                     or set min_used_share to {:.2}",
+                    self.used.max(2),
+                    rounded_down(self.used_share)
+                ),
             ));
         }
         if self.normalised_entropy < thresholds.min_normalised_entropy {
@@ -184,12 +215,25 @@ impl LevelHealth {
                 subject,
                 format!("normalised entropy of at least {}", thresholds.min_normalised_entropy),
                 format!("{:.3} (perplexity {:.1})", self.normalised_entropy, self.perplexity),
-                "a few codes have most items: use fewer codes, remove near-duplicates, centre and \
-                 normalise the rows, or use another tokenizer such as RQ-KMeans",
+                format!(
+                    "a few codes have most items: use fewer codes (set {setting} to {} or less), and remove near-duplicates; \
+                     or set min_normalised_entropy to {:.2}",
+                    (self.perplexity as usize).clamp(2, self.size.max(2)),
+                    rounded_down(self.normalised_entropy)
+                ),
             ));
         }
         Ok(())
     }
+}
+
+/// A bound in hundredths that a share keeps.
+fn rounded_up(share: f64) -> f64 {
+    (share * 100.0).ceil() / 100.0
+}
+
+fn rounded_down(share: f64) -> f64 {
+    (share * 100.0).floor() / 100.0
 }
 
 /// Bounds for [`HealthReport::ensure`].
@@ -334,7 +378,13 @@ fn shares(tallies: &[Tally]) -> Vec<f64> {
     errors.into_iter().map(share).collect()
 }
 
-fn level_health(codes: &Codes, level: usize, size: usize, residual_energy: f64) -> LevelHealth {
+fn level_health(
+    codes: &Codes,
+    level: usize,
+    size: usize,
+    residual_energy: f64,
+    nothing_left: bool,
+) -> LevelHealth {
     let mut counts = vec![0_usize; size];
     for row in codes.rows() {
         counts[usize::from(row[level])] += 1;
@@ -355,9 +405,14 @@ fn level_health(codes: &Codes, level: usize, size: usize, residual_energy: f64) 
     LevelHealth {
         size,
         used,
-        used_share: used as f64 / m,
+        // What the levels before describe exactly needs no further codes.
+        used_share: if nothing_left { 1.0 } else { used as f64 / m },
         entropy,
-        normalised_entropy: if usable > 1 { (entropy / m.log2()).min(1.0) } else { 1.0 },
+        normalised_entropy: if usable > 1 && !nothing_left {
+            (entropy / m.log2()).min(1.0)
+        } else {
+            1.0
+        },
         perplexity: entropy.exp2(),
         gini: gini.max(0.0),
         residual_energy,

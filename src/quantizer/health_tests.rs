@@ -41,6 +41,43 @@ fn a_level_larger_than_the_items_is_judged_by_the_items() {
 }
 
 #[test]
+fn a_level_with_nothing_left_to_describe_is_healthy() {
+    let report = report(&[2, 16], &[0.0, 1.0, 1.0], &[0, 0, 1, 0, 1, 0]);
+    assert_eq!(report.levels[0].residual_energy, 0.0);
+    let level = &report.levels[1];
+    assert_eq!((level.used, level.used_share, level.normalised_entropy), (1, 1.0, 1.0));
+    let thresholds = HealthThresholds { max_shared_items: 0.7, ..HealthThresholds::default() };
+    report.ensure(&thresholds).unwrap();
+}
+
+#[test]
+fn a_bound_that_an_error_advises_passes() {
+    let report =
+        report(&[8, 4], &[0.0, 0.0, 0.0, 1.0, 3.0, 3.5], &[0, 0, 0, 0, 0, 0, 1, 0, 3, 0, 3, 0]);
+    let mut thresholds = HealthThresholds {
+        min_used_share: 0.9,
+        min_normalised_entropy: 0.9,
+        max_shared_items: 0.1,
+        max_largest_collision: 2,
+        max_residual_energy: -1.0,
+    };
+    for _ in 0..9 {
+        let Err(Error::Collapsed(problem)) = report.ensure(&thresholds) else { break };
+        let (_, advice) = problem.remedy.rsplit_once("set ").unwrap();
+        let (name, value) = advice.split_once(" to ").unwrap();
+        let value: f64 = value.split(' ').next().unwrap().parse().unwrap();
+        match name {
+            "min_used_share" => thresholds.min_used_share = value,
+            "min_normalised_entropy" => thresholds.min_normalised_entropy = value,
+            "max_shared_items" => thresholds.max_shared_items = value,
+            "max_largest_collision" => thresholds.max_largest_collision = value as usize,
+            _ => thresholds.max_residual_energy = value,
+        }
+    }
+    report.ensure(&thresholds).unwrap();
+}
+
+#[test]
 fn one_item_and_rows_all_alike_are_no_division_by_zero() {
     let one = report(&[4], &[2.0], &[2]);
     assert_eq!(one.levels[0].residual_energy, 0.0);

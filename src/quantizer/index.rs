@@ -259,9 +259,12 @@ impl CandidateIndex {
     /// Fails unless the quantizer is healthy enough to train a decoder on.
     ///
     /// # Errors
-    /// [`Error::Collapsed`] naming the level and what to change.
+    /// [`Error::Collapsed`] naming the level, the setting of its size, and what to change.
     pub fn ensure_healthy(&self, thresholds: &HealthThresholds) -> Result<()> {
-        self.health.ensure(thresholds)
+        self.health.ensure_named(thresholds, &|level| match level.checked_sub(1) {
+            None => ("coarse level".to_string(), "k".to_string()),
+            Some(fine) => (format!("fine level {level}"), format!("sizes[{fine}]")),
+        })
     }
 
     /// The identifier of an id, the first of several.

@@ -394,6 +394,30 @@ pub(crate) fn find_distinct(
     Ok(found)
 }
 
+/// Checks that a level of a residual quantizer finds as many distinct rows as it has codes.
+///
+/// `rows` are what the levels before `level` (from 0) left over.
+pub(crate) fn check_level(rows: &[f32], dim: usize, level: usize, size: usize) -> Result<()> {
+    let found = distinct_rows(rows, dim, size);
+    if found >= size {
+        return Ok(());
+    }
+    let setting = format!("sizes[{level}]");
+    let remedy = match (found, level) {
+        (0 | 1, 0) => "pass rows that differ: equal rows cannot be told apart".to_string(),
+        (0 | 1, _) => format!(
+            "leave out {setting} and the levels after it: the levels before it tell all rows apart"
+        ),
+        _ => format!("set {setting} to {found} or less, or pass more data"),
+    };
+    Err(Error::quantizer(
+        format!("level {}, {setting} = {size}", level + 1),
+        format!("at least {size} distinct residuals"),
+        format!("{found} distinct residuals"),
+        remedy,
+    ))
+}
+
 /// Number of distinct rows, counting no further than `limit`.
 pub(crate) fn distinct_rows(rows: &[f32], dim: usize, limit: usize) -> usize {
     let mut seen = HashSet::new();

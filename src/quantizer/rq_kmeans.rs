@@ -12,7 +12,7 @@ use super::{
         HostSearch, Init, KMeansConfig, KMeansEvent, NearestCentre, Scratch, Search, check_lloyd,
         check_size,
     },
-    rows::{check_codes, check_rows},
+    rows::{check_codes, check_level, check_rows},
 };
 use crate::{
     error::{Error, Problem, Result},
@@ -181,6 +181,7 @@ impl RqKMeansConfig {
         let (mut index, mut distance) = (vec![0; n], vec![0.0; n]);
         let mut codebooks = Vec::with_capacity(levels);
         for (level, &size) in self.sizes.iter().enumerate() {
+            check_level(&residual, dim, level, size)?;
             let kmeans = KMeansConfig::new(size)
                 .with_seed(self.seed.wrapping_add(level as u64))
                 .with_restarts(self.restarts)
@@ -219,7 +220,7 @@ pub(super) fn check_encode_beam(encode_beam: usize) -> Result<()> {
 fn at_level(error: Error, level: usize) -> Error {
     match error {
         Error::Quantizer(problem) => Error::Quantizer(Problem {
-            subject: format!("level {level} of residual K-Means: {}", problem.subject),
+            subject: format!("level {} of residual K-Means: {}", level + 1, problem.subject),
             ..problem
         }),
         other => other,
@@ -454,7 +455,13 @@ mod tests {
         assert!(message(&[2, 1], &[1.0, 2.0]).contains("sizes[1]"));
         // Two rows, two centres: nothing is left for the second level.
         let text = message(&[2, 2], &[1.0, 2.0]);
-        assert!(text.contains("level 1") && text.contains("found 1 distinct rows"), "{text}");
+        assert!(
+            text.contains("level 2, sizes[1] = 2: expected at least 2 distinct resid"),
+            "{text}"
+        );
+        assert!(text.contains("leave out sizes[1] and the levels after it"), "{text}");
+        let text = message(&[2, 4], &[1.0, 2.0, 8.0, 9.0]);
+        assert!(text.contains("found 2 distinct residuals; set sizes[1] to 2 or less"), "{text}");
         assert!(message(&[2, 2], &[1.0, f32::NAN]).contains("row 1"));
 
         assert!(RqKMeans::from_parts(vec![], 1).is_err());

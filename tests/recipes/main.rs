@@ -3,6 +3,7 @@
 mod ablation;
 #[path = "../../examples/common/mod.rs"]
 mod common;
+mod foreign;
 mod programs;
 #[path = "../../examples/ablation/results.rs"]
 mod results;

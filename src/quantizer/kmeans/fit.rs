@@ -185,20 +185,19 @@ impl KMeansConfig {
 
 /// Checks that there are k distinct rows to make centres of.
 fn check_enough(k: usize, source: &dyn RowSource) -> Result<()> {
-    let (n, dim) = (source.len(), source.dim());
-    let (what, found) = if n < k {
-        ("rows", n)
-    } else {
-        match find_distinct(source, Vec::new(), k)?.len() / dim {
-            distinct if distinct < k => ("distinct rows", distinct),
-            _ => return Ok(()),
-        }
+    let found = find_distinct(source, Vec::new(), k)?.len() / source.dim();
+    if found >= k {
+        return Ok(());
+    }
+    let remedy = match found {
+        0 | 1 => "pass rows that differ: equal rows cannot be told apart".to_string(),
+        _ => format!("set k to {found} or less, or pass more data"),
     };
     Err(Error::quantizer(
-        "rows to cluster",
-        format!("at least {k} {what}, one for each cluster"),
-        format!("{found} {what}"),
-        format!("use at most {found} clusters, or pass more data"),
+        format!("K-Means, k = {k}"),
+        format!("at least {k} distinct rows, one for each cluster"),
+        format!("{found} distinct rows"),
+        remedy,
     ))
 }
 

@@ -232,11 +232,12 @@ fn impossible_requests_are_refused() {
     let message =
         |k: usize, rows: &[f32], dim| KMeansConfig::new(k).fit(rows, dim).unwrap_err().to_string();
     assert!(message(1, &rows, 1).contains("vocabulary of size 1"));
-    assert!(message(6, &rows, 1).contains("found 5 rows"));
-    assert!(message(4, &rows, 1).contains("found 3 distinct rows"));
+    assert!(message(6, &rows, 1).contains("found 3 distinct rows; set k to 3 or less"));
+    assert!(message(4, &rows, 1).contains("found 3 distinct rows; set k to 3 or less"));
+    assert!(message(2, &rows[..2], 1).contains("found 1 distinct rows; pass rows that differ"));
     assert!(message(2, &rows, 2).contains("whole number of rows"));
     assert!(message(2, &rows, 0).contains("whole number of rows"));
-    assert!(message(2, &[], 1).contains("found 0 rows"));
+    assert!(message(2, &[], 1).contains("found 0 distinct rows"));
     assert!(message(2, &[0.0, 1.0, f32::NAN], 1).contains("row 2"));
     assert!(message(2, &[0.0, f32::INFINITY], 1).contains("row 1"));
 }

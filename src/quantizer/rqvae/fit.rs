@@ -17,7 +17,10 @@ use crate::{
     error::{Error, Result},
     nn::{fork, on_host},
     optim::GroupedAdamW,
-    quantizer::{KMeansConfig, rows::check_rows},
+    quantizer::{
+        KMeansConfig,
+        rows::{check_level, check_rows},
+    },
 };
 
 /// Fewest embeddings of a thread.
@@ -108,7 +111,8 @@ impl RqVaeConfig {
     ///
     /// # Errors
     /// - [`Error::Config`] as [`RqVaeConfig::validate`].
-    /// - [`Error::Quantizer`] for rows of another width, NaN or infinite values, with more codes at a level than rows, or when the loss is no number.
+    /// - [`Error::Quantizer`] for rows of another width, NaN or infinite values, with more codes at a level than distinct
+    ///   residuals, or when the loss is no number.
     pub fn fit<B: AutodiffBackend>(
         &self,
         rows: &[f32],
@@ -131,14 +135,9 @@ impl RqVaeConfig {
     ) -> Result<RqVae<B::InnerBackend>> {
         self.validate()?;
         check_rows(rows, dim, 0)?;
-        let n = rows.len() / dim;
-        if let Some(size) = self.sizes.iter().find(|&&size| size > n) {
-            return Err(Error::quantizer(
-                "RQ-VAE codebook",
-                format!("at most as many codes as embeddings, {n}"),
-                size.to_string(),
-                "use fewer codes, or fit on more embeddings",
-            ));
+        for (level, &size) in self.sizes.iter().enumerate() {
+            // Equal rows stay equal at every level.
+            check_level(rows, dim, level, size)?;
         }
         let scaling = Scaling::fit(rows, dim, self.standardise);
         let mut fit = Fit::<B> {
@@ -293,6 +292,7 @@ impl<B: AutodiffBackend> Fit<'_, B> {
         let mut residual = self.sample_latents(self.config.init_sample);
         for (level, &size) in self.config.sizes.iter().enumerate() {
             let host: Vec<f32> = residual.clone().into_data().iter::<f32>().collect();
+            check_level(&host, latent, level, size)?;
             let centres = KMeansConfig::new(size)
                 .with_seed(self.config.seed.wrapping_add(level as u64))
                 .with_restarts(1)
