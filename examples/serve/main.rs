@@ -1,5 +1,9 @@
 //! Serves an index over HTTP: searches, changes, metrics, and a page for people.
 
+#[macro_use]
+#[path = "../common/print.rs"]
+mod print;
+
 mod api;
 mod app;
 #[path = "../common/backend.rs"]
