@@ -19,6 +19,8 @@ use axum::{
 use tower::ServiceExt;
 use tower_http::services::ServeFile;
 
+use super::api::Failure;
+
 /// A file that was changed less than this ago may change again within the same second of its date.
 const SETTLED: Duration = Duration::from_secs(2);
 /// How often a file that is replaced meanwhile is looked at.
@@ -233,12 +235,17 @@ async fn answer(path: &Path, method: &Method, asked: &Asked, file: &Validators) 
             request = request.header(header::RANGE, format!("bytes={first}-{last}"));
         }
         Asked::Unsatisfiable => {
-            let length = format!("bytes */{}", file.length);
-            return (StatusCode::RANGE_NOT_SATISFIABLE, [(header::CONTENT_RANGE, length)])
-                .into_response();
+            let length = [(header::CONTENT_RANGE, format!("bytes */{}", file.length))];
+            let error = format!("the file has {} bytes; ask for a range within them", file.length);
+            let status = StatusCode::RANGE_NOT_SATISFIABLE;
+            return (length, Failure::new(status, error)).into_response();
         }
         Asked::NotModified => return StatusCode::NOT_MODIFIED.into_response(),
-        Asked::PreconditionFailed => return StatusCode::PRECONDITION_FAILED.into_response(),
+        Asked::PreconditionFailed => {
+            let error = "the file is not the one that If-Match or If-Unmodified-Since asks for; \
+                ask for it without";
+            return Failure::new(StatusCode::PRECONDITION_FAILED, error).into_response();
+        }
     }
     let Ok(request) = request.body(Body::empty()) else {
         return StatusCode::BAD_REQUEST.into_response();

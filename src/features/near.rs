@@ -74,8 +74,8 @@ impl ItemIds {
         nearest(id, self.iter().take(MOST))
     }
 
-    /// A known id that looks like another one and is not the same ([`canonical_id`]), among the first
-    /// million.
+    /// A known id that looks like another one and is not the same ([`canonical_id`]): another normal form of Unicode, or
+    /// a space at an end. A few look-ups, whatever the number of ids.
     ///
     /// # Example
     /// ```
@@ -87,7 +87,10 @@ impl ItemIds {
     /// ```
     pub fn twin(&self, id: &str) -> Option<&str> {
         let canonical = canonical_id(id);
-        self.iter().take(MOST).find(|known| *known != id && canonical_id(known) == canonical)
+        let decomposed = canonical.nfd().collect::<String>();
+        let spaced = [format!("{canonical} "), format!(" {canonical}")];
+        let mut tries = [canonical, decomposed].into_iter().chain(spaced);
+        tries.find_map(|near| self.index_of(&near).filter(|_| near != id)).map(|row| self.get(row))
     }
 }
 
