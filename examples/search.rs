@@ -25,8 +25,8 @@ const LONGEST: usize = 1 << 16;
 
 /// Searches an index with text.
 ///
-/// Lines of the standard input are answered one by one; blank ones are passed over. A line that cannot be answered is
-/// told and the others are answered; the exit status is then 1.
+/// Lines of the standard input are answered one by one; blank ones are passed over. A line that
+/// cannot be answered is told and the others are answered; the exit status is then 1.
 #[derive(Parser)]
 struct Args {
     /// The index folder.
@@ -38,7 +38,8 @@ struct Args {
     /// Width of the beam, if not the index's; at least the candidates per query.
     #[arg(long)]
     beam: Option<NonZeroUsize>,
-    /// Prints one JSON object per query; `warnings` names words that the index does not know and cut texts.
+    /// Prints one JSON object per query; `warnings` names words that the index does not know and
+    /// cut texts.
     #[arg(long)]
     json: bool,
     #[command(flatten)]

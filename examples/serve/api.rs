@@ -115,8 +115,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
         let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
             let message = match rejection.status() {
                 StatusCode::PAYLOAD_TOO_LARGE => format!(
-                    "the body is too long; at most {} KiB are read of a search and {} MiB of a change: \
-                     send fewer items at a time",
+                    "the body is too long; at most {} KiB are read of a search and {} MiB of a \
+                     change: send fewer items at a time",
                     SEARCH_BYTES >> 10,
                     CHANGE_BYTES >> 20
                 ),
@@ -373,7 +373,8 @@ pub async fn media<B: LocalBackend>(
     request: Request,
 ) -> Result<Response, Failure> {
     let none = || {
-        let message = "no candidate of that id has a file; ids are written as in answers, percent-encoded";
+        let message =
+            "no candidate of that id has a file; ids are written as in answers, percent-encoded";
         Failure::new(StatusCode::NOT_FOUND, message)
     };
     let Path(id) = id.map_err(|_| none())?;

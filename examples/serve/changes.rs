@@ -72,7 +72,8 @@ fn arrivals(
     change: impl FnOnce(&Arrivals<'_>) -> cart_retrieval::Result<()>,
 ) -> Result<(), Failure> {
     let bad = |message: String| Failure::new(StatusCode::BAD_REQUEST, message);
-    let dim = items.first().ok_or_else(|| bad("there are no items; send at least one".into()))?.features.len();
+    let first = items.first().ok_or_else(|| bad("there are no items; send at least one".into()))?;
+    let dim = first.features.len();
     if let Some(item) = items.iter().find(|item| item.features.len() != dim) {
         return Err(bad(format!(
             "features of {:?}: {} numbers where the first item has {dim}",
@@ -83,7 +84,8 @@ fn arrivals(
     let grouped = items.iter().filter(|item| item.group.is_some()).count();
     if let Some(item) = items.iter().find(|item| item.group.is_none()).filter(|_| grouped > 0) {
         return Err(bad(format!(
-            "{grouped} of {} items have a group and {:?} has none; give the group of every item, or of none",
+            "{grouped} of {} items have a group and {:?} has none; give the group of every item, \
+             or of none",
             items.len(),
             item.id
         )));

@@ -21,7 +21,7 @@ mod ranges;
 mod tests;
 
 use std::{
-    io,
+    io::ErrorKind,
     net::{SocketAddr, TcpListener, ToSocketAddrs},
     path::PathBuf,
     sync::Arc,
@@ -120,8 +120,7 @@ impl BackendTask for Main {
             if args.read_only && args.follow > 0 {
                 tokio::spawn(follow(app.clone(), Duration::from_secs(args.follow)));
             }
-            let manners =
-                Manners { connections: args.connections as usize, ..Manners::default() };
+            let manners = Manners { connections: args.connections as usize, ..Manners::default() };
             if !net::serve(listener, app.router(), &manners, asked_to_end()).await {
                 println!("what was still under way was cut off");
             }
@@ -145,7 +144,10 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 /// Takes the port, which is quick, before the index is loaded.
 fn listen(at: SocketAddr) -> Result<TcpListener> {
     let listener = TcpListener::bind(at).with_context(|| {
-        format!("cannot listen at {at}; another program may have the port: choose another one with --listen")
+        format!(
+            "cannot listen at {at}; another program may have the port: choose another one with \
+             --listen"
+        )
     })?;
     listener.set_nonblocking(true)?;
     Ok(listener)
@@ -156,11 +158,16 @@ fn open<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<LiveRetrieve
         return Ok(LiveRetriever::open_read_only(&args.index, device)?);
     }
     LiveRetriever::open(&args.index, device).map_err(|error| {
-        let unwritable = matches!(&error, Error::Io { action, source, .. } if *action != "read"
-            && matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem));
+        let unwritable = match &error {
+            Error::Io { action, source, .. } if *action != "read" => {
+                let refused = [ErrorKind::PermissionDenied, ErrorKind::ReadOnlyFilesystem];
+                refused.contains(&source.kind())
+            }
+            _ => false,
+        };
         let error = anyhow::Error::new(error);
         if unwritable {
-            return error.context("the index cannot be changed here; --read-only serves it as it is");
+            return error.context("the index cannot be changed; --read-only serves it as it is");
         }
         error
     })

@@ -1,8 +1,8 @@
 //! A file over HTTP by RFC 9110: validators, conditions and ranges (sections 8.8, 13 and 14).
 //!
-//! [`ServeFile`] reads and streams; what it does not know is decided here before it is asked: entity tags, `If-Range`,
-//! the order of the conditions, and which ranges are one. Several ranges are answered with the whole file, unless they
-//! are one together, which the standard allows.
+//! [`ServeFile`] reads and streams; what it does not know is decided here before it is asked:
+//! entity tags, `If-Range`, the order of the conditions, and which ranges are one. Several ranges
+//! are answered with the whole file, unless they are one together, which the standard allows.
 
 use std::{
     fs::Metadata,
@@ -62,9 +62,8 @@ impl Validators {
     /// Whether a list of tags has that of the file.
     fn is_listed(&self, lists: &[&HeaderValue], weakly: bool) -> bool {
         let opaque = |tag: &str| tag.trim_start_matches("W/").to_string();
-        let same = |tag: &str| match weakly {
-            true => opaque(tag) == opaque(&self.tag),
-            false => self.strong && tag == self.tag,
+        let same = |tag: &str| {
+            if weakly { opaque(tag) == opaque(&self.tag) } else { self.strong && tag == self.tag }
         };
         let texts = lists.iter().filter_map(|list| list.to_str().ok());
         texts.flat_map(tags).any(|tag| tag == "*" || same(tag))
@@ -149,7 +148,8 @@ enum Range {
     Last(u64),
 }
 
-/// The ranges of a header in bytes; none where it is of another unit or not valid, and so to be ignored.
+/// The ranges of a header in bytes; none where it is of another unit or not valid, and so to be
+/// ignored.
 fn parse(text: &str) -> Option<Vec<Range>> {
     let (unit, set) = text.split_once('=')?;
     if !unit.eq_ignore_ascii_case("bytes") {
@@ -176,7 +176,8 @@ fn parse(text: &str) -> Option<Vec<Range>> {
     (!ranges.is_empty()).then_some(ranges)
 }
 
-/// What ranges are of a file of a length: one part where they touch, the whole file where they do not.
+/// What ranges are of a file of a length: one part where they touch, the whole file where they do
+/// not.
 fn within(ranges: &[Range], length: u64) -> Asked {
     let mut parts = Vec::new();
     for range in ranges {
@@ -211,10 +212,9 @@ pub async fn serve(path: &Path, method: &Method, headers: &HeaderMap) -> io::Res
         if same || attempt == ATTEMPTS {
             let headers = response.headers_mut();
             if same {
-                for (name, value) in
-                    [(header::ETAG, Some(before.tag.clone())), (header::LAST_MODIFIED, before.date())]
-                {
-                    if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
+                let date = before.date().map(|date| (header::LAST_MODIFIED, date));
+                for (name, value) in [(header::ETAG, before.tag)].into_iter().chain(date) {
+                    if let Ok(value) = HeaderValue::try_from(value) {
                         headers.insert(name, value);
                     }
                 }

@@ -54,7 +54,8 @@ impl TextCheck {
 }
 
 impl TextTokenizer {
-    /// Says how much of a text is known and read: a search answers any text, also one of which it knows nothing.
+    /// Says how much of a text is known and read: a search answers any text, also one of which it
+    /// knows nothing.
     ///
     /// # Errors
     /// As [`TextTokenizer::encode`].

@@ -11,8 +11,9 @@ const INVISIBLE: [char; 6] =
 /// Ids that are looked at for a near one.
 const MOST: usize = 1 << 20;
 
-/// An id without what cannot be seen: white space at its ends, invisible characters, and the different
-/// ways in which Unicode writes one letter (form C, with a plain space for every kind of space).
+/// An id without what cannot be seen: white space at its ends, invisible characters, and the
+/// different ways in which Unicode writes one letter (form C, with a plain space for every kind of
+/// space).
 ///
 /// Two ids with the same canonical form look alike and are different to an index.
 ///
@@ -58,8 +59,9 @@ fn difference(canonical: &str, known: &str) -> Option<Difference> {
 
 impl ItemIds {
     /// A known id that is spelled nearly as an unknown one: it differs in what cannot be seen
-    /// ([`canonical_id`]), in upper and lower case, or in folders and extension; the nearest of these, and of
-    /// several the first. It looks at the first million ids, so ask it only for the text of an error.
+    /// ([`canonical_id`]), in upper and lower case, or in folders and extension; the nearest of
+    /// these, and of several the first. It looks at the first million ids, so ask it only for the
+    /// text of an error.
     ///
     /// # Example
     /// ```
@@ -74,8 +76,8 @@ impl ItemIds {
         nearest(id, self.iter().take(MOST))
     }
 
-    /// A known id that looks like another one and is not the same ([`canonical_id`]): another normal form of Unicode, or
-    /// a space at an end. A few look-ups, whatever the number of ids.
+    /// A known id that looks like another one and is not the same ([`canonical_id`]): another
+    /// normal form of Unicode, or a space at an end. A few look-ups, whatever the number of ids.
     ///
     /// # Example
     /// ```

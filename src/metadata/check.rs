@@ -1,4 +1,5 @@
-//! Slips in a condition that only the candidates can show: fields that none has, values of another kind.
+//! Slips in a condition that only the candidates can show: fields that none has, values of another
+//! kind.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -80,7 +81,8 @@ impl<'a> Observed<'a> {
         }
     }
 
-    /// Fails for a test that holds for no candidate, or for all of them, whatever they have in the field;
+    /// Fails for a test that holds for no candidate, or for all of them, whatever they have in the
+    /// field;
     /// `candidates` gives their fields once more for a message.
     pub(super) fn check<I: Iterator<Item = Result<Fields>>>(
         &self,
@@ -176,13 +178,17 @@ fn unknown(path: &str, candidates: impl Iterator<Item = Result<Fields>>) -> Resu
         count += 1;
         gather(&mut known, "", &fields?);
     }
-    let near = most_like(path, JOINS.into_iter().filter(|join| join[1..] == *path))
-        .or_else(|| most_like(path, known.iter().map(String::as_str)));
     let shown: Vec<&str> = known.iter().take(MOST_SHOWN).map(String::as_str).collect();
     let more = if known.len() > shown.len() { ", ..." } else { "" };
-    let remedy = match near {
-        Some(near) => format!("write {near}"),
-        None => "name one of these fields".into(),
+    let join = JOINS.into_iter().find(|join| join[1..].eq_ignore_ascii_case(path));
+    let near = most_like(path, known.iter().map(String::as_str));
+    let optional = format!(
+        "where it may be missing everywhere, ask for that too with {{\"{path}\": {{\"exists\": false}}}}"
+    );
+    let remedy = match (join, near) {
+        (Some(join), _) => format!("write {join}"),
+        (None, Some(near)) => format!("write {near}; {optional}"),
+        (None, None) => format!("name one of these fields; {optional}"),
     };
     Ok(Error::query(
         "condition",
@@ -191,10 +197,7 @@ fn unknown(path: &str, candidates: impl Iterator<Item = Result<Fields>>) -> Resu
             shown => format!("a field that candidates have ({}{more})", shown.join(", ")),
         },
         format!("{path:?}, which none of {count} candidates has"),
-        format!(
-            "{remedy}; where it may be missing everywhere, ask for that too with \
-             {{\"{path}\": {{\"exists\": false}}}}"
-        ),
+        remedy,
     ))
 }
 

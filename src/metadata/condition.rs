@@ -26,11 +26,12 @@ const DEEPEST: usize = 32;
 /// Numbers compare as numbers, texts as texts (dates as `2019-05-31` therefore by time); values of different kinds are
 /// neither equal nor in any order. `ne` is the opposite of `eq`, and so holds where there is no such field.
 ///
-/// Slips are errors, since a condition that never holds looks like a search without answers. Reading a condition
-/// refuses unknown operators and empty lists. Applying it to candidates
-/// ([`ItemMetadata::matching`](super::ItemMetadata::matching)) refuses a field that none of them has and values of a
-/// kind that the field never has. A field that may be missing everywhere is allowed where the condition asks for it
-/// with `exists`, as in `{"$any": [{"licence": {"exists": false}}, {"licence": "free"}]}`.
+/// Slips are errors, since a condition that never holds looks like a search without answers.
+/// Reading a condition refuses unknown operators and empty lists. Applying it to candidates
+/// ([`ItemMetadata::matching`](super::ItemMetadata::matching)) refuses a field that none of them
+/// has and values of a kind that the field never has. A field that may be missing everywhere is
+/// allowed where the condition asks for it with `exists`, as in `{"$any": [{"licence": {"exists":
+/// false}}, {"licence": "free"}]}`.
 ///
 /// # Example
 /// ```

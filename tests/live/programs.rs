@@ -39,7 +39,8 @@ fn lines(output: &Output) -> Vec<Value> {
 
 #[test]
 fn every_line_of_a_file_of_queries_is_answered() {
-    let queries = b"\xEF\xBB\xBFred dog\r\n\r\n   \nblue \xff sea\ntwo cats\n\xce\xa9 \xe2\x98\x83\nthe sea";
+    let queries =
+        b"\xEF\xBB\xBFred dog\r\n\r\n   \nblue \xff sea\ntwo cats\n\xce\xa9 \xe2\x98\x83\nthe sea";
     let output = search(queries, &["--top", "1", "--json"]);
     let answers = lines(&output);
     let asked: Vec<&str> =
@@ -74,9 +75,7 @@ fn it_ends_quietly_with_its_reader() {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
-        let asked = std::thread::spawn(move || {
-            while stdin.write_all(b"a red dog\n").is_ok() {}
-        });
+        let asked = std::thread::spawn(move || while stdin.write_all(b"a red dog\n").is_ok() {});
         if options.len() > 1 {
             let mut first = String::new();
             // The pipe is closed when this reader is dropped.

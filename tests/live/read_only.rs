@@ -1,4 +1,5 @@
-//! An index that is only searched: no lock, no byte written, and the changes of others are followed.
+//! An index that is only searched: no lock, no byte written, and the changes of others are
+//! followed.
 
 use std::{collections::BTreeMap, fs, path::Path, time::SystemTime};
 

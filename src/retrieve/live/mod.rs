@@ -87,7 +87,8 @@ struct Writer {
     lock: FolderLock,
 }
 
-/// What tells a state of a folder from others: the digest of its manifest and the length of its file of changes.
+/// What tells a state of a folder from others: the digest of its manifest and the length of its
+/// file of changes.
 #[derive(Debug, PartialEq, Eq)]
 struct State {
     manifest: String,
@@ -139,9 +140,10 @@ impl<B: Backend> LiveRetriever<B> {
         Ok(Self { folder: folder.to_path_buf(), current, access, pending })
     }
 
-    /// Opens an index folder to search it only, with the changes since it was saved. Nothing is locked or written, so
-    /// any number of programs can do this, next to one that changes the folder, and where it cannot be written to.
-    /// [`LiveRetriever::refresh`] follows the changes of others; changes made here are refused.
+    /// Opens an index folder to search it only, with the changes since it was saved. Nothing is
+    /// locked or written, so any number of programs can do this, next to one that changes the
+    /// folder, and where it cannot be written to. [`LiveRetriever::refresh`] follows the changes of
+    /// others; changes made here are refused.
     ///
     /// # Errors
     /// As [`Retriever::load`].
@@ -158,8 +160,8 @@ impl<B: Backend> LiveRetriever<B> {
         })
     }
 
-    /// Loads the folder again if another program has changed it since it was read, and says whether it was. Searches go
-    /// on meanwhile. An index that is open for changes is always as its folder.
+    /// Loads the folder again if another program has changed it since it was read, and says whether
+    /// it was. Searches go on meanwhile. An index that is open for changes is always as its folder.
     ///
     /// # Errors
     /// As [`Retriever::load`]; the index then stays as it is.
@@ -246,7 +248,8 @@ impl<B: Backend> LiveRetriever<B> {
     /// Says what is known about candidates from now on, in place of what was.
     ///
     /// # Errors
-    /// [`Error::Ids`](crate::Error::Ids) for an id that is not there or occurs twice, [`Error::Metadata`](crate::Error::Metadata) for an object that is too large,
+    /// [`Error::Ids`](crate::Error::Ids) for an id that is not there or occurs twice,
+    /// [`Error::Metadata`](crate::Error::Metadata) for an object that is too large,
     /// [`Error::Io`](crate::Error::Io) when the change cannot be written.
     pub fn describe(&self, described: Vec<(String, Fields)>) -> Result<()> {
         once("candidates to describe", described.iter().map(|(id, _)| id.as_str()))?;
@@ -310,7 +313,8 @@ impl<B: Backend> LiveRetriever<B> {
 
     fn writer(&self) -> Result<MutexGuard<'_, Writer>> {
         match &self.access {
-            // A panic during a change leaves the file's end where it was, and the next change overwrites what is behind.
+            // A panic during a change leaves the file's end where it was, and the next change
+            // overwrites what is behind.
             Access::Write(writer) => Ok(writer.lock().unwrap_or_else(PoisonError::into_inner)),
             Access::Read(_) => Err(Error::index(
                 self.folder.display().to_string(),
