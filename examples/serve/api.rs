@@ -162,7 +162,7 @@ pub struct SearchRequest {
     query: String,
     top: Option<usize>,
     beam: Option<usize>,
-    filter: Option<Condition>,
+    filter: Option<Value>,
 }
 
 /// The same in a link; the filter is JSON.
@@ -219,7 +219,8 @@ impl<B: LocalBackend> App<B> {
 
 /// Checks sizes before anything is done.
 fn question<B: LocalBackend>(app: &App<B>, request: SearchRequest) -> Result<Question, Failure> {
-    let SearchRequest { query, top, beam, filter: condition } = request;
+    let SearchRequest { query, top, beam, filter } = request;
+    let condition = filter.map(Condition::from_value).transpose()?;
     let bad = |message: String| Err(Failure::new(StatusCode::BAD_REQUEST, message));
     if query.trim().is_empty() {
         return bad("the query is blank; say what to look for".into());
@@ -270,7 +271,7 @@ pub async fn search_by_link<B: LocalBackend>(
     link: Result<Query<SearchLink>, QueryRejection>,
 ) -> Answer<SearchAnswer> {
     let Query(SearchLink { q: query, top, beam, filter }) = link?;
-    let filter = filter.map(|text| Condition::parse(&text)).transpose()?;
+    let filter = filter.map(|text| Condition::parse(&text)).transpose()?.map(Value::from);
     answered(app, SearchRequest { query, top, beam, filter }).await
 }
 

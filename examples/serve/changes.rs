@@ -91,7 +91,9 @@ fn arrivals(
         )));
     }
     for item in &items {
-        if item.id.trim() != item.id && !item.id.trim().is_empty() {
+        // Blank ids and control characters are refused by the library.
+        let printable = !item.id.trim().is_empty() && !item.id.contains(char::is_control);
+        if printable && item.id.trim() != item.id {
             return Err(bad(format!(
                 "the id {:?} has white space at its ends; write {:?}",
                 item.id,

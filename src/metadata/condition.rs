@@ -115,6 +115,22 @@ impl From<Condition> for Value {
 
 /// What joins conditions.
 pub(super) const JOINS: [&str; 3] = ["$all", "$any", "$not"];
+/// Names that other query languages have for operators.
+const FOREIGN: [(&str, &str); 13] = [
+    ("gte", "ge"),
+    ("lte", "le"),
+    ("neq", "ne"),
+    ("equals", "eq"),
+    ("contains", "has"),
+    ("one_of", "in"),
+    ("=", "eq"),
+    ("==", "eq"),
+    ("!=", "ne"),
+    ("<", "lt"),
+    (">", "gt"),
+    ("<=", "le"),
+    (">=", "ge"),
+];
 /// What tests a field.
 const OPERATORS: [&str; 9] = ["eq", "ne", "lt", "le", "gt", "ge", "has", "in", "exists"];
 
@@ -212,7 +228,10 @@ fn test(path: &str, operator: &str, value: &Value) -> Result<Test> {
         _ => {
             let expected =
                 "eq, ne, lt, le, gt, ge, has, in with a list, or exists with true or false";
-            let remedy = match most_like(operator, OPERATORS) {
+            let foreign =
+                FOREIGN.iter().find(|(name, _)| *name == operator.trim_start_matches('$'));
+            let known = foreign.map(|(_, own)| *own).or_else(|| most_like(operator, OPERATORS));
+            let remedy = match known {
                 Some(known) if known != operator => format!("write {known}"),
                 Some(_) => "give it such a value".into(),
                 None => {
