@@ -9,6 +9,10 @@
 //! that have none of them, or with `--all` every one. The file goes into the data folder; `generated = ["generated.jsonl"]` in
 //! the recipe trains on it. Ctrl-C stops, and the same command goes on.
 
+#[macro_use]
+#[path = "common/print.rs"]
+mod print;
+
 mod common;
 
 use std::{

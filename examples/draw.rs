@@ -6,6 +6,10 @@
 //! train --data sounds --recipe examples/recipes/procedural.toml --out sounds-index
 //! ```
 
+#[macro_use]
+#[path = "common/print.rs"]
+mod print;
+
 mod common;
 
 use std::path::PathBuf;

@@ -1,6 +1,10 @@
 //! Queries that are embeddings: texts for a picture, more like this, and a projection fitted to a trained index; each beside a
 //! flat search over the same vectors.
 
+#[macro_use]
+#[path = "common/print.rs"]
+mod print;
+
 mod common;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Instant};

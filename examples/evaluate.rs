@@ -1,5 +1,9 @@
 //! Measures an index, and honest baselines on the same text.
 
+#[macro_use]
+#[path = "common/print.rs"]
+mod print;
+
 mod common;
 
 use std::{path::PathBuf, time::Instant};

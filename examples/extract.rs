@@ -8,6 +8,10 @@
 //! Features are the built-in descriptors, or with `--clip FOLDER`, `--clap FOLDER` or `--imagebind FILE` those of a frozen
 //! encoder; `my-data` is then what `train` takes with `--data`.
 
+#[macro_use]
+#[path = "common/print.rs"]
+mod print;
+
 mod common;
 
 use std::path::PathBuf;

@@ -4,6 +4,10 @@
 //! with its captions; optionally goes on training for a while on the captions of both (fine-tuning with replay), and
 //! trains anew on everything as the yardstick.
 
+#[macro_use]
+#[path = "common/print.rs"]
+mod print;
+
 mod common;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Instant};

@@ -4,6 +4,10 @@
 //! coarse-to-fine identifiers, trains, evaluates on captions it never saw, answers a few queries and
 //! writes a page to look at. Sounds and videos go through files: they are written, and their features extracted from there.
 
+#[macro_use]
+#[path = "common/print.rs"]
+mod print;
+
 mod common;
 
 use std::{

@@ -7,6 +7,10 @@
 //! shards merge  --data DIR --quantizer q.safetensors --out trie.bin codes-0.safetensors codes-1.safetensors
 //! ```
 
+#[macro_use]
+#[path = "common/print.rs"]
+mod print;
+
 mod common;
 
 use std::{

@@ -2,6 +2,10 @@
 //!
 //! Ctrl-C stops after the step at hand and keeps a checkpoint; `--resume` goes on from it.
 
+#[macro_use]
+#[path = "common/print.rs"]
+mod print;
+
 mod common;
 
 use std::{path::PathBuf, time::Instant};

@@ -189,6 +189,9 @@ impl Error {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 "free some space; nothing was replaced"
             }
+            io::ErrorKind::ReadOnlyFilesystem => {
+                "the file system is read-only; choose another place"
+            }
             io::ErrorKind::UnexpectedEof => "the file is truncated; make or fetch it again",
             io::ErrorKind::IsADirectory => "name a file, not a folder",
             io::ErrorKind::NotADirectory => "name a folder, not a file",

@@ -3,6 +3,10 @@
 //! Every run is a file in `OUT/runs`, written when it is done: the same command goes on where it stopped. When some are done, the
 //! table lies in `OUT/ablation.md`, `ablation.svg` and `ablation.json`.
 
+#[macro_use]
+#[path = "../common/print.rs"]
+mod print;
+
 #[path = "../common/mod.rs"]
 mod common;
 mod figure;

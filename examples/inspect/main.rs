@@ -7,6 +7,10 @@
 //! cargo run --release --example inspect -- queries --index my-index --data DIR --recipe RECIPE
 //! ```
 
+#[macro_use]
+#[path = "../common/print.rs"]
+mod print;
+
 #[path = "../common/mod.rs"]
 mod common;
 mod gallery;

@@ -7,6 +7,10 @@
 //! ```
 #![recursion_limit = "256"]
 
+#[macro_use]
+#[path = "../common/print.rs"]
+mod print;
+
 mod captions;
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,15 +1,13 @@
-//! The routes: what comes in, what goes out.
+//! The routes that read: what is asked, what is answered.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, atomic::Ordering},
-};
+use std::sync::Arc;
 
 use axum::{
-    Extension, Json,
+    Json,
+    body::Bytes,
     extract::{
         FromRequest, Path, Query, Request, State,
-        rejection::{JsonRejection, QueryRejection},
+        rejection::{PathRejection, QueryRejection},
     },
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -17,21 +15,17 @@ use axum::{
 use cart_retrieval::{
     Error,
     backend::LocalBackend,
-    data::ItemCaption,
-    features::Features,
     metadata::{Condition, Fields},
-    retrieve::{Arrivals, DriftThresholds, Hit, LiveRetriever, Retriever},
+    retrieve::{DriftThresholds, Hit},
     trie::Trie,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use tower::ServiceExt;
-use tower_http::services::ServeFile;
 
 use super::{
-    app::{App, Turn},
+    app::{App, CHANGE_BYTES, SEARCH_BYTES},
     batch::{Question, Unanswered},
-    media,
+    media, ranges,
 };
 
 /// Most answers, and widest beam, of a search.
@@ -93,12 +87,6 @@ impl From<Unanswered> for Failure {
     }
 }
 
-impl From<JsonRejection> for Failure {
-    fn from(rejection: JsonRejection) -> Self {
-        Self::new(rejection.status(), rejection.body_text())
-    }
-}
-
 impl From<QueryRejection> for Failure {
     fn from(rejection: QueryRejection) -> Self {
         Self::new(rejection.status(), rejection.body_text())
@@ -106,18 +94,66 @@ impl From<QueryRejection> for Failure {
 }
 
 /// A body of JSON, refused in our own words where it is none.
-pub struct Body<T>(T);
+pub struct Body<T>(pub T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
-        Ok(Self(Json::from_request(request, state).await?.0))
+        let kind = request.headers().get(header::CONTENT_TYPE);
+        let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let is_json = essence == "application/json"
+            || essence.starts_with("application/") && essence.ends_with("+json");
+        if !is_json {
+            let found = if kind.is_empty() { "none".to_string() } else { format!("{kind:?}") };
+            return Err(Failure::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                format!("the Content-Type is {found}; send JSON as application/json"),
+            ));
+        }
+        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
+            let message = match rejection.status() {
+                StatusCode::PAYLOAD_TOO_LARGE => format!(
+                    "the body is too long; at most {} KiB are read of a search and {} MiB of a \
+                     change: send fewer items at a time",
+                    SEARCH_BYTES >> 10,
+                    CHANGE_BYTES >> 20
+                ),
+                _ => format!("the body cannot be read: {}; send it again", rejection.body_text()),
+            };
+            Failure::new(rejection.status(), message)
+        })?;
+        // Some editors put a byte order mark first; JSON knows none.
+        let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);
+        if bytes.trim_ascii().is_empty() {
+            let message = "the body is empty; send a JSON object";
+            return Err(Failure::new(StatusCode::BAD_REQUEST, message));
+        }
+        serde_json::from_slice(bytes).map(Self).map_err(|error| {
+            let status = match error.classify() {
+                serde_json::error::Category::Data => StatusCode::UNPROCESSABLE_ENTITY,
+                _ => StatusCode::BAD_REQUEST,
+            };
+            Failure::new(status, format!("the body is not what is expected: {error}"))
+        })
     }
 }
 
-type Answer<T> = Result<Json<T>, Failure>;
-type Shared<B> = State<Arc<App<B>>>;
+/// Paths that there are not.
+pub async fn not_found() -> Failure {
+    let message = "there is no such path; docs/index.md lists those there are";
+    Failure::new(StatusCode::NOT_FOUND, message)
+}
+
+/// Methods that a path does not have; the header `Allow` lists those it has.
+pub async fn not_allowed() -> Failure {
+    let message = "this path does not take that method; the header Allow lists those it takes";
+    Failure::new(StatusCode::METHOD_NOT_ALLOWED, message)
+}
+
+pub type Answer<T> = Result<Json<T>, Failure>;
+pub type Shared<B> = State<Arc<App<B>>>;
 
 /// A search.
 #[derive(Debug, Deserialize)]
@@ -126,7 +162,7 @@ pub struct SearchRequest {
     query: String,
     top: Option<usize>,
     beam: Option<usize>,
-    filter: Option<Condition>,
+    filter: Option<Value>,
 }
 
 /// The same in a link; the filter is JSON.
@@ -157,6 +193,9 @@ pub struct Shown {
 pub struct SearchAnswer {
     query: String,
     milliseconds: f64,
+    /// Words that the index does not know, and texts that are cut.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
     hits: Vec<Shown>,
 }
 
@@ -180,7 +219,8 @@ impl<B: LocalBackend> App<B> {
 
 /// Checks sizes before anything is done.
 fn question<B: LocalBackend>(app: &App<B>, request: SearchRequest) -> Result<Question, Failure> {
-    let SearchRequest { query, top, beam, filter: condition } = request;
+    let SearchRequest { query, top, beam, filter } = request;
+    let condition = filter.map(Condition::from_value).transpose()?;
     let bad = |message: String| Err(Failure::new(StatusCode::BAD_REQUEST, message));
     if query.trim().is_empty() {
         return bad("the query is blank; say what to look for".into());
@@ -211,7 +251,8 @@ async fn answered<B: LocalBackend>(
     // Files are looked for, which may take its time.
     blocking(move || {
         let hits = hits.into_iter().map(|hit| app.shown(hit)).collect();
-        Ok(SearchAnswer { query, milliseconds, hits })
+        let warnings = app.live.snapshot().tokenizer().check(&query)?.warnings();
+        Ok(SearchAnswer { query, milliseconds, warnings, hits })
     })
     .await
 }
@@ -230,7 +271,7 @@ pub async fn search_by_link<B: LocalBackend>(
     link: Result<Query<SearchLink>, QueryRejection>,
 ) -> Answer<SearchAnswer> {
     let Query(SearchLink { q: query, top, beam, filter }) = link?;
-    let filter = filter.map(|text| Condition::parse(&text)).transpose()?;
+    let filter = filter.map(|text| Condition::parse(&text)).transpose()?.map(Value::from);
     answered(app, SearchRequest { query, top, beam, filter }).await
 }
 
@@ -329,12 +370,17 @@ pub async fn info<B: LocalBackend>(State(app): Shared<B>) -> Answer<Value> {
 /// `GET /media/{id}`
 pub async fn media<B: LocalBackend>(
     State(app): Shared<B>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Response, Failure> {
+    let none = || {
+        let message =
+            "no candidate of that id has a file; ids are written as in answers, percent-encoded";
+        Failure::new(StatusCode::NOT_FOUND, message)
+    };
+    let Path(id) = id.map_err(|_| none())?;
     let Json((path, kind)) = blocking(move || {
         let index = app.live.snapshot();
-        let none = || Failure::new(StatusCode::NOT_FOUND, "no candidate of that id has a file");
         let row = index.index().ids().index_of(&id).ok_or_else(none)?;
         let metadata = index.index().metadata().map(|known| known.get(row)).transpose()?;
         let path = app.file(&id, metadata.as_ref()).ok_or_else(none)?;
@@ -342,24 +388,22 @@ pub async fn media<B: LocalBackend>(
         Ok((path, kind))
     })
     .await?;
-    let mut response = match ServeFile::new(&path).oneshot(request).await {
-        Ok(response) => response.into_response(),
-        Err(never) => match never {},
-    };
+    let served = ranges::serve(&path, request.method(), request.headers()).await;
+    let mut response = served.map_err(|_| none())?;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    if !headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json") {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    }
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     Ok(response)
 }
 
 /// `GET /health`
 pub async fn health<B: LocalBackend>(State(app): Shared<B>) -> Result<&'static str, Failure> {
-    match app.batcher.is_running() {
-        true => Ok("ok\n"),
-        false => {
-            Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "queries are not answered any more"))
-        }
+    if app.batcher.is_running() {
+        return Ok("ok\n");
     }
+    Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "queries are not answered any more"))
 }
 
 /// `GET /metrics`
@@ -368,134 +412,6 @@ pub async fn metrics<B: LocalBackend>(State(app): Shared<B>) -> Response {
     app.metrics.pending.set(app.live.pending().1 as i64);
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
     (kind, app.metrics.text()).into_response()
-}
-
-/// A candidate to add.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NewItem {
-    id: String,
-    features: Vec<f32>,
-    #[serde(default)]
-    metadata: Fields,
-    #[serde(default)]
-    captions: Vec<String>,
-    group: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NewItems {
-    items: Vec<NewItem>,
-}
-
-/// `POST /api/items`
-pub async fn add<B: LocalBackend>(
-    State(app): Shared<B>,
-    Extension(turn): Extension<Turn>,
-    Body(new): Body<NewItems>,
-) -> Answer<Value> {
-    changed(app, turn, move |live| arrivals(new.items, |arrivals| live.add(arrivals))).await
-}
-
-/// `PUT /api/items`
-pub async fn update<B: LocalBackend>(
-    State(app): Shared<B>,
-    Extension(turn): Extension<Turn>,
-    Body(new): Body<NewItems>,
-) -> Answer<Value> {
-    changed(app, turn, move |live| arrivals(new.items, |arrivals| live.update(arrivals))).await
-}
-
-fn arrivals(
-    items: Vec<NewItem>,
-    change: impl FnOnce(&Arrivals<'_>) -> cart_retrieval::Result<()>,
-) -> Result<(), Failure> {
-    let bad = |message: String| Failure::new(StatusCode::BAD_REQUEST, message);
-    let dim = items.first().ok_or_else(|| bad("there are no items".into()))?.features.len();
-    if let Some(item) = items.iter().find(|item| item.features.len() != dim) {
-        return Err(bad(format!(
-            "features of {:?}: {} numbers where the first item has {dim}",
-            item.id,
-            item.features.len()
-        )));
-    }
-    let groups: Option<Vec<String>> = items.iter().map(|item| item.group.clone()).collect();
-    let (mut rows, mut ids, mut metadata, mut captions) = (vec![], vec![], vec![], vec![]);
-    for (at, item) in items.into_iter().enumerate() {
-        rows.extend(item.features);
-        ids.push(item.id);
-        metadata.push(item.metadata);
-        let caption = |text| ItemCaption { item: at as u32, text, weight: 1.0 };
-        captions.extend(item.captions.into_iter().map(caption));
-    }
-    let features = Features::from_rows(rows, dim)?.with_id_list(ids)?;
-    let mut arrivals = Arrivals::new(&features).with_metadata(&metadata).with_captions(&captions);
-    if let Some(groups) = &groups {
-        arrivals = arrivals.with_groups(groups);
-    }
-    Ok(change(&arrivals)?)
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Ids {
-    ids: Vec<String>,
-}
-
-/// `DELETE /api/items`
-pub async fn remove<B: LocalBackend>(
-    State(app): Shared<B>,
-    Extension(turn): Extension<Turn>,
-    Body(gone): Body<Ids>,
-) -> Answer<Value> {
-    changed(app, turn, move |live| Ok(live.remove(&gone.ids)?)).await
-}
-
-/// `PUT /api/metadata`: objects by id.
-pub async fn describe<B: LocalBackend>(
-    State(app): Shared<B>,
-    Extension(turn): Extension<Turn>,
-    Body(described): Body<std::collections::BTreeMap<String, Fields>>,
-) -> Answer<Value> {
-    changed(app, turn, move |live| Ok(live.describe(described.into_iter().collect())?)).await
-}
-
-/// `POST /api/compact`: saves the index with all changes.
-pub async fn compact<B: LocalBackend>(
-    State(app): Shared<B>,
-    Extension(turn): Extension<Turn>,
-) -> Answer<Value> {
-    changed(app, turn, |live| Ok(live.compact()?)).await
-}
-
-/// Makes a change, and saves the index anew where many have gathered.
-async fn changed<B: LocalBackend>(
-    app: Arc<App<B>>,
-    turn: Turn,
-    change: impl FnOnce(&LiveRetriever<B>) -> Result<(), Failure> + Send + 'static,
-) -> Answer<Value> {
-    let made = app.clone();
-    let answer = blocking(move || {
-        // Kept until the change is made, though nobody may wait for it any more.
-        let _turn = turn;
-        change(&made.live)?;
-        made.metrics.changes.inc();
-        let index: Arc<Retriever<B>> = made.live.snapshot();
-        Ok(json!({ "candidates": index.index().ids().len() }))
-    })
-    .await?;
-    let many = app.live.pending().1 > app.limits.compact;
-    if many && !app.saving.swap(true, Ordering::AcqRel) {
-        tokio::task::spawn_blocking(move || {
-            let saved = catch_unwind(AssertUnwindSafe(|| app.live.compact()));
-            app.saving.store(false, Ordering::Release);
-            if let Ok(Err(error)) = saved {
-                eprintln!("the index could not be saved anew: {error}");
-            }
-        });
-    }
-    Ok(answer)
 }
 
 /// A look into the index, in turn with others.
@@ -513,7 +429,7 @@ async fn looked<B: LocalBackend, T: Send + 'static>(
 }
 
 /// Work that takes its time, on a thread of its own.
-async fn blocking<T: Send + 'static>(
+pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Answer<T> {
     match tokio::task::spawn_blocking(work).await {

@@ -24,15 +24,16 @@ use tokio::{
 use super::{
     api::{self, Failure},
     batch::Batcher,
+    changes,
     media::MediaFolder,
     metrics::Metrics,
     page,
 };
 
 /// Longest body of a search.
-const SEARCH_BYTES: usize = 64 << 10;
+pub const SEARCH_BYTES: usize = 64 << 10;
 /// Longest body of a change.
-const CHANGE_BYTES: usize = 32 << 20;
+pub const CHANGE_BYTES: usize = 32 << 20;
 /// Changes whose bodies are in memory at once.
 const CHANGES: usize = 2;
 /// Walks and prefixes that are made at once.
@@ -105,11 +106,11 @@ impl<B: LocalBackend> App<B> {
             .route("/metrics", get(api::metrics::<B>))
             .layer(DefaultBodyLimit::max(SEARCH_BYTES));
         let changed = Router::new()
-            .route("/api/items", post(api::add::<B>))
-            .route("/api/items", put(api::update::<B>))
-            .route("/api/items", delete(api::remove::<B>))
-            .route("/api/metadata", put(api::describe::<B>))
-            .route("/api/compact", post(api::compact::<B>))
+            .route("/api/items", post(changes::add::<B>))
+            .route("/api/items", put(changes::update::<B>))
+            .route("/api/items", delete(changes::remove::<B>))
+            .route("/api/metadata", put(changes::describe::<B>))
+            .route("/api/compact", post(changes::compact::<B>))
             .layer(DefaultBodyLimit::max(CHANGE_BYTES))
             // Not what is asked for in vain.
             .route_layer(middleware::from_fn_with_state(self.clone(), in_turn::<B>));
@@ -117,6 +118,8 @@ impl<B: LocalBackend> App<B> {
             .merge(page::routes())
             .merge(asked)
             .merge(changed)
+            .method_not_allowed_fallback(api::not_allowed)
+            .fallback(api::not_found)
             .layer(middleware::from_fn_with_state(self.clone(), watched::<B>))
             .with_state(self)
     }
@@ -156,7 +159,9 @@ async fn in_turn<B: LocalBackend>(
     next: Next,
 ) -> Response {
     if app.limits.read_only {
-        let refused = Failure::new(StatusCode::FORBIDDEN, "this service takes no changes");
+        let message = "this service takes no changes (--read-only); make them in the program that has \
+            the index open for changes";
+        let refused = Failure::new(StatusCode::FORBIDDEN, message);
         return refused.into_response();
     }
     match app.changes.clone().acquire_owned().await {

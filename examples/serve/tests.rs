@@ -1,5 +1,6 @@
 //! Requests as they come from outside, without a socket.
 
+mod requests;
 #[path = "../../tests/live/small.rs"]
 mod small;
 
@@ -57,6 +58,12 @@ impl Service {
 
     fn new() -> Self {
         Self::with(LIMITS)
+    }
+
+    /// Another service on the same index that takes no changes.
+    fn read_only(&self, limits: Limits) -> Arc<App<Flex>> {
+        let live = LiveRetriever::open_read_only(self.folder.path(), &Default::default()).unwrap();
+        App::new(live, &self.folder.path().join("media"), Vec::new(), limits)
     }
 
     fn router(&self) -> Router {

@@ -1,5 +1,9 @@
 //! Trains and measures an index, seed by seed, beside honest baselines on the same text.
 
+#[macro_use]
+#[path = "../common/print.rs"]
+mod print;
+
 mod baselines;
 #[path = "../common/mod.rs"]
 mod common;

@@ -9,6 +9,10 @@
 //! speed, which depends on neither.
 #![recursion_limit = "256"]
 
+#[macro_use]
+#[path = "../common/print.rs"]
+mod print;
+
 mod cart;
 mod figure;
 mod tower;

@@ -10,12 +10,16 @@ mod api;
 mod app;
 #[path = "../../examples/serve/batch.rs"]
 mod batch;
+#[path = "../../examples/serve/changes.rs"]
+mod changes;
 #[path = "../../examples/serve/media.rs"]
 mod media;
 #[path = "../../examples/serve/metrics.rs"]
 mod metrics;
 #[path = "../../examples/serve/page.rs"]
 mod page;
+#[path = "../../examples/serve/ranges.rs"]
+mod ranges;
 #[path = "../../tests/live/small.rs"]
 mod small;
 

@@ -4,10 +4,11 @@ use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use unicode_normalization::UnicodeNormalization;
-
-use crate::error::{Error, Result};
-use crate::storage::write_bytes;
+use crate::{
+    error::{Error, Result},
+    features::{advice_by, shown},
+    storage::write_bytes,
+};
 
 /// One text that describes one item.
 #[derive(Debug, Clone, PartialEq)]
@@ -268,8 +269,10 @@ impl Captions {
                 return Err(Error::captions(
                     self.subject(position),
                     "the id of a candidate",
-                    format!("`{}`, one of {unknown} captions with an unknown id", caption.id),
-                    unknown_id_remedy(&caption.id, &index_of),
+                    format!("{}, one of {unknown} captions with an unknown id", shown(&caption.id)),
+                    advice_by(&caption.id, |id| index_of(id).is_some()).unwrap_or_else(|| {
+                        "add the item to ids.txt and the features, or remove its captions".into()
+                    }),
                 ));
             };
             let (text, weight) = (caption.text.clone(), caption.weight);
@@ -375,33 +378,6 @@ fn parse_line(line: &[u8], origin: &Origin) -> Result<Option<Caption>> {
     let caption = Caption { id, text, kind, source, weight: weight.unwrap_or(1.0), idx };
     caption.validate(subject)?;
     Ok(Some(caption))
-}
-
-/// Advice for an unknown id: tries the usual slips, for there is no list of ids to search.
-fn unknown_id_remedy(id: &str, index_of: &impl Fn(&str) -> Option<usize>) -> String {
-    let trimmed = id.trim();
-    let name = trimmed.rsplit(['/', '\\']).next().unwrap_or(trimmed);
-    let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
-    let mut tries = vec![trimmed.to_string(), name.to_string(), stem.to_string()];
-    for extension in ["jpg", "jpeg", "png", "webp", "mp4", "wav", "flac", "mp3"] {
-        tries.push(format!("{stem}.{extension}"));
-    }
-    tries.extend([id.to_lowercase(), name.to_lowercase(), id.to_uppercase()]);
-    // macOS writes accents of file names apart from their letters, editors write both as one character.
-    let composed: String = id.nfc().collect();
-    let decomposed: String = id.nfd().collect();
-    for (form, other) in [("NFC", composed), ("NFD", decomposed)] {
-        if other != id && index_of(&other).is_some() {
-            return format!(
-                "the candidates have the same id in the Unicode normalisation {form}: normalise \
-                 the ids of both files alike"
-            );
-        }
-    }
-    match tries.iter().find(|candidate| index_of(candidate).is_some()) {
-        Some(known) => format!("the candidates have `{known}`: spell the ids of both files alike"),
-        None => "add the item to ids.txt and the features, or remove its captions".to_string(),
-    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod leaks;
 mod mixing;
 pub mod procedural;
 mod splits;
+mod text_check;
 mod tokenizer;
 
 pub use batch::{Example, QueryBatch, TargetBatch};
@@ -20,4 +21,5 @@ pub use leaks::{
 };
 pub use mixing::mixed_captions;
 pub use splits::{Splits, random_indices};
+pub use text_check::TextCheck;
 pub use tokenizer::{TextTokenizer, TokenizerConfig, TokenizerModel};

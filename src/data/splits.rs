@@ -9,8 +9,11 @@ use serde::{
     de::{MapAccess, Visitor},
 };
 
-use crate::error::{Error, Result};
-use crate::storage::write_bytes;
+use crate::{
+    error::{Error, Result},
+    features::{advice_by, shown},
+    storage::write_bytes,
+};
 
 /// Named, disjoint sets of item ids, in file order.
 ///
@@ -135,8 +138,11 @@ impl Splits {
                     Error::splits(
                         format!("split `{name}`"),
                         "ids of candidates",
-                        format!("`{id}`, one of {unknown} unknown ids"),
-                        "remove the id from the split or add the item to ids.txt and the features",
+                        format!("{}, one of {unknown} unknown ids", shown(id)),
+                        advice_by(id, |id| index_of(id).is_some()).unwrap_or_else(|| {
+                            "remove the id from the split or add the item to ids.txt and the features"
+                                .into()
+                        }),
                     )
                 })
             })
@@ -330,8 +336,10 @@ mod tests {
         let index = |id: &str| ["a", "b"].iter().position(|known| *known == id);
         assert_eq!(splits.indices("zeta", index).unwrap(), [1, 0]);
         assert!(splits.indices("none", index).unwrap().is_empty());
-        assert!(splits.indices("alpha", index).unwrap_err().to_string().contains("`c`"));
+        assert!(splits.indices("alpha", index).unwrap_err().to_string().contains("\"c\""));
         assert!(splits.verify(index).is_err());
+        let slip = read(r#"{"zeta": ["b "]}"#).unwrap().verify(index).unwrap_err().to_string();
+        assert!(slip.contains("there is \"b\""), "{slip}");
         let message = splits.indices("test", index).unwrap_err().to_string();
         assert!(message.contains("one of zeta, alpha, none"), "{message}");
     }

@@ -67,7 +67,7 @@ impl Default for TokenizerConfig {
 /// ```
 #[derive(Clone)]
 pub struct TextTokenizer {
-    inner: Tokenizer,
+    pub(super) inner: Tokenizer,
     padding: u32,
     max_tokens: usize,
 }

@@ -23,6 +23,7 @@ mod element;
 mod ids;
 mod layout;
 mod matrix;
+mod near;
 mod npy;
 mod npz;
 mod open;
@@ -38,4 +39,6 @@ pub use ids::ItemIds;
 #[cfg(feature = "media")]
 pub(crate) use ids::breaks_lines;
 pub use matrix::Features;
+pub use near::canonical_id;
+pub(crate) use near::{advice, advice_by, shown};
 pub use shards::ShardedFeatures;

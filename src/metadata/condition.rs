@@ -26,6 +26,13 @@ const DEEPEST: usize = 32;
 /// Numbers compare as numbers, texts as texts (dates as `2019-05-31` therefore by time); values of different kinds are
 /// neither equal nor in any order. `ne` is the opposite of `eq`, and so holds where there is no such field.
 ///
+/// Slips are errors, since a condition that never holds looks like a search without answers.
+/// Reading a condition refuses unknown operators and empty lists. Applying it to candidates
+/// ([`ItemMetadata::matching`](super::ItemMetadata::matching)) refuses a field that none of them
+/// has and values of a kind that the field never has. A field that may be missing everywhere is
+/// allowed where the condition asks for it with `exists`, as in `{"$any": [{"licence": {"exists":
+/// false}}, {"licence": "free"}]}`.
+///
 /// # Example
 /// ```
 /// use cart_retrieval::metadata::Condition;
@@ -43,7 +50,7 @@ pub struct Condition {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-enum Node {
+pub(super) enum Node {
     All(Vec<Node>),
     Any(Vec<Node>),
     Not(Box<Node>),
@@ -51,7 +58,7 @@ enum Node {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-enum Test {
+pub(super) enum Test {
     Equal(Value),
     Unequal(Value),
     Less(Value),
@@ -69,8 +76,8 @@ impl Condition {
     /// # Errors
     /// [`Error::Query`] naming what is no condition.
     pub fn parse(text: &str) -> Result<Self> {
-        let value: Value = serde_json::from_str(text)
-            .map_err(|e| wrong("a condition in JSON".into(), e.to_string()))?;
+        let value: Value =
+            serde_json::from_str(text).map_err(|e| wrong("a condition in JSON", e.to_string()))?;
         Self::from_value(value)
     }
 
@@ -85,6 +92,10 @@ impl Condition {
     /// Whether it holds for a candidate with these fields.
     pub fn holds(&self, fields: &Fields) -> bool {
         self.root.holds(fields)
+    }
+
+    pub(super) fn root(&self) -> &Node {
+        &self.root
     }
 }
 
@@ -102,23 +113,59 @@ impl From<Condition> for Value {
     }
 }
 
-fn wrong(expected: String, found: String) -> Error {
-    Error::query("condition", expected, found, "see metadata::Condition for the forms there are")
+/// What joins conditions.
+pub(super) const JOINS: [&str; 3] = ["$all", "$any", "$not"];
+/// Names that other query languages have for operators.
+const FOREIGN: [(&str, &str); 13] = [
+    ("gte", "ge"),
+    ("lte", "le"),
+    ("neq", "ne"),
+    ("equals", "eq"),
+    ("contains", "has"),
+    ("one_of", "in"),
+    ("=", "eq"),
+    ("==", "eq"),
+    ("!=", "ne"),
+    ("<", "lt"),
+    (">", "gt"),
+    ("<=", "le"),
+    (">=", "ge"),
+];
+/// What tests a field.
+const OPERATORS: [&str; 9] = ["eq", "ne", "lt", "le", "gt", "ge", "has", "in", "exists"];
+
+fn wrong(expected: impl Into<String>, found: impl Into<String>) -> Error {
+    let remedy = "see metadata::Condition for the forms there are";
+    Error::query("condition", expected, found, remedy)
+}
+
+/// The known name that is spelled most like another one, if any is.
+pub(super) fn most_like<'a>(
+    name: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    let plain = |name: &str| name.trim_start_matches('$').to_lowercase();
+    let name = plain(name);
+    let far = name.chars().count().div_ceil(3).min(3);
+    let near = known.into_iter().map(|known| (strsim::osa_distance(&name, &plain(known)), known));
+    let nearest =
+        near.filter(|(distance, _)| *distance <= far).min_by_key(|(distance, _)| *distance);
+    Some(nearest?.1)
 }
 
 fn node(value: &Value, depth: usize) -> Result<Node> {
     if depth > DEEPEST {
-        return Err(wrong(
-            format!("at most {DEEPEST} conditions within each other"),
-            "more".into(),
-        ));
+        return Err(wrong(format!("at most {DEEPEST} conditions within each other"), "more"));
     }
-    let entries = value.as_object().ok_or_else(|| wrong("an object".into(), value.to_string()))?;
+    let entries = value.as_object().ok_or_else(|| wrong("an object", value.to_string()))?;
+    if entries.is_empty() && depth > 0 {
+        return Err(wrong("a condition within another one", "{}, which always holds"));
+    }
     let mut all = Vec::with_capacity(entries.len());
     for (key, value) in entries {
         let several = || {
-            let list = value.as_array().ok_or_else(|| {
-                wrong(format!("a list of conditions under {key}"), value.to_string())
+            let list = value.as_array().filter(|list| !list.is_empty()).ok_or_else(|| {
+                wrong(format!("a list of at least one condition under {key}"), value.to_string())
             })?;
             list.iter().map(|value| node(value, depth + 1)).collect::<Result<Vec<_>>>()
         };
@@ -127,7 +174,11 @@ fn node(value: &Value, depth: usize) -> Result<Node> {
             "$any" => all.push(Node::Any(several()?)),
             "$not" => all.push(Node::Not(Box::new(node(value, depth + 1)?))),
             key if key.starts_with('$') => {
-                return Err(wrong("$all, $any or $not, or a field".into(), key.into()));
+                let remedy = match most_like(key, JOINS) {
+                    Some(join) => format!("write {join}"),
+                    None => "write one of these, or the name of a field".into(),
+                };
+                return Err(Error::query("condition", "$all, $any, $not or a field", key, remedy));
             }
             path => tests(path, value, &mut all)?,
         }
@@ -138,31 +189,58 @@ fn node(value: &Value, depth: usize) -> Result<Node> {
 fn tests(path: &str, value: &Value, all: &mut Vec<Node>) -> Result<()> {
     let mut add = |test| all.push(Node::Field { path: path.to_string(), test });
     match value {
-        Value::Array(values) => add(Test::OneOf(values.clone())),
+        Value::Array(values) => add(one_of(path, values)?),
         Value::Object(operators) if !operators.is_empty() => {
             for (operator, value) in operators {
-                let value = value.clone();
-                add(match (operator.as_str(), &value) {
-                    ("eq", _) => Test::Equal(value),
-                    ("ne", _) => Test::Unequal(value),
-                    ("lt", _) => Test::Less(value),
-                    ("le", _) => Test::AtMost(value),
-                    ("gt", _) => Test::More(value),
-                    ("ge", _) => Test::AtLeast(value),
-                    ("has", _) => Test::Has(value),
-                    ("in", Value::Array(values)) => Test::OneOf(values.clone()),
-                    ("exists", Value::Bool(exists)) => Test::Exists(*exists),
-                    _ => {
-                        let expected = "eq, ne, lt, le, gt, ge, has, in with a list, or exists with true or false";
-                        return Err(wrong(expected.into(), format!("{operator}: {value}")));
-                    }
-                });
+                add(test(path, operator, value)?);
             }
         }
-        Value::Object(_) => return Err(wrong(format!("a test of {path}"), "{}".into())),
+        Value::Object(_) => return Err(wrong(format!("a test of {path}"), "{}")),
         value => add(Test::Equal(value.clone())),
     }
     Ok(())
+}
+
+fn one_of(path: &str, values: &[Value]) -> Result<Test> {
+    if values.is_empty() {
+        return Err(wrong(format!("at least one value for {path}"), "an empty list"));
+    }
+    Ok(Test::OneOf(values.to_vec()))
+}
+
+/// The test of a field by the name of its operator.
+fn test(path: &str, operator: &str, value: &Value) -> Result<Test> {
+    let found = format!("{operator}: {value}");
+    let ordered = |test: fn(Value) -> Test| match value {
+        Value::Number(_) | Value::String(_) => Ok(test(value.clone())),
+        _ => Err(wrong(format!("a number or a text to compare {path} with"), &found)),
+    };
+    match (operator, value) {
+        ("eq", _) => Ok(Test::Equal(value.clone())),
+        ("ne", _) => Ok(Test::Unequal(value.clone())),
+        ("lt", _) => ordered(Test::Less),
+        ("le", _) => ordered(Test::AtMost),
+        ("gt", _) => ordered(Test::More),
+        ("ge", _) => ordered(Test::AtLeast),
+        ("has", _) => Ok(Test::Has(value.clone())),
+        ("in", Value::Array(values)) => one_of(path, values),
+        ("exists", Value::Bool(exists)) => Ok(Test::Exists(*exists)),
+        _ => {
+            let expected =
+                "eq, ne, lt, le, gt, ge, has, in with a list, or exists with true or false";
+            let foreign =
+                FOREIGN.iter().find(|(name, _)| *name == operator.trim_start_matches('$'));
+            let known = foreign.map(|(_, own)| *own).or_else(|| most_like(operator, OPERATORS));
+            let remedy = match known {
+                Some(known) if known != operator => format!("write {known}"),
+                Some(_) => "give it such a value".into(),
+                None => {
+                    format!("write one of these; a field of the field {path} is {path}.{operator}")
+                }
+            };
+            Err(Error::query(format!("condition on {path}"), expected, found, remedy))
+        }
+    }
 }
 
 impl Node {
@@ -177,7 +255,7 @@ impl Node {
 }
 
 /// A field, by its whole name or from field to field.
-fn find<'a>(fields: &'a Fields, path: &str) -> Option<&'a Value> {
+pub(super) fn find<'a>(fields: &'a Fields, path: &str) -> Option<&'a Value> {
     fields.get(path).or_else(|| {
         let (first, rest) = path.split_once('.')?;
         find(fields.get(first)?.as_object()?, rest)
@@ -274,7 +352,6 @@ mod tests {
             json!({"size": 3}),
             json!({"size": {"lt": 3}}),
             json!({"camera.lens": {"exists": true}}),
-            json!({"$any": []}),
         ] {
             assert!(!holds(condition.clone(), photo.clone()), "{condition}");
         }
@@ -292,6 +369,19 @@ mod tests {
             ("{\"year\": {\"ge\": 1, \"about\": 2}}", "about"),
             ("{\"year\": {\"in\": 3}}", "in"),
             ("{\"year\": {\"exists\": 1}}", "exists"),
+            ("{\"$any\": []}", "at least one condition under $any"),
+            ("{\"$all\": []}", "at least one condition under $all"),
+            ("{\"$not\": {}}", "always holds"),
+            ("{\"kind\": []}", "at least one value for kind"),
+            ("{\"kind\": {\"in\": []}}", "at least one value for kind"),
+            ("{\"$al\": []}", "write $all"),
+            ("{\"$ANY\": []}", "write $any"),
+            ("{\"$kind\": 3}", "the name of a field"),
+            ("{\"year\": {\"$gt\": 3}}", "write gt"),
+            ("{\"year\": {\"gte\": 3}}", "write ge"),
+            ("{\"tags\": {\"hass\": 3}}", "write has"),
+            ("{\"year\": {\"lt\": null}}", "a number or a text"),
+            ("{\"camera\": {\"make\": \"Leica\"}}", "camera.make"),
         ] {
             let error = Condition::parse(text).unwrap_err().to_string();
             assert!(error.contains(words), "{error}: {words}");

@@ -1,5 +1,6 @@
 //! What is known about candidates beside their vectors, and conditions on it (ours; the paper has none).
 
+mod check;
 mod condition;
 mod table;
 

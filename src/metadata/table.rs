@@ -5,10 +5,10 @@ use std::{collections::HashMap, fs::File, path::Path, sync::Arc};
 use rayon::prelude::*;
 use serde_json::{Map, Value};
 
-use super::Condition;
+use super::{Condition, check::Observed};
 use crate::{
     error::{Error, Result},
-    features::ItemIds,
+    features::{ItemIds, advice, shown},
     storage::{Array, map, read_limited},
 };
 
@@ -102,6 +102,8 @@ impl ItemMetadata {
     ) -> Result<Self> {
         let path = path.as_ref();
         let bytes = read_limited(path, LONGEST_FILE)?;
+        // Some editors put a byte order mark first; JSON knows none.
+        let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);
         let mut rows = vec![Fields::new(); ids.len()];
         let mut seen: HashMap<usize, usize> = HashMap::new();
         for (at, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
@@ -118,8 +120,9 @@ impl ItemMetadata {
             let item = match fields.remove("id") {
                 Some(Value::String(id)) if gone(&id) => continue,
                 Some(Value::String(id)) => ids.index_of(&id).ok_or_else(|| {
-                    let remedy = "correct the id, or remove the line";
-                    wrong("the id of a candidate", format!("{id:?}"), remedy)
+                    let near = ids.near(&id).map(|near| advice(&id, near));
+                    let remedy = near.unwrap_or("correct the id, or remove the line".into());
+                    wrong("the id of a candidate", shown(&id), &remedy)
                 })?,
                 other => {
                     let found = other.map_or("none".to_string(), |value| value.to_string());
@@ -284,10 +287,20 @@ impl ItemMetadata {
     /// Whether each candidate meets a condition, on all threads.
     ///
     /// # Errors
-    /// As [`ItemMetadata::get`].
+    /// As [`ItemMetadata::get`]; [`Error::Query`] for a condition on a field that no candidate has, or on values of a
+    /// kind that the field never has ([`Condition`] says how to allow a field that may be missing).
     pub fn matching(&self, condition: &Condition) -> Result<Vec<bool>> {
-        let holds = |item| self.get(item).map(|fields| condition.holds(&fields));
-        (0..self.len()).into_par_iter().map(holds).collect()
+        let observed = Observed::new(condition);
+        let holds = |item| {
+            let fields = self.get(item)?;
+            observed.note(&fields);
+            Ok(condition.holds(&fields))
+        };
+        let met = (0..self.len()).into_par_iter().map(holds).collect::<Result<Vec<_>>>()?;
+        if !self.is_empty() {
+            observed.check(|| (0..self.len()).map(|item| self.get(item)))?;
+        }
+        Ok(met)
     }
 }
 
@@ -316,6 +329,8 @@ mod tests {
         assert_eq!(metadata.get(1).unwrap(), Fields::new());
         assert_eq!(metadata.get(2).unwrap(), fields(json!({"n": 3})));
         assert!(metadata.get(3).unwrap_err().to_string().contains("below 3"));
+        let marked = from_lines("\u{feff}{\"id\": \"b\", \"n\": 1}\r\n").unwrap();
+        assert_eq!(marked.get(1).unwrap(), fields(json!({"n": 1})));
     }
 
     #[test]
@@ -327,6 +342,7 @@ mod tests {
             ("{\"id\": \"d\"}\n", "\"d\""),
             ("{\"id\": \"a\"}\n{\"id\": \"a\"}\n", "line 1 has too"),
             ("{\"id\": \"a\"", "line 1"),
+            ("{\"id\": \" a\"}\n", "there is \"a\", which looks the same"),
         ] {
             let error = from_lines(lines).unwrap_err().to_string();
             assert!(error.contains(words), "{error}: {words}");

@@ -13,6 +13,7 @@ use crate::{
         SearchSpace, score_all,
     },
     error::{Error, Result},
+    features::advice,
     metadata::ItemMetadata,
     model::{Cart, CartConfig, EncodedQueries},
     nn::QueryProjection,
@@ -317,11 +318,12 @@ impl<B: Backend> Retriever<B> {
         let known = self.index.ids();
         let item = |id: &S| {
             known.index_of(id.as_ref()).map(|item| item as u32).ok_or_else(|| {
+                let near = known.near(id.as_ref()).map(|near| advice(id.as_ref(), near));
                 Error::query(
                     "candidate",
                     "ids of candidates of this index",
                     format!("{:?}", id.as_ref()),
-                    "take ids from the index, or leave this one out",
+                    near.unwrap_or("take ids from the index, or leave this one out".into()),
                 )
             })
         };

@@ -3,6 +3,8 @@
 mod crash;
 mod embeddings;
 mod faults;
+mod programs;
+mod read_only;
 mod small;
 mod stress;
 

@@ -90,7 +90,8 @@ async function search() {
     if (number !== asked) return;
     const count = answer.hits.length;
     $('status').textContent = count + (count === 1 ? ' answer' : ' answers') + ' in ' +
-      answer.milliseconds.toFixed(answer.milliseconds < 10 ? 1 : 0) + ' ms';
+      answer.milliseconds.toFixed(answer.milliseconds < 10 ? 1 : 0) + ' ms' +
+      (answer.warnings || []).map(warning => '; ' + warning).join('');
     $('hits').replaceChildren(...answer.hits.map((hit, at) => card(hit, at + 1, query)));
     if (count) await walk(query, answer.hits[0]); else forget();
   } catch (error) {

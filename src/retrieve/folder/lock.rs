@@ -30,7 +30,8 @@ impl FolderLock {
                 folder.display().to_string(),
                 "an index that nobody else is changing",
                 "one that is open for changes",
-                "close the other LiveRetriever or program, or make the change there",
+                "close the other LiveRetriever or program, or make the change there; only to search it, \
+                 load it or open it read-only",
             )),
         }
     }

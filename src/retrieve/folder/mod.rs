@@ -122,7 +122,10 @@ pub fn verify(folder: impl AsRef<Path>) -> Result<Verified> {
 /// Reads an index as it is at one moment, though somebody may save another one meanwhile and remove the files of the first.
 ///
 /// `read` also says whether it found a file of changes: the index was in force then. Otherwise it still has to be.
-fn settled<T>(folder: &Path, read: impl Fn(&Manifest) -> Result<(T, bool)>) -> Result<T> {
+pub(super) fn settled<T>(
+    folder: &Path,
+    read: impl Fn(&Manifest) -> Result<(T, bool)>,
+) -> Result<T> {
     let mut manifest = Manifest::read(folder)?;
     for _ in 0..ATTEMPTS {
         let result = read(&manifest);

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{Growth, change::Change};
 use crate::{
     error::{Error, Result},
-    features::Features,
+    features::{Features, advice},
     identifier::{Codes, Owners},
     metadata::{Fields, ItemMetadata},
     quantizer::CandidateIndex,
@@ -70,12 +70,23 @@ impl<'a> Draft<'a> {
         self.base.ids().index_of(id).filter(|&row| !self.removed[row]).map(Place::Base)
     }
 
+    fn unknown(&self, id: &str) -> Error {
+        let near = self.base.ids().near(id).map(|near| advice(id, near));
+        let remedy = near.unwrap_or("check the spelling".into());
+        Error::ids(
+            "candidates to change",
+            "ids of the index",
+            format!("{id:?}, which is not there"),
+            format!("{remedy}; nothing was changed"),
+        )
+    }
+
     /// # Errors
     /// [`Error::Ids`] for a candidate that is not there, or comes a second time; [`Error::Index`] for a change of
     /// another kind of index.
     pub(super) fn apply(&mut self, change: Change) -> Result<()> {
         for id in &change.removed {
-            match self.find(id).ok_or_else(|| unknown(id))? {
+            match self.find(id).ok_or_else(|| self.unknown(id))? {
                 Place::Base(row) => self.removed[row] = true,
                 Place::Added(at) => {
                     self.added[at].removed = true;
@@ -113,7 +124,7 @@ impl<'a> Draft<'a> {
             self.left += 1;
         }
         for (id, fields) in change.described {
-            match self.find(&id).ok_or_else(|| unknown(&id))? {
+            match self.find(&id).ok_or_else(|| self.unknown(&id))? {
                 Place::Base(row) => {
                     self.described.insert(row, fields);
                 }
@@ -220,13 +231,4 @@ fn moved(removed: &[bool], owners: &[u32]) -> Vec<u32> {
 enum Place {
     Base(usize),
     Added(usize),
-}
-
-fn unknown(id: &str) -> Error {
-    Error::ids(
-        "candidates to change",
-        "ids of the index, each once",
-        format!("{id:?}, which is not there"),
-        "check the spelling; nothing was changed",
-    )
 }

@@ -66,6 +66,11 @@ impl Log {
         }
     }
 
+    /// Bytes of the whole changes, with the start of the file.
+    pub(super) fn bytes(&self) -> u64 {
+        self.end
+    }
+
     /// Whether there was a file.
     pub(in crate::retrieve) fn was_there(&self) -> bool {
         self.end > 0

@@ -8,6 +8,7 @@ mod identify;
 mod log;
 
 use std::{
+    collections::HashSet,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
@@ -26,9 +27,12 @@ use log::LogWriter;
 
 use super::{
     Retriever,
-    folder::{FolderLock, Manifest},
+    folder::{FolderLock, Manifest, settled},
 };
-use crate::{error::Result, metadata::Fields};
+use crate::{
+    error::{Error, Result},
+    metadata::Fields,
+};
 
 /// An index folder that is open for changes, and searched meanwhile.
 ///
@@ -64,15 +68,44 @@ use crate::{error::Result, metadata::Fields};
 pub struct LiveRetriever<B: Backend> {
     folder: PathBuf,
     current: RwLock<Arc<Retriever<B>>>,
-    writer: Mutex<Writer>,
+    access: Access,
     /// Number and bytes of the changes in the file.
     pending: [AtomicU64; 2],
+}
+
+/// What may be done with the folder.
+#[derive(Debug)]
+enum Access {
+    Write(Mutex<Writer>),
+    /// With what was read of the folder.
+    Read(Mutex<State>),
 }
 
 #[derive(Debug)]
 struct Writer {
     log: LogWriter,
     lock: FolderLock,
+}
+
+/// What tells a state of a folder from others: the digest of its manifest and the length of its
+/// file of changes.
+#[derive(Debug, PartialEq, Eq)]
+struct State {
+    manifest: String,
+    log: u64,
+}
+
+impl State {
+    fn of(folder: &Path) -> Result<Self> {
+        let manifest = Manifest::read(folder)?;
+        let path = folder.join(Log::name(&manifest));
+        let log = match std::fs::metadata(&path) {
+            Ok(file) => file.len(),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => 0,
+            Err(e) => return Err(Error::io("read", &path, e)),
+        };
+        Ok(Self { manifest: manifest.digest().to_string(), log })
+    }
 }
 
 impl<B: Backend> Retriever<B> {
@@ -103,8 +136,65 @@ impl<B: Backend> LiveRetriever<B> {
         let (log, changes) = LogWriter::open(folder, &manifest)?;
         let current = RwLock::new(Arc::new(saved.with_changes(changes)?));
         let pending = [log.changes().into(), log.bytes().into()];
-        let writer = Mutex::new(Writer { log, lock });
-        Ok(Self { folder: folder.to_path_buf(), current, writer, pending })
+        let access = Access::Write(Mutex::new(Writer { log, lock }));
+        Ok(Self { folder: folder.to_path_buf(), current, access, pending })
+    }
+
+    /// Opens an index folder to search it only, with the changes since it was saved. Nothing is
+    /// locked or written, so any number of programs can do this, next to one that changes the
+    /// folder, and where it cannot be written to. [`LiveRetriever::refresh`] follows the changes of
+    /// others; changes made here are refused.
+    ///
+    /// # Errors
+    /// As [`Retriever::load`].
+    pub fn open_read_only(folder: impl AsRef<Path>, device: &B::Device) -> Result<Self> {
+        let folder = folder.as_ref();
+        // Before the index: what is changed meanwhile is then seen by the next look.
+        let state = State::of(folder)?;
+        let (retriever, pending) = Self::read(folder, device)?;
+        Ok(Self {
+            folder: folder.to_path_buf(),
+            current: RwLock::new(Arc::new(retriever)),
+            access: Access::Read(Mutex::new(state)),
+            pending: pending.map(AtomicU64::new),
+        })
+    }
+
+    /// Loads the folder again if another program has changed it since it was read, and says whether
+    /// it was. Searches go on meanwhile. An index that is open for changes is always as its folder.
+    ///
+    /// # Errors
+    /// As [`Retriever::load`]; the index then stays as it is.
+    pub fn refresh(&self) -> Result<bool> {
+        let Access::Read(read) = &self.access else { return Ok(false) };
+        let mut read = read.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = State::of(&self.folder)?;
+        if *read == state {
+            return Ok(false);
+        }
+        let device = self.snapshot().device().clone();
+        let (retriever, pending) = Self::read(&self.folder, &device)?;
+        self.replace(retriever);
+        for (to, value) in self.pending.iter().zip(pending) {
+            to.store(value, Ordering::Relaxed);
+        }
+        *read = state;
+        Ok(true)
+    }
+
+    /// Whether changes are refused.
+    pub fn is_read_only(&self) -> bool {
+        matches!(self.access, Access::Read(_))
+    }
+
+    /// The index of a folder, with the number and bytes of its changes.
+    fn read(folder: &Path, device: &B::Device) -> Result<(Retriever<B>, [u64; 2])> {
+        settled(folder, |manifest| {
+            let saved = Retriever::load_saved(folder, manifest, device)?;
+            let log = Log::read(folder, manifest)?;
+            let (there, pending) = (log.was_there(), [log.changes.len() as u64, log.bytes()]);
+            Ok(((saved.with_changes(log.changes)?, pending), there))
+        })
     }
 
     /// The index as it is now. It stays as it is whatever changes afterwards, so make filters and look up rows in the
@@ -146,6 +236,7 @@ impl<B: Backend> LiveRetriever<B> {
     /// [`Error::Ids`](crate::Error::Ids) for an id that is not there or occurs twice, [`Error::Index`](crate::Error::Index) when no candidate would be left,
     /// [`Error::Io`](crate::Error::Io) when the change cannot be written.
     pub fn remove<S: AsRef<str>>(&self, ids: &[S]) -> Result<()> {
+        once("candidates to remove", ids.iter().map(AsRef::as_ref))?;
         self.change(|index| {
             let mut change = Change::none(index.index().trie().levels());
             change.removed = ids.iter().map(|id| id.as_ref().to_string()).collect();
@@ -157,9 +248,11 @@ impl<B: Backend> LiveRetriever<B> {
     /// Says what is known about candidates from now on, in place of what was.
     ///
     /// # Errors
-    /// [`Error::Ids`](crate::Error::Ids) for an id that is not there, [`Error::Metadata`](crate::Error::Metadata) for an object that is too large, [`Error::Io`](crate::Error::Io)
-    /// when the change cannot be written.
+    /// [`Error::Ids`](crate::Error::Ids) for an id that is not there or occurs twice,
+    /// [`Error::Metadata`](crate::Error::Metadata) for an object that is too large,
+    /// [`Error::Io`](crate::Error::Io) when the change cannot be written.
     pub fn describe(&self, described: Vec<(String, Fields)>) -> Result<()> {
+        once("candidates to describe", described.iter().map(|(id, _)| id.as_str()))?;
         self.change(|index| {
             let mut change = Change::none(index.index().trie().levels());
             change.described = described;
@@ -169,7 +262,7 @@ impl<B: Backend> LiveRetriever<B> {
 
     /// Makes a change: the new index first, then the bytes on the disk, then everybody sees it.
     fn change(&self, make: impl FnOnce(&Retriever<B>) -> Result<Change>) -> Result<()> {
-        let mut writer = self.writer();
+        let mut writer = self.writer()?;
         let before = self.snapshot();
         let change = make(&before)?;
         let after = before.as_ref().clone().with_changes(vec![change.clone()])?;
@@ -185,7 +278,7 @@ impl<B: Backend> LiveRetriever<B> {
     /// [`Error::Io`](crate::Error::Io) when a file cannot be written. No change is lost: the folder holds the index and its changes as before,
     /// or the new index. Where not even that can be told, further changes are refused until a compaction succeeds.
     pub fn compact(&self) -> Result<()> {
-        let mut writer = self.writer();
+        let mut writer = self.writer()?;
         let saved = self.snapshot().save_locked(&self.folder, &writer.lock);
         // Whether it was saved or not: changes go where the manifest in force says.
         let followed = writer.log.follow(&self.folder);
@@ -211,19 +304,44 @@ impl<B: Backend> LiveRetriever<B> {
     /// [`Error::Model`](crate::Error::Model) for a network of other levels; otherwise as [`LiveRetriever::compact`].
     pub fn replace_model(&self, model: crate::model::Cart<B>) -> Result<()> {
         {
-            let _writer = self.writer();
+            let _writer = self.writer()?;
             let after = self.snapshot().as_ref().clone().with_model(model)?;
             self.replace(after);
         }
         self.compact()
     }
 
-    fn writer(&self) -> MutexGuard<'_, Writer> {
-        // A panic during a change leaves the file's end where it was, and the next change overwrites what is behind.
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    fn writer(&self) -> Result<MutexGuard<'_, Writer>> {
+        match &self.access {
+            // A panic during a change leaves the file's end where it was, and the next change
+            // overwrites what is behind.
+            Access::Write(writer) => Ok(writer.lock().unwrap_or_else(PoisonError::into_inner)),
+            Access::Read(_) => Err(Error::index(
+                self.folder.display().to_string(),
+                "an index that is open for changes",
+                "one that was opened to be searched only",
+                "open it with LiveRetriever::open, or make the change in the program that has it open",
+            )),
+        }
     }
 
     fn replace(&self, after: Retriever<B>) {
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(after);
     }
+}
+
+/// Refuses ids that are given twice.
+fn once<'a>(subject: &str, ids: impl Iterator<Item = &'a str>) -> Result<()> {
+    let mut seen = HashSet::new();
+    for id in ids {
+        if !seen.insert(id) {
+            return Err(Error::ids(
+                subject,
+                "every id once",
+                format!("{id:?} twice"),
+                "leave out the second mention; nothing was changed",
+            ));
+        }
+    }
+    Ok(())
 }
