@@ -10,11 +10,11 @@ mod animate;
 mod container;
 #[cfg(feature = "media")]
 mod extract;
-mod filter;
 #[cfg(feature = "media")]
 mod ffmpeg;
 #[cfg(feature = "media")]
 mod files;
+mod filter;
 #[cfg(feature = "media")]
 mod find;
 #[cfg(feature = "media")]
@@ -51,9 +51,9 @@ pub use extract::{
     Descriptors, ExtractConfig, ExtractProgress, Extracted, Extraction, Extractor, Failure,
     UnknownIds, extract,
 };
-pub use filter::Filter;
 #[cfg(feature = "media")]
 pub use files::{MediaFile, MediaFiles};
+pub use filter::Filter;
 #[cfg(feature = "media")]
 pub use find::{LeftOut, MediaFound, OtherKind, media_below};
 #[cfg(feature = "media")]
