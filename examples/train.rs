@@ -33,7 +33,8 @@ struct Args {
     /// Folder with features, ids.txt and captions.jsonl.
     #[arg(long)]
     data: PathBuf,
-    /// Recipe: examples/recipes/any.toml for data of your own; the others there are those of published sets.
+    /// Recipe: examples/recipes/any.toml for data of your own; the others there are those of
+    /// published sets.
     #[arg(long)]
     recipe: PathBuf,
     /// Folder for the index.

@@ -12,7 +12,8 @@ use cart_retrieval::quantizer::{
     CoarseToFineConfig, Codebooks, FineConfig, HealthThresholds, HierarchicalConfig, RqVaeConfig,
 };
 
-/// Fewest distinct rows that an RQ-VAE is trained on: with fewer, many candidates share their codes.
+/// Fewest distinct rows that an RQ-VAE is trained on: with fewer, many candidates share their
+/// codes.
 const LEARNABLE: usize = 500;
 /// Most levels of a tree of K-Means.
 const DEEPEST: usize = 8;
@@ -122,7 +123,8 @@ impl Choice {
         let Facts { rows, captions, described, several, .. } = *facts;
         ensure!(
             rows.distinct >= 2,
-            "features: expected at least two candidates whose rows differ, found {} with {} different \
+            "features: expected at least two candidates whose rows differ, found {} with {} \
+             different \
              rows; nothing tells equal rows apart: add candidates, or make their features again",
             rows.items,
             rows.distinct
@@ -135,17 +137,20 @@ impl Choice {
             ),
             match several {
                 0 => format!(
-                    "{captions} captions, one a candidate: all are trained on, and none is left to evaluate with"
+                    "{captions} captions, one a candidate: all are trained on, and none is left \
+                     to evaluate with"
                 ),
                 _ => format!(
-                    "{captions} captions: the last one of each of {several} candidates with several is held \
+                    "{captions} captions: the last one of each of {several} candidates with \
+                     several is held \
                      out for `evaluate`, the others are trained on"
                 ),
             },
         ];
         if rows.repeated > 0 {
             reasons.push(format!(
-                "{} candidates have the features of another one (at most {} alike): only unique tokens tell them apart",
+                "{} candidates have the features of another one (at most {} alike): only unique \
+                 tokens tell them apart",
                 rows.repeated, rows.largest
             ));
         }
@@ -162,7 +167,8 @@ impl Choice {
             "train = { except_held_out = true }\nqueries = { held_out = true }\n".to_string(),
             quantizer(&first.quantizer),
             format!(
-                "[health]\nmin_used_share = {:?}\nmin_normalised_entropy = {:?}\nmax_shared_items = {:?}\n\
+                "[health]\nmin_used_share = {:?}\nmin_normalised_entropy = {:?}\nmax_shared_items \
+                 = {:?}\n\
                  max_largest_collision = {}\nmax_residual_energy = {:?}\n",
                 first.health.min_used_share,
                 first.health.min_normalised_entropy,
@@ -189,17 +195,21 @@ fn training(facts: &Facts) -> (String, String) {
         let batch = pairs.min(64);
         let epochs = passes(64, 150, 3, 30);
         let settings = format!(
-            "[model]\nmax_tokens = {}\nd_model = 384\nd_ff = 1536\nn_heads = 12\ndecoder_layers = 2\ndropout = 0.1\n\
+            "[model]\nmax_tokens = {}\nd_model = 384\nd_ff = 1536\nn_heads = 12\ndecoder_layers = \
+             2\ndropout = 0.1\n\
              [space]\nfeatures = 1.0\ntexts = 1.0\n[space_tuning]\nepochs = 3\n\
              [alignment]\nguided = true\nwords = 0.4\n\
-             [training]\nepochs = {epochs}\nbatch_size = {batch}\nlearning_rate = 3e-4\nfreeze = \"encoder\"\n\
+             [training]\nepochs = {epochs}\nbatch_size = {batch}\nlearning_rate = 3e-4\nfreeze = \
+             \"encoder\"\n\
              frozen_cache = {{ mebibytes = 2048, half = true }}\nvalidations = 1\n\
-             [training.loss]\nscope = \"legal\"\nr_drop = 0.0\nlabel_smoothing = 0.0\nguide_factor = 3.0\n\
+             [training.loss]\nscope = \"legal\"\nr_drop = 0.0\nlabel_smoothing = \
+             0.0\nguide_factor = 3.0\n\
              [beam]\nwidth = {width}\ndecoder_weight = 0.1\nrerank = 20.0\n",
             tokens.clamp(24, 64)
         );
         let why = format!(
-            "pretrained text encoder: candidates in its space, {epochs} passes over {pairs} captions in batches of {batch}"
+            "pretrained text encoder: candidates in its space, {epochs} passes over {pairs} \
+             captions in batches of {batch}"
         );
         return (settings, why);
     }
@@ -212,7 +222,8 @@ fn training(facts: &Facts) -> (String, String) {
         "[tokenizer]\nvocabulary = {vocabulary}\nmin_frequency = {frequency}\n\
          [model]\nmax_tokens = {}\nd_model = 128\nd_ff = 256\nn_heads = 4\nencoder_layers = 2\n\
          decoder_layers = 2\ndropout = 0.1\n\
-         [training]\nepochs = {epochs}\nbatch_size = {batch}\nlearning_rate = 1e-3\nword_dropout = 0.2\nvalidations = 6\n\
+         [training]\nepochs = {epochs}\nbatch_size = {batch}\nlearning_rate = 1e-3\nword_dropout \
+         = 0.2\nvalidations = 6\n\
          [training.loss]\nscope = \"legal\"\nr_drop = 0.0\nlabel_smoothing = 0.1\n\
          [beam]\nwidth = {width}\n",
         tokens.clamp(24, 128)
@@ -231,7 +242,8 @@ pub struct Attempt {
     pub why: String,
 }
 
-/// Quantizers for some rows, in the order in which they are to be tried: each repairs what the health check may refuse of
+/// Quantizers for some rows, in the order in which they are to be tried: each repairs what the
+/// health check may refuse of
 /// those before it, and the last one passes.
 pub fn attempts(rows: &Rows) -> Vec<Attempt> {
     let distinct = rows.distinct.max(2);
@@ -255,7 +267,8 @@ pub fn attempts(rows: &Rows) -> Vec<Attempt> {
             });
         }
     }
-    // A tree gives every distinct row a path of its own, if it is deep enough: whether codes are used evenly then says
+    // A tree gives every distinct row a path of its own, if it is deep enough: whether codes are
+    // used evenly then says
     // nothing.
     let most = distinct - k + 1;
     let size = most.clamp(2, 16);
@@ -302,7 +315,8 @@ fn quantizer(config: &CoarseToFineConfig) -> String {
         format!("[quantizer.coarse]\nk = {}\nrestarts = 5\n[quantizer.fine]\n", config.coarse.k);
     let fine = match &config.fine {
         FineConfig::RqVae(fine) => format!(
-            "method = \"rq-vae\"\nsizes = {:?}\ncodebooks = \"gradient\"\nlatent = {}\nhidden = {:?}\nbatch = {}\n\
+            "method = \"rq-vae\"\nsizes = {:?}\ncodebooks = \"gradient\"\nlatent = {}\nhidden = \
+             {:?}\nbatch = {}\n\
              epochs = {}\n",
             fine.sizes, fine.latent, fine.hidden, fine.batch, fine.epochs
         ),

@@ -10,7 +10,8 @@ use super::{automatic::Rows, recipe::Recipe, task::Task};
 /// What else helps.
 pub const AUTOMATIC: &str = "with `automatic = true` and no [quantizer], as in examples/recipes/any.toml, sizes follow the data";
 
-/// Refuses sizes that cannot be fitted, and codes that cannot be told apart, before an encoder is tuned or a quantizer fitted.
+/// Refuses sizes that cannot be fitted, and codes that cannot be told apart, before an encoder is
+/// tuned or a quantizer fitted.
 ///
 /// # Errors
 /// Names the recipe's table, the level and the setting.
@@ -59,7 +60,8 @@ fn sizes(recipe: &Recipe, rows: &Rows) -> cart_retrieval::Result<()> {
         return refuse(format!("coarse level, k = {k}"), "k", k);
     }
     let fine = &recipe.quantizer.fine;
-    // A node of a tree takes as many children as it has rows; at k = distinct rows, nothing is left to fit.
+    // A node of a tree takes as many children as it has rows; at k = distinct rows, nothing is
+    // left to fit.
     if matches!(fine, FineConfig::Hierarchical(_)) || k == found {
         return Ok(());
     }
@@ -88,7 +90,8 @@ fn shared(recipe: &Recipe, rows: &Rows) -> cart_retrieval::Result<()> {
                 rows.repeated
             ),
             format!(
-                "remove duplicates, or set max_shared_items to {:.2} (unique tokens tell such candidates apart)",
+                "remove duplicates, or set max_shared_items to {:.2} (unique tokens tell such \
+                 candidates apart)",
                 bound(share)
             ),
         ));

@@ -199,7 +199,8 @@ impl<B: LocalBackend> Run<'_, B> {
 }
 
 impl<B: LocalBackend> Run<'_, B> {
-    /// Quantizer and identifiers of the candidates, healthy ones unless [`Run::ignore_health`] says otherwise. Where the recipe is
+    /// Quantizer and identifiers of the candidates, healthy ones unless [`Run::ignore_health`]
+    /// says otherwise. Where the recipe is
     /// automatic, a quantizer that does not suit them is replaced.
     fn identifiers(&self, rows: &Features) -> Result<(CoarseToFine<B>, CandidateIndex)> {
         let recipe = self.recipe;

@@ -276,11 +276,13 @@ impl Recipe {
         let recipe: Self = table.try_into()?;
         ensure!(
             recipe.beam.scope == recipe.training.loss.scope,
-            "[beam] and [training.loss] name different scopes; a beam scores well only what the loss trained"
+            "[beam] and [training.loss] name different scopes; a beam scores well only what the \
+             loss trained"
         );
         ensure!(
             (recipe.model.encoder_layers == 0) == recipe.text.is_some(),
-            "[model] needs encoder_layers for an encoder from scratch, and must leave it out beside [text], whose \
+            "[model] needs encoder_layers for an encoder from scratch, and must leave it out \
+             beside [text], whose \
              encoder has its own number"
         );
         recipe.validate()?;
@@ -292,10 +294,12 @@ impl Recipe {
         self
     }
 
-    /// The settings that an automatic recipe leaves out, chosen for these data; any other recipe stays as it is.
+    /// The settings that an automatic recipe leaves out, chosen for these data; any other recipe
+    /// stays as it is.
     ///
     /// # Errors
-    /// When nothing tells the candidates apart, or the recipe's own settings contradict the chosen ones.
+    /// When nothing tells the candidates apart, or the recipe's own settings contradict the chosen
+    /// ones.
     pub fn for_data(mut self, data: &DataFolder) -> Result<Self> {
         let Some(written) = self.automatic.written().cloned() else {
             return Ok(self);

@@ -107,7 +107,8 @@ impl Task {
         };
         let Some(of) = &data.splits else {
             bail!(
-                "the recipe's [splits]: expected splits.json in {}, found none; write one, or take a recipe without [splits] \
+                "the recipe's [splits]: expected splits.json in {}, found none; write one, or \
+                 take a recipe without [splits] \
                  (examples/recipes/any.toml takes any captions)",
                 folder.display()
             );
@@ -140,14 +141,16 @@ impl Task {
         };
         ensure!(
             !train.is_empty(),
-            "the recipe's [train] and [splits]: expected captions of items of the split `{}`, found none; choose \
+            "the recipe's [train] and [splits]: expected captions of items of the split `{}`, \
+             found none; choose \
              another split or other captions",
             splits.train
         );
         let valid = within(&valid, &known, data.items.len());
         ensure!(
             recipe.validation.is_none() || part == Part::Tuning || !valid.is_empty(),
-            "the recipe's [validation]: expected captions of items of the split `{}`, found none; choose others, or \
+            "the recipe's [validation]: expected captions of items of the split `{}`, found none; \
+             choose others, or \
              remove [validation] to keep the last model",
             splits.train
         );
@@ -177,12 +180,15 @@ impl Task {
         match recipe.fitted() {
             _ if !self.queries.is_empty() => None,
             Some(fitted) if !fitted.asks => Some(
-                "nothing to ask: every candidate has one caption, which the index was trained on, and asking with it would \
-                 measure memory; give some candidates a second caption, which is then held out, or name other \
+                "nothing to ask: every candidate has one caption, which the index was trained on, \
+                 and asking with it would \
+                 measure memory; give some candidates a second caption, which is then held out, \
+                 or name other \
                  captions in the recipe's [queries]",
             ),
             Some(_) => Some(
-                "nothing to ask: the captions that are held out have the words of others of their candidate; give \
+                "nothing to ask: the captions that are held out have the words of others of their \
+                 candidate; give \
                  candidates captions that differ",
             ),
             None => Some("nothing to ask: check the recipe's [queries] and [splits]"),

@@ -55,7 +55,8 @@ impl CaptionFilter {
     ///
     /// # Errors
     /// [`Error::Config`] when a kind is both kept and dropped, when more than one of `ordinals`,
-    /// `last`, `except_last`, `held_out` and `except_held_out` is set, or when `ordinals` is an empty list.
+    /// `last`, `except_last`, `held_out` and `except_held_out` is set, or when `ordinals` is an
+    /// empty list.
     pub fn validate(&self) -> Result<()> {
         if let Some(kind) = self.kinds.iter().find(|kind| self.exclude_kinds.contains(kind)) {
             return Err(Error::config(
@@ -82,7 +83,8 @@ impl CaptionFilter {
         if positions.len() > 1 {
             return Err(Error::config(
                 "caption filter",
-                "at most one of `ordinals`, `last`, `except_last`, `held_out` and `except_held_out`",
+                "at most one of `ordinals`, `last`, `except_last`, `held_out` and \
+                 `except_held_out`",
                 positions.join(" and "),
                 "keep the one that is meant",
             ));

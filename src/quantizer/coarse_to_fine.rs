@@ -120,11 +120,13 @@ impl CoarseToFineConfig {
 
     /// Fits both parts to candidates.
     ///
-    /// Where the coarse part leaves no residual (each centre is a candidate), RQ-VAE and RQ-KMeans have nothing to fit: the
+    /// Where the coarse part leaves no residual (each centre is a candidate), RQ-VAE and RQ-KMeans
+    /// have nothing to fit: the
     /// fine part is then one level at which all candidates have the same code.
     ///
     /// # Errors
-    /// Those of the parts, naming the level and the setting: NaN, more codes than distinct candidates or residuals, settings out
+    /// Those of the parts, naming the level and the setting: NaN, more codes than distinct
+    /// candidates or residuals, settings out
     /// of range.
     pub fn fit<B: AutodiffBackend>(
         &self,

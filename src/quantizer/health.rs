@@ -21,12 +21,14 @@ pub struct LevelHealth {
     pub size: usize,
     /// Codes that at least one item has.
     pub used: usize,
-    /// `used` relative to the most codes that could be used: the smaller of `size` and the items; 1 where the levels before left
+    /// `used` relative to the most codes that could be used: the smaller of `size` and the items;
+    /// 1 where the levels before left
     /// nothing to describe.
     pub used_share: f64,
     /// Entropy of the use of codes, in bits.
     pub entropy: f64,
-    /// Entropy relative to that of even use of as many codes as could be used, 0 to 1; 1 where the levels before left nothing
+    /// Entropy relative to that of even use of as many codes as could be used, 0 to 1; 1 where the
+    /// levels before left nothing
     /// to describe.
     pub normalised_entropy: f64,
     /// Two to the power of the entropy: how many codes, evenly used, would be as varied.
@@ -142,7 +144,8 @@ impl HealthReport {
         self.ensure_named(thresholds, &plain)
     }
 
-    /// As [`HealthReport::ensure`]; `name` gives a level's name and that of the setting of its size.
+    /// As [`HealthReport::ensure`]; `name` gives a level's name and that of the setting of its
+    /// size.
     pub(crate) fn ensure_named(
         &self,
         thresholds: &HealthThresholds,
@@ -159,7 +162,8 @@ impl HealthReport {
                 format!("at most {} sharing their code", percent(thresholds.max_shared_items)),
                 format!("{} of {} items", percent(self.shared_share), self.items),
                 format!(
-                    "add a level to sizes, or remove duplicated items; or set max_shared_items to {:.2} (unique tokens tell \
+                    "add a level to sizes, or remove duplicated items; or set max_shared_items to \
+                     {:.2} (unique tokens tell \
                      such items apart)",
                     rounded_up(self.shared_share)
                 ),
@@ -171,7 +175,8 @@ impl HealthReport {
                 format!("at most {} items with one code", thresholds.max_largest_collision),
                 format!("{} items", self.largest_collision),
                 format!(
-                    "add a level to sizes, or remove duplicated items; or set max_largest_collision to {}",
+                    "add a level to sizes, or remove duplicated items; or set \
+                     max_largest_collision to {}",
                     self.largest_collision
                 ),
             ));
@@ -184,8 +189,10 @@ impl HealthReport {
                 format!("at most {} of the variance left", percent(thresholds.max_residual_energy)),
                 percent(last.residual_energy),
                 format!(
-                    "use more codes or levels, train longer, standardise the rows, or use another tokenizer (RQ-KMeans \
-                     cannot do worse than the mean on its own rows); or set max_residual_energy to {:.2}",
+                    "use more codes or levels, train longer, standardise the rows, or use another \
+                     tokenizer (RQ-KMeans \
+                     cannot do worse than the mean on its own rows); or set max_residual_energy \
+                     to {:.2}",
                     rounded_up(last.residual_energy)
                 ),
             ));
@@ -203,7 +210,8 @@ impl LevelHealth {
                 format!("at least {} of the usable codes used", percent(thresholds.min_used_share)),
                 format!("{} codes, {}", self.used, percent(self.used_share)),
                 format!(
-                    "use fewer codes: set {setting} to {} or less; or fit on more data, or with RQ-KMeans, which uses its codes; \
+                    "use fewer codes: set {setting} to {} or less; or fit on more data, or with \
+                     RQ-KMeans, which uses its codes; \
                      or set min_used_share to {:.2}",
                     self.used.max(2),
                     rounded_down(self.used_share)
@@ -216,7 +224,8 @@ impl LevelHealth {
                 format!("normalised entropy of at least {}", thresholds.min_normalised_entropy),
                 format!("{:.3} (perplexity {:.1})", self.normalised_entropy, self.perplexity),
                 format!(
-                    "a few codes have most items: use fewer codes (set {setting} to {} or less), and remove near-duplicates; \
+                    "a few codes have most items: use fewer codes (set {setting} to {} or less), \
+                     and remove near-duplicates; \
                      or set min_normalised_entropy to {:.2}",
                     (self.perplexity as usize).clamp(2, self.size.max(2)),
                     rounded_down(self.normalised_entropy)

@@ -226,7 +226,8 @@ fn sizes_are_checked_before_work_and_by_the_advice() {
     assert_eq!(checked(30, |item| item / 2, &all), Ok(()));
 }
 
-/// Rows of which most are nearly alike: what is tried first collapses, and what is tried last separates them.
+/// Rows of which most are nearly alike: what is tried first collapses, and what is tried last
+/// separates them.
 #[test]
 fn attempts_end_with_one_that_suits() {
     for (items, near) in [(12, 1e-3_f32), (40, 1e-4), (150, 1e-4)] {

@@ -111,7 +111,8 @@ impl RqVaeConfig {
     ///
     /// # Errors
     /// - [`Error::Config`] as [`RqVaeConfig::validate`].
-    /// - [`Error::Quantizer`] for rows of another width, NaN or infinite values, with more codes at a level than distinct
+    /// - [`Error::Quantizer`] for rows of another width, NaN or infinite values, with more codes
+    ///   at a level than distinct
     ///   residuals, or when the loss is no number.
     pub fn fit<B: AutodiffBackend>(
         &self,
