@@ -10,13 +10,8 @@ use hf_hub::{
     api::sync::{ApiBuilder, ApiError},
 };
 
-use sha2::{Digest, Sha256};
-
-use super::{PretrainedClap, PretrainedClip, PretrainedText, settings, weights};
-use crate::{
-    error::{Error, Result},
-    storage::hex,
-};
+use super::{PretrainedClap, PretrainedClip, PretrainedText, blob::verify, settings, weights};
+use crate::error::{Error, Result};
 
 /// How often a transfer that breaks off is taken up again where it stopped; what was fetched is kept for the next call, too.
 const RETRIES: usize = 3;
@@ -218,50 +213,4 @@ fn fetched(repo: &str, revision: &str, options: &HubOptions) -> Result<PathBuf> 
         .create_ref(&info.sha)
         .map_err(|e| Error::io("write", cache.path().join("refs"), e))?;
     Ok(reference.pointer_path(&info.sha))
-}
-
-/// Holds a file of the cache to the checksum that it is stored under; small files are stored under others.
-fn verify(path: &Path) -> Result<()> {
-    let blob = path.canonicalize().map_err(|e| Error::io("read", path, e))?;
-    let name = blob.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    if name.len() != 64 || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Ok(());
-    }
-    let mut file = std::fs::File::open(&blob).map_err(|e| Error::io("read", &blob, e))?;
-    let mut hash = Sha256::new();
-    std::io::copy(&mut file, &mut hash).map_err(|e| Error::io("read", &blob, e))?;
-    let found = hex(&hash.finalize());
-    if found == name.to_ascii_lowercase() {
-        return Ok(());
-    }
-    // Otherwise the next call would take it for whole.
-    std::fs::remove_file(&blob).map_err(|e| Error::io("remove", &blob, e))?;
-    Err(Error::model(
-        path.display().to_string(),
-        format!("SHA-256 {name}"),
-        found,
-        "it was damaged on the way and has been removed: fetch it again",
-    ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_that_is_not_what_its_checksum_says_is_removed() {
-        let folder = tempfile::tempdir().unwrap();
-        let sum = hex(&Sha256::digest(b"weights"));
-        let (blob, link) = (folder.path().join(&sum), folder.path().join("model.safetensors"));
-        std::fs::write(&blob, "weights").unwrap();
-        std::fs::hard_link(&blob, &link).unwrap();
-        verify(&blob).unwrap();
-        // Under a name of its own there is nothing to hold it to.
-        verify(&link).unwrap();
-        std::fs::write(&blob, "weighty").unwrap();
-        let error = verify(&blob).unwrap_err().to_string();
-        assert!(error.contains(&sum) && error.contains("fetch it again"), "{error}");
-        assert!(!blob.exists());
-        assert!(verify(&blob).is_err());
-    }
 }

@@ -6,6 +6,8 @@
 //! there are some. A setting is followed, known to change nothing, or refused by name (`docs/encoders.md`). Weights in `f32`, `f16` and `bf16` are read; they are kept in
 //! `f32`. With the feature `hub`, `PretrainedText::from_hub` fetches such folders.
 
+#[cfg(any(feature = "hub", test))]
+mod blob;
 mod clap;
 mod clip;
 mod fill;
