@@ -26,7 +26,7 @@ impl TextCheck {
         self.unknown.len() >= self.tokens
     }
 
-    /// What to tell the author of a query; none where all of it is read and known.
+    /// What to tell the author of a query; empty if all of it is read and known.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         let quoted = self.unknown.iter().take(MOST_SHOWN).map(|word| format!("{word:?}"));
@@ -86,14 +86,28 @@ impl TextTokenizer {
             text.get(start..end).unwrap_or_default().to_string()
         };
         let read = (0..encoding.len()).filter(own);
-        let cut = encoding.get_overflowing().iter().map(|rest| {
-            rest.get_special_tokens_mask().iter().filter(|special| **special == 0).count()
-        });
+        let tokens = read.clone().count();
+        let cut = match encoding.get_overflowing() {
+            [] => 0,
+            _ => self.count_all(text)? - tokens,
+        };
         Ok(TextCheck {
-            tokens: read.clone().count(),
+            tokens,
             unknown: read.filter(is_unknown).map(part).collect(),
-            cut: cut.sum(),
+            cut,
         })
+    }
+
+    /// Number of tokens of a text without the limit and without special tokens.
+    ///
+    /// The tokenizer's own overflow does not tell: it stops soon after the limit.
+    fn count_all(&self, text: &str) -> Result<usize> {
+        let mut whole = self.inner.clone();
+        let refused = |e: tokenizers::Error| {
+            Error::tokenizer("text", "a text", e.to_string(), "write it in other words")
+        };
+        whole.with_truncation(None).map_err(refused)?;
+        Ok(whole.encode_fast(text, false).map_err(refused)?.len())
     }
 
     /// The token that stands for what has none, if there is one.

@@ -302,7 +302,8 @@ fn markdown() -> String {
             text += &format!("| {} | {rule} |\n", names.join(", "));
         }
     };
-    let general = |part: &&'static [Fields]| std::ptr::eq(*part, GENERAL);
+    // By content: a constant has no address of its own.
+    let general = |part: &&'static [Fields]| part[0].names == GENERAL[0].names;
     add("Fields of every `config.json`", &mut GENERAL.iter());
     for file in files() {
         let parts = file.table.iter().copied().filter(|part| !general(part));
@@ -324,9 +325,6 @@ fn the_tables_of_the_documentation_are_those_of_the_code() {
     if std::env::var_os("CART_WRITE_DOCS").is_some() {
         fs::write(&path, format!("{before}{START}{wanted}{END}{after}")).unwrap();
         return;
-    }
-    for (found, wanted) in found.lines().zip(wanted.lines()) {
-        assert_eq!(found, wanted, "run this test with CART_WRITE_DOCS=1");
     }
     assert_eq!(found, wanted, "run this test with CART_WRITE_DOCS=1");
 }
