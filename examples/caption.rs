@@ -1,13 +1,15 @@
-//! Captions of captioners for a data folder: of the nearest described candidates, or of a program of your own.
+//! Captions of captioners for a data folder: of the nearest described candidates, or of a program
+//! of your own.
 //!
 //! ```sh
 //! caption --data my-data --recipe my-recipe.toml retrieval --k 5
 //! caption --data my-data --recipe my-recipe.toml command --media pictures python3 blip.py --model large
 //! ```
 //!
-//! The recipe says which captions are training captions: no other text is read. With its splits, those of the train split are. Described are the items
-//! that have none of them, or with `--all` every one. The file goes into the data folder; `generated = ["generated.jsonl"]` in
-//! the recipe trains on it. Ctrl-C stops, and the same command goes on.
+//! The recipe says which captions are training captions: no other text is read. With its splits,
+//! those of the train split are. Described are the items that have none of them, or with `--all`
+//! every one. The file goes into the data folder; `generated = ["generated.jsonl"]` in the recipe
+//! trains on it. Ctrl-C stops, and the same command goes on.
 
 #[macro_use]
 #[path = "common/print.rs"]
@@ -219,7 +221,8 @@ impl Command {
     }
 }
 
-/// The files of some items: those of `media.jsonl`, or below a folder by their paths with and without extensions, or names alone.
+/// The files of some items: those of `media.jsonl`, or below a folder by their paths with and
+/// without extensions, or names alone.
 fn media_of(data: &Path, root: &Path, ids: &[&str]) -> Result<Vec<MediaItem>> {
     let list = data.join(PublishedSet::MEDIA);
     if list.exists() {

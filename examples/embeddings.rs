@@ -1,5 +1,5 @@
-//! Queries that are embeddings: texts for a picture, more like this, and a projection fitted to a trained index; each beside a
-//! flat search over the same vectors.
+//! Queries that are embeddings: texts for a picture, more like this, and a projection fitted to a
+//! trained index; each beside a flat search over the same vectors.
 
 #[macro_use]
 #[path = "common/print.rs"]
@@ -44,12 +44,14 @@ struct Args {
 
 #[derive(Subcommand)]
 enum What {
-    /// An index of the query texts of a recipe, searched with the features of the items they describe.
+    /// An index of the query texts of a recipe, searched with the features of the items they
+    /// describe.
     ToText(Data),
-    /// The recipe's candidates, searched with the features of its training items; those with a text in common belong
-    /// together.
+    /// The recipe's candidates, searched with the features of its training items; those with a text
+    /// in common belong together.
     Like(Data),
-    /// A projection for the index of the quickstart with pictures: other drawings of its items are looked for.
+    /// A projection for the index of the quickstart with pictures: other drawings of its items are
+    /// looked for.
     Projection {
         /// The index that `quickstart` made with its default options.
         #[arg(long)]

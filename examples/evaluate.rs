@@ -48,7 +48,8 @@ struct Args {
     /// Precision of the search: f32, or bf16 where the processor multiplies such numbers.
     #[arg(long, default_value_t = SearchPrecision::F32)]
     precision: SearchPrecision,
-    /// Also compares beams with the exact answers, looking at up to this many prefixes a level for these.
+    /// Also compares beams with the exact answers, looking at up to this many prefixes a level for
+    /// these.
     #[arg(long, value_name = "BUDGET")]
     exact: Option<usize>,
     /// Widths of the beams to compare, with commas between; 10 at least.

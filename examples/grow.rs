@@ -1,8 +1,9 @@
-//! Adds candidates to an index that never saw them, and measures what is found: the old ones and the new ones apart.
+//! Adds candidates to an index that never saw them, and measures what is found: the old ones and
+//! the new ones apart.
 //!
-//! Trains on a part of a collection, adds the rest to the saved index without training, first by its features alone, then
-//! with its captions; optionally goes on training for a while on the captions of both (fine-tuning with replay), and
-//! trains anew on everything as the yardstick.
+//! Trains on a part of a collection, adds the rest to the saved index without training, first by
+//! its features alone, then with its captions; optionally goes on training for a while on the
+//! captions of both (fine-tuning with replay), and trains anew on everything as the yardstick.
 
 #[macro_use]
 #[path = "common/print.rs"]

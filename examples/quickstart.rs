@@ -1,8 +1,9 @@
 //! The whole method in one program: no arguments, no files, no network.
 //!
-//! Draws captioned pictures of coloured shapes (or sounds, or videos: `--modality`), describes them by simple features, builds
-//! coarse-to-fine identifiers, trains, evaluates on captions it never saw, answers a few queries and
-//! writes a page to look at. Sounds and videos go through files: they are written, and their features extracted from there.
+//! Draws captioned pictures of coloured shapes (or sounds, or videos: `--modality`), describes them
+//! by simple features, builds coarse-to-fine identifiers, trains, evaluates on captions it never
+//! saw, answers a few queries and writes a page to look at. Sounds and videos go through files:
+//! they are written, and their features extracted from there.
 
 #[macro_use]
 #[path = "common/print.rs"]
@@ -41,7 +42,8 @@ use common::{
     progress,
 };
 
-/// Draws captioned pictures, sounds or videos, trains a generative index over them and answers queries.
+/// Draws captioned pictures, sounds or videos, trains a generative index over them and answers
+/// queries.
 #[derive(Parser)]
 struct Args {
     /// What to draw; `all` takes them in turn, each into a folder of its own.
@@ -50,7 +52,8 @@ struct Args {
     /// Number of items.
     #[arg(long, alias = "scenes", default_value_t = 2000)]
     items: usize,
-    /// Most objects in a picture, events in a sound, shapes in a video; more make longer captions and a harder task.
+    /// Most objects in a picture, events in a sound, shapes in a video; more make longer captions
+    /// and a harder task.
     #[arg(long, default_value_t = 1)]
     max_objects: usize,
     /// Tokens of each level of an identifier [default: 48 for pictures, 32 for sounds and videos].
@@ -68,7 +71,8 @@ struct Args {
     /// A run of seconds that only shows that everything works.
     #[arg(long)]
     short: bool,
-    /// Also measures how many items the features can tell apart: another drawing of each is looked up by its features.
+    /// Also measures how many items the features can tell apart: another drawing of each is looked
+    /// up by its features.
     #[arg(long)]
     ceiling: bool,
     /// Also writes the figures as JSON.

@@ -1,7 +1,9 @@
-//! The paper's ablation on any data in the contract: the method with one part after another taken away, over several seeds.
+//! The paper's ablation on any data in the contract: the method with one part after another taken
+//! away, over several seeds.
 //!
-//! Every run is a file in `OUT/runs`, written when it is done: the same command goes on where it stopped. When some are done, the
-//! table lies in `OUT/ablation.md`, `ablation.svg` and `ablation.json`.
+//! Every run is a file in `OUT/runs`, written when it is done: the same command goes on where it
+//! stopped. When some are done, the table lies in `OUT/ablation.md`, `ablation.svg` and
+//! `ablation.json`.
 
 #[macro_use]
 #[path = "../common/print.rs"]
@@ -58,7 +60,8 @@ struct Args {
     /// Rows, with commas between; without any, all that the recipe can have.
     #[arg(long, value_delimiter = ',', value_enum)]
     rows: Vec<Row>,
-    /// Settings of the recipe to replace in all rows, as in `training.epochs=3`; may be given several times.
+    /// Settings of the recipe to replace in all rows, as in `training.epochs=3`; may be given
+    /// several times.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
     /// Runs of seconds that only show that everything works: a pass, a quantizer hardly fitted.
@@ -143,7 +146,8 @@ fn ablation<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     Ok(())
 }
 
-/// Rows that train on the same captions: they share the task and, seed by seed, the tuned text encoder.
+/// Rows that train on the same captions: they share the task and, seed by seed, the tuned text
+/// encoder.
 struct Group {
     task: Task,
     /// Checksum of the task.

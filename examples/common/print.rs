@@ -1,10 +1,10 @@
 //! Printing that outlives its reader: these macros take the place of the standard ones in the
 //! programs.
 //!
-//! The standard ones panic when the output cannot be written: the reader of a pipe has ended (`| head`), the disk
-//! of a log is full. Here a program goes on with its work, which is worth more than its log, and
-//! says once on stderr that output is lost. A program that does nothing but print calls
-//! [`end_with_reader`] first.
+//! The standard ones panic when the output cannot be written: the reader of a pipe has ended (`|
+//! head`), the disk of a log is full. Here a program goes on with its work, which is worth more
+//! than its log, and says once on stderr that output is lost. A program that does nothing but print
+//! calls [`end_with_reader`] first.
 //!
 //! Mount it before all other modules: `#[macro_use] #[path = "common/print.rs"] mod print;`
 #![allow(dead_code, unused_macros)] // Every program uses a part of it.

@@ -30,10 +30,12 @@ pub struct Recipe {
     /// Files of the data folder with captions of captioners, to train on as well.
     #[serde(default)]
     pub generated: Vec<PathBuf>,
-    /// What the weights of those captions are multiplied by, in the space and in the training; 0 leaves them out.
+    /// What the weights of those captions are multiplied by, in the space and in the training; 0
+    /// leaves them out.
     #[serde(default = "whole")]
     pub generated_weight: f32,
-    /// Texts more for each item, of two of its training captions each; the decoder alone trains on them.
+    /// Texts more for each item, of two of its training captions each; the decoder alone trains on
+    /// them.
     #[serde(default)]
     pub mixed: usize,
     /// Captions to query with.
@@ -74,7 +76,8 @@ pub struct Recipe {
     pub identifiers: IdentifierRecipe,
     /// The identifiers.
     pub quantizer: CoarseToFineConfig,
-    /// No coarse K-Means (an ablation): its codes become the first level of the RQ-VAE, which then sees whole vectors.
+    /// No coarse K-Means (an ablation): its codes become the first level of the RQ-VAE, which then
+    /// sees whole vectors.
     #[serde(default)]
     pub without_coarse: bool,
     /// What makes a quantizer too unhealthy to train on.

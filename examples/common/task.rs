@@ -52,9 +52,9 @@ pub struct Later {
 impl Task {
     /// Reads `data`, which was opened from `folder`, as a recipe says.
     ///
-    /// With splits, the train split is trained on with its captions, and queries are those of the asked split, whose items are
-    /// the candidates. They belong to the training only where captioners have described items
-    /// (`generated`); then with those captions alone.
+    /// With splits, the train split is trained on with its captions, and queries are those of the
+    /// asked split, whose items are the candidates. They belong to the training only where
+    /// captioners have described items (`generated`); then with those captions alone.
     pub fn new(recipe: &Recipe, folder: &Path, data: &DataFolder, part: Part) -> Result<Self> {
         ensure!(
             !matches!(recipe.automatic, Automatic::Open(_)),
@@ -213,7 +213,8 @@ impl Task {
         }
     }
 
-    /// Keeps a share of the candidates, drawn by a seed, for later: nothing of theirs is trained on.
+    /// Keeps a share of the candidates, drawn by a seed, for later: nothing of theirs is trained
+    /// on.
     pub fn hold_back(self, share: f64, seed: u64) -> Result<(Self, Later)> {
         if self.asked != Asked::All {
             bail!(
@@ -279,7 +280,8 @@ impl Task {
         Ok(found)
     }
 
-    /// What lets an index made by [`Task::over`] answer with the candidates alone, where it has others too.
+    /// What lets an index made by [`Task::over`] answer with the candidates alone, where it has
+    /// others too.
     pub fn filter<B: LocalBackend>(&self, retriever: &Retriever<B>) -> Option<Filter> {
         let Asked::Part(rows) = &self.asked else {
             return None;

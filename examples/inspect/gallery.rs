@@ -19,7 +19,8 @@ pub struct Gallery {
 }
 
 impl Gallery {
-    /// The media below a folder, or none; `data` is the data folder, which may list the items' files.
+    /// The media below a folder, or none; `data` is the data folder, which may list the items'
+    /// files.
     pub fn open(folder: Option<&Path>, data: Option<&Path>, link: bool) -> Result<Self> {
         let Some(folder) = folder else {
             return Ok(Self { files: None, link });

@@ -1,5 +1,6 @@
-//! Looks into an index: the candidates of a prefix as a contact sheet, the use of the tokens as heat maps, and the worst queries
-//! with the level at which the beam lost the right candidate. Each is one HTML file that needs nothing else.
+//! Looks into an index: the candidates of a prefix as a contact sheet, the use of the tokens as
+//! heat maps, and the worst queries with the level at which the beam lost the right candidate. Each
+//! is one HTML file that needs nothing else.
 //!
 //! ```text
 //! cargo run --release --example inspect -- prefix  --index my-index --media PICTURES 12-3

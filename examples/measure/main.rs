@@ -62,7 +62,8 @@ pub struct Common {
 enum Command {
     /// A training step: forward, backward, clipping and update.
     TrainStep(train::TrainStepArgs),
-    /// Weights, a batch, its loss, gradients and answers, for a counterpart to check itself against.
+    /// Weights, a batch, its loss, gradients and answers, for a counterpart to check itself
+    /// against.
     Dump(dump::DumpArgs),
     /// A step of the RQ-VAE's training.
     RqvaeStep(quantizers::RqVaeStepArgs),

@@ -391,7 +391,7 @@ pub async fn media<B: LocalBackend>(
     let served = ranges::serve(&path, request.method(), request.headers()).await;
     let mut response = served.map_err(|_| none())?;
     let headers = response.headers_mut();
-    if !headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json") {
+    if headers.get(header::CONTENT_TYPE).is_none_or(|kind| kind != "application/json") {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     }
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

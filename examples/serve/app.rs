@@ -71,7 +71,8 @@ pub struct App<B: LocalBackend> {
 pub type Turn = Arc<OwnedSemaphorePermit>;
 
 impl<B: LocalBackend> App<B> {
-    /// A service of an index; requests have to be addressed to one of the hosts, or to this machine.
+    /// A service of an index; requests have to be addressed to one of the hosts, or to this
+    /// machine.
     pub fn new(
         live: LiveRetriever<B>,
         media: &Path,
@@ -124,19 +125,20 @@ impl<B: LocalBackend> App<B> {
             .with_state(self)
     }
 
-    /// Whether a request may be addressed to this host. A page of another site whose name was made to lead to this
-    /// machine still asks for its own name.
+    /// Whether a request may be addressed to this host. A page of another site whose name was made
+    /// to lead to this machine still asks for its own name.
     fn knows(&self, host: &str) -> bool {
         let local = ["localhost", "127.0.0.1", "::1"].contains(&name(host));
         local || self.hosts.iter().any(|known| known == name(host))
     }
 
-    /// Whether a browser sends a request for a page of ours, or nobody says whose it is: pages of other sites can send some
-    /// without asking first.
+    /// Whether a browser sends a request for a page of ours, or nobody says whose it is: pages of
+    /// other sites can send some without asking first.
     fn is_own(&self, headers: &HeaderMap, host: &str) -> bool {
         let Some(origin) = headers.get(header::ORIGIN) else { return true };
         let from = origin.to_str().ok().and_then(|origin| Some(origin.split_once("://")?.1));
-        // Other programs of this machine have its address too: only a name may differ from the one that was asked.
+        // Other programs of this machine have its address too: only a name may differ from the one
+        // that was asked.
         let named = |from: &str| name(from).parse::<IpAddr>().is_err();
         let known = |from: &str| self.hosts.iter().any(|known| known == name(from));
         from.is_some_and(|from| from == host || named(from) && known(from))
@@ -175,7 +177,8 @@ async fn in_turn<B: LocalBackend>(
     }
 }
 
-/// Counts requests, gives up those that take too long, and refuses those that are meant for others or come from them.
+/// Counts requests, gives up those that take too long, and refuses those that are meant for others
+/// or come from them.
 async fn watched<B: LocalBackend>(
     State(app): State<Arc<App<B>>>,
     request: Request,

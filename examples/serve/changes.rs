@@ -202,7 +202,7 @@ pub async fn compact<B: LocalBackend>(
     changed(app, turn, |live| Ok(live.compact()?)).await
 }
 
-/// Makes a change, and saves the index anew where many have gathered.
+/// Makes a change, and compacts the index once many changes have gathered.
 async fn changed<B: LocalBackend>(
     app: Arc<App<B>>,
     turn: Turn,
@@ -210,7 +210,7 @@ async fn changed<B: LocalBackend>(
 ) -> Answer<Value> {
     let made = app.clone();
     let answer = blocking(move || {
-        // Kept until the change is made, though nobody may wait for it any more.
+        // Kept until the change is made, even if the client has gone.
         let _turn = turn;
         change(&made.live)?;
         made.metrics.changes.inc();
@@ -224,7 +224,7 @@ async fn changed<B: LocalBackend>(
             let saved = catch_unwind(AssertUnwindSafe(|| app.live.compact()));
             app.saving.store(false, Ordering::Release);
             if let Ok(Err(error)) = saved {
-                eprintln!("the index could not be saved anew: {error}");
+                eprintln!("the index could not be compacted: {error}");
             }
         });
     }

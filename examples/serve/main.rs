@@ -41,8 +41,9 @@ use net::Manners;
 
 /// Serves an index over HTTP.
 ///
-/// Open http://127.0.0.1:7878 in a browser. The address is only reachable from this machine unless told otherwise;
-/// there is no password, so put a proxy that asks for one before an address that others reach.
+/// Open http://127.0.0.1:7878 in a browser. The address is only reachable from this machine unless
+/// told otherwise; there is no password, so put a proxy that asks for one before an address that
+/// others reach.
 #[derive(Parser)]
 struct Args {
     /// The index folder.
@@ -51,12 +52,13 @@ struct Args {
     /// Address to listen at: 127.0.0.1:7878, [::1]:7878, localhost:7878.
     #[arg(long, default_value = "127.0.0.1:7878", value_parser = address)]
     listen: SocketAddr,
-    /// Names that requests may be addressed to beside the address itself, with commas between; a page on another
-    /// site that has its name lead here is refused.
+    /// Names that requests may be addressed to beside the address itself, with commas between; a
+    /// page on another site that has its name lead here is refused.
     #[arg(long, value_delimiter = ',')]
     hosts: Vec<String>,
-    /// Folder of the pictures, sounds and videos, by the field `file` of a candidate's metadata, or its id, with or
-    /// without an extension [default: `media` in the index folder]. Nothing outside of it is served.
+    /// Folder of the pictures, sounds and videos, by the field `file` of a candidate's metadata, or
+    /// its id, with or without an extension [default: `media` in the index folder]. Nothing outside
+    /// of it is served.
     #[arg(long)]
     media: Option<PathBuf>,
     /// Refuses all changes, locks and writes nothing, and follows the changes of other programs.
@@ -126,7 +128,8 @@ impl BackendTask for Main {
             }
             anyhow::Ok(())
         })?;
-        // A change or a save that is still being made; killed in the midst of it, it would not have been.
+        // A change or a save that is still being made; killed in the midst of it, it would not have
+        // been.
         runtime.shutdown_timeout(Duration::from_secs(30));
         println!("ended");
         Ok(())

@@ -62,7 +62,8 @@ impl MediaFolder {
         Self { state: Mutex::new(State { files, since: Instant::now(), told: Vec::new() }) }
     }
 
-    /// The file of a candidate, if there is one that a browser can show: the one that is named for it, or that of its id.
+    /// The file of a candidate, if there is one that a browser can show: the one that is named for
+    /// it, or that of its id.
     pub fn find(&self, id: &str, named: Option<&str>) -> Option<PathBuf> {
         let shown = |path: &PathBuf| kind(path).is_some();
         let (files, since) = {

@@ -148,7 +148,7 @@ enum Range {
     Last(u64),
 }
 
-/// The ranges of a header in bytes; none where it is of another unit or not valid, and so to be
+/// The ranges of a header in bytes; `None` if the unit is another one or the header is invalid, and so to be
 /// ignored.
 fn parse(text: &str) -> Option<Vec<Range>> {
     let (unit, set) = text.split_once('=')?;

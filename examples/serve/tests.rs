@@ -315,7 +315,8 @@ async fn the_walk_and_the_figures_are_there() {
     }
 }
 
-/// Pages of other sites can send requests that change nothing in their form; what changes something is not taken from them.
+/// Pages of other sites can send requests that change nothing in their form; what changes something
+/// is not taken from them.
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_of_other_sites_change_nothing() {
     let service = Service::new();
@@ -336,7 +337,8 @@ async fn pages_of_other_sites_change_nothing() {
         let (status, _) = service.send(from(origin, Method::POST, "localhost:7878")).await;
         assert_eq!((status, service.app.live.pending().0), (StatusCode::FORBIDDEN, 1), "{origin}");
     }
-    // A proxy that is known by its name may call the service otherwise than the browser calls the proxy.
+    // A proxy that is known by its name may call the service otherwise than the browser calls the
+    // proxy.
     for (origin, host) in [
         ("http://localhost:7878", "localhost:7878"),
         ("https://example.org", "127.0.0.1:7878"),
@@ -446,7 +448,8 @@ async fn a_head_that_takes_too_long_is_cut_off() {
     stalled.write_all(b"GET /health HTTP/1.1\r\nhost: loc").await.unwrap();
     let mut rest = Vec::new();
     let read = stalled.read_to_end(&mut rest);
-    // The other side closes, with a word or without, and before it would by itself, after half a minute.
+    // The other side closes, with a word or without, and before it would by itself, after half a
+    // minute.
     let _ = tokio::time::timeout(Duration::from_secs(20), read).await.unwrap();
 }
 

@@ -60,8 +60,8 @@ struct Args {
     /// Name of the row in the report.
     #[arg(long, default_value = "CART")]
     method: String,
-    /// One more row with other settings, as in `no fusion: model.fusion="none"; training.epochs=4`; may be
-    /// given several times. All rows of a seed share one tuned text encoder.
+    /// One more row with other settings, as in `no fusion: model.fusion="none"; training.epochs=4`;
+    /// may be given several times. All rows of a seed share one tuned text encoder.
     #[arg(long = "variant", value_name = "NAME: KEY=VALUE; ..")]
     variants: Vec<String>,
     /// Weights of the decoder to measure, with commas between; without any, the recipe's.
@@ -70,9 +70,9 @@ struct Args {
     /// Weights of the rerank to measure, with commas between.
     #[arg(long, value_delimiter = ',', default_values_t = [0.0f32])]
     rerank: Vec<f32>,
-    /// Of those weights measures only the decoder's that is best without a rerank, and the pair that is
-    /// best with one, by MRR@10 on the recipe's tuning captions (with the first seed, which is trained
-    /// once more for it).
+    /// Of those weights measures only the decoder's that is best without a rerank, and the pair
+    /// that is best with one, by MRR@10 on the recipe's tuning captions (with the first seed, which
+    /// is trained once more for it).
     #[arg(long, conflicts_with = "tuning")]
     choose: bool,
     /// Trains even on identifiers that the health check refuses.
@@ -319,7 +319,8 @@ fn beams(args: &Args, recipe: &Recipe) -> Result<Vec<BeamConfig>> {
     Ok(beams)
 }
 
-/// The weights of decoder and rerank that rank tuning captions best: without a rerank, and with one.
+/// The weights of decoder and rerank that rank tuning captions best: without a rerank, and with
+/// one.
 fn chosen<B: LocalBackend>(
     beams: &[BeamConfig],
     tuning: &Task,

@@ -1,12 +1,12 @@
-//! Queries a second against the size of the collection: CART, and a dual tower with a flat scan and with
-//! HNSW, the text encoder included in all three. Prints a table and draws it.
+//! Queries a second against the size of the collection: CART, and a dual tower with a flat scan and
+//! with HNSW, the text encoder included in all three. Prints a table and draws it.
 //!
 //! ```text
 //! cargo run --release --example throughput -- --out throughput
 //! cargo run --release --example throughput -- --sizes 1000,100000,1000000,10000000 --batches 1,32,128
 //! ```
-//! The network has random weights and the candidates random identifiers and vectors: what is measured is
-//! speed, which depends on neither.
+//! The network has random weights and the candidates random identifiers and vectors: what is
+//! measured is speed, which depends on neither.
 #![recursion_limit = "256"]
 
 #[macro_use]
@@ -55,7 +55,8 @@ pub struct Cli {
     /// Widths of the beam, with commas between.
     #[arg(long, value_delimiter = ',', default_value = "10,20")]
     beams: Vec<usize>,
-    /// Also measures CART with every level decoded, where a prefix with one candidate left is gone on with.
+    /// Also measures CART with every level decoded, where a prefix with one candidate left is gone
+    /// on with.
     #[arg(long)]
     all_levels: bool,
     /// Most candidates for the flat scan: each takes 4 bytes a dimension.
@@ -119,7 +120,8 @@ impl Texts {
     }
 }
 
-/// Seconds of batches, the first of which is not counted, until `seconds` have gone and there are three.
+/// Seconds of batches, the first of which is not counted, until `seconds` have gone and there are
+/// three.
 pub fn repeat(seconds: f64, mut batch: impl FnMut(usize) -> Result<()>) -> Result<Vec<f64>> {
     let (mut all, mut total) = (Vec::new(), 0.0);
     batch(0)?;

@@ -1,5 +1,6 @@
-//! The file of changes beside an index, and metadata with conditions on it: bytes behind the start of the file, as they are
-//! and as the head and body of a change with the right checksums, are refused with an error or make an index that answers.
+//! The file of changes beside an index, and metadata with conditions on it: bytes behind the start
+//! of the file, as they are and as the head and body of a change with the right checksums, are
+//! refused with an error or make an index that answers.
 //!
 //! `cargo +nightly fuzz run changes corpus/changes -- -rss_limit_mb=2048 -max_len=4096`
 #![no_main]

@@ -8,8 +8,9 @@ use cart_retrieval::media::{
 };
 use libfuzzer_sys::fuzz_target;
 
-/// Whether an AIFF file says more bytes a frame than 16 bits hold: `symphonia` panics at that where it is built with
-/// checks of overflow, as here. `Sound` catches it, but libFuzzer stops at every panic.
+/// Whether an AIFF file says more bytes a frame than 16 bits hold: `symphonia` panics at that where
+/// it is built with checks of overflow, as here. `Sound` catches it, but libFuzzer stops at every
+/// panic.
 fn overflows(bytes: &[u8]) -> bool {
     let word = |at: usize| Some(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?));
     let at = |start: usize| word(start + 8)?.checked_mul(word(start + 14)?.div_ceil(8));

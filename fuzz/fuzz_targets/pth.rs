@@ -1,4 +1,5 @@
-//! Weights in the format of PyTorch, by the first byte: a whole file, or the list of tensors of an archive with one part of zeros.
+//! Weights in the format of PyTorch, by the first byte: a whole file, or the list of tensors of an
+//! archive with one part of zeros.
 #![no_main]
 
 mod scratch;

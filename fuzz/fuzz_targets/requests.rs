@@ -1,5 +1,5 @@
-//! Requests to the example `serve`: any method, path, headers and body get an answer that is not the service's own fault, and
-//! the index stays one that can be verified.
+//! Requests to the example `serve`: any method, path, headers and body get an answer that is not
+//! the service's own fault, and the index stays one that can be verified.
 //!
 //! `cargo +nightly fuzz run requests corpus/requests -- -rss_limit_mb=2048 -max_len=4096`
 #![no_main]

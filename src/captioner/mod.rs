@@ -1,10 +1,11 @@
 //! Caption enhancement: captions of candidates by a [`Captioner`], for those that nobody described.
 //!
-//! The method trains on descriptions of every candidate, test candidates included (CART, section on training data). Two captioners
-//! are built in. [`RetrievalCaptioner`] gives a candidate the captions of the candidates nearest to it in the feature space.
-//! [`CommandCaptioner`] runs a program: one around BLIP, or anything that reads paths and writes JSON lines. What they give are
-//! [`Captions`] of the kind `generated`, with a source and a weight, to be written beside those of people and read
-//! together with them ([`Captions::extend`]).
+//! The method trains on descriptions of every candidate, test candidates included (CART, section on
+//! training data). Two captioners are built in. [`RetrievalCaptioner`] gives a candidate the
+//! captions of the candidates nearest to it in the feature space. [`CommandCaptioner`] runs a
+//! program: one around BLIP, or anything that reads paths and writes JSON lines. What they give are
+//! [`Captions`] of the kind `generated`, with a source and a weight, to be written beside those of
+//! people and read together with them ([`Captions::extend`]).
 
 mod command;
 mod neighbours;
@@ -67,7 +68,8 @@ pub trait Captioner {
     /// Captions of the items of a job, in their order, each of the kind [`GENERATED`].
     ///
     /// # Errors
-    /// What keeps it from working; [`Error::Interrupted`] when stopped. An item without a caption is no error.
+    /// What keeps it from working; [`Error::Interrupted`] when stopped. An item without a caption
+    /// is no error.
     fn caption(
         &self,
         job: &CaptionJob,

@@ -22,10 +22,10 @@ const LONGEST: u64 = 1 << 32;
 /// Candidates and captions of a folder: `features.npy` (or `.npz`, `.safetensors`), `ids.txt`,
 /// `captions.jsonl` and, where there are any, `splits.json` and `metadata.jsonl`.
 ///
-/// Features may lie in several files, `features-00000-of-00008.npy` to `features-00007-of-00008.npy`
-/// (or `.safetensors`), and so may ids, `ids-00000-of-00008.txt` and so on.
-/// [`DataFolder::open`] gives one matrix in any case; [`DataFolder::open_sharded`] leaves the rows
-/// in their files.
+/// Features may lie in several files, `features-00000-of-00008.npy` to
+/// `features-00007-of-00008.npy` (or `.safetensors`), and so may ids, `ids-00000-of-00008.txt` and
+/// so on. [`DataFolder::open`] gives one matrix in any case; [`DataFolder::open_sharded`] leaves
+/// the rows in their files.
 ///
 /// What captions, splits and metadata say about the items of `left-out.jsonl`, which an extraction
 /// writes for those without features, is passed over.
@@ -54,7 +54,8 @@ impl DataFolder {
     ///
     /// # Errors
     /// [`Error::Io`] for a missing file; [`Error::Features`], [`Error::Ids`], [`Error::Captions`],
-    /// [`Error::Splits`] or [`Error::Metadata`] for one that is malformed or contradicts the others.
+    /// [`Error::Splits`] or [`Error::Metadata`] for one that is malformed or contradicts the
+    /// others.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
         let items = match features_of(folder)? {
@@ -75,12 +76,12 @@ impl DataFolder {
         self.captions.select(filter)?.resolve(|id| self.items.index_of(id))
     }
 
-    /// Captions of a captioner, from a file of their own, with the rows of their candidates. They only train: a filter of
-    /// [`DataFolder::captions`] does not see them.
+    /// Captions of a captioner, from a file of their own, with the rows of their candidates. They
+    /// only train: a filter of [`DataFolder::captions`] does not see them.
     ///
     /// # Errors
-    /// As [`Captions::from_jsonl`] and [`Captions::resolve`]; [`Error::Captions`] for a caption of another kind than
-    /// [`GENERATED`], which might be a test query.
+    /// As [`Captions::from_jsonl`] and [`Captions::resolve`]; [`Error::Captions`] for a caption of
+    /// another kind than [`GENERATED`], which might be a test query.
     ///
     /// # Example
     /// ```no_run

@@ -87,15 +87,12 @@ impl TextTokenizer {
         };
         let read = (0..encoding.len()).filter(own);
         let tokens = read.clone().count();
-        let cut = match encoding.get_overflowing() {
-            [] => 0,
-            _ => self.count_all(text)? - tokens,
+        let cut = if encoding.get_overflowing().is_empty() {
+            0
+        } else {
+            self.count_all(text)?.saturating_sub(tokens)
         };
-        Ok(TextCheck {
-            tokens,
-            unknown: read.filter(is_unknown).map(part).collect(),
-            cut,
-        })
+        Ok(TextCheck { tokens, unknown: read.filter(is_unknown).map(part).collect(), cut })
     }
 
     /// Number of tokens of a text without the limit and without special tokens.

@@ -161,7 +161,8 @@ impl TextTokenizer {
         };
         // A byte order mark of UTF-8 says nothing.
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-        // That library panics at what is no JSON within a decoder, and at some parts that are not what they should be.
+        // That library panics at what is no JSON within a decoder, and at some parts that are not
+        // what they should be.
         let json: serde_json::Value =
             serde_json::from_slice(bytes).map_err(|e| wrong(e.to_string()))?;
         if let Some(error) = bad_normalizer(&json["normalizer"]) {
@@ -313,8 +314,8 @@ fn usual_padding(inner: &Tokenizer) -> u32 {
 /// The WordPiece vocabulary of a trained BPE: its pieces as they occur at the start and inside of
 /// words, all single characters, then the most frequent.
 ///
-/// The library's own WordPiece trainer numbers pieces in the order of a randomly seeded hash map, so
-/// two runs on the same text differ; its BPE trainer does not.
+/// The library's own WordPiece trainer numbers pieces in the order of a randomly seeded hash map,
+/// so two runs on the same text differ; its BPE trainer does not.
 fn word_pieces(bpe: &Tokenizer, texts: &[String], limit: usize) -> Result<BTreeMap<String, usize>> {
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     for text in texts {

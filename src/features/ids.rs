@@ -217,8 +217,8 @@ impl ItemIds {
         &self.order
     }
 
-    /// Ids from lines whose order is known, which spares sorting them: that they ascend in this order, all of
-    /// them, shows that they are unique.
+    /// Ids from lines whose order is known, which spares sorting them: that they ascend in this
+    /// order, all of them, shows that they are unique.
     ///
     /// # Errors
     /// [`Error::Ids`] for blank lines, control characters, and another order.

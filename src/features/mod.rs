@@ -2,8 +2,8 @@
 //!
 //! [`Features`] opens `.npy`, `.npz` and `.safetensors` files, mapping them into memory where the
 //! bytes on disk are already what is needed, and [`Features::check`] looks for what spoils
-//! training: NaN, infinities and empty rows. [`ShardedFeatures`] reads a collection larger than memory
-//! from several files. [`ItemIds`] names the rows.
+//! training: NaN, infinities and empty rows. [`ShardedFeatures`] reads a collection larger than
+//! memory from several files. [`ItemIds`] names the rows.
 //!
 //! # Example
 //! ```

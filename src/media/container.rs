@@ -1,8 +1,9 @@
 //! Frames of videos in containers, through ffmpeg.
 //!
-//! ffmpeg first lists when each frame is shown, which it reads from the container without decoding. From these times
-//! the frames are chosen, and ffmpeg is asked for just those. So neither the length of a video nor a duration that
-//! the container lacks matters, and never more frames than asked for go through the pipe.
+//! ffmpeg first lists when each frame is shown, which it reads from the container without decoding.
+//! From these times the frames are chosen, and ffmpeg is asked for just those. So neither the
+//! length of a video nor a duration that the container lacks matters, and never more frames than
+//! asked for go through the pipe.
 
 use std::{
     io::{BufRead, Read},
@@ -14,9 +15,11 @@ use crate::error::Result;
 
 /// Most frames of a video that are listed: 77 hours at 60 a second.
 const MOST: usize = 1 << 24;
-/// Where more frames than these lie between two that are wanted, ffmpeg seeks instead of decoding them.
+/// Where more frames than these lie between two that are wanted, ffmpeg seeks instead of decoding
+/// them.
 const FAR: usize = 250;
-/// Most frames that one run of ffmpeg is asked for, as the expression that names them has to fit a command line.
+/// Most frames that one run of ffmpeg is asked for, as the expression that names them has to fit a
+/// command line.
 const TOGETHER: usize = 500;
 /// What ffmpeg says about containers whose data end early.
 const CUT: [&str; 2] = ["partial file", "File ended prematurely"];
@@ -50,7 +53,8 @@ pub(super) fn frames_by(path: &Path, count: usize, program: &str) -> Result<Vec<
 struct Listing {
     /// How many there are.
     total: usize,
-    /// When each is shown, in ascending order, in units; absent where the container does not say so of all.
+    /// When each is shown, in ascending order, in units; absent where the container does not say so
+    /// of all.
     times: Option<Vec<i64>>,
     /// When the last one is not shown any more.
     end: i64,
@@ -74,7 +78,8 @@ fn list(ffmpeg: &Ffmpeg) -> Result<Listing> {
     Ok(listing)
 }
 
-/// Reads ffmpeg's list of packets: comments, and lines of stream, time of decoding, time of showing, duration, ...
+/// Reads ffmpeg's list of packets: comments, and lines of stream, time of decoding, time of
+/// showing, duration, ...
 fn read_listing(output: &mut impl BufRead) -> std::result::Result<Listing, String> {
     let (mut times, mut unit, mut last) = (Vec::new(), None, (i64::MIN, 0));
     let (mut total, mut unknown) = (0, false);
@@ -146,7 +151,7 @@ impl Listing {
     }
 }
 
-/// The frames shown at the times of some frames; none where any is missing.
+/// The frames shown at the times of some frames; `None` if any is missing.
 fn by_time(ffmpeg: &Ffmpeg, listing: &Listing, frames: &[usize]) -> Option<Vec<Picture>> {
     let near = |a: &usize, b: &usize| b - a <= FAR;
     let mut found = Vec::with_capacity(frames.len());
@@ -170,7 +175,8 @@ fn by_time(ffmpeg: &Ffmpeg, listing: &Listing, frames: &[usize]) -> Option<Vec<P
     Some(found)
 }
 
-/// Frames by their numbers in the order of showing, decoded from the beginning. Fewer where some are missing.
+/// Frames by their numbers in the order of showing, decoded from the beginning. Fewer where some
+/// are missing.
 fn by_number(ffmpeg: &Ffmpeg, frames: &[usize]) -> Result<Vec<Picture>> {
     let mut found = Vec::with_capacity(frames.len());
     for group in frames.chunks(TOGETHER) {

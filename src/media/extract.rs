@@ -35,8 +35,8 @@ const LONGEST_STATE: u64 = 1 << 32;
 
 /// What turns media into embeddings.
 pub trait Extractor: Sync {
-    /// What it is, with all settings that change what it gives. A run that was interrupted goes on only with an
-    /// extractor of the same name.
+    /// What it is, with all settings that change what it gives. A run that was interrupted goes on
+    /// only with an extractor of the same name.
     fn name(&self) -> String;
 
     /// Width of an embedding of a modality.
@@ -46,8 +46,8 @@ pub trait Extractor: Sync {
     fn extract(&self, root: &Path, items: &[MediaItem]) -> Vec<Result<Vec<f32>>>;
 }
 
-/// The built-in descriptors: [`picture_features`], [`sound_features`], [`video_features`]. Nothing learned, no
-/// download; a frozen encoder says far more about what is to be seen or heard.
+/// The built-in descriptors: [`picture_features`], [`sound_features`], [`video_features`]. Nothing
+/// learned, no download; a frozen encoder says far more about what is to be seen or heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Descriptors {
     /// Frames of a video.
@@ -98,7 +98,8 @@ impl Extractor for Descriptors {
 /// Settings of an extraction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExtractConfig {
-    /// Items a part: what is extracted at once, kept when a run is interrupted, and a file of features in the end.
+    /// Items a part: what is extracted at once, kept when a run is interrupted, and a file of
+    /// features in the end.
     pub part: usize,
 }
 
@@ -276,10 +277,10 @@ impl<'a> Extraction<'a> {
     /// # Errors
     /// [`Error::Media`] without items, for items of several modalities, when the folder has an
     /// extraction of other items or by another extractor, or another program extracts into it, and
-    /// when no item at all has features; [`Error::Output`] for a file that is in the way, and a disk
-    /// with too little space; [`Error::Captions`] when no caption is about an item; [`Error::Io`]
-    /// when a file cannot be written; [`Error::Interrupted`] when stopped, with what is done kept;
-    /// [`Error::Config`] for parts of 0.
+    /// when no item at all has features; [`Error::Output`] for a file that is in the way, and a
+    /// disk with too little space; [`Error::Captions`] when no caption is about an item;
+    /// [`Error::Io`] when a file cannot be written; [`Error::Interrupted`] when stopped, with what
+    /// is done kept; [`Error::Config`] for parts of 0.
     pub fn run(
         &self,
         extractor: &(impl Extractor + ?Sized),

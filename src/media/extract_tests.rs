@@ -173,7 +173,7 @@ fn captions_stay_as_the_user_wrote_them() {
     assert!(error.contains("captions.jsonl") && error.contains("move this file away"), "{error}");
 }
 
-/// Fails for some items until it is told to succeed, as without a program that comes later.
+/// Fails for some items until it is told to succeed, as before a missing program is installed.
 struct Failing(std::sync::atomic::AtomicBool, AtomicUsize);
 
 impl Extractor for Failing {
@@ -190,7 +190,7 @@ impl Extractor for Failing {
         let fails = |item: &MediaItem| !self.0.load(Ordering::Relaxed) && item.id != "a/1.png";
         let one = |item: &MediaItem| match fails(item) {
             true => Err(Error::media("item", "a program", "none", "install it")),
-            false => Descriptors::default().extract(root, &[item.clone()]).remove(0),
+            false => Descriptors::default().extract(root, std::slice::from_ref(item)).remove(0),
         };
         items.iter().map(one).collect()
     }

@@ -30,8 +30,8 @@ pub(super) struct Running {
 impl Ffmpeg<'_> {
     /// Starts the program: options before the input, and after it.
     pub fn start(&self, before: &[String], after: &[&str]) -> Result<(Running, ChildStdout)> {
-        // With `file:` a name with a colon or a minus at its beginning is a name still. A playlist called `.mp4` may
-        // not fetch anything from the network.
+        // With `file:` a name with a colon or a minus at its beginning is a name still. A playlist
+        // called `.mp4` may not fetch anything from the network.
         let mut input = OsString::from("file:");
         input.push(self.path);
         let spawned = Command::new(self.program)
@@ -56,7 +56,8 @@ impl Ffmpeg<'_> {
         };
         let mut child = spawned.map_err(|e| missing(e.to_string()))?;
         let output = child.stdout.take().ok_or_else(|| missing("no output".into()))?;
-        // Read by another thread, so that a program with many complaints does not wait for a reader.
+        // Read by another thread, so that a program with many complaints does not wait for a
+        // reader.
         let complaints = child.stderr.take().map(|mut stream| {
             std::thread::spawn(move || {
                 let mut text = Vec::new();
@@ -68,8 +69,8 @@ impl Ffmpeg<'_> {
         Ok((Running { child, complaints }, output))
     }
 
-    /// Runs the program and reads its output, whose reader says what is wrong with it. Returns what was read, and the
-    /// program's complaints if it ended well all the same.
+    /// Runs the program and reads its output, whose reader says what is wrong with it. Returns what
+    /// was read, and the program's complaints if it ended well all the same.
     pub fn read<T>(
         &self,
         before: &[String],

@@ -31,14 +31,16 @@ const LONGEST_LIST: u64 = 1 << 34;
 /// 3. the file whose path without its extension is the id;
 /// 4. the file whose name is the id, in whatever folder (MS-COCO);
 /// 5. the file whose name without its extension is the id (MSR-VTT, MSVD);
-/// 6. for an id `VIDEO_SECONDS`, the file whose name without its extension is `YVIDEO` or `VIDEO` (AudioCaps).
+/// 6. for an id `VIDEO_SECONDS`, the file whose name without its extension is `YVIDEO` or `VIDEO`
+///    (AudioCaps).
 ///
-/// Where a step has several files, no further one is tried, as any could be meant. A folder of frames stands for
-/// its first frame. Names are compared in the Unicode normalisation NFC, so that names from macOS are found too. A
-/// file outside of the folder is never given, neither for `..` nor through links.
+/// Where a step has several files, no further one is tried, as any could be meant. A folder of
+/// frames stands for its first frame. Names are compared in the Unicode normalisation NFC, so that
+/// names from macOS are found too. A file outside of the folder is never given, neither for `..`
+/// nor through links.
 #[derive(Debug, Clone)]
 pub struct MediaFiles {
-    /// Without links and dots; none where there is no folder.
+    /// Without links and dots; `None` if the folder does not exist.
     root: Option<PathBuf>,
     listed: Arc<HashMap<String, PathBuf>>,
     names: Arc<OnceLock<Names>>,
@@ -66,8 +68,9 @@ impl MediaFile {
 }
 
 impl MediaFiles {
-    /// The files below a folder of media. Of `lists`, folders such as a data folder, those that have a
-    /// `media.jsonl` say where the files of its items are. A folder that does not exist has no files.
+    /// The files below a folder of media. Of `lists`, folders such as a data folder, those that
+    /// have a `media.jsonl` say where the files of its items are. A folder that does not exist has
+    /// no files.
     ///
     /// The folder is looked through when an id first needs it.
     ///
@@ -132,7 +135,8 @@ impl MediaFiles {
         self.inside(path.as_ref())
     }
 
-    /// A file below the folder: links that lead out of it do not count. A folder of frames gives the first.
+    /// A file below the folder: links that lead out of it do not count. A folder of frames gives
+    /// the first.
     fn inside(&self, path: &Path) -> Option<PathBuf> {
         let root = self.root.as_ref()?;
         let plain = |part: Component| matches!(part, Component::Normal(_));
@@ -198,8 +202,9 @@ impl Rule {
 #[derive(Debug, Default)]
 struct Names {
     paths: Vec<PathBuf>,
-    /// By the hash of a rule and what it makes of a path: the first two such paths, the second absent as `u32::MAX`.
-    /// A text in place of a hash would take many times the memory for millions of files.
+    /// By the hash of a rule and what it makes of a path: the first two such paths, the second
+    /// absent as `u32::MAX`. A text in place of a hash would take many times the memory for
+    /// millions of files.
     places: HashMap<u64, [u32; 2]>,
 }
 

@@ -44,7 +44,8 @@ fn cut_pictures_are_refused_wherever_they_are_cut() {
     let whole = [&jpeg[..2], &thumbnail].concat();
     assert_eq!(picture(&whole).unwrap(), expected);
     assert!(picture(&whole[..whole.len() / 2]).is_err());
-    // Stuffed bytes, restart markers and fill bytes before a marker are no ends; several scans have one end.
+    // Stuffed bytes, restart markers and fill bytes before a marker are no ends; several scans have
+    // one end.
     let scans = b"\xFF\xD8\xFF\xDA\0\x02a\xFF\0\xFF\xD0b\xFF\xFF\xDA\0\x02c\xFF\xFF\xD9";
     assert!(jpeg::is_whole(scans) && (0..scans.len()).all(|end| !jpeg::is_whole(&scans[..end])));
 }
@@ -172,8 +173,8 @@ fn a_wav_file_is_read_to_its_end_whatever_its_sizes_say() {
     let (data, all) = (10_000, 10_036);
     let expected = files.sound(&wav(16_000, 1, &samples, all, data)).unwrap();
     assert_eq!(expected.samples().len(), 5000);
-    // Unknown sizes as programs write them to a pipe, sizes of the RIFF alone that are wrong, and sizes that count
-    // too little, too much, or the header too.
+    // Unknown sizes as programs write them to a pipe, sizes of the RIFF alone that are wrong, and
+    // sizes that count too little, too much, or the header too.
     for (riff, size) in [
         (u32::MAX, u32::MAX),
         (0, 0),

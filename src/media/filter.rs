@@ -1,7 +1,7 @@
 //! The filters that pictures are resized with.
 
-/// How pixels between pixels are found. All filters but the first widen when they shrink a picture, as those of Pillow
-/// do.
+/// How pixels between pixels are found. All filters but the first widen when they shrink a picture,
+/// as those of Pillow do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Filter {
     /// The nearest pixel.

@@ -47,8 +47,8 @@ pub struct OtherKind {
 }
 
 impl MediaFound {
-    /// The same with ids that lack the files' extensions. Of several files that get the same id, the first by path
-    /// stays and the others are left out.
+    /// The same with ids that lack the files' extensions. Of several files that get the same id,
+    /// the first by path stays and the others are left out.
     pub fn with_stems(mut self) -> Self {
         let mut first: HashMap<String, PathBuf> = HashMap::new();
         let mut kept = Vec::with_capacity(self.items.len());
@@ -75,16 +75,18 @@ impl MediaFound {
     }
 }
 
-/// All media of some modalities in the files below a folder, by their extensions, sorted by path, which is their id
-/// too (with `/` between folders). Where videos are asked for and pictures are not, a folder with pictures and
-/// nothing below it is a video.
+/// All media of some modalities in the files below a folder, by their extensions, sorted by path,
+/// which is their id too (with `/` between folders). Where videos are asked for and pictures are
+/// not, a folder with pictures and nothing below it is a video.
 ///
-/// Links to folders are not followed, so that none is walked twice. Files of other kinds are counted by extension;
-/// what cannot be read or has a name that cannot be an id is left out and named, and never stops the rest. Files that
-/// operating systems write (`._x`, `.DS_Store`, `Thumbs.db`, `desktop.ini`, `__MACOSX` and others) are passed over.
+/// Links to folders are not followed, so that none is walked twice. Files of other kinds are
+/// counted by extension; what cannot be read or has a name that cannot be an id is left out and
+/// named, and never stops the rest. Files that operating systems write (`._x`, `.DS_Store`,
+/// `Thumbs.db`, `desktop.ini`, `__MACOSX` and others) are passed over.
 ///
 /// # Errors
-/// [`Error::Io`] when the folder itself cannot be read; [`Error::Media`] when there are no such files.
+/// [`Error::Io`] when the folder itself cannot be read; [`Error::Media`] when there are no such
+/// files.
 ///
 /// # Example
 /// ```no_run

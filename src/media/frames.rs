@@ -19,22 +19,24 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// Most pixels of an animation: the decoders keep several pictures of its size at once, whatever the file holds of them.
+/// Most pixels of an animation: the decoders keep several pictures of its size at once, whatever
+/// the file holds of them.
 const MOST_PIXELS: u64 = 1 << 26;
 /// Most memory for one of its pictures, in bytes: in a GIF they may be larger than the animation.
 const MOST_MEMORY: u64 = 6 * MOST_PIXELS;
 /// Most frames of an animation or a container that are looked at.
 const MOST: usize = 1_000_000;
 
-/// Reads `count` frames of a video, evenly over its length: the frames in the middle of as many parts; fewer are
-/// given several times.
+/// Reads `count` frames of a video, evenly over its length: the frames in the middle of as many
+/// parts; fewer are given several times.
 ///
-/// A video is a folder of pictures (in the order of the numbers in their names), an animated GIF, WebP or PNG, or
-/// a file that the program `ffmpeg` reads, which has to be installed for those.
+/// A video is a folder of pictures (in the order of the numbers in their names), an animated GIF,
+/// WebP or PNG, or a file that the program `ffmpeg` reads, which has to be installed for those.
 ///
 /// # Errors
-/// [`Error::Io`] when it cannot be read; [`Error::Media`] for a count of zero, a folder without pictures, a broken
-/// frame (named), an animation of more than 67 million pixels, or where `ffmpeg` is needed and missing or refuses the file.
+/// [`Error::Io`] when it cannot be read; [`Error::Media`] for a count of zero, a folder without
+/// pictures, a broken frame (named), an animation of more than 67 million pixels, or where `ffmpeg`
+/// is needed and missing or refuses the file.
 ///
 /// # Example
 /// ```no_run

@@ -6,10 +6,11 @@ const END_OF_IMAGE: u8 = 0xD9;
 
 /// Whether the first picture of a JPEG file reaches its end-of-image marker.
 ///
-/// Decoders differ in what they make of data that end early: `zune-jpeg` fills the rest with grey, libjpeg behind
-/// Pillow refuses the file. Pillow's rule holds here: a file is whole when the marker is there, even where only that
-/// marker is missing. Bytes after it (a second picture, an appended archive, padding) do not matter. Bytes between
-/// segments that are no marker are skipped, as libjpeg does.
+/// Decoders differ in what they make of data that end early: `zune-jpeg` fills the rest with grey,
+/// libjpeg behind Pillow refuses the file. Pillow's rule holds here: a file is whole when the
+/// marker is there, even where only that marker is missing. Bytes after it (a second picture, an
+/// appended archive, padding) do not matter. Bytes between segments that are no marker are skipped,
+/// as libjpeg does.
 pub(super) fn is_whole(bytes: &[u8]) -> bool {
     let mut at = 2;
     while let Some(marker) = next_marker(bytes, &mut at) {
@@ -17,8 +18,9 @@ pub(super) fn is_whole(bytes: &[u8]) -> bool {
             END_OF_IMAGE => return true,
             alone if ALONE.iter().any(|range| range.contains(&alone)) => {}
             _ => match bytes.get(at..).and_then(|rest| rest.first_chunk()) {
-                // The length counts its own two bytes. What follows a start of scan is data, in which 0xFF is
-                // followed by 0 unless it begins a marker, so the search for the next marker passes over it.
+                // The length counts its own two bytes. What follows a start of scan is data, in
+                // which 0xFF is followed by 0 unless it begins a marker, so the search for the next
+                // marker passes over it.
                 Some(&length) => at += usize::from(u16::from_be_bytes(length)),
                 None => return false,
             },

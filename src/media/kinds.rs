@@ -84,13 +84,15 @@ pub(super) fn is_read_as(path: &Path, modality: Modality) -> bool {
     has_one_of(path, known)
 }
 
-/// Whether files with the extension of a path may be an item's: those that are read, and those that a browser shows.
+/// Whether files with the extension of a path may be an item's: those that are read, and those that
+/// a browser shows.
 pub(super) fn is_shown(path: &Path) -> bool {
     let modalities = [Modality::Image, Modality::Audio, Modality::Video];
     modalities.iter().any(|&modality| is_read_as(path, modality)) || has_one_of(path, &["avif"])
 }
 
-/// What to do with files that have the extension of a path, where media of other modalities are looked for.
+/// What to do with files that have the extension of a path, where media of other modalities are
+/// looked for.
 pub(super) fn advice(path: &Path) -> String {
     for modality in [Modality::Image, Modality::Audio, Modality::Video] {
         if is_read_as(path, modality) {

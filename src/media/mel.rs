@@ -50,8 +50,8 @@ pub struct MelConfig {
     pub hop: usize,
     /// Length of the Fourier transform, the frame's at least.
     pub fft: usize,
-    /// Number of bands. Where they are narrower than the steps of the transform, some have no frequency in them
-    /// and stay at the floor of the logarithm, as in Kaldi.
+    /// Number of bands. Where they are narrower than the steps of the transform, some have no
+    /// frequency in them and stay at the floor of the logarithm, as in Kaldi.
     pub mels: usize,
     /// Lowest frequency in Hz.
     pub low: f64,
@@ -65,8 +65,8 @@ pub struct MelConfig {
     pub even_area: bool,
     /// The window.
     pub window: SpectrumWindow,
-    /// Whether the first frame has its middle at the first sample, with the sound mirrored at its ends, instead of
-    /// its beginning, with no frame over the end.
+    /// Whether the first frame has its middle at the first sample, with the sound mirrored at its
+    /// ends, instead of its beginning, with no frame over the end.
     pub centered: bool,
     /// Whether every frame's mean is taken from it.
     pub remove_mean: bool,
@@ -77,8 +77,8 @@ pub struct MelConfig {
 }
 
 impl MelConfig {
-    /// Kaldi's filter banks as ImageBind and the audio spectrogram transformer use them: 16 kHz, frames of 25 ms
-    /// every 10 ms.
+    /// Kaldi's filter banks as ImageBind and the audio spectrogram transformer use them: 16 kHz,
+    /// frames of 25 ms every 10 ms.
     pub fn kaldi(mels: usize) -> Self {
         Self {
             rate: 16_000,
@@ -99,7 +99,8 @@ impl MelConfig {
         }
     }
 
-    /// That of CLAP (LAION, the models without fusion): 48 kHz, 64 bands from 50 Hz to 14 kHz, decibels.
+    /// That of CLAP (LAION, the models without fusion): 48 kHz, 64 bands from 50 Hz to 14 kHz,
+    /// decibels.
     pub fn clap() -> Self {
         Self {
             rate: 48_000,
@@ -175,8 +176,8 @@ impl MelBank {
     /// A bank of filters.
     ///
     /// # Errors
-    /// [`Error::Config`] for lengths of zero or in the wrong order, and for frequencies out of order or above half
-    /// of the rate.
+    /// [`Error::Config`] for lengths of zero or in the wrong order, and for frequencies out of
+    /// order or above half of the rate.
     pub fn new(config: MelConfig) -> Result<Self> {
         let wrong = |name: &str, expected: String, found: String, remedy: &str| {
             Err(Error::config(name, expected, found, remedy))

@@ -1,8 +1,8 @@
-//! What candidates are made of: pictures, sounds and videos, read from their files, built-in descriptors of them, and
-//! the extraction of a collection's features.
+//! What candidates are made of: pictures, sounds and videos, read from their files, built-in
+//! descriptors of them, and the extraction of a collection's features.
 //!
-//! Files are read with the feature `media` (on unless default features are off); pictures and sounds in memory are always
-//! there, as are the descriptors of pictures and videos.
+//! Files are read with the feature `media` (on unless default features are off); pictures and
+//! sounds in memory are always there, as are the descriptors of pictures and videos.
 
 #[cfg(feature = "media")]
 mod animate;

@@ -61,8 +61,8 @@ impl Picture {
         [self.rgb[at], self.rgb[at + 1], self.rgb[at + 2]]
     }
 
-    /// The middle of the picture; where it is smaller, black around it. With an odd number of pixels to share
-    /// between two sides, the top and the left lose the smaller half.
+    /// The middle of the picture; where it is smaller, black around it. With an odd number of
+    /// pixels to share between two sides, the top and the left lose the smaller half.
     ///
     /// # Errors
     /// [`Error::Media`] for a size of zero, or one beyond 2^31 pixels.

@@ -45,12 +45,13 @@ impl Default for PictureLimits {
 }
 
 impl Picture {
-    /// Reads a PNG, JPEG, WebP, GIF (its first frame), BMP or TIFF file (its first page), told apart by its first bytes, upright as its EXIF
-    /// orientation says; transparency is [`Transparency::Ignored`].
+    /// Reads a PNG, JPEG, WebP, GIF (its first frame), BMP or TIFF file (its first page), told
+    /// apart by its first bytes, upright as its EXIF orientation says; transparency is
+    /// [`Transparency::Ignored`].
     ///
     /// # Errors
-    /// [`Error::Io`] when the file cannot be opened; [`Error::Media`] when it is empty, of another format, broken,
-    /// or too large ([`PictureLimits`]).
+    /// [`Error::Io`] when the file cannot be opened; [`Error::Media`] when it is empty, of another
+    /// format, broken, or too large ([`PictureLimits`]).
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path, Transparency::default(), PictureLimits::default())
     }

@@ -33,15 +33,16 @@ impl Sound {
     /// The longest sound that [`Sound::open`] reads, in seconds.
     pub const LONGEST: f64 = 3600.0;
 
-    /// Reads a WAV, FLAC, MP3, Ogg Vorbis, M4A (AAC or ALAC), AIFF or CAF file, told apart by its first bytes, or
-    /// any other sound through the program `ffmpeg`, where that is installed; and takes the mean of its channels.
+    /// Reads a WAV, FLAC, MP3, Ogg Vorbis, M4A (AAC or ALAC), AIFF or CAF file, told apart by its
+    /// first bytes, or any other sound through the program `ffmpeg`, where that is installed; and
+    /// takes the mean of its channels.
     ///
-    /// Where the channels cancel each other out, so that their mean has less than a ten-thousandth of their energy,
-    /// the channel with the most energy is taken instead.
+    /// Where the channels cancel each other out, so that their mean has less than a ten-thousandth
+    /// of their energy, the channel with the most energy is taken instead.
     ///
     /// # Errors
-    /// [`Error::Io`] when the file cannot be read; [`Error::Media`] when it is empty, of another format, broken or
-    /// shorter than it says, or longer than [`Sound::LONGEST`].
+    /// [`Error::Io`] when the file cannot be read; [`Error::Media`] when it is empty, of another
+    /// format, broken or shorter than it says, or longer than [`Sound::LONGEST`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_part(path, 0.0, f64::INFINITY)
     }
@@ -49,17 +50,19 @@ impl Sound {
     /// The same for the part of a file between two times in seconds; decoding ends there.
     ///
     /// # Errors
-    /// As [`Sound::open`]; [`Error::Media`] also when the file ends before the part begins, and for times that are
-    /// not in order.
+    /// As [`Sound::open`]; [`Error::Media`] also when the file ends before the part begins, and for
+    /// times that are not in order.
     pub fn open_part(path: impl AsRef<Path>, from: f64, to: f64) -> Result<Self> {
         read(path.as_ref(), Part { from, to, rate: None, audible: false })
     }
 
-    /// The sound of an item whose file lies below `root`, at a rate in samples a second. It is resampled while it is
-    /// decoded, so that an hour at 16 kHz takes 230 MB whatever the file's rate and channels.
+    /// The sound of an item whose file lies below `root`, at a rate in samples a second. It is
+    /// resampled while it is decoded, so that an hour at 16 kHz takes 230 MB whatever the file's
+    /// rate and channels.
     ///
     /// # Errors
-    /// As [`Sound::open_part`]; [`Error::Media`] also for silence, when all samples lie within one step of 16 bits.
+    /// As [`Sound::open_part`]; [`Error::Media`] also for silence, when all samples lie within one
+    /// step of 16 bits.
     pub fn of_item(root: impl AsRef<Path>, item: &MediaItem, rate: u32) -> Result<Self> {
         check_rate("rate to read a sound at", rate)?;
         let (from, to) = item.span.unwrap_or((0.0, f64::INFINITY));
@@ -296,6 +299,7 @@ fn failed(name: &str, cause: Cause) -> Failure {
             Error::io("read", name, e).into()
         }
         Cause::Unsupported(what) => Failure::Unsupported(format!("something else ({what})")),
+        Cause::ResetRequired => Failure::Unsupported("several streams, one after the other".into()),
         other => broken(name, other.to_string()).into(),
     }
 }

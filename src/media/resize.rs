@@ -48,11 +48,12 @@ impl Picture {
         pass(&pass(self, width, self.height())?, width, height)
     }
 
-    /// The picture resized so that its shorter side has a length, the longer one in proportion, rounded down.
+    /// The picture resized so that its shorter side has a length, the longer one in proportion,
+    /// rounded down.
     ///
     /// # Errors
-    /// As [`Picture::resized`]; [`Error::Media`] also for a picture so long and narrow that it would get more than
-    /// 2^26 pixels.
+    /// As [`Picture::resized`]; [`Error::Media`] also for a picture so long and narrow that it
+    /// would get more than 2^26 pixels.
     pub fn shorter_side(&self, length: usize, filter: Filter) -> Result<Self> {
         let scaled = |side: usize, shorter: usize| {
             (side as u128 * length as u128 / shorter as u128).min(u32::MAX.into()) as usize

@@ -41,7 +41,8 @@ impl Sound {
     /// A sound from its samples, usually between -1 and 1.
     ///
     /// # Errors
-    /// [`Error::Media`] for no samples, a sample that is not finite, or a rate outside of 1 to 768 kHz.
+    /// [`Error::Media`] for no samples, a sample that is not finite, or a rate outside of 1 to 768
+    /// kHz.
     pub fn new(rate: u32, samples: Vec<f32>) -> Result<Self> {
         check_rate("rate of a sound", rate)?;
         match samples.iter().position(|sample| !sample.is_finite()) {
@@ -76,8 +77,9 @@ impl Sound {
         self.samples.len() as f64 / f64::from(self.rate)
     }
 
-    /// The sound at another rate, as long as before: band-limited interpolation with a window of Hann over six lobes and
-    /// a cutoff of 0.99 of what both rates can hold (the defaults of torchaudio's `resample`).
+    /// The sound at another rate, as long as before: band-limited interpolation with a window of
+    /// Hann over six lobes and a cutoff of 0.99 of what both rates can hold (the defaults of
+    /// torchaudio's `resample`).
     ///
     /// # Errors
     /// [`Error::Media`] for a rate outside of 1 to 768 kHz.
@@ -96,8 +98,8 @@ impl Sound {
 
     /// The sound as a WAV file: one channel of 16-bit PCM, samples beyond -1 and 1 cut off.
     ///
-    /// [`Sound::open`](crate::media::Sound::open) reads it back with samples that differ by at most 1 / 32,768 (half a step of
-    /// rounding, and as much for 1, which 16 bits do not have).
+    /// [`Sound::open`](crate::media::Sound::open) reads it back with samples that differ by at most
+    /// 1 / 32,768 (half a step of rounding, and as much for 1, which 16 bits do not have).
     ///
     /// # Errors
     /// [`Error::Media`] for more samples than the format's 32-bit sizes can count.

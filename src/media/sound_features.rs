@@ -27,9 +27,10 @@ static BANK: LazyLock<MelBank> = LazyLock::new(|| {
 
 /// Describes a sound by its log-mel spectrogram, whatever its rate and length.
 ///
-/// Mean, deviation and mean change from frame to frame of each of 48 bands; means of 24 bands in 8 parts of the
-/// sound; and how much the loudness rises and falls 0.5 to 8 times a second. Levels are measured from the loudest
-/// band downwards, in units of about 60 dB, so that the volume of a recording hardly matters.
+/// Mean, deviation and mean change from frame to frame of each of 48 bands; means of 24 bands in 8
+/// parts of the sound; and how much the loudness rises and falls 0.5 to 8 times a second. Levels
+/// are measured from the loudest band downwards, in units of about 60 dB, so that the volume of a
+/// recording hardly matters.
 ///
 /// # Shapes
 /// - returns: `[SOUND_FEATURES]`

@@ -370,7 +370,8 @@ fn containers_need_ffmpeg_and_say_so() {
     {
         use std::os::unix::fs::PermissionsExt;
         let program = folder.path().join("ffmpeg");
-        // It is asked for a list of the frames first, without times here, and then for these frames.
+        // It is asked for a list of the frames first, without times here, and then for these
+        // frames.
         let script = |pictures: &str| {
             let list = "#tb 0: 1/25\n0, 0, -9223372036854775808, 1, 9, 0x1\n0, 1, 1, 1, 9, 0x1\n";
             format!(

@@ -1,8 +1,8 @@
 //! WAV files, whose headers often lie about sizes.
 //!
-//! Programs that write to a pipe cannot go back to fill in a size: they leave 0, 0xFFFFFFFF or another large number.
-//! Others count wrongly, or wrap at 4 GiB. So the data of a file are what the file has, and the header only decides
-//! whether chunks follow them and whether the file was cut.
+//! Programs that write to a pipe cannot go back to fill in a size: they leave 0, 0xFFFFFFFF or
+//! another large number. Others count wrongly, or wrap at 4 GiB. So the data of a file are what the
+//! file has, and the header only decides whether chunks follow them and whether the file was cut.
 
 use std::{
     fs::File,

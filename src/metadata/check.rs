@@ -291,7 +291,7 @@ mod tests {
             let met = candidates.matching(&condition);
             assert!(met.is_ok(), "{condition:?}: {met:?}");
         }
-        let nobody = ItemMetadata::empty(0);
-        assert!(nobody.matching(&Condition::parse(r#"{"year": 3}"#).unwrap()).unwrap().is_empty());
+        let empty = ItemMetadata::empty(0);
+        assert!(empty.matching(&Condition::parse(r#"{"year": 3}"#).unwrap()).unwrap().is_empty());
     }
 }

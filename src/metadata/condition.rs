@@ -23,8 +23,9 @@ const DEEPEST: usize = 32;
 /// | `"camera.make": "Leica"` | so does the field of a field |
 /// | `"$any": [.., ..]`, `"$all": [.., ..]`, `"$not": {..}` | one, all, none of these conditions do |
 ///
-/// Numbers compare as numbers, texts as texts (dates as `2019-05-31` therefore by time); values of different kinds are
-/// neither equal nor in any order. `ne` is the opposite of `eq`, and so holds where there is no such field.
+/// Numbers compare as numbers, texts as texts (dates as `2019-05-31` therefore by time); values of
+/// different kinds are neither equal nor in any order. `ne` is the opposite of `eq`, and so holds
+/// where there is no such field.
 ///
 /// Slips are errors, since a condition that never holds looks like a search without answers.
 /// Reading a condition refuses unknown operators and empty lists. Applying it to candidates
@@ -294,7 +295,8 @@ fn same(a: &Value, b: &Value) -> bool {
 
 fn compare(a: &Value, b: &Value) -> Option<std::cmp::Ordering> {
     match (a, b) {
-        // Whole numbers are compared as such: those beyond 2^53 have no exact place among 64-bit floats.
+        // Whole numbers are compared as such: those beyond 2^53 have no exact place among 64-bit
+        // floats.
         (Value::Number(a), Value::Number(b)) => match (a.as_i64(), b.as_i64()) {
             (Some(a), Some(b)) => Some(a.cmp(&b)),
             _ => a.as_f64()?.partial_cmp(&b.as_f64()?),

@@ -1,4 +1,5 @@
-//! What is known about candidates beside their vectors, and conditions on it (ours; the paper has none).
+//! What is known about candidates beside their vectors, and conditions on it (ours; the paper has
+//! none).
 
 mod check;
 mod condition;

@@ -20,8 +20,8 @@ const LONGEST_FILE: u64 = 1 << 34;
 /// The longest line of it.
 const LONGEST_LINE: usize = 1 << 20;
 
-/// Most objects and lists of an object that lie within each other. What is written within others, as in a file of changes,
-/// has to stay below the 128 that are read.
+/// Most objects and lists of an object that lie within each other. What is written within others,
+/// as in a file of changes, has to stay below the 128 that are read.
 const DEEPEST: usize = 64;
 
 /// Texts that changes leave behind before they are joined.
@@ -29,8 +29,8 @@ const MOST_TEXTS: usize = 64;
 
 /// A JSON object for every candidate, in the order of the candidates.
 ///
-/// Objects stay text and are parsed when they are asked for; of a saved index they stay in its mapped file. Beside
-/// their text a candidate takes 16 bytes.
+/// Objects stay text and are parsed when they are asked for; of a saved index they stay in its
+/// mapped file. Beside their text a candidate takes 16 bytes.
 ///
 /// # Example
 /// ```
@@ -71,7 +71,8 @@ impl ItemMetadata {
     /// Of objects in the order of the candidates.
     ///
     /// # Errors
-    /// [`Error::Metadata`] for an object of more than a MiB, or of more than 64 objects and lists within each other.
+    /// [`Error::Metadata`] for an object of more than a MiB, or of more than 64 objects and lists
+    /// within each other.
     pub fn new(rows: &[Fields]) -> Result<Self> {
         let mut metadata = Self { texts: Vec::new(), places: Vec::new() };
         metadata.append(rows)?;
@@ -84,12 +85,12 @@ impl ItemMetadata {
         Self { texts: vec![Arc::new(b"{}".to_vec().into())], places: vec![place; len] }
     }
 
-    /// Of a JSON Lines file: an object a line, with the candidate's `id` among its fields. Candidates without a
-    /// line have no fields.
+    /// Of a JSON Lines file: an object a line, with the candidate's `id` among its fields.
+    /// Candidates without a line have no fields.
     ///
     /// # Errors
-    /// [`Error::Io`] when the file cannot be read; [`Error::Metadata`] naming the line that is no such object,
-    /// names a candidate that is not there, or one that had a line before.
+    /// [`Error::Io`] when the file cannot be read; [`Error::Metadata`] naming the line that is no
+    /// such object, names a candidate that is not there, or one that had a line before.
     pub fn from_jsonl(path: impl AsRef<Path>, ids: &ItemIds) -> Result<Self> {
         Self::from_jsonl_without(path, ids, &|_| false)
     }
@@ -287,8 +288,9 @@ impl ItemMetadata {
     /// Whether each candidate meets a condition, on all threads.
     ///
     /// # Errors
-    /// As [`ItemMetadata::get`]; [`Error::Query`] for a condition on a field that no candidate has, or on values of a
-    /// kind that the field never has ([`Condition`] says how to allow a field that may be missing).
+    /// As [`ItemMetadata::get`]; [`Error::Query`] for a condition on a field that no candidate has,
+    /// or on values of a kind that the field never has ([`Condition`] says how to allow a field
+    /// that may be missing).
     pub fn matching(&self, condition: &Condition) -> Result<Vec<bool>> {
         let observed = Observed::new(condition);
         let holds = |item| {

@@ -96,7 +96,8 @@ impl<B: Backend> Projection<B> {
     }
 }
 
-/// CLAP's two towers and their projections into one space (Wu et al. 2023, arXiv 2211.06687), without feature fusion.
+/// CLAP's two towers and their projections into one space (Wu et al. 2023, arXiv 2211.06687),
+/// without feature fusion.
 #[derive(Module, Debug)]
 pub struct Clap<B: Backend> {
     audio: HtsatEncoder<B>,
@@ -108,9 +109,10 @@ pub struct Clap<B: Backend> {
 
 /// A CLAP in a folder; not loaded yet.
 ///
-/// The folder has `config.json` of `model_type` `clap` and `model.safetensors` (or an index and its files); how sounds
-/// are prepared is taken from `processor_config.json` or `preprocessor_config.json`, otherwise it is as for
-/// `laion/larger_clap_general`. Settings are followed or refused, see `docs/encoders.md`; feature fusion is refused.
+/// The folder has `config.json` of `model_type` `clap` and `model.safetensors` (or an index and its
+/// files); how sounds are prepared is taken from `processor_config.json` or
+/// `preprocessor_config.json`, otherwise it is as for `laion/larger_clap_general`. Settings are
+/// followed or refused, see `docs/encoders.md`; feature fusion is refused.
 ///
 /// # Example
 /// ```no_run
@@ -131,8 +133,10 @@ impl PretrainedClap {
     /// Reads the settings of a folder.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io) when `config.json` is missing; [`Error::Model`](crate::Error::Model) for a model of another family, or
-    /// settings that are not understood; [`Error::Config`](crate::Error::Config) for sizes that do not fit each other.
+    /// [`Error::Io`](crate::Error::Io) when `config.json` is missing;
+    /// [`Error::Model`](crate::Error::Model) for a model of another family, or settings that are
+    /// not understood; [`Error::Config`](crate::Error::Config) for sizes that do not fit each
+    /// other.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
         Ok(Self { folder: folder.to_path_buf(), config: settings::clap_pair(folder)? })
@@ -146,8 +150,8 @@ impl PretrainedClap {
     /// Loads the weights.
     ///
     /// # Errors
-    /// [`Error::Model`](crate::Error::Model) naming a tensor that is missing or misshapen, or a file that is damaged;
-    /// [`Error::Io`](crate::Error::Io) for one that is missing.
+    /// [`Error::Model`](crate::Error::Model) naming a tensor that is missing or misshapen, or a
+    /// file that is damaged; [`Error::Io`](crate::Error::Io) for one that is missing.
     pub fn load<B: Backend>(&self, device: &B::Device) -> Result<(Clap<B>, LoadReport)> {
         let weights = Weights::open(&self.folder)?;
         let ClapConfig { audio, text, projection, .. } = &self.config;
@@ -262,9 +266,9 @@ mod sounds {
             })
         }
 
-        /// What the tower hears of a sound: one stretch if it is no longer than that, followed by what
-        /// [`SoundPadding`] says; of a longer one, at most `most` stretches evenly over it (the reference
-        /// takes one at random).
+        /// What the tower hears of a sound: one stretch if it is no longer than that, followed by
+        /// what [`SoundPadding`] says; of a longer one, at most `most` stretches evenly over it
+        /// (the reference takes one at random).
         ///
         /// # Shapes
         /// - returns: `[frames, mels]` each
@@ -301,8 +305,8 @@ mod sounds {
         }
     }
 
-    /// CLAP's sound tower as what turns sounds into embeddings: unit vectors, of a long sound the mean of those of
-    /// several stretches.
+    /// CLAP's sound tower as what turns sounds into embeddings: unit vectors, of a long sound the
+    /// mean of those of several stretches.
     #[derive(Debug, Clone)]
     pub struct ClapExtractor<B: Backend> {
         clap: Clap<B>,
@@ -314,8 +318,8 @@ mod sounds {
     }
 
     impl<B: Backend> ClapExtractor<B> {
-        /// An extractor around loaded towers; `name` says which weights they are, `stretches` how many of a long sound
-        /// are heard at most.
+        /// An extractor around loaded towers; `name` says which weights they are, `stretches` how
+        /// many of a long sound are heard at most.
         ///
         /// # Errors
         /// As [`ClapConfig::mel_bank`].

@@ -32,7 +32,8 @@ pub struct ClipConfig {
     pub pictures: ClipPictures,
 }
 
-/// How pictures are prepared for CLIP: resized, the middle cut out, 8-bit values multiplied and normalised.
+/// How pictures are prepared for CLIP: resized, the middle cut out, 8-bit values multiplied and
+/// normalised.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClipPictures {
     /// The size that pictures are resized to; `None` where they keep theirs.
@@ -88,9 +89,10 @@ pub struct Clip<B: Backend> {
 
 /// A CLIP in a folder; not loaded yet.
 ///
-/// The folder has `config.json` of `model_type` `clip` and `model.safetensors` (or an index and its files). How pictures
-/// are prepared is taken from `processor_config.json` or `preprocessor_config.json`, otherwise it is as for OpenAI's
-/// models. Settings are followed or refused, see `docs/encoders.md`.
+/// The folder has `config.json` of `model_type` `clip` and `model.safetensors` (or an index and its
+/// files). How pictures are prepared is taken from `processor_config.json` or
+/// `preprocessor_config.json`, otherwise it is as for OpenAI's models. Settings are followed or
+/// refused, see `docs/encoders.md`.
 ///
 /// # Example
 /// ```no_run
@@ -114,8 +116,9 @@ impl PretrainedClip {
     /// Reads the settings of a folder.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io) when `config.json` is missing; [`Error::Model`](crate::Error::Model) for a model of another family, or
-    /// settings that are not understood.
+    /// [`Error::Io`](crate::Error::Io) when `config.json` is missing;
+    /// [`Error::Model`](crate::Error::Model) for a model of another family, or settings that are
+    /// not understood.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
         Ok(Self { folder: folder.to_path_buf(), config: settings::clip_pair(folder)? })
@@ -129,8 +132,8 @@ impl PretrainedClip {
     /// Loads the weights.
     ///
     /// # Errors
-    /// [`Error::Model`](crate::Error::Model) naming a tensor that is missing or misshapen, or a file that is damaged;
-    /// [`Error::Io`](crate::Error::Io) for one that is missing.
+    /// [`Error::Model`](crate::Error::Model) naming a tensor that is missing or misshapen, or a
+    /// file that is damaged; [`Error::Io`](crate::Error::Io) for one that is missing.
     pub fn load<B: Backend>(&self, device: &B::Device) -> Result<(Clip<B>, LoadReport)> {
         let weights = Weights::open(&self.folder)?;
         let ClipConfig { vision, text, projection, .. } = &self.config;
@@ -224,14 +227,16 @@ mod pictures {
     };
 
     impl ClipConfig {
-        /// What the image tower reads of a picture: resized, cut and normalised as [`ClipConfig::pictures`] says.
+        /// What the image tower reads of a picture: resized, cut and normalised as
+        /// [`ClipConfig::pictures`] says.
         ///
         /// # Shapes
         /// - returns: `[3, image_size, image_size]`
         ///
         /// # Errors
-        /// [`Error::Media`] for a picture so long and narrow that its resized form has too many pixels, and for one of
-        /// another size than the tower's where pictures are neither resized to it nor cut.
+        /// [`Error::Media`] for a picture so long and narrow that its resized form has too many
+        /// pixels, and for one of another size than the tower's where pictures are neither resized
+        /// to it nor cut.
         pub fn pixels(&self, picture: &Picture) -> Result<Vec<f32>> {
             let ClipPictures { size, filter, crop, factor, mean, deviation } = &self.pictures;
             let resized = match *size {
@@ -297,8 +302,8 @@ mod pictures {
         }
     }
 
-    /// CLIP's image tower as what turns pictures and videos into embeddings: unit vectors, of a video the mean of its
-    /// frames'.
+    /// CLIP's image tower as what turns pictures and videos into embeddings: unit vectors, of a
+    /// video the mean of its frames'.
     #[derive(Debug, Clone)]
     pub struct ClipExtractor<B: Backend> {
         clip: Clip<B>,
@@ -309,8 +314,8 @@ mod pictures {
     }
 
     impl<B: Backend> ClipExtractor<B> {
-        /// An extractor around loaded towers; `name` says which weights they are, `frames` how many of a video are
-        /// looked at.
+        /// An extractor around loaded towers; `name` says which weights they are, `frames` how many
+        /// of a video are looked at.
         pub fn new(
             clip: Clip<B>,
             config: ClipConfig,

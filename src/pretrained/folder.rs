@@ -71,7 +71,8 @@ impl fmt::Display for LoadReport {
 }
 
 impl PretrainedText {
-    /// Reads settings and tokenizer of a folder, those of sentence-transformers included: pooling, and the longest text.
+    /// Reads settings and tokenizer of a folder, those of sentence-transformers included: pooling,
+    /// and the longest text.
     ///
     /// # Errors
     /// - [`Error::Io`] when `config.json` or `tokenizer.json` is missing.

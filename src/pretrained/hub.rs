@@ -13,7 +13,8 @@ use hf_hub::{
 use super::{PretrainedClap, PretrainedClip, PretrainedText, blob::verify, settings, weights};
 use crate::error::{Error, Result};
 
-/// How often a transfer that breaks off is taken up again where it stopped; what was fetched is kept for the next call, too.
+/// How often a transfer that breaks off is taken up again where it stopped; what was fetched is
+/// kept for the next call, too.
 const RETRIES: usize = 3;
 
 /// How to reach the hub.
@@ -61,13 +62,13 @@ impl PretrainedText {
     /// Fetches a model from the hub, or takes it from the cache, and opens it.
     ///
     /// `revision` is a branch, a tag or a commit; the files of one call are of one commit. Only
-    /// settings, tokenizer and safetensors weights are fetched. A transfer that breaks off goes on where it stopped, and large
-    /// files are held to the SHA-256 that the hub knows them by.
+    /// settings, tokenizer and safetensors weights are fetched. A transfer that breaks off goes on
+    /// where it stopped, and large files are held to the SHA-256 that the hub knows them by.
     ///
     /// # Errors
     /// As [`PretrainedText::open`]; [`Error::Model`] when the hub cannot be reached, does not have
-    /// the model or its files, or, offline, when the cache does not hold it; [`Error::Config`] for a
-    /// name that is no name of a model or a revision.
+    /// the model or its files, or, offline, when the cache does not hold it; [`Error::Config`] for
+    /// a name that is no name of a model or a revision.
     ///
     /// # Example
     /// ```no_run
@@ -82,7 +83,8 @@ impl PretrainedText {
 }
 
 impl PretrainedClip {
-    /// Fetches a CLIP from the hub, or takes it from the cache, and opens it; as [`PretrainedText::from_hub`].
+    /// Fetches a CLIP from the hub, or takes it from the cache, and opens it; as
+    /// [`PretrainedText::from_hub`].
     ///
     /// # Errors
     /// As [`PretrainedClip::open`] and [`PretrainedText::from_hub`].
@@ -99,7 +101,8 @@ impl PretrainedClip {
 }
 
 impl PretrainedClap {
-    /// Fetches a CLAP from the hub, or takes it from the cache, and opens it; as [`PretrainedText::from_hub`].
+    /// Fetches a CLAP from the hub, or takes it from the cache, and opens it; as
+    /// [`PretrainedText::from_hub`].
     ///
     /// # Errors
     /// As [`PretrainedClap::open`] and [`PretrainedText::from_hub`].

@@ -1,4 +1,5 @@
-//! ImageBind: its towers for pictures and videos, texts and sounds, from the published file of weights.
+//! ImageBind: its towers for pictures and videos, texts and sounds, from the published file of
+//! weights.
 
 use std::path::{Path, PathBuf};
 
@@ -16,9 +17,9 @@ const PUBLISHED: &str = "imagebind_huge.pth";
 
 /// An ImageBind in a file; not loaded yet.
 ///
-/// The published `imagebind_huge.pth` is read with the feature `pth`; the same tensors in a file of safetensors always.
-/// The towers for depth, heat and motion are left in the file, and named in the report as not used. The published weights
-/// are licensed CC BY-NC-SA 4.0.
+/// The published `imagebind_huge.pth` is read with the feature `pth`; the same tensors in a file of
+/// safetensors always. The towers for depth, heat and motion are left in the file, and named in the
+/// report as not used. The published weights are licensed CC BY-NC-SA 4.0.
 ///
 /// # Example
 /// ```no_run
@@ -53,8 +54,9 @@ impl PretrainedImageBind {
     /// Loads the weights, one tensor after the other.
     ///
     /// # Errors
-    /// [`Error::Model`](crate::Error::Model) naming a tensor that is missing or misshapen, or a file that is damaged or in the format
-    /// of PyTorch where the feature `pth` is off; [`Error::Io`](crate::Error::Io) for one that is missing.
+    /// [`Error::Model`](crate::Error::Model) naming a tensor that is missing or misshapen, or a
+    /// file that is damaged or in the format of PyTorch where the feature `pth` is off;
+    /// [`Error::Io`](crate::Error::Io) for one that is missing.
     pub fn load<B: Backend>(&self, device: &B::Device) -> Result<(ImageBind<B>, LoadReport)> {
         let published = self.path.join(PUBLISHED);
         let weights = match self.path.is_dir() {
@@ -100,22 +102,23 @@ mod media {
     const CROPS: usize = 3;
 
     impl ImageBindConfig {
-        /// What the tower sees of a picture: the shorter side resized with the cubic filter, the middle cut out,
-        /// colours normalised.
+        /// What the tower sees of a picture: the shorter side resized with the cubic filter, the
+        /// middle cut out, colours normalised.
         ///
         /// # Shapes
         /// - returns: `[3, image_size, image_size]`
         ///
         /// # Errors
-        /// [`Error::Media`](crate::Error::Media) for a picture so long and narrow that its resized form has too many pixels.
+        /// [`Error::Media`](crate::Error::Media) for a picture so long and narrow that its resized
+        /// form has too many pixels.
         pub fn pixels(&self, picture: &Picture) -> Result<Vec<f32>> {
             let size = self.vision.image_size;
             let cut = picture.shorter_side(size, Filter::Bicubic)?.center_crop(size, size)?;
             Ok(cut.normalised(MEAN, DEVIATION))
         }
 
-        /// What the tower sees of a video: of its frames, taken evenly, each two in a row as a clip, at the beginning, in
-        /// the middle and at the end of the longer side.
+        /// What the tower sees of a video: of its frames, taken evenly, each two in a row as a
+        /// clip, at the beginning, in the middle and at the end of the longer side.
         ///
         /// # Shapes
         /// - returns: `[3, 2, image_size, image_size]` each
@@ -159,14 +162,15 @@ mod media {
             MelBank::new(MelConfig::kaldi(self.audio.mels))
         }
 
-        /// What the tower hears of a sound: three stretches of two seconds, from its beginning to its end. Where a
-        /// stretch has fewer frames than the tower takes, zeros follow.
+        /// What the tower hears of a sound: three stretches of two seconds, from its beginning to
+        /// its end. Where a stretch has fewer frames than the tower takes, zeros follow.
         ///
         /// # Shapes
         /// - returns: `[mels, frames]` each, normalised
         ///
         /// # Errors
-        /// [`Error::Media`](crate::Error::Media) for a sound that is shorter than a frame or cannot be resampled.
+        /// [`Error::Media`](crate::Error::Media) for a sound that is shorter than a frame or cannot
+        /// be resampled.
         pub fn spectrograms(&self, bank: &MelBank, sound: &Sound) -> Result<Vec<Vec<f32>>> {
             let sound = sound.resampled(bank.config().rate)?;
             let rate = f64::from(sound.rate());
@@ -213,8 +217,8 @@ mod media {
         Picture::new(size, size, rgb)
     }
 
-    /// ImageBind as what turns pictures, sounds and videos into embeddings of one space: unit vectors, of a sound the
-    /// mean over its stretches, of a video over its clips and cut-outs.
+    /// ImageBind as what turns pictures, sounds and videos into embeddings of one space: unit
+    /// vectors, of a sound the mean over its stretches, of a video over its clips and cut-outs.
     #[derive(Debug, Clone)]
     pub struct ImageBindExtractor<B: Backend> {
         towers: ImageBind<B>,

@@ -1,10 +1,11 @@
-//! Pretrained encoders from their published weights: of texts, CLIP and CLAP from folders in the layout of Hugging Face,
-//! ImageBind from its file.
+//! Pretrained encoders from their published weights: of texts, CLIP and CLAP from folders in the
+//! layout of Hugging Face, ImageBind from its file.
 //!
 //! A folder holds `config.json`, `tokenizer.json` and `model.safetensors` (or the files of a
-//! `model.safetensors.index.json`), with the settings of sentence-transformers and of the preparation of media where
-//! there are some. A setting is followed, known to change nothing, or refused by name (`docs/encoders.md`). Weights in `f32`, `f16` and `bf16` are read; they are kept in
-//! `f32`. With the feature `hub`, `PretrainedText::from_hub` fetches such folders.
+//! `model.safetensors.index.json`), with the settings of sentence-transformers and of the
+//! preparation of media where there are some. A setting is followed, known to change nothing, or
+//! refused by name (`docs/encoders.md`). Weights in `f32`, `f16` and `bf16` are read; they are kept
+//! in `f32`. With the feature `hub`, `PretrainedText::from_hub` fetches such folders.
 
 #[cfg(any(feature = "hub", test))]
 mod blob;

@@ -1,9 +1,9 @@
 //! A guard before the reader of files in the format of PyTorch.
 //!
-//! The reader of `burn-store` runs no code, but it copies an object for each reference to it: a pickle of a few bytes
-//! can make it take forever (tracel-ai/burn#4965, #5074), and a deeply nested one exhausts the stack. Here a pickle is
-//! gone through with the sizes of its objects in place of the objects, and refused where reading it would take more
-//! than a file of tensors needs.
+//! The reader of `burn-store` runs no code, but it copies an object for each reference to it: a
+//! pickle of a few bytes can make it take forever (tracel-ai/burn#4965, #5074), and a deeply nested
+//! one exhausts the stack. Here a pickle is gone through with the sizes of its objects in place of
+//! the objects, and refused where reading it would take more than a file of tensors needs.
 
 use std::collections::HashMap;
 
@@ -55,8 +55,8 @@ type Outcome<T> = std::result::Result<T, String>;
 /// Goes through a pickle.
 ///
 /// # Errors
-/// Why it is not read: it is not a pickle, has an instruction or a class that a file of tensors does not have, or
-/// would take too much time, memory or stack.
+/// Why it is not read: it is not a pickle, has an instruction or a class that a file of tensors
+/// does not have, or would take too much time, memory or stack.
 pub(super) fn check(bytes: &[u8]) -> Outcome<()> {
     if bytes.len() > LONGEST {
         return Err(format!("a list of tensors of {} bytes", bytes.len()));

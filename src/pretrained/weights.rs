@@ -76,7 +76,8 @@ impl Weights {
         Self::open_index(folder, &index)
     }
 
-    /// One file: in the format of PyTorch if it is called `.pth`, `.pt` or `.bin`, otherwise in that of safetensors.
+    /// One file: in the format of PyTorch if it is called `.pth`, `.pt` or `.bin`, otherwise in
+    /// that of safetensors.
     ///
     /// # Errors
     /// As [`Weights::open`].
@@ -117,8 +118,8 @@ impl Weights {
         ))
     }
 
-    /// Number of bytes of all tensors; of those in the format of PyTorch, what they take as `f32`, at most twice the
-    /// file's.
+    /// Number of bytes of all tensors; of those in the format of PyTorch, what they take as `f32`,
+    /// at most twice the file's.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Mapped { tensors, .. } => tensors.values().map(|place| place.range.len()).sum(),
@@ -250,7 +251,8 @@ impl Weights {
     }
 }
 
-/// Refuses a file in the format of PyTorch whose reading could take more time or memory than its tensors need.
+/// Refuses a file in the format of PyTorch whose reading could take more time or memory than its
+/// tensors need.
 #[cfg(feature = "pth")]
 fn check_archive(path: &Path) -> Result<()> {
     use std::io::Read;

@@ -67,7 +67,8 @@ pub struct HealthReport {
     pub shared_share: f64,
     /// Most items with one and the same whole code.
     pub largest_collision: usize,
-    /// Mean squared distance of an item to what its whole code stands for; absent in reports of older versions.
+    /// Mean squared distance of an item to what its whole code stands for; absent in reports of
+    /// older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mean_error: Option<f64>,
 }

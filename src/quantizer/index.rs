@@ -17,8 +17,9 @@ use crate::{
 /// made them. Made by [`CoarseToFine::assign`](super::CoarseToFine::assign).
 ///
 /// A candidate may have several identifiers
-/// ([`CoarseToFine::assign_several`](super::CoarseToFine::assign_several)). Then the trie's items are entries, and
-/// [`CandidateIndex::owners`] says whose they are; everything else here speaks of candidates.
+/// ([`CoarseToFine::assign_several`](super::CoarseToFine::assign_several)). Then the trie's items
+/// are entries, and [`CandidateIndex::owners`] says whose they are; everything else here speaks of
+/// candidates.
 #[derive(Debug, Clone)]
 pub struct CandidateIndex {
     ids: ItemIds,
@@ -41,11 +42,12 @@ impl CandidateIndex {
         Self::of_entries(ids, trie, owners, health)
     }
 
-    /// The same with several identifiers for some candidates: `owners` says whose each of the trie's entries is.
+    /// The same with several identifiers for some candidates: `owners` says whose each of the
+    /// trie's entries is.
     ///
     /// # Errors
-    /// [`Error::Ids`] when there is not one id per candidate; [`Error::Identifier`] when there is not one owner per
-    /// identifier.
+    /// [`Error::Ids`] when there is not one id per candidate; [`Error::Identifier`] when there is
+    /// not one owner per identifier.
     pub fn of_entries(
         ids: ItemIds,
         trie: Trie,
@@ -71,7 +73,8 @@ impl CandidateIndex {
         Ok(Self { ids, trie, owners, health, geometry: None, groups: None, metadata: None })
     }
 
-    /// Says that the first token of the identifiers is that of a group, and what the groups are called.
+    /// Says that the first token of the identifiers is that of a group, and what the groups are
+    /// called.
     ///
     /// # Errors
     /// [`Error::Identifier`] when there is not one name for each token of the first level.
@@ -124,8 +127,8 @@ impl CandidateIndex {
         usize::from(self.groups.is_some())
     }
 
-    /// Makes room for at least so many unique tokens, so that a network trained with these candidates
-    /// can serve others among which more share their semantic tokens.
+    /// Makes room for at least so many unique tokens, so that a network trained with these
+    /// candidates can serve others among which more share their semantic tokens.
     ///
     /// # Errors
     /// [`Error::Identifier`] for more than 65,536.
@@ -203,8 +206,8 @@ impl CandidateIndex {
         self.metadata.as_deref()
     }
 
-    /// Lets a search answer with the candidates that meet a condition. It is evaluated here, once for every
-    /// candidate; the filter can be used for any number of searches.
+    /// Lets a search answer with the candidates that meet a condition. It is evaluated here, once
+    /// for every candidate; the filter can be used for any number of searches.
     ///
     /// # Errors
     /// [`Error::Query`] for an index without metadata; otherwise as [`ItemMetadata::matching`].
@@ -231,7 +234,8 @@ impl CandidateIndex {
         &self.ids
     }
 
-    /// Identifiers of the candidates. Where some have several, its items are entries ([`CandidateIndex::owners`]).
+    /// Identifiers of the candidates. Where some have several, its items are entries
+    /// ([`CandidateIndex::owners`]).
     pub fn trie(&self) -> &Trie {
         &self.trie
     }
@@ -241,7 +245,8 @@ impl CandidateIndex {
         &self.owners
     }
 
-    /// Lets a search answer with the candidates that `allowed` says yes to; it is asked once for each identifier.
+    /// Lets a search answer with the candidates that `allowed` says yes to; it is asked once for
+    /// each identifier.
     pub fn filter(&self, mut allowed: impl FnMut(u32) -> bool) -> Filter {
         Filter::by_item(&self.trie, |entry| allowed(self.owners.of(entry)))
     }

@@ -47,8 +47,8 @@ pub struct RqKMeansConfig {
     /// How the first centres are chosen.
     #[serde(default)]
     pub init: Init,
-    /// Code sequences kept at each level when rows are encoded, of which the one of least error is taken; 1 takes the nearest
-    /// code at each level. The fit is the same with any.
+    /// Code sequences kept at each level when rows are encoded, of which the one of least error is
+    /// taken; 1 takes the nearest code at each level. The fit is the same with any.
     #[serde(default = "default_encode_beam")]
     pub encode_beam: usize,
 }

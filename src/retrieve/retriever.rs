@@ -121,8 +121,8 @@ impl<B: Backend> Retriever<B> {
         Ok(())
     }
 
-    /// Sets the beam that searches use unless told otherwise. Its scope should be the training's, its
-    /// weights are best chosen by [`Retriever::compare_beams`].
+    /// Sets the beam that searches use unless told otherwise. Its scope should be the training's,
+    /// its weights are best chosen by [`Retriever::compare_beams`].
     pub fn with_beam(self, beam: BeamConfig) -> Self {
         Self { beam, ..self }
     }
@@ -135,8 +135,8 @@ impl<B: Backend> Retriever<B> {
         Ok(Self { engine: self.engine.with_precision(precision)?, ..self })
     }
 
-    /// Searches other candidates from now on, with identifiers of the same quantizer: candidates that
-    /// the network was not trained on.
+    /// Searches other candidates from now on, with identifiers of the same quantizer: candidates
+    /// that the network was not trained on.
     ///
     /// # Errors
     /// [`Error::Identifier`] for identifiers of another quantizer, or when more candidates share
@@ -263,8 +263,8 @@ impl<B: Backend> Retriever<B> {
         SearchAll::new(self, queries)
     }
 
-    /// Scores of all candidates for a query, best first, weighted as the retriever's beam says, at a cost
-    /// that grows with the collection; the yardstick for a beam.
+    /// Scores of all candidates for a query, best first, weighted as the retriever's beam says, at
+    /// a cost that grows with the collection; the yardstick for a beam.
     ///
     /// # Errors
     /// [`Error::Query`] for a blank query; otherwise as a search with that beam.
@@ -274,11 +274,12 @@ impl<B: Backend> Retriever<B> {
     }
 
     /// The best candidates under the model for a query, with whether that is proven
-    /// ([`exact_search`](crate::decode::exact_search)); at most `budget` prefixes are looked at in a level.
+    /// ([`exact_search`](crate::decode::exact_search)); at most `budget` prefixes are looked at in
+    /// a level.
     ///
     /// # Errors
-    /// [`Error::Query`] for a blank query, a `top` of 0 or a budget below it; otherwise as a search with the
-    /// retriever's beam.
+    /// [`Error::Query`] for a blank query, a `top` of 0 or a budget below it; otherwise as a search
+    /// with the retriever's beam.
     pub fn search_exact(&self, query: &str, top: usize, budget: usize) -> Result<Exact> {
         let (tokens, padding) = (self.tokenizer.encode(query)?, self.tokenizer.padding());
         let space = self.search_space();
@@ -291,8 +292,8 @@ impl<B: Backend> Retriever<B> {
     /// identifier (the most probable of several), and the most probable others at each level.
     ///
     /// # Errors
-    /// [`Error::Query`] for a blank query or an id that is not in the index; otherwise as a search with the
-    /// retriever's beam.
+    /// [`Error::Query`] for a blank query or an id that is not in the index; otherwise as a search
+    /// with the retriever's beam.
     pub fn explain(&self, query: &str, id: &str, runners_up: usize) -> Result<Explanation> {
         let (encoded, item) = (self.encode(query)?, self.items_of(&[id])?[0]);
         self.explain_best(&encoded, item, runners_up)

@@ -90,7 +90,8 @@ impl Temporary {
             let path = folder.join(hidden);
             match calls::create_new(&path) {
                 Ok(file) => {
-                    // Another writer may have taken the new file for a leftover until it was locked.
+                    // Another writer may have taken the new file for a leftover until it was
+                    // locked.
                     let ours = match file.try_lock() {
                         Ok(()) => is_at(&file, &path),
                         Err(TryLockError::WouldBlock) => false,

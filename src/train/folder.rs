@@ -45,11 +45,11 @@ impl Trainer {
             ));
         }
         let checkpoints = entries(&folder.join(FOLDER))?;
-        let inside = checkpoints.iter().filter(|name| !is_temporary(name));
+        let mut inside = checkpoints.iter().filter(|name| !is_temporary(name));
         let names = entries(folder)?;
         let mut others = names.iter().filter(|name| !is_temporary(name));
         // A training that was killed at its start leaves no more than these.
-        match others.find(|name| ![LOCK, FOLDER].contains(&name.as_str())).or(inside.last()) {
+        match others.find(|name| ![LOCK, FOLDER].contains(&name.as_str())).or(inside.next()) {
             None => Ok(()),
             Some(name) => Err(Error::checkpoint(
                 folder.display().to_string(),
@@ -121,7 +121,7 @@ impl RunFolder {
     }
 }
 
-/// Names of the entries of a folder; none where it does not exist.
+/// Names of the entries of a folder; empty if it does not exist.
 fn entries(folder: &Path) -> Result<Vec<String>> {
     let refused = |error| Error::io("read", folder, error);
     match std::fs::read_dir(folder) {

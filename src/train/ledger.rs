@@ -60,7 +60,7 @@ impl Ledger {
     /// Takes in that a file was written, with its SHA-256, or was not.
     pub(super) fn enter(&self, path: &Path, written: Result<String>) -> Result<()> {
         let result = written.and_then(|sum| self.add(path, sum));
-        result.map_err(|error| {
+        result.inspect_err(|error| {
             let copy = crate::error::Error::checkpoint(
                 "saving a checkpoint",
                 "room and rights to write it",
@@ -71,7 +71,6 @@ impl Ledger {
             if failure.is_ok() {
                 *failure = Err(copy);
             }
-            error
         })
     }
 

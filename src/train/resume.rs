@@ -114,8 +114,8 @@ pub(super) struct Resumed<B: AutodiffBackend> {
     pub(super) best: Option<(usize, Cart<B>)>,
 }
 
-/// Finds the newest checkpoint whose files are whole; `None` where a training begins from its start.
-/// Those that are skipped are told of.
+/// Finds the newest checkpoint whose files are whole; `None` where a training begins from its
+/// start. Those that are skipped are told of.
 ///
 /// # Errors
 /// [`Error::Checkpoint`] when files are damaged and no checkpoint is whole, when that of the best

@@ -157,13 +157,13 @@ impl Rounds {
         self.best.map(|best| self.history[best].round)
     }
 
-    /// Whether the last round has no validation, though there should be one: a stop cut it short, at
-    /// a step after which a training that is not interrupted validates.
+    /// Whether the last round has no validation, though there should be one: a stop cut it short,
+    /// at a step after which a training that is not interrupted validates.
     pub(super) fn lacks_validation(&self) -> bool {
         let step = self.position.step();
         let here = |summary: &&RoundSummary| summary.step == step;
-        let due =
-            step > 0 && (step % self.position.per_round() == 0 || self.position.is_finished());
+        let due = step > 0
+            && (step.is_multiple_of(self.position.per_round()) || self.position.is_finished());
         let last = self.history.last();
         due && self.expected > 0
             && last.is_some_and(|last| last.step == step)

@@ -103,7 +103,8 @@ fn saving_again_mends_a_flipped_byte() {
     }
 }
 
-/// Where the file of changes of the new index cannot be opened, no change is taken that would be lost.
+/// Where the file of changes of the new index cannot be opened, no change is taken that would be
+/// lost.
 #[test]
 fn after_a_compaction_that_half_failed_no_change_is_lost() {
     let gone = ["old-1"];
@@ -186,7 +187,8 @@ fn what_was_removed_does_not_come_back_to_those_who_load_meanwhile() {
     assert_eq!(load(folder.path()).index().ids().len(), 10);
 }
 
-/// A vector that holds NaN, with the right checksum behind it: one such would leave every search without answers.
+/// A vector that holds NaN, with the right checksum behind it: one such would leave every search
+/// without answers.
 #[test]
 fn a_change_whose_vector_is_no_vector_is_refused() {
     let (folder, _) = saved(true);
@@ -223,8 +225,8 @@ fn ids(retriever: &Retriever<Flex>) -> Vec<String> {
     retriever.index().ids().iter().map(str::to_string).collect()
 }
 
-/// Whatever write fails and wherever the process dies: the folder holds what it held before or all of the change, and the
-/// same change succeeds afterwards.
+/// Whatever write fails and wherever the process dies: the folder holds what it held before or all
+/// of the change, and the same change succeeds afterwards.
 #[test]
 fn whatever_fails_an_index_is_the_old_one_or_the_new_one() {
     let (base, retriever) = saved(true);

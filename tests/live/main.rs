@@ -103,7 +103,8 @@ fn what_comes_is_found_at_once_and_what_goes_is_not() {
     }
 }
 
-/// The quantizer's tokens lead every identifier, and the index is the one that would be made of the same parts at once.
+/// The quantizer's tokens lead every identifier, and the index is the one that would be made of the
+/// same parts at once.
 #[test]
 fn one_change_after_the_other_is_all_of_them_at_once() {
     let (folder, _) = saved(true);
@@ -226,7 +227,8 @@ fn what_finds_no_unique_token_takes_the_nearest_code_that_has_one() {
     for id in crowd.ids().iter() {
         assert_eq!(now.index().identifier(id).unwrap().tokens()[..2], own);
     }
-    // Four last codes have room for 32: of more, some take another fine token, and of still more another coarse one.
+    // Four last codes have room for 32: of more, some take another fine token, and of still more
+    // another coarse one.
     let more = Features::from_rows(row.repeat(140), DIM).unwrap();
     let more = more.with_id_list(names("more-", 0..140)).unwrap();
     live.add(&Arrivals::new(&more)).unwrap();
@@ -316,7 +318,8 @@ fn a_change_that_was_cut_short_is_none_and_a_flipped_byte_is_told() {
         assert_eq!((found.changes, found.torn), (1, (cut - start) as u64));
         assert_eq!(load(folder.path()).index().ids().len(), 59);
     }
-    // After a power failure, the file may be as long as it should be, with zeros for what was not written.
+    // After a power failure, the file may be as long as it should be, with zeros for what was not
+    // written.
     for kept in
         (start..whole.len() - 32).step_by(step.max(1)).chain(whole.len() - 32..whole.len() - 4)
     {
@@ -339,8 +342,8 @@ fn a_change_that_was_cut_short_is_none_and_a_flipped_byte_is_told() {
         let opened = LiveRetriever::<Flex>::open(folder.path(), &Default::default());
         assert!(opened.is_err(), "byte {at}");
     }
-    // Changes of another index are not taken for this one's, and saving removes them: damaged ones too, and those of the very
-    // same index.
+    // Changes of another index are not taken for this one's, and saving removes them: damaged ones
+    // too, and those of the very same index.
     before.save(folder.path()).unwrap();
     assert!(!path.exists());
     fs::write(&path, &whole).unwrap();

@@ -70,7 +70,7 @@ fn any_number_search_an_index_next_to_the_one_that_changes_it() {
     assert!(!late.refresh().unwrap());
 }
 
-/// As on a read-only mount; nobody but root may write to such a folder all the same.
+/// As on a read-only mount; only root can still write to such a folder.
 #[cfg(unix)]
 #[test]
 fn a_folder_that_cannot_be_written_to_is_searched() {

@@ -12,8 +12,8 @@ use burn::{
 /// How far two `f32` computations may be apart, relative to the largest value of a tensor.
 ///
 /// The sums here have up to some 1000 terms. Their order differs between backends, and a GPU
-/// contracts products and sums: each sum is off by about `sqrt(1000) * 2^-24 = 2e-6` of its size, and
-/// the deepest case chains some twenty of them forward and as many backward, with softmax and
+/// contracts products and sums: each sum is off by about `sqrt(1000) * 2^-24 = 2e-6` of its size,
+/// and the deepest case chains some twenty of them forward and as many backward, with softmax and
 /// division in between. 1e-4 leaves room for those and none for a wrong term.
 const TOLERANCE: f64 = 1e-4;
 

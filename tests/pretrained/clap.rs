@@ -27,7 +27,8 @@ fn load() -> (PretrainedClap, Clap<B>, LoadReport) {
 fn every_stage_and_both_projections_are_those_of_transformers() {
     let (pretrained, clap, report) = load();
     assert_eq!(report.parameters, pretrained.config().num_params());
-    // Scales of the loss, counters and tables that follow from the sizes: nothing that was learnt for an embedding.
+    // Scales of the loss, counters and tables that follow from the sizes: nothing that was learnt
+    // for an embedding.
     for name in &report.unused {
         let known = ["logit_scale", "relative_position_index", "num_batches_tracked", "_ids"];
         assert!(known.iter().any(|known| name.contains(known)), "{name}");

@@ -1,7 +1,7 @@
 //! Pretrained text encoders: against transformers, from damaged folders, in an index, in training.
 //!
-//! The tiny models are made by `tests/fixtures/make_text_models.py` and `make_vision_models.py`, and what is compared for
-//! their settings by `make_settings.py`.
+//! The tiny models are made by `tests/fixtures/make_text_models.py` and `make_vision_models.py`,
+//! and what is compared for their settings by `make_settings.py`.
 
 mod clap;
 mod clip;

@@ -1,5 +1,5 @@
-//! Settings are followed: pooling as sentence-transformers does it, pictures and sounds prepared as transformers does; or
-//! they are refused.
+//! Settings are followed: pooling as sentence-transformers does it, pictures and sounds prepared as
+//! transformers does; or they are refused.
 
 use std::{
     fs,
@@ -306,8 +306,8 @@ fn pictures_are_prepared_as_transformers_does() {
             assert_values(name, &found, expected);
             continue;
         }
-        // Resizing rounds in another place than Pillow does: a step of eight bits, over the smallest
-        // deviation of a channel.
+        // Resizing rounds in another place than Pillow does: a step of eight bits, over the
+        // smallest deviation of a channel.
         let off = found.iter().zip(expected).map(|(a, b)| (a - b).abs());
         let worst = off.fold(0.0, f32::max);
         assert!(worst < 1.01 / 255.0 / 0.2, "{name}: {worst}");

@@ -231,8 +231,9 @@ fn sizes_are_checked_before_work_and_by_the_advice() {
 #[test]
 fn attempts_end_with_one_that_suits() {
     for (items, near) in [(12, 1e-3_f32), (40, 1e-4), (150, 1e-4)] {
-        let row =
-            |item: usize| [if item % 5 == 0 { 3.0 } else { 1.0 }, near * (item * item) as f32];
+        let row = |item: usize| {
+            [if item.is_multiple_of(5) { 3.0 } else { 1.0 }, near * (item * item) as f32]
+        };
         let rows: Vec<f32> = (0..items).flat_map(row).collect();
         let features = Features::from_rows(rows.clone(), 2).unwrap();
         let healthy = attempts(&Rows::of(&rows, 2, None)).into_iter().rev().any(|attempt| {

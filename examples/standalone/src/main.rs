@@ -1,5 +1,6 @@
-//! A crate of its own that depends on the library: embeddings and captions that it makes itself, an index trained in seconds, saved,
-//! loaded and searched. It ends with an error when the index does not answer as it should.
+//! A crate of its own that depends on the library: embeddings and captions that it makes itself, an
+//! index trained in seconds, saved, loaded and searched. It ends with an error when the index does
+//! not answer as it should.
 
 #[macro_use]
 #[path = "../../common/print.rs"]

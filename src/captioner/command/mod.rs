@@ -20,10 +20,12 @@ use crate::{
 
 /// Settings of a [`CommandCaptioner`].
 ///
-/// The program is started as it is, without a shell, once for every batch of items. It reads JSON lines from its standard input until
-/// that ends, `{"id": "..", "path": ".."}` (with `"span": [from, to]` in seconds where a part of a file is meant; without `path`
-/// where the job knows no files), and writes JSON lines `{"id": "..", "caption": ".."}`, optionally with `"weight"`, to its standard
-/// output, in any order. It ends with the exit status 0. What it writes to its standard error is quoted when it fails.
+/// The program is started as it is, without a shell, once for every batch of items. It reads JSON
+/// lines from its standard input until that ends, `{"id": "..", "path": ".."}` (with `"span":
+/// [from, to]` in seconds where a part of a file is meant; without `path` where the job knows no
+/// files), and writes JSON lines `{"id": "..", "caption": ".."}`, optionally with `"weight"`, to
+/// its standard output, in any order. It ends with the exit status 0. What it writes to its
+/// standard error is quoted when it fails.
 ///
 /// # Example
 /// ```
@@ -84,7 +86,8 @@ fn most_bytes() -> usize {
 }
 
 impl CommandConfig {
-    /// A program without arguments: one caption an item, 1024 items a batch, an hour and 64 MiB for each.
+    /// A program without arguments: one caption an item, 1024 items a batch, an hour and 64 MiB for
+    /// each.
     pub fn new(program: impl Into<PathBuf>) -> Self {
         Self {
             program: program.into(),
@@ -107,7 +110,8 @@ impl CommandConfig {
     /// Checks the settings.
     ///
     /// # Errors
-    /// [`Error::Config`] for no program, a blank source, counts of 0, or a weight or time that is not above 0.
+    /// [`Error::Config`] for no program, a blank source, counts of 0, or a weight or time that is
+    /// not above 0.
     pub fn validate(&self) -> Result<()> {
         let wrong = |name: &str, expected: &str, found: String, remedy: &str| {
             Err(Error::config(format!("{name} of the captioner"), expected, found, remedy))
@@ -152,9 +156,11 @@ impl CommandConfig {
     }
 }
 
-/// Describes candidates by a program that reads paths and writes captions: [`CommandConfig`] says how they talk.
+/// Describes candidates by a program that reads paths and writes captions: [`CommandConfig`] says
+/// how they talk.
 ///
-/// With a folder for it, what finished batches gave is kept there, and the same job over the same items goes on behind them.
+/// With a folder for it, what finished batches gave is kept there, and the same job over the same
+/// items goes on behind them.
 ///
 /// # Example
 /// ```no_run
@@ -199,8 +205,8 @@ impl CommandCaptioner {
     /// Writes captions to a file and removes the folder of finished batches.
     ///
     /// # Errors
-    /// [`Error::Io`] when the file cannot be written, with the batches kept, or the folder cannot be
-    /// removed.
+    /// [`Error::Io`] when the file cannot be written, with the batches kept, or the folder cannot
+    /// be removed.
     pub fn save(&self, captions: &Captions, file: impl AsRef<Path>) -> Result<()> {
         let bytes = captions.to_lines()?;
         if let Some(folder) = self.state.as_ref().filter(|folder| folder.exists()) {
@@ -260,9 +266,10 @@ impl Captioner for CommandCaptioner {
     }
 
     /// # Errors
-    /// [`Error::Captions`] when the program is missing, fails, takes too long, writes too much, or writes anything but the lines that
-    /// are asked for, which names the line; when no item at all gets a caption; when the folder of finished batches has those of
-    /// another job. [`Error::Interrupted`] when stopped: the program is ended, finished batches are kept.
+    /// [`Error::Captions`] when the program is missing, fails, takes too long, writes too much, or
+    /// writes anything but the lines that are asked for, which names the line; when no item at all
+    /// gets a caption; when the folder of finished batches has those of another job.
+    /// [`Error::Interrupted`] when stopped: the program is ended, finished batches are kept.
     fn caption(
         &self,
         job: &CaptionJob,

@@ -207,7 +207,8 @@ fn a_stop_ends_the_program_and_all_that_it_started() {
 fn a_later_run_goes_on_behind_finished_batches() {
     let folder = tempfile::tempdir().unwrap();
     let (state, other) = (folder.path().join("state"), folder.path().join("other"));
-    // Fails in the second batch, unless there is a file that says that it was mended; counts its starts.
+    // Fails in the second batch, unless there is a file that says that it was mended; counts its
+    // starts.
     let text = format!(
         r#"echo start >> "$1/starts"; if [ "$(wc -l < "$1/starts")" = 2 ]; then echo stumbled >&2; exit 1; fi
            grep -v '"i1"' | {ECHO}"#
@@ -249,7 +250,8 @@ fn a_later_run_goes_on_behind_finished_batches() {
     assert_eq!(run_all(&captioner, &job(5)).unwrap().resumed, 2);
 }
 
-/// Whatever write fails and wherever the process dies, the same job again gives the same file, and nothing else is left.
+/// Whatever write fails and wherever the process dies, the same job again gives the same file, and
+/// nothing else is left.
 #[test]
 fn whatever_fails_the_same_job_again_succeeds() {
     use crate::storage::faults::{Fault, inject};

@@ -51,7 +51,8 @@ impl PublishedSet {
         &self.splits
     }
 
-    /// What the files hold and was not taken: blank captions, other languages. One text for each reason and file.
+    /// What the files hold and was not taken: blank captions, other languages. One text for each
+    /// reason and file.
     pub fn left_out(&self) -> &[String] {
         &self.left_out
     }
@@ -75,8 +76,8 @@ impl PublishedSet {
         }
     }
 
-    /// Leaves out the items whose files are not below a folder, as happens with videos that have vanished, and
-    /// their captions. Returns the ids of those that were left out.
+    /// Leaves out the items whose files are not below a folder, as happens with videos that have
+    /// vanished, and their captions. Returns the ids of those that were left out.
     ///
     /// # Errors
     /// [`Error::Captions`] when no item is left; [`Error::Splits`] when a split has none left.
@@ -118,8 +119,9 @@ impl PublishedSet {
         Ok(gone)
     }
 
-    /// Writes `ids.txt`, `captions.jsonl`, `splits.json`, and `media.jsonl` with the file of every item, into a
-    /// folder that is made where there is none. Each file is replaced whole or not at all.
+    /// Writes `ids.txt`, `captions.jsonl`, `splits.json`, and `media.jsonl` with the file of every
+    /// item, into a folder that is made where there is none. Each file is replaced whole or not at
+    /// all.
     ///
     /// # Errors
     /// [`Error::Io`] when a file cannot be written.

@@ -47,19 +47,21 @@ struct Manifest {
     audit: CaptionAudit,
 }
 
-/// Writes a benchmark to a new folder: media files in `media`, `captions.jsonl`, `splits.json`, and `benchmark.json`, which says
-/// what it is.
+/// Writes a benchmark to a new folder: media files in `media`, `captions.jsonl`, `splits.json`, and
+/// `benchmark.json`, which says what it is.
 ///
-/// Ids are the names of the media without extensions. Captions have the kind [`TRAINING`] or [`QUERY`] (one of each item, which no
-/// training caption equals), and as their source `shared templates` or `held-out templates`. Splits share the candidates out by
-/// the seed: eight tenths `train`, a tenth `val`, a tenth `test`; use them to search for candidates that no caption was trained on,
-/// and leave them aside to train on the training captions of all.
+/// Ids are the names of the media without extensions. Captions have the kind [`TRAINING`] or
+/// [`QUERY`] (one of each item, which no training caption equals), and as their source `shared
+/// templates` or `held-out templates`. Splits share the candidates out by the seed: eight tenths
+/// `train`, a tenth `val`, a tenth `test`; use them to search for candidates that no caption was
+/// trained on, and leave them aside to train on the training captions of all.
 ///
 /// The folder is there when all of it is. `progress` is told how many items are drawn.
 ///
 /// # Errors
-/// [`Error::Media`] when the folder is there and not empty; [`Error::Io`] when a file cannot be written; [`Error::Captions`] when
-/// an item has run out of words; [`Error::Interrupted`] when stopped. Nothing is left behind then.
+/// [`Error::Media`] when the folder is there and not empty; [`Error::Io`] when a file cannot be
+/// written; [`Error::Captions`] when an item has run out of words; [`Error::Interrupted`] when
+/// stopped. Nothing is left behind then.
 ///
 /// # Example
 /// ```

@@ -88,8 +88,8 @@ impl<B: Backend> EncoderOutput<B> {
         (last * present).sum_dim(1).div(count).reshape([batch, d_model])
     }
 
-    /// Queries between these and others of the same tokens wide: `share * this + (1 - share) * other` at every token that both
-    /// have, the one there is elsewhere.
+    /// Queries between these and others of the same tokens wide: `share * this + (1 - share) *
+    /// other` at every token that both have, the one there is elsewhere.
     ///
     /// # Shapes
     /// - `shares`, of 0 to 1: `[batch]`
@@ -162,7 +162,8 @@ mod tests {
     #[test]
     fn pooling_looks_at_tokens_that_are_there_only() {
         let device = Default::default();
-        // Padding has the largest numbers of the first row, and the last token not all of the second row's.
+        // Padding has the largest numbers of the first row, and the last token not all of the
+        // second row's.
         let values: Vec<f32> = [0, 1, 90, 91, 4, 5, 6, 17, 8, 9, 10, 11].map(|i| i as f32).to_vec();
         let padding = TensorData::new(vec![false, true, true, false, false, false], [2, 3]);
         let output = |pooling| EncoderOutput::<Flex> {

@@ -1,4 +1,5 @@
-//! What is done with each field of a settings file: it is followed, ignored because it changes nothing, or refused.
+//! What is done with each field of a settings file: it is followed, ignored because it changes
+//! nothing, or refused.
 //!
 //! The tables are those of `docs/encoders.md`; a test compares the two.
 
@@ -10,7 +11,8 @@ use serde_json::Value;
 pub(super) enum Rule {
     /// It is read. The text says what it sets.
     Followed(&'static str),
-    /// These values, in JSON, are accepted and others are refused. The text says what others would ask for.
+    /// These values, in JSON, are accepted and others are refused. The text says what others would
+    /// ask for.
     Only(&'static [&'static str], &'static str),
     /// It changes no embedding. The text says why.
     Harmless(&'static str),

@@ -1,4 +1,5 @@
-//! The settings files of pretrained models: every field is followed, known to be harmless, or refused by name.
+//! The settings files of pretrained models: every field is followed, known to be harmless, or
+//! refused by name.
 
 mod clap;
 mod clip;
@@ -221,8 +222,8 @@ impl Settings {
     }
 }
 
-/// The settings of the preparation of media: those under one of `keys` in the file of transformers 5 if it has them,
-/// otherwise the file of transformers 4, if it is there.
+/// The settings of the preparation of media: those under one of `keys` in the file of transformers
+/// 5 if it has them, otherwise the file of transformers 4, if it is there.
 fn preparation(folder: &Path, keys: &[&str], outer: Table) -> Result<Option<Settings>> {
     if let Some(settings) = Settings::read_if_there(&folder.join(PROCESSOR))? {
         settings.check(outer)?;

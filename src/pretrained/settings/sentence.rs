@@ -1,4 +1,5 @@
-//! The files of sentence-transformers: which modules a model has, how it pools, how long its texts are.
+//! The files of sentence-transformers: which modules a model has, how it pools, how long its texts
+//! are.
 
 use std::path::{Component, Path, PathBuf};
 

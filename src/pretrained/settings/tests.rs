@@ -1,5 +1,5 @@
-//! Every field of every table does what the table says, the documentation has the same tables, and the settings of
-//! published models are read.
+//! Every field of every table does what the table says, the documentation has the same tables, and
+//! the settings of published models are read.
 
 use std::{fs, path::Path};
 

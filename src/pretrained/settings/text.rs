@@ -250,7 +250,8 @@ fn t5(settings: &Settings) -> Result<TextEncoderConfig> {
     .into())
 }
 
-/// The text tower of CLIP, and the tokens that may end a text. A field that is absent has its usual value.
+/// The text tower of CLIP, and the tokens that may end a text. A field that is absent has its usual
+/// value.
 pub(super) fn clip_text(settings: &Settings) -> Result<(ClipTextConfig, Vec<u32>)> {
     settings.check(CLIP_TEXT)?;
     let config = ClipTextConfig {

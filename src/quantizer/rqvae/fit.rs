@@ -103,8 +103,8 @@ struct Step<B: AutodiffBackend> {
 }
 
 impl RqVaeConfig {
-    /// Fits an RQ-VAE to embeddings. The same rows, seed, backend and (on backends in the host's memory) number
-    /// of rayon threads give the same network.
+    /// Fits an RQ-VAE to embeddings. The same rows, seed, backend and (on backends in the host's
+    /// memory) number of rayon threads give the same network.
     ///
     /// # Shapes
     /// - `rows`: `[n, dim]`, row-major
@@ -228,8 +228,8 @@ impl<B: AutodiffBackend> Fit<'_, B> {
         Ok(())
     }
 
-    /// Forward and backward of a batch: on host backends every core takes a part of it, through a copy
-    /// of the network with a graph of its own.
+    /// Forward and backward of a batch: on host backends every core takes a part of it, through a
+    /// copy of the network with a graph of its own.
     fn gradients(&self, indices: &[u32]) -> Step<B> {
         let threads = if on_host::<B>(&self.device) { rayon::current_num_threads() } else { 1 };
         let parts = threads.min(indices.len() / LEAST).max(1);

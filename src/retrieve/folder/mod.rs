@@ -1,9 +1,9 @@
 //! The index on disk: one folder, named by a manifest, and the changes since.
 //!
 //! Every file carries a part of its checksum in its name, so saving never touches a file that the
-//! manifest in force names. The manifest is replaced last, in one step: a crash at any moment leaves
-//! the old index or the new one. Changes lie in a file that belongs to one manifest. Files that no manifest names
-//! any more are removed afterwards.
+//! manifest in force names. The manifest is replaced last, in one step: a crash at any moment
+//! leaves the old index or the new one. Changes lie in a file that belongs to one manifest. Files
+//! that no manifest names any more are removed afterwards.
 
 mod lock;
 mod manifest;
@@ -94,7 +94,8 @@ pub struct Verified {
     pub torn: u64,
 }
 
-/// Reads every byte of an index folder and holds it to its checksum, which a load does not do with long files.
+/// Reads every byte of an index folder and holds it to its checksum, which a load does not do with
+/// long files.
 ///
 /// # Errors
 /// [`Error::Index`] naming what was cut or changed, [`Error::Io`] naming what is missing.
@@ -119,9 +120,11 @@ pub fn verify(folder: impl AsRef<Path>) -> Result<Verified> {
     })
 }
 
-/// Reads an index as it is at one moment, though somebody may save another one meanwhile and remove the files of the first.
+/// Reads an index as it is at one moment, though somebody may save another one meanwhile and remove
+/// the files of the first.
 ///
-/// `read` also says whether it found a file of changes: the index was in force then. Otherwise it still has to be.
+/// `read` also says whether it found a file of changes: the index was in force then. Otherwise it
+/// still has to be.
 pub(super) fn settled<T>(
     folder: &Path,
     read: impl Fn(&Manifest) -> Result<(T, bool)>,
@@ -180,9 +183,10 @@ impl<B: Backend> Retriever<B> {
     /// Saves the index to a folder, in one step as seen from outside.
     ///
     /// # Errors
-    /// As [`Retriever::check_folder`]; [`Error::Index`] while a [`LiveRetriever`](super::LiveRetriever) changes the
-    /// index that is there; [`Error::Io`] when a file cannot be written (the folder then holds the index that was there
-    /// before, or all of this one).
+    /// As [`Retriever::check_folder`]; [`Error::Index`] while a
+    /// [`LiveRetriever`](super::LiveRetriever) changes the index that is there; [`Error::Io`] when
+    /// a file cannot be written (the folder then holds the index that was there before, or all of
+    /// this one).
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
         Self::check_folder(folder)?;
@@ -270,9 +274,10 @@ impl<B: Backend> Retriever<B> {
 
     /// Loads an index with the changes since it was saved.
     ///
-    /// Trie, vectors and metadata are mapped, so that a large index is there at once; saving another index to the folder
-    /// leaves this one as it is. Files of candidates beyond 32 MiB are held to their lengths and their structure, all
-    /// others to their checksums; [`verify`] reads everything.
+    /// Trie, vectors and metadata are mapped, so that a large index is there at once; saving
+    /// another index to the folder leaves this one as it is. Files of candidates beyond 32 MiB are
+    /// held to their lengths and their structure, all others to their checksums; [`verify`] reads
+    /// everything.
     ///
     /// # Errors
     /// [`Error::Io`] for a missing file, [`Error::Index`] for a changed one or another format, and

@@ -82,8 +82,8 @@ impl<'a> Draft<'a> {
     }
 
     /// # Errors
-    /// [`Error::Ids`] for a candidate that is not there, or comes a second time; [`Error::Index`] for a change of
-    /// another kind of index.
+    /// [`Error::Ids`] for a candidate that is not there, or comes a second time; [`Error::Index`]
+    /// for a change of another kind of index.
     pub(super) fn apply(&mut self, change: Change) -> Result<()> {
         for id in &change.removed {
             match self.find(id).ok_or_else(|| self.unknown(id))? {

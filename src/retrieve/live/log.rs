@@ -1,11 +1,12 @@
 //! The changes since an index was saved, on disk: added to at the end, each one whole or not there.
 //!
-//! Little-endian. The file starts with the magic `CARTCHNG`, version `u32`, zero `u32`, the SHA-256 of the manifest that it
-//! belongs to, and SHA-256 of all that. A change is the magic `CHANGE`, two zero bytes, the lengths `u64` of its head and
-//! its body, the first 8 bytes of the SHA-256 of these 24 and of its number; head and body; SHA-256 of both and of its
-//! number. So a length that was changed is told from a change that was cut short. A change with nothing but
-//! zeros behind its start, or in the place of its checksum or of the end of that, at the end of the file was not finished
-//! either.
+//! Little-endian. The file starts with the magic `CARTCHNG`, version `u32`, zero `u32`, the SHA-256
+//! of the manifest that it belongs to, and SHA-256 of all that. A change is the magic `CHANGE`, two
+//! zero bytes, the lengths `u64` of its head and its body, the first 8 bytes of the SHA-256 of
+//! these 24 and of its number; head and body; SHA-256 of both and of its number. So a length that
+//! was changed is told from a change that was cut short. A change with nothing but zeros behind its
+//! start, or in the place of its checksum or of the end of that, at the end of the file was not
+//! finished either.
 
 use std::{
     fs::{File, OpenOptions},
@@ -53,7 +54,8 @@ impl Log {
     /// Reads the changes since a manifest was written; none where there is no file.
     ///
     /// # Errors
-    /// [`Error::Index`] when a byte was changed; a last change that was cut short, as by a crash, is none.
+    /// [`Error::Index`] when a byte was changed; a last change that was cut short, as by a crash,
+    /// is none.
     pub(in crate::retrieve) fn read(folder: &Path, manifest: &Manifest) -> Result<Self> {
         let path = folder.join(Self::name(manifest));
         // Not mapped: the file is cut where a change was not finished.
@@ -136,8 +138,8 @@ impl Log {
     }
 }
 
-/// Whether bytes are what some file systems leave at the end of a file when the power fails: its length was written, but not
-/// what it holds.
+/// Whether bytes are what some file systems leave at the end of a file when the power fails: its
+/// length was written, but not what it holds.
 fn is_blank(bytes: &[u8]) -> bool {
     bytes.iter().all(|&byte| byte == 0)
 }
@@ -178,13 +180,14 @@ pub(super) struct LogWriter {
     file: File,
     end: u64,
     number: u64,
-    /// Nothing can be added: a change could not be cut back, or it is not known whether the file belongs to the manifest in
-    /// force.
+    /// Nothing can be added: a change could not be cut back, or it is not known whether the file
+    /// belongs to the manifest in force.
     broken: bool,
 }
 
 impl LogWriter {
-    /// Opens the file of a manifest's changes to add some, and cuts off what was cut short; makes it where there is none.
+    /// Opens the file of a manifest's changes to add some, and cuts off what was cut short; makes
+    /// it where there is none.
     ///
     /// # Errors
     /// As [`Log::read`]; [`Error::Io`] when the file cannot be written.
@@ -204,7 +207,8 @@ impl LogWriter {
         Ok((Self { path, file, end: log.end, number, broken: false }, log.changes))
     }
 
-    /// Goes on with the file of the manifest that is in force now. Where that fails, nothing can be added until it does not.
+    /// Goes on with the file of the manifest that is in force now. Where that fails, nothing can be
+    /// added until it does not.
     ///
     /// # Errors
     /// As [`LogWriter::open`] and [`Manifest::read`].

@@ -36,17 +36,18 @@ use crate::{
 
 /// An index folder that is open for changes, and searched meanwhile.
 ///
-/// Candidates that come are named by the quantizer as it is and found at once; nothing is trained. A change is a whole
-/// new [`Retriever`] that shares all that stays with the one before, put in its place at once: a search goes on with
-/// the candidates that were there when it began, and never waits for a change. Changes wait for each other.
+/// Candidates that come are named by the quantizer as it is and found at once; nothing is trained.
+/// A change is a whole new [`Retriever`] that shares all that stays with the one before, put in its
+/// place at once: a search goes on with the candidates that were there when it began, and never
+/// waits for a change. Changes wait for each other.
 ///
-/// A change that has returned is on the disk, in a file of changes beside the index; what a crash cuts short is not
-/// there. [`LiveRetriever::compact`] saves the index anew and starts an empty file of changes. One process at a time may
-/// change a folder; any number may load it.
+/// A change that has returned is on the disk, in a file of changes beside the index; what a crash
+/// cuts short is not there. [`LiveRetriever::compact`] saves the index anew and starts an empty
+/// file of changes. One process at a time may change a folder; any number may load it.
 ///
-/// The cost of a change grows with the collection, not with the change, so add thousands at once where you can
-/// (docs/performance.md has figures). Rows ([`Hit::item`](super::Hit::item)) are places in one snapshot; a candidate's
-/// name is its id.
+/// The cost of a change grows with the collection, not with the change, so add thousands at once
+/// where you can (docs/performance.md has figures). Rows ([`Hit::item`](super::Hit::item)) are
+/// places in one snapshot; a candidate's name is its id.
 ///
 /// # Example
 /// ```no_run
@@ -125,10 +126,12 @@ impl<B: Backend> LiveRetriever<B> {
     /// Opens an index folder for changes, with those since it was saved.
     ///
     /// # Errors
-    /// As [`Retriever::load`]; [`Error::Index`](crate::Error::Index) while another one has it open, [`Error::Io`](crate::Error::Io) when it cannot be written to.
+    /// As [`Retriever::load`]; [`Error::Index`](crate::Error::Index) while another one has it open,
+    /// [`Error::Io`](crate::Error::Io) when it cannot be written to.
     pub fn open(folder: impl AsRef<Path>, device: &B::Device) -> Result<Self> {
         let folder = folder.as_ref();
-        // Twice: no lock is left in a folder that is none of ours, and somebody may save the index in between.
+        // Twice: no lock is left in a folder that is none of ours, and somebody may save the index
+        // in between.
         Manifest::read(folder)?;
         let lock = FolderLock::acquire(folder)?;
         let manifest = Manifest::read(folder)?;
@@ -197,8 +200,8 @@ impl<B: Backend> LiveRetriever<B> {
         })
     }
 
-    /// The index as it is now. It stays as it is whatever changes afterwards, so make filters and look up rows in the
-    /// one that is searched.
+    /// The index as it is now. It stays as it is whatever changes afterwards, so make filters and
+    /// look up rows in the one that is searched.
     pub fn snapshot(&self) -> Arc<Retriever<B>> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -211,18 +214,21 @@ impl<B: Backend> LiveRetriever<B> {
     /// Adds candidates; either all of them or, with an error, none.
     ///
     /// # Errors
-    /// [`Error::Ids`](crate::Error::Ids) for an id that is there already; [`Error::Features`](crate::Error::Features) for features of another width, NaN or zeros;
-    /// [`Error::Identifier`](crate::Error::Identifier) where every identifier is in use, or for groups that are not the index's; [`Error::Metadata`](crate::Error::Metadata)
-    /// when there is not one object for each; [`Error::Io`](crate::Error::Io) when the change cannot be written.
+    /// [`Error::Ids`](crate::Error::Ids) for an id that is there already;
+    /// [`Error::Features`](crate::Error::Features) for features of another width, NaN or zeros;
+    /// [`Error::Identifier`](crate::Error::Identifier) where every identifier is in use, or for
+    /// groups that are not the index's; [`Error::Metadata`](crate::Error::Metadata) when there is
+    /// not one object for each; [`Error::Io`](crate::Error::Io) when the change cannot be written.
     pub fn add(&self, arrivals: &Arrivals<'_>) -> Result<()> {
         self.change(|index| arrivals.change(index, Vec::new()))
     }
 
-    /// Puts other features, metadata and captions in the place of what candidates have; either of all of them or, with an
-    /// error, of none. They are named anew and move to the end of the rows.
+    /// Puts other features, metadata and captions in the place of what candidates have; either of
+    /// all of them or, with an error, of none. They are named anew and move to the end of the rows.
     ///
     /// # Errors
-    /// As [`LiveRetriever::add`], and [`Error::Ids`](crate::Error::Ids) for an id that is not there.
+    /// As [`LiveRetriever::add`], and [`Error::Ids`](crate::Error::Ids) for an id that is not
+    /// there.
     pub fn update(&self, arrivals: &Arrivals<'_>) -> Result<()> {
         self.change(|index| {
             let ids = arrivals.ids().iter().map(str::to_string).collect();
@@ -233,7 +239,8 @@ impl<B: Backend> LiveRetriever<B> {
     /// Removes candidates; either all of them or, with an error, none.
     ///
     /// # Errors
-    /// [`Error::Ids`](crate::Error::Ids) for an id that is not there or occurs twice, [`Error::Index`](crate::Error::Index) when no candidate would be left,
+    /// [`Error::Ids`](crate::Error::Ids) for an id that is not there or occurs twice,
+    /// [`Error::Index`](crate::Error::Index) when no candidate would be left,
     /// [`Error::Io`](crate::Error::Io) when the change cannot be written.
     pub fn remove<S: AsRef<str>>(&self, ids: &[S]) -> Result<()> {
         once("candidates to remove", ids.iter().map(AsRef::as_ref))?;
@@ -272,11 +279,13 @@ impl<B: Backend> LiveRetriever<B> {
         Ok(())
     }
 
-    /// Saves the index anew with all changes, and starts an empty file of changes. Searches go on; changes wait.
+    /// Saves the index anew with all changes, and starts an empty file of changes. Searches go on;
+    /// changes wait.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io) when a file cannot be written. No change is lost: the folder holds the index and its changes as before,
-    /// or the new index. Where not even that can be told, further changes are refused until a compaction succeeds.
+    /// [`Error::Io`](crate::Error::Io) when a file cannot be written. No change is lost: the folder
+    /// holds the index and its changes as before, or the new index. Where not even that can be
+    /// told, further changes are refused until a compaction succeeds.
     pub fn compact(&self) -> Result<()> {
         let mut writer = self.writer()?;
         let saved = self.snapshot().save_locked(&self.folder, &writer.lock);
@@ -298,10 +307,12 @@ impl<B: Backend> LiveRetriever<B> {
         bytes.store(writer.log.bytes(), Ordering::Relaxed);
     }
 
-    /// Searches with another network from now on, as after a fine-tuning, and saves the index with it.
+    /// Searches with another network from now on, as after a fine-tuning, and saves the index with
+    /// it.
     ///
     /// # Errors
-    /// [`Error::Model`](crate::Error::Model) for a network of other levels; otherwise as [`LiveRetriever::compact`].
+    /// [`Error::Model`](crate::Error::Model) for a network of other levels; otherwise as
+    /// [`LiveRetriever::compact`].
     pub fn replace_model(&self, model: crate::model::Cart<B>) -> Result<()> {
         {
             let _writer = self.writer()?;
