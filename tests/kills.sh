@@ -207,8 +207,15 @@ def ask(port, method, path, body=None):
         return json.load(answer)
 
 
-def listed(port):
-    return {item["id"] for item in ask(port, "GET", "/api/prefix?limit=100000")["items"]}
+def listed(port, prefix=""):
+    """All ids below a prefix. The service shows at most 200 at once, so larger ones are split."""
+    found = ask(port, "GET", "/api/prefix?limit=200&tokens=" + prefix)
+    ids = {item["id"] for item in found["items"]}
+    if len(ids) < found["count"]:
+        parts = [listed(port, (prefix + "-" if prefix else "") + str(token)) for token in range(4)]
+        ids = set().union(*parts)
+    assert len(ids) == found["count"], "%d ids of %d" % (len(ids), found["count"])
+    return ids
 
 
 def serving(index, port):
