@@ -9,8 +9,11 @@ use std::collections::HashMap;
 
 /// Most bytes of a pickle: a thousand times that of a model of a thousand tensors.
 pub(super) const LONGEST: usize = 128 << 20;
-/// Most objects that are made or copied. A tensor takes about 50.
-const MOST_OBJECTS: u64 = 1 << 25;
+/// Most objects that a pickle makes or copies for each of its bytes: a tensor takes about 50, and
+/// more than 100 bytes.
+const OBJECTS_A_BYTE: u64 = 4;
+/// Objects that a short pickle may make all the same: some megabytes.
+const FEW_OBJECTS: u64 = 1 << 14;
 /// The deepest nesting. A file of tensors has about 8 levels.
 const DEEPEST: u32 = 64;
 /// Bytes of a text that count as an object.
@@ -46,8 +49,9 @@ struct Pickle<'a> {
     /// Where the stack ended at each open mark.
     marks: Vec<usize>,
     memo: HashMap<u32, Object>,
-    /// Objects that were made or copied so far.
+    /// Objects that were made or copied so far, and how many there may be.
     objects: u64,
+    most: u64,
 }
 
 type Outcome<T> = std::result::Result<T, String>;
@@ -61,8 +65,14 @@ pub(super) fn check(bytes: &[u8]) -> Outcome<()> {
     if bytes.len() > LONGEST {
         return Err(format!("a list of tensors of {} bytes", bytes.len()));
     }
-    let mut pickle =
-        Pickle { bytes, stack: Vec::new(), marks: Vec::new(), memo: HashMap::new(), objects: 0 };
+    let mut pickle = Pickle {
+        bytes,
+        stack: Vec::new(),
+        marks: Vec::new(),
+        memo: HashMap::new(),
+        objects: 0,
+        most: FEW_OBJECTS + OBJECTS_A_BYTE * bytes.len() as u64,
+    };
     while pickle.step()? {}
     Ok(())
 }
@@ -93,8 +103,8 @@ impl Pickle<'_> {
     /// Counts objects that are made or copied.
     fn count(&mut self, objects: u64) -> Outcome<()> {
         self.objects = self.objects.saturating_add(objects);
-        if self.objects > MOST_OBJECTS {
-            return Err(format!("a pickle that makes more than {MOST_OBJECTS} objects"));
+        if self.objects > self.most {
+            return Err(format!("a pickle that makes more than {} objects", self.most));
         }
         Ok(())
     }
@@ -304,6 +314,7 @@ mod tests {
     #[test]
     fn pickles_that_grow_or_nest_without_end_are_refused() {
         assert_eq!(bomb(20).len(), 146);
+        refused(&bomb(20), "more than");
         refused(&bomb(25), "more than");
         refused(&bomb(100), "more than");
         let nested = [&b"\x80\x02)"[..], &[0x85; 100_000], b"."].concat();
