@@ -125,10 +125,10 @@ impl Weights {
             Self::Mapped { tensors, .. } => tensors.values().map(|place| place.range.len()).sum(),
             #[cfg(feature = "pth")]
             Self::Pickled { bytes, tensors, .. } => {
-                let size =
-                    |tensor: &burn_store::TensorSnapshot| count(&[&[4], &tensor.shape.to_vec()]);
-                let all = tensors.values().map(size).fold(0, usize::saturating_add);
-                all.min(bytes.saturating_mul(2))
+                let shapes = tensors.values().map(|tensor| tensor.shape.to_vec());
+                let shapes: Vec<Vec<usize>> = shapes.collect();
+                let shapes: Vec<&[usize]> = shapes.iter().map(Vec::as_slice).collect();
+                count(&shapes).saturating_mul(4).min(bytes.saturating_mul(2))
             }
         }
     }
