@@ -264,7 +264,8 @@ fn check_archive(path: &Path) -> Result<()> {
             path.display().to_string(),
             "tensors as torch.save has written them since PyTorch 1.6: an archive whose data.pkl lists them",
             found,
-            "load it with torch.load(FILE, weights_only=True) and save it again, best as safetensors",
+            "fetch it again if it may be truncated or damaged; otherwise load it with \
+             torch.load(FILE, weights_only=True) and save it again, best as safetensors",
         )
     };
     let file = File::open(path).map_err(|e| Error::io("read", path, e))?;
