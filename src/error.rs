@@ -181,6 +181,47 @@ constructors! {
 }
 
 impl Error {
+    /// Names the part that the subject belongs to, in front of it.
+    pub(crate) fn within(mut self, part: impl fmt::Display) -> Self {
+        if let Some(problem) = self.problem_mut() {
+            problem.subject = format!("{part}: {}", problem.subject);
+        }
+        self
+    }
+
+    /// Adds to what the reader can do.
+    pub(crate) fn or_else(mut self, remedy: &str) -> Self {
+        if let Some(problem) = self.problem_mut() {
+            problem.remedy = format!("{} ({remedy})", problem.remedy);
+        }
+        self
+    }
+
+    fn problem_mut(&mut self) -> Option<&mut Problem> {
+        match self {
+            Self::Io { .. } => None,
+            Self::Config(problem)
+            | Self::Features(problem)
+            | Self::Ids(problem)
+            | Self::Captions(problem)
+            | Self::Splits(problem)
+            | Self::Metadata(problem)
+            | Self::Media(problem)
+            | Self::Tokenizer(problem)
+            | Self::Quantizer(problem)
+            | Self::Collapsed(problem)
+            | Self::Identifier(problem)
+            | Self::Index(problem)
+            | Self::Model(problem)
+            | Self::Checkpoint(problem)
+            | Self::Training(problem)
+            | Self::Query(problem)
+            | Self::Device(problem)
+            | Self::Output(problem)
+            | Self::Interrupted(problem) => Some(problem),
+        }
+    }
+
     /// An [`Error::Io`]; the remedy follows from the kind of the operating system's error.
     pub fn io(action: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
         let remedy = match source.kind() {

@@ -85,6 +85,7 @@ mod optim;
 pub mod prelude;
 pub mod pretrained;
 pub mod quantizer;
+pub mod recipe;
 pub mod retrieve;
 pub mod storage;
 pub mod train;

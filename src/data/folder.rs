@@ -47,6 +47,14 @@ pub struct DataFolder<I = Features> {
     pub splits: Option<Splits>,
     /// What else is known about the candidates, where the folder says something.
     pub metadata: Option<ItemMetadata>,
+    folder: PathBuf,
+}
+
+impl<I> DataFolder<I> {
+    /// The folder that was opened.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
 }
 
 impl DataFolder {
@@ -65,7 +73,7 @@ impl DataFolder {
         items.check()?;
         let (captions, splits) = texts(folder, items.ids())?;
         let metadata = metadata(folder, items.ids())?;
-        Ok(Self { items, captions, splits, metadata })
+        Ok(Self { items, captions, splits, metadata, folder: folder.to_path_buf() })
     }
 
     /// The captions that a filter keeps, with the rows of their candidates.
@@ -132,7 +140,7 @@ impl DataFolder<ShardedFeatures> {
         items.check()?;
         let (captions, splits) = texts(folder, items.ids())?;
         let metadata = metadata(folder, items.ids())?;
-        Ok(Self { items, captions, splits, metadata })
+        Ok(Self { items, captions, splits, metadata, folder: folder.to_path_buf() })
     }
 
     /// The captions that a filter keeps, with the rows of their candidates.

@@ -2,20 +2,31 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use anyhow::{Result, anyhow};
-use cart_retrieval::{Error, quantizer::FineConfig};
-
-use super::{automatic::Rows, recipe::Recipe, task::Task};
+use super::{choice::Rows, settings::Recipe, task::Task};
+use crate::{
+    error::{Error, Result},
+    quantizer::FineConfig,
+};
 
 /// What else helps.
-pub const AUTOMATIC: &str = "with `automatic = true` and no [quantizer], as in examples/recipes/any.toml, sizes follow the data";
+const AUTOMATIC: &str = "without [quantizer] in the recipe, sizes follow the data";
+
+/// Names the recipe's tables that an error of a quantizer is about.
+pub(super) fn of_recipe(error: Error) -> Error {
+    let tables = match error {
+        Error::Quantizer(_) => "[quantizer] of the recipe",
+        Error::Collapsed(_) => "[quantizer] and [health] of the recipe",
+        error => return error,
+    };
+    error.within(tables).or_else(AUTOMATIC)
+}
 
 /// Refuses sizes that cannot be fitted, and codes that cannot be told apart, before an encoder is
 /// tuned or a quantizer fitted.
 ///
 /// # Errors
 /// Names the recipe's table, the level and the setting.
-pub fn check(recipe: &Recipe, task: &Task) -> Result<()> {
+pub(super) fn check(recipe: &Recipe, task: &Task) -> Result<()> {
     if recipe.repairs_quantizer() {
         return Ok(());
     }
@@ -23,10 +34,7 @@ pub fn check(recipe: &Recipe, task: &Task) -> Result<()> {
     let by_texts = recipe.space.as_ref().is_some_and(|space| space.texts > 0.0);
     let labels = by_texts.then(|| labels(task));
     let rows = Rows::of(task.items.as_slice(), task.items.dim(), labels.as_deref());
-    sizes(recipe, &rows)
-        .map_err(|error| anyhow!("the recipe's [quantizer]: {error} ({AUTOMATIC})"))?;
-    shared(recipe, &rows)
-        .map_err(|error| anyhow!("the recipe's [quantizer] and [health]: {error} ({AUTOMATIC})"))
+    sizes(recipe, &rows).and_then(|()| shared(recipe, &rows)).map_err(of_recipe)
 }
 
 /// A number for the training texts of every candidate.
@@ -45,7 +53,7 @@ fn labels(task: &Task) -> Vec<u64> {
 }
 
 /// Checks that no level has more codes than there are distinct rows.
-fn sizes(recipe: &Recipe, rows: &Rows) -> cart_retrieval::Result<()> {
+fn sizes(recipe: &Recipe, rows: &Rows) -> Result<()> {
     let found = rows.distinct;
     let refuse = |subject: String, setting: &str, size: usize| {
         let remedy = match found {
@@ -75,7 +83,7 @@ fn sizes(recipe: &Recipe, rows: &Rows) -> cart_retrieval::Result<()> {
 }
 
 /// Checks that duplicates and too few whole codes leave candidates enough codes of their own.
-fn shared(recipe: &Recipe, rows: &Rows) -> cart_retrieval::Result<()> {
+fn shared(recipe: &Recipe, rows: &Rows) -> Result<()> {
     let most = recipe.health.max_shared_items;
     let expected = format!("at most {:.1}% of the candidates sharing their code", 100.0 * most);
     let bound = |share: f64| (share * 100.0).ceil() / 100.0;

@@ -1,0 +1,572 @@
+//! Settings that follow the data, and why they are what they are.
+//!
+//! Counts go in; settings and their reasons come out. Nothing is read or computed here.
+
+use std::{
+    collections::HashMap,
+    hash::{Hash, Hasher},
+};
+
+use super::settings::{AlignmentSettings, ModelSettings, Recipe};
+use crate::{
+    align::{CandidateSpaceConfig, SpaceTuning},
+    data::{CaptionFilter, DataFolder, LeakAuditConfig, TokenizerConfig},
+    decode::BeamConfig,
+    error::{Error, Result},
+    model::{LossConfig, Scope},
+    quantizer::{
+        CoarseToFineConfig, Codebooks, FineConfig, HealthThresholds, HierarchicalConfig,
+        RqVaeConfig,
+    },
+    train::{Freeze, FrozenCache, TrainConfig},
+};
+
+/// Fewest distinct rows that an RQ-VAE is trained on: with fewer, many candidates share their
+/// codes.
+const LEARNABLE: usize = 500;
+/// Most levels of a tree of K-Means.
+const DEEPEST: usize = 8;
+/// Share of the candidates that may share their codes, on top of those that nothing tells apart.
+const SHARED: f64 = 0.2;
+
+/// How far rows differ from each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rows {
+    /// Rows.
+    pub items: usize,
+    /// Numbers of a row.
+    pub dim: usize,
+    /// Different rows.
+    pub distinct: usize,
+    /// Rows that another row equals.
+    pub repeated: usize,
+    /// Most rows that are all equal.
+    pub largest: usize,
+}
+
+/// A row by its bits.
+struct Bits<'a>(&'a [f32]);
+
+impl Hash for Bits<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.iter().for_each(|value| value.to_bits().hash(state));
+    }
+}
+
+impl PartialEq for Bits<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.iter().zip(other.0).all(|(a, b)| a.to_bits() == b.to_bits())
+    }
+}
+
+impl Eq for Bits<'_> {}
+
+impl Rows {
+    /// Counts rows of width `dim`. Rows with different `labels` differ whatever their numbers are.
+    pub fn of(rows: &[f32], dim: usize, labels: Option<&[u64]>) -> Self {
+        let mut counts: HashMap<(Bits<'_>, u64), usize> = HashMap::new();
+        for (item, row) in rows.chunks_exact(dim).enumerate() {
+            let label = labels.map_or(0, |labels| labels[item]);
+            *counts.entry((Bits(row), label)).or_default() += 1;
+        }
+        Self {
+            items: rows.len() / dim,
+            dim,
+            distinct: counts.len(),
+            repeated: counts.values().filter(|&&count| count > 1).sum(),
+            largest: counts.values().copied().max().unwrap_or(0),
+        }
+    }
+
+    /// Share of the rows that another row equals.
+    pub fn repeated_share(&self) -> f64 {
+        self.repeated as f64 / self.items.max(1) as f64
+    }
+}
+
+/// What was counted in the data, as far as settings follow from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Facts {
+    /// The rows of the candidates that are trained on.
+    pub rows: Rows,
+    /// Captions that are trained on.
+    pub pairs: usize,
+    /// Candidates that have a training caption.
+    pub described: usize,
+    /// Candidates that keep a caption for queries, where the choice decides that.
+    pub held_out: usize,
+    /// Most words of a training caption.
+    pub words: usize,
+    /// Whether there are captions to query with.
+    pub asks: bool,
+    /// Whether the candidates to find are not trained on.
+    pub unseen: bool,
+    /// Whether a pretrained text encoder reads the captions.
+    pub pretrained: bool,
+}
+
+impl Facts {
+    /// Counts what the captions and splits of a recipe select. `asked` says whether the recipe's
+    /// captions to query with were written, not chosen.
+    pub(super) fn of(recipe: &Recipe, asked: bool, data: &DataFolder) -> Result<Self> {
+        let (items, train) = super::task::selection(recipe, data)?;
+        let mut captions = vec![0_usize; items.len()];
+        let mut words = 0;
+        for caption in &train {
+            captions[caption.item as usize] += 1;
+            words = words.max(caption.text.split_whitespace().count());
+        }
+        let held_out = match asked {
+            true => 0,
+            false => data.select(&recipe.queries)?.len(),
+        };
+        Ok(Self {
+            rows: Rows::of(items.as_slice(), items.dim(), None),
+            pairs: train.len(),
+            described: captions.iter().filter(|&&count| count > 0).count(),
+            held_out,
+            words,
+            asks: asked || held_out > 0,
+            unseen: recipe.splits.is_some() && recipe.generated.is_empty(),
+            pretrained: recipe.text.is_some(),
+        })
+    }
+}
+
+/// What is chosen, and why.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Choice {
+    /// The settings.
+    pub(super) recipe: Recipe,
+    /// The same in words.
+    pub(super) reasons: Vec<String>,
+}
+
+impl Choice {
+    /// Chooses for data as there might be, to read a recipe without any.
+    pub(super) fn of_some_data(pretrained: bool) -> Self {
+        let rows = Rows { items: 1000, dim: 512, distinct: 1000, repeated: 0, largest: 1 };
+        Self::of_rows(&Facts {
+            rows,
+            pairs: 1000,
+            described: 1000,
+            held_out: 1000,
+            words: 16,
+            asks: true,
+            unseen: false,
+            pretrained,
+        })
+    }
+
+    /// Chooses the settings for some data.
+    ///
+    /// # Errors
+    /// [`Error::Features`] with fewer than two different rows, which no identifier tells apart;
+    /// [`Error::Captions`] without a training caption.
+    pub(super) fn of(facts: &Facts) -> Result<Self> {
+        let rows = facts.rows;
+        if rows.distinct < 2 {
+            return Err(Error::features(
+                "candidates to train on",
+                "at least two whose rows differ",
+                format!("{} with {} different rows", rows.items, rows.distinct),
+                "add candidates, or make their features again: nothing tells equal rows apart",
+            ));
+        }
+        if facts.pairs == 0 {
+            return Err(Error::captions(
+                "captions to train on",
+                "at least one",
+                "none",
+                "add captions of the candidates to captions.jsonl, or let the example `caption` \
+                 write some",
+            ));
+        }
+        Ok(Self::of_rows(facts))
+    }
+
+    fn of_rows(facts: &Facts) -> Self {
+        let Facts { rows, pairs, described, held_out, .. } = *facts;
+        let first = attempts(&rows).swap_remove(0);
+        let mut reasons = vec![format!(
+            "{} candidates, {} different rows of {} numbers: {}",
+            rows.items, rows.distinct, rows.dim, first.why
+        )];
+        reasons.push(match (held_out, facts.asks) {
+            (0, false) => format!(
+                "{pairs} captions, one for each candidate: all are trained on, and none is left to \
+                 evaluate with"
+            ),
+            (0, true) => format!("{pairs} captions to train on"),
+            _ => format!(
+                "{pairs} captions to train on; the last caption of each of {held_out} candidates \
+                 with several is kept for `evaluate`"
+            ),
+        });
+        if rows.repeated > 0 {
+            reasons.push(format!(
+                "{} candidates have the same features as another one (at most {} are equal): only \
+                 unique tokens tell them apart",
+                rows.repeated, rows.largest
+            ));
+        }
+        if described < rows.items {
+            reasons.push(format!(
+                "{} candidates have no caption: queries find them by their features at best",
+                rows.items - described
+            ));
+        }
+        let (settings, why) = if facts.pretrained { pretrained(facts) } else { scratch(facts) };
+        reasons.push(why);
+        let recipe = Recipe {
+            seed: 1,
+            unique_capacity: rows.largest.max(16),
+            quantizer: first.quantizer,
+            health: first.health,
+            ..settings
+        };
+        Self { recipe, reasons }
+    }
+}
+
+/// What all choices have in common.
+fn common(facts: &Facts, max_tokens: usize) -> Recipe {
+    let width = if facts.rows.items < 10_000 { 20 } else { 50 };
+    Recipe {
+        dataset: "own data".into(),
+        protocol: "query the last caption of candidates with several".into(),
+        seed: 1,
+        generated: Vec::new(),
+        generated_weight: 1.0,
+        mixed: 0,
+        unique_capacity: 16,
+        without_coarse: false,
+        train: CaptionFilter { except_held_out: true, ..CaptionFilter::default() },
+        queries: CaptionFilter { held_out: true, ..CaptionFilter::default() },
+        validation: None,
+        splits: None,
+        audit: LeakAuditConfig::default(),
+        tuning: None,
+        tokenizer: TokenizerConfig::default(),
+        text: None,
+        model: ModelSettings { max_tokens, ..ModelSettings::default() },
+        space: None,
+        space_tuning: None,
+        alignment: None,
+        identifiers: Default::default(),
+        quantizer: CoarseToFineConfig::new(2, vec![2]),
+        health: HealthThresholds::default(),
+        training: TrainConfig::default(),
+        beam: BeamConfig { width, ..BeamConfig::default() },
+        origin: None,
+    }
+}
+
+/// Tokens of the longest caption: two a word and the two special ones, in eights.
+fn tokens(facts: &Facts) -> usize {
+    (2 * facts.words + 2).next_multiple_of(8)
+}
+
+/// Passes that make about `steps` steps.
+fn passes(pairs: usize, batch: usize, steps: usize, least: usize, most: usize) -> usize {
+    steps.div_ceil(pairs.max(1).div_ceil(batch)).clamp(least, most)
+}
+
+/// With a pretrained text encoder: candidates in its space, guided by their vectors.
+fn pretrained(facts: &Facts) -> (Recipe, String) {
+    let pairs = facts.pairs;
+    let batch = pairs.clamp(1, 64);
+    // On unseen candidates the geometry alone ranks better than with a trained decoder, and they
+    // have no texts (docs/results.md).
+    let epochs = if facts.unseen { 0 } else { passes(pairs, 64, 150, 3, 30) };
+    let common = common(facts, tokens(facts).clamp(24, 64));
+    let recipe = Recipe {
+        model: ModelSettings {
+            d_model: 384,
+            d_ff: 1536,
+            n_heads: 12,
+            encoder_layers: 0,
+            ..common.model.clone()
+        },
+        space: Some(CandidateSpaceConfig {
+            features: 1.0,
+            texts: if facts.unseen { 0.0 } else { 1.0 },
+            ..CandidateSpaceConfig::default()
+        }),
+        space_tuning: Some(SpaceTuning { epochs: 3, ..SpaceTuning::default() }),
+        alignment: Some(AlignmentSettings {
+            guided: true,
+            words: Some(0.4),
+            ..AlignmentSettings::default()
+        }),
+        training: TrainConfig {
+            epochs,
+            batch_size: batch,
+            learning_rate: 3e-4,
+            freeze: Freeze::Encoder,
+            frozen_cache: FrozenCache { mebibytes: 2048, half: true },
+            validations: 1,
+            loss: LossConfig {
+                scope: Scope::Legal,
+                r_drop: 0.0,
+                label_smoothing: 0.0,
+                guide_factor: if facts.unseen { 1.0 } else { 3.0 },
+                ..LossConfig::default()
+            },
+            ..TrainConfig::default()
+        },
+        beam: BeamConfig {
+            decoder_weight: if facts.unseen { 1.0 } else { 0.1 },
+            rerank: 20.0,
+            ..common.beam.clone()
+        },
+        ..common
+    };
+    let why = match epochs {
+        0 => "pretrained text encoder, unseen candidates: candidates in its space by their \
+              features, and an untrained decoder"
+            .to_string(),
+        _ => format!(
+            "pretrained text encoder: candidates in its space, {epochs} passes over {pairs} \
+             captions in batches of {batch}"
+        ),
+    };
+    (recipe, why)
+}
+
+/// Without a pretrained text encoder: one from scratch.
+fn scratch(facts: &Facts) -> (Recipe, String) {
+    let pairs = facts.pairs;
+    let batch = pairs.clamp(1, 32);
+    let epochs = passes(pairs, 32, 5000, 4, 200);
+    let common = common(facts, tokens(facts).clamp(24, 128));
+    let recipe = Recipe {
+        tokenizer: TokenizerConfig {
+            vocabulary: if pairs < 50_000 { 4000 } else { 8000 },
+            // Few texts repeat few words.
+            min_frequency: if pairs < 1000 { 1 } else { 2 },
+            ..TokenizerConfig::default()
+        },
+        training: TrainConfig {
+            epochs,
+            batch_size: batch,
+            learning_rate: 1e-3,
+            word_dropout: 0.2,
+            validations: 6,
+            loss: LossConfig {
+                scope: Scope::Legal,
+                r_drop: 0.0,
+                label_smoothing: 0.1,
+                ..LossConfig::default()
+            },
+            ..TrainConfig::default()
+        },
+        ..common
+    };
+    let why = format!(
+        "text encoder from scratch: {epochs} passes over {pairs} captions in batches of {batch}"
+    );
+    (recipe, why)
+}
+
+/// A quantizer to try, what is healthy enough, and what it is in words.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attempt {
+    pub quantizer: CoarseToFineConfig,
+    pub health: HealthThresholds,
+    pub why: String,
+}
+
+/// Quantizers for some rows, in the order in which they are to be tried: each repairs what the
+/// health check may refuse of
+/// those before it, and the last one passes.
+pub fn attempts(rows: &Rows) -> Vec<Attempt> {
+    let distinct = rows.distinct.max(2);
+    let k = power_of_two((distinct as f64).sqrt() as usize).clamp(2, 256);
+    let shared = (rows.repeated_share() + SHARED).min(1.0);
+    let health = HealthThresholds {
+        max_shared_items: shared,
+        max_largest_collision: rows.largest.max(256),
+        max_residual_energy: 1.0,
+        ..HealthThresholds::default()
+    };
+    let mut all = Vec::new();
+    if distinct >= LEARNABLE {
+        let size = power_of_two(distinct / 16).clamp(8, 256);
+        for levels in [4, 5] {
+            let fine = vae(rows, vec![size; levels]);
+            all.push(Attempt {
+                why: format!("k = {k}, fine levels of {size} codes: {levels}, by RQ-VAE"),
+                quantizer: CoarseToFineConfig::new(k, vec![]).with_fine(FineConfig::RqVae(fine)),
+                health: health.clone(),
+            });
+        }
+    }
+    // A tree gives every distinct row a path of its own, if it is deep enough: whether codes are
+    // used evenly then says
+    // nothing.
+    let most = distinct - k + 1;
+    let size = most.clamp(2, 16);
+    // Clusters are uneven: a level more than even ones need.
+    let needed = if size < most { size * most } else { most };
+    let first = (1..DEEPEST).find(|&levels| size.pow(levels as u32) >= needed).unwrap_or(DEEPEST);
+    for levels in first..=DEEPEST {
+        let fine = HierarchicalConfig::new(vec![size; levels]);
+        all.push(Attempt {
+            why: format!("k = {k}, fine levels of {size} codes: {levels}, by hierarchical K-Means"),
+            quantizer: CoarseToFineConfig::new(k, vec![]).with_fine(FineConfig::Hierarchical(fine)),
+            health: HealthThresholds {
+                min_used_share: 0.0,
+                min_normalised_entropy: 0.0,
+                max_shared_items: if levels == DEEPEST { 1.0 } else { shared },
+                max_largest_collision: if levels == DEEPEST {
+                    usize::MAX
+                } else {
+                    health.max_largest_collision
+                },
+                ..health.clone()
+            },
+        });
+    }
+    all
+}
+
+/// An RQ-VAE that is trained for about 800 steps, or for 20 passes where these are more.
+fn vae(rows: &Rows, sizes: Vec<usize>) -> RqVaeConfig {
+    let batch = power_of_two(rows.items / 8).clamp(32, 256);
+    let epochs = 800_usize.div_ceil(rows.items.div_ceil(batch)).clamp(20, 200);
+    let latent = rows.dim.clamp(2, 64);
+    RqVaeConfig::new(sizes)
+        .with_codebooks(Codebooks::Gradient)
+        .with_latent(latent)
+        .with_hidden(vec![(4 * latent).max(32)])
+        .with_batch(batch)
+        .with_epochs(epochs)
+}
+
+/// The largest power of two up to `number`, at least 1.
+fn power_of_two(number: usize) -> usize {
+    1 << number.max(1).ilog2()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Facts of `items` candidates with `each` captions, of which the last is held out.
+    fn facts(items: usize, each: usize) -> Facts {
+        let rows = Rows { items, dim: 512, distinct: items, repeated: 0, largest: 1 };
+        let held_out = if each > 1 { items } else { 0 };
+        Facts {
+            rows,
+            pairs: items * each - held_out,
+            described: items,
+            held_out,
+            words: 9,
+            asks: held_out > 0,
+            unseen: false,
+            pretrained: false,
+        }
+    }
+
+    fn sizes(distinct: usize) -> (usize, Vec<usize>) {
+        let rows = Rows { items: distinct, dim: 8, distinct, repeated: 0, largest: 1 };
+        let quantizer = attempts(&rows)[0].quantizer.clone();
+        (quantizer.coarse.k, quantizer.fine.sizes().to_vec())
+    }
+
+    #[test]
+    fn sizes_follow_the_number_of_different_rows() {
+        for (distinct, k, fine) in [
+            (2, 2, vec![2]),
+            (3, 2, vec![2]),
+            (5, 2, vec![4]),
+            (30, 4, vec![16, 16, 16]),
+            (213, 8, vec![16; 3]),
+            (500, 16, vec![16; 4]),
+            (1650, 32, vec![64; 4]),
+            (2000, 32, vec![64; 4]),
+            (40_000, 128, vec![256; 4]),
+            (4_000_000, 256, vec![256; 4]),
+        ] {
+            assert_eq!(sizes(distinct), (k, fine), "{distinct}");
+        }
+    }
+
+    #[test]
+    fn no_size_exceeds_the_rows_and_every_choice_is_a_valid_recipe() {
+        for distinct in (2..300).chain([1000, 5000, 100_000]) {
+            let rows = Rows { items: distinct, dim: 3, distinct, repeated: 0, largest: 1 };
+            let all = attempts(&rows);
+            for attempt in &all {
+                attempt.quantizer.validate().unwrap();
+                assert!(attempt.quantizer.coarse.k <= distinct, "{distinct} {}", attempt.why);
+                let sizes = attempt.quantizer.fine.sizes();
+                assert!(sizes.iter().all(|&size| size <= distinct), "{distinct} {}", attempt.why);
+            }
+            assert_eq!(all.last().unwrap().health.max_shared_items, 1.0);
+        }
+        for each in [1, 2, 5] {
+            for items in [2, 3, 5, 30, 213, 2000, 40_000] {
+                for (pretrained, unseen) in
+                    [(false, false), (true, false), (false, true), (true, true)]
+                {
+                    let facts = Facts { pretrained, unseen, ..facts(items, each) };
+                    let recipe = Choice::of(&facts).unwrap().recipe;
+                    recipe.validate().unwrap();
+                    assert_eq!(recipe.space.is_some(), pretrained);
+                    assert_eq!(recipe.training.epochs == 0, pretrained && unseen);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn training_is_as_long_for_few_captions_as_for_many() {
+        let of = |items, each| {
+            let training = Choice::of(&facts(items, each)).unwrap().recipe.training;
+            (training.batch_size, training.epochs)
+        };
+        assert_eq!(of(5, 1), (5, 200));
+        assert_eq!(of(30, 1), (30, 200));
+        assert_eq!(of(213, 3), (32, 200));
+        assert_eq!(of(2000, 1), (32, 80));
+        // 8,000 of 10,000 captions are trained on, 250 steps a pass.
+        assert_eq!(of(2000, 5), (32, 20));
+        assert_eq!(of(40_000, 5), (32, 4));
+    }
+
+    #[test]
+    fn what_was_chosen_is_said() {
+        let said = |facts: &Facts| Choice::of(facts).unwrap().reasons.join("\n");
+        let single = said(&facts(213, 1));
+        assert!(single.contains("213 different rows of 512 numbers: k = 8"), "{single}");
+        assert!(single.contains("none is left to evaluate with"), "{single}");
+        let mut some = facts(30, 3);
+        some.described = 28;
+        some.rows = Rows { distinct: 2, repeated: 30, largest: 16, ..some.rows };
+        let several = said(&some);
+        assert!(
+            several.contains("the last caption of each of 30 candidates with several is kept"),
+            "{several}"
+        );
+        assert!(
+            several.contains("30 candidates have the same features as another one"),
+            "{several}"
+        );
+        assert!(several.contains("2 candidates have no caption"), "{several}");
+        let one = Choice::of(&facts(1, 1)).unwrap_err().to_string();
+        assert!(one.contains("at least two whose rows differ"), "{one}");
+        let none = Choice::of(&Facts { pairs: 0, ..facts(5, 1) }).unwrap_err().to_string();
+        assert!(none.contains("captions to train on"), "{none}");
+    }
+
+    #[test]
+    fn rows_are_counted_by_their_bits_and_labels() {
+        let rows = [1.0, 2.0, 1.0, 2.0, 3.0, 2.0, 1.0, 2.0];
+        let counted = Rows::of(&rows, 2, None);
+        assert_eq!(counted, Rows { items: 4, dim: 2, distinct: 2, repeated: 3, largest: 3 });
+        let labelled = Rows::of(&rows, 2, Some(&[7, 8, 7, 7]));
+        assert_eq!(labelled, Rows { items: 4, dim: 2, distinct: 3, repeated: 2, largest: 2 });
+    }
+}

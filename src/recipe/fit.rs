@@ -1,0 +1,554 @@
+//! From a recipe and a data folder to a searchable index.
+
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
+
+use burn::{backend::Autodiff, module::AutodiffModule, tensor::backend::Backend};
+
+use super::{
+    choice::{Rows, attempts},
+    early,
+    event::FitEvent,
+    settings::Recipe,
+    task::{Part, Task},
+};
+use crate::{
+    align::{FittedSpace, Ridge, SpaceTuning, TextVectors, TunedEncoder, WordWeights, embed_texts},
+    data::{DataFolder, ItemCaption, TextTokenizer, mixed_captions},
+    error::{Error, Problem, Result},
+    features::Features,
+    model::Cart,
+    nn::TextEncoder,
+    pretrained::PretrainedText,
+    quantizer::{
+        CandidateIndex, CoarseToFine, CoarseToFineConfig, FineConfig, FineQuantizer,
+        HealthThresholds, KMeans, QuantizerEvent,
+    },
+    retrieve::Retriever,
+    train::{StopFlag, StopReason, TrainEvent, Trainer, TrainingData, trainable},
+};
+
+/// The text side of an index: a tokenizer, and an encoder with weights where there is a pretrained
+/// one.
+#[derive(Debug, Clone)]
+pub struct TextSide<B: Backend> {
+    /// The tokenizer.
+    pub tokenizer: TextTokenizer,
+    /// The pretrained encoder and its weights.
+    pub pretrained: Option<(PretrainedText, TextEncoder<B>)>,
+    /// The map from features to the encoder's space that was tuned with the encoder.
+    map: Option<Ridge>,
+}
+
+impl<B: Backend> TextSide<B> {
+    /// Loads the recipe's pretrained encoder, or trains a tokenizer on the captions.
+    ///
+    /// # Errors
+    /// As [`PretrainedText::load`] and [`TextTokenizer::train`].
+    pub fn new(
+        recipe: &Recipe,
+        train: &[ItemCaption],
+        device: &B::Device,
+        progress: &dyn Fn(FitEvent),
+    ) -> Result<Self> {
+        let Some(pretrained) = recipe.pretrained()? else {
+            let tokenizer = recipe.train_tokenizer(train)?;
+            return Ok(Self { tokenizer, pretrained: None, map: None });
+        };
+        let (encoder, tokenizer, report) = pretrained.load::<B>(device)?;
+        progress(FitEvent::Note(format!("{} encoder, {report}", encoder.family())));
+        Ok(Self { tokenizer, pretrained: Some((pretrained, encoder)), map: None })
+    }
+
+    /// Vectors of captions by the encoder, and by their words where those count.
+    ///
+    /// # Errors
+    /// [`Error::Config`] without a pretrained encoder.
+    pub fn embed(
+        &self,
+        captions: &[ItemCaption],
+        words: Option<&WordWeights>,
+        device: &B::Device,
+    ) -> Result<TextVectors> {
+        let (_, encoder) = self.encoder("[space]")?;
+        embed_texts(encoder, words, &self.tokenizer, captions, device)
+    }
+
+    /// Weights of the words, where the recipe says that words count.
+    ///
+    /// # Errors
+    /// As [`WordWeights::fit`].
+    pub fn words(&self, recipe: &Recipe, train: &[ItemCaption]) -> Result<Option<WordWeights>> {
+        let weight = recipe.alignment.as_ref().and_then(|alignment| alignment.words);
+        let (Some(weight), Some((_, encoder))) = (weight, &self.pretrained) else {
+            return Ok(None);
+        };
+        Ok(Some(WordWeights::fit(encoder, &self.tokenizer, train, weight)?))
+    }
+
+    fn encoder(&self, table: &str) -> Result<&(PretrainedText, TextEncoder<B>)> {
+        self.pretrained.as_ref().ok_or_else(|| {
+            Error::config(
+                format!("{table} of the recipe"),
+                "a pretrained text encoder",
+                "none",
+                format!(
+                    "name the folder of one (`--encoder`, or pretrained in [text]), or remove \
+                     {table}"
+                ),
+            )
+        })
+    }
+}
+
+impl Recipe {
+    /// Trains an index over the candidates of a data folder.
+    ///
+    /// [`Fit`] has progress, cancelling, checkpoints and several devices.
+    ///
+    /// # Errors
+    /// As [`Fit::run`].
+    pub fn fit<B: Backend>(&self, data: &DataFolder, device: &B::Device) -> Result<Retriever<B>> {
+        let task = Task::new(self, data, Part::Test)?;
+        task.check_leaks(self)?;
+        let fitted = Fit::new(self, &task).run(std::slice::from_ref(device))?;
+        fitted.with_metadata_of(data, &task)
+    }
+}
+
+/// A fit of an index, with everything that a program may want to say about it.
+///
+/// # Example
+/// ```no_run
+/// use burn::backend::Flex;
+/// use cart_retrieval::{data::DataFolder, recipe::{Fit, Part, Recipe, Task}};
+/// let data = DataFolder::open("my-data")?;
+/// let recipe = Recipe::for_data(&data)?;
+/// let task = Task::new(&recipe, &data, Part::Test)?;
+/// let fitted = Fit::new(&recipe, &task)
+///     .with_folder("my-run")
+///     .with_progress(|event| eprintln!("{event}"))
+///     .run::<Flex>(&[Default::default()])?;
+/// fitted.retriever.save("my-index")?;
+/// # Ok::<(), cart_retrieval::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Fit<'a> {
+    recipe: &'a Recipe,
+    task: &'a Task,
+    ignore_health: bool,
+    folder: Option<PathBuf>,
+    resume: bool,
+    dashboard: bool,
+    stop: StopFlag,
+    progress: Arc<dyn Fn(FitEvent) + Send + Sync>,
+}
+
+/// A trained index and what it took.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Fitted<B: Backend> {
+    /// The index.
+    pub retriever: Retriever<B>,
+    /// The recipe, with the quantizer that was taken where the first was not healthy.
+    pub recipe: Recipe,
+    /// Seconds of training the network.
+    pub seconds: f64,
+    /// Seconds in all.
+    pub total: f64,
+}
+
+impl<B: Backend> Fitted<B> {
+    /// The index with the metadata of its candidates, where the data folder has any.
+    ///
+    /// # Errors
+    /// As [`Retriever::with_metadata`].
+    pub fn with_metadata_of(self, data: &DataFolder, task: &Task) -> Result<Retriever<B>> {
+        let Some(metadata) = &data.metadata else {
+            return Ok(self.retriever);
+        };
+        // Rows of the training, which may be a part of the data.
+        let rows = task.items.ids().iter().filter_map(|id| data.items.index_of(id));
+        self.retriever.with_metadata(metadata.select(&rows.collect::<Vec<_>>()))
+    }
+}
+
+impl<'a> Fit<'a> {
+    /// A fit of a recipe to a task.
+    pub fn new(recipe: &'a Recipe, task: &'a Task) -> Self {
+        Self {
+            recipe,
+            task,
+            ignore_health: false,
+            folder: None,
+            resume: false,
+            dashboard: false,
+            stop: StopFlag::new(),
+            progress: Arc::new(|_| {}),
+        }
+    }
+
+    /// Trains even on identifiers that the health check refuses.
+    pub fn with_ignore_health(self, ignore_health: bool) -> Self {
+        Self { ignore_health, ..self }
+    }
+
+    /// Keeps checkpoints in a folder.
+    pub fn with_folder(self, folder: impl AsRef<Path>) -> Self {
+        Self { folder: Some(folder.as_ref().to_path_buf()), ..self }
+    }
+
+    /// Resumes the training of that folder.
+    pub fn with_resume(self, resume: bool) -> Self {
+        Self { resume, ..self }
+    }
+
+    /// Shows burn-train's terminal dashboard ([`Trainer::with_dashboard`]).
+    pub fn with_dashboard(self, dashboard: bool) -> Self {
+        Self { dashboard, ..self }
+    }
+
+    /// Stops after the step at hand when the flag is raised.
+    pub fn with_stop(self, stop: StopFlag) -> Self {
+        Self { stop, ..self }
+    }
+
+    /// Tells what happens. The callback may be called from another thread.
+    pub fn with_progress(self, progress: impl Fn(FitEvent) + Send + Sync + 'static) -> Self {
+        Self { progress: Arc::new(progress), ..self }
+    }
+
+    /// Fits the index.
+    ///
+    /// # Errors
+    /// [`Error::Quantizer`] or [`Error::Collapsed`] for a written quantizer that does not suit the
+    /// data, [`Error::Interrupted`] after a stop, and the errors of each part.
+    pub fn run<B: Backend>(&self, devices: &[B::Device]) -> Result<Fitted<B>> {
+        let device = devices.first().ok_or_else(|| {
+            Error::config("devices", "at least one", "none", "pass a device of the backend")
+        })?;
+        self.check()?;
+        let text = TextSide::new(self.recipe, &self.task.train, device, &*self.progress)?;
+        self.run_with(&text, devices)
+    }
+
+    /// Fits the index with a text side that is already there.
+    ///
+    /// # Errors
+    /// As [`Fit::run`].
+    pub fn run_with<B: Backend>(
+        &self,
+        text: &TextSide<B>,
+        devices: &[B::Device],
+    ) -> Result<Fitted<B>> {
+        let started = Instant::now();
+        let device = &devices[0];
+        self.check()?;
+        let tuned = self.tuned(text, device)?;
+        let text = tuned.as_ref().unwrap_or(text);
+        let prepared = self.prepared(text, device)?;
+        let (network, words) = (prepared.network(text, device)?, &prepared.words);
+        let network = match words {
+            Some(words) => network.with_words(words.view(device))?,
+            None => network,
+        };
+        let pairs = self.pairs(text, &prepared)?;
+        let (model, seconds) = if self.recipe.training.epochs == 0 {
+            self.note("0 passes: the network keeps its first weights");
+            (network.valid(), 0.0)
+        } else {
+            self.trained(network, &pairs, devices)?
+        };
+        let Prepared { recipe, fitted, quantizer, index, config, .. } = prepared;
+        let tokenizer = text.tokenizer.clone();
+        let retriever = Retriever::new(model, config, tokenizer, quantizer, index, device.clone())?
+            .with_beam(recipe.beam.clone());
+        let retriever = match fitted {
+            Some(fitted) => retriever.with_space(fitted.space),
+            None => retriever,
+        };
+        let total = started.elapsed().as_secs_f64();
+        Ok(Fitted { retriever, recipe, seconds, total })
+    }
+
+    fn note(&self, text: impl Into<String>) {
+        (self.progress)(FitEvent::Note(text.into()));
+    }
+
+    /// Refuses what can be refused before anything is computed.
+    fn check(&self) -> Result<()> {
+        let guided = self.recipe.alignment.as_ref().is_some_and(|alignment| alignment.guided);
+        if self.recipe.mixed > 0 && guided {
+            return Err(Error::config(
+                "mixed",
+                "0 for a guided network, which needs the candidate's vector without either caption",
+                self.recipe.mixed.to_string(),
+                "set alignment.guided to false, or mixed to 0",
+            ));
+        }
+        if self.ignore_health {
+            return Ok(());
+        }
+        early::check(self.recipe, self.task)
+    }
+
+    /// Everything before the network.
+    fn prepared<B: Backend>(&self, text: &TextSide<B>, device: &B::Device) -> Result<Prepared<B>> {
+        let recipe = self.recipe;
+        let words = text.words(recipe, &self.task.train)?;
+        let fitted = self.space(text, words.as_ref(), device)?;
+        let rows = fitted.as_ref().map_or(&self.task.items, |fitted| &fitted.vectors);
+        let (quantizer, index, recipe) = self.identifiers(rows, device)?;
+        let mut index = index.with_unique_capacity(recipe.unique_capacity)?;
+        if recipe.alignment.is_some() {
+            index = index.with_vectors(rows.clone())?;
+        }
+        let pretrained = text.pretrained.as_ref().map(|(pretrained, _)| pretrained);
+        let mut config = recipe.model_config(&text.tokenizer, &index, pretrained);
+        if let Some(alignment) = &recipe.alignment {
+            config = config.with_alignment(alignment.config(rows.dim()));
+        }
+        self.note(config.num_params().to_string());
+        Ok(Prepared { recipe, words, fitted, quantizer, index, config })
+    }
+
+    /// The space of the candidates, where the recipe asks for one.
+    fn space<B: Backend>(
+        &self,
+        text: &TextSide<B>,
+        words: Option<&WordWeights>,
+        device: &B::Device,
+    ) -> Result<Option<FittedSpace>> {
+        let Some(config) = &self.recipe.space else {
+            return Ok(None);
+        };
+        let texts = text.embed(&self.task.train, words, device)?;
+        let started = Instant::now();
+        let mut config = config.clone();
+        config.seed = self.recipe.seed;
+        let fitted = config.fit_beside(text.map.as_ref(), &self.task.items, &texts)?;
+        self.note(format!(
+            "space of width {} in {:.0} s, gamma {}, penalty {}, held-out MRR {:.3}",
+            fitted.space.dim(),
+            started.elapsed().as_secs_f64(),
+            fitted.gamma,
+            fitted.penalty,
+            fitted.held_out_mrr
+        ));
+        Ok(Some(fitted))
+    }
+
+    /// The training pairs.
+    fn pairs<B: Backend>(
+        &self,
+        text: &TextSide<B>,
+        prepared: &Prepared<B>,
+    ) -> Result<TrainingData> {
+        let (recipe, task) = (self.recipe, self.task);
+        let mixed = mixed_captions(&task.train, recipe.mixed, recipe.seed);
+        let texts = [task.train.as_slice(), &mixed].concat();
+        let mut pairs = TrainingData::new(&text.tokenizer, &texts, &task.valid, &prepared.index)?;
+        if let Some(fitted) = &prepared.fitted
+            && recipe.alignment.is_some()
+            && mixed.is_empty()
+        {
+            pairs = pairs.with_held_out(fitted.held_out.clone())?;
+        }
+        if recipe.identifiers.train_all {
+            pairs = pairs.with_all_identifiers();
+        }
+        Ok(pairs)
+    }
+
+    /// Quantizer and identifiers of the candidates, and the recipe that has this quantizer. A
+    /// quantizer that was chosen and does not suit the candidates is replaced by the next choice.
+    fn identifiers<B: Backend>(
+        &self,
+        rows: &Features,
+        device: &B::Device,
+    ) -> Result<(CoarseToFine<B>, CandidateIndex, Recipe)> {
+        let recipe = self.recipe;
+        if !recipe.repairs_quantizer() {
+            let (quantizer, index) = self
+                .made(recipe.quantizer_config(), &recipe.health, rows, device)
+                .map_err(early::of_recipe)?;
+            return Ok((quantizer, index, recipe.clone()));
+        }
+        let mut all = attempts(&Rows::of(rows.as_slice(), rows.dim(), None)).into_iter().peekable();
+        while let Some(attempt) = all.next() {
+            let config = attempt.quantizer.clone().with_seed(recipe.seed);
+            match (self.made(config, &attempt.health, rows, device), all.peek()) {
+                (Err(Error::Quantizer(problem) | Error::Collapsed(problem)), Some(next)) => {
+                    let Problem { subject, expected, found, .. } = problem;
+                    let next = &next.why;
+                    self.note(format!(
+                        "{subject}: expected {expected}, found {found}; trying {next}"
+                    ));
+                }
+                (made, _) => {
+                    let (quantizer, index) = made?;
+                    let (chosen, health) = (attempt.quantizer, attempt.health);
+                    let recipe = Recipe { quantizer: chosen, health, ..recipe.clone() };
+                    return Ok((quantizer, index, recipe));
+                }
+            }
+        }
+        Err(Error::quantizer("choices of a quantizer", "at least one", "none", "report this"))
+    }
+
+    /// Quantizer and identifiers by some settings.
+    fn made<B: Backend>(
+        &self,
+        config: CoarseToFineConfig,
+        health: &HealthThresholds,
+        rows: &Features,
+        device: &B::Device,
+    ) -> Result<(CoarseToFine<B>, CandidateIndex)> {
+        let quantizer = self.quantizer(config, rows, device)?;
+        let index = quantizer.assign_several(rows, None, &self.recipe.identifiers.config())?;
+        self.note(index.health().to_string());
+        match index.ensure_healthy(health) {
+            Err(error) if self.ignore_health => {
+                (self.progress)(FitEvent::Warning(format!("the check of health: {error}")));
+            }
+            result => result?,
+        }
+        Ok((quantizer, index))
+    }
+
+    /// A quantizer, fitted.
+    fn quantizer<B: Backend>(
+        &self,
+        config: CoarseToFineConfig,
+        rows: &Features,
+        device: &B::Device,
+    ) -> Result<CoarseToFine<B>> {
+        let mut progress = |event: QuantizerEvent| {
+            (self.progress)(FitEvent::Quantizer(event));
+            if self.stop.is_raised() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        if !self.recipe.without_coarse {
+            return config.fit_with_progress::<Autodiff<B>>(rows, device, &mut progress);
+        }
+        let FineConfig::RqVae(mut fine) = config.fine else {
+            return Err(Error::config(
+                "without_coarse",
+                "an RQ-VAE, which alone takes the place of the coarse K-Means",
+                "another fine quantizer",
+                "set quantizer.fine.method to \"rq-vae\", or remove without_coarse",
+            ));
+        };
+        fine.sizes.insert(0, config.coarse.k);
+        // Two centres, both at the mean: every row gets the first.
+        let dim = rows.dim();
+        let mean = mean(rows);
+        let less_mean = rows.as_slice().iter().zip(mean.iter().cycle()).map(|(x, m)| x - m);
+        let less_mean: Vec<f32> = less_mean.collect();
+        let fine =
+            fine.fit_with_progress::<Autodiff<B>>(&less_mean, dim, device, &mut |event| {
+                progress(QuantizerEvent::RqVae(event))
+            })?;
+        let coarse = KMeans::from_parts([mean.clone(), mean].concat(), dim, 0.0, 0)?;
+        CoarseToFine::from_parts(coarse, FineQuantizer::RqVae(fine))
+    }
+
+    /// The network after its training, and the seconds of it.
+    fn trained<B: Backend>(
+        &self,
+        network: Cart<Autodiff<B>>,
+        pairs: &TrainingData,
+        devices: &[B::Device],
+    ) -> Result<(Cart<B>, f64)> {
+        let progress = self.progress.clone();
+        let mut trainer = Trainer::new(self.recipe.train_config())
+            .with_resume(self.resume)
+            .with_stop(self.stop.clone())
+            .with_dashboard(self.dashboard)
+            .with_listener(move |event: TrainEvent| progress(FitEvent::Training(event)));
+        if let Some(folder) = &self.folder {
+            trainer = trainer.with_folder(folder);
+        }
+        let trained = trainer.fit_devices(network, pairs, devices)?;
+        if trained.reason == StopReason::Interrupted {
+            return Err(match &self.folder {
+                Some(folder) => Error::interrupted(
+                    "training",
+                    "no stop",
+                    format!("one; the checkpoint is in {}", folder.display()),
+                    "run again with `--resume` (Fit::with_resume)",
+                ),
+                None => Error::interrupted("training", "no stop", "one", "run it again"),
+            });
+        }
+        Ok((trained.model, trained.seconds))
+    }
+
+    /// The text side with its encoder tuned in the space of the candidates, if the recipe says so.
+    ///
+    /// # Errors
+    /// As [`SpaceTuning::fit`].
+    pub fn tuned<B: Backend>(
+        &self,
+        text: &TextSide<B>,
+        device: &B::Device,
+    ) -> Result<Option<TextSide<B>>> {
+        let (Some(tuning), Some(space)) = (&self.recipe.space_tuning, &self.recipe.space) else {
+            return Ok(None);
+        };
+        let (pretrained, _) = text.encoder("[space_tuning]")?;
+        let started = Instant::now();
+        let words = text.words(self.recipe, &self.task.train)?;
+        let words = words.as_ref();
+        let (encoder, tokenizer, _) = pretrained.load::<Autodiff<B>>(device)?;
+        let tuning = SpaceTuning { seed: self.recipe.seed, ..tuning.clone() };
+        let (train, items) = (&self.task.train, &self.task.items);
+        let tuned = tuning.fit::<Autodiff<B>>(
+            encoder, words, &tokenizer, train, items, space, &self.stop, device,
+        )?;
+        let mrr: Vec<String> = tuned.validation_mrr.iter().map(|v| format!("{v:.3}")).collect();
+        self.note(format!(
+            "text encoder tuned in {:.0} s, share {}; MRR of captions kept out: {}",
+            started.elapsed().as_secs_f64(),
+            tuned.share,
+            mrr.join(" ")
+        ));
+        let TunedEncoder { encoder, map, .. } = tuned;
+        Ok(Some(TextSide { tokenizer, pretrained: Some((pretrained.clone(), encoder)), map }))
+    }
+}
+
+/// What there is before the network.
+struct Prepared<B: Backend> {
+    recipe: Recipe,
+    words: Option<WordWeights>,
+    fitted: Option<FittedSpace>,
+    quantizer: CoarseToFine<B>,
+    index: CandidateIndex,
+    config: crate::model::CartConfig,
+}
+
+impl<B: Backend> Prepared<B> {
+    /// The network before its training.
+    fn network(&self, text: &TextSide<B>, device: &B::Device) -> Result<Cart<Autodiff<B>>> {
+        match &text.pretrained {
+            Some((_, encoder)) => self
+                .config
+                .init_around(trainable::<Autodiff<B>, TextEncoder<_>>(encoder.clone()), device),
+            None => self.config.init::<Autodiff<B>>(device),
+        }
+    }
+}
+
+/// The mean of all rows.
+fn mean(rows: &Features) -> Vec<f32> {
+    let (dim, n) = (rows.dim(), rows.len() as f64);
+    let mut mean = vec![0.0f64; dim];
+    for row in rows.as_slice().chunks_exact(dim) {
+        mean.iter_mut().zip(row).for_each(|(sum, &value)| *sum += f64::from(value) / n);
+    }
+    mean.into_iter().map(|value| value as f32).collect()
+}

@@ -1,0 +1,462 @@
+//! All settings of an index: what to train on, what to ask, and how.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    choice::{Choice, Facts},
+    overlay::Settings,
+};
+use crate::{
+    align::{CandidateSpaceConfig, SpaceTuning},
+    data::{
+        CaptionFilter, DataFolder, ItemCaption, LeakAuditConfig, TextTokenizer, TokenizerConfig,
+    },
+    decode::BeamConfig,
+    error::{Error, Result},
+    model::CartConfig,
+    nn::{AlignmentConfig, FusionMode},
+    pretrained::PretrainedText,
+    quantizer::{
+        CandidateIndex, CoarseToFineConfig, FineConfig, HealthThresholds, IdentifierConfig,
+        RqKMeansConfig,
+    },
+    train::TrainConfig,
+};
+
+/// All settings of an index.
+///
+/// [`Recipe::for_data`] chooses them from the data. A recipe file holds only what should differ
+/// from that choice: [`Settings`] reads it.
+///
+/// # Example
+/// ```no_run
+/// use cart_retrieval::{data::DataFolder, recipe::Recipe};
+/// let data = DataFolder::open("my-data")?;
+/// let recipe = Recipe::for_data(&data)?;
+/// for reason in recipe.reasons() {
+///     println!("{reason}");
+/// }
+/// println!("{}", recipe.to_toml()?);
+/// # Ok::<(), cart_retrieval::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Recipe {
+    /// Name of the data set, for reports.
+    pub dataset: String,
+    /// What trains and what queries, for reports.
+    pub protocol: String,
+    /// Seed of the quantizer, the weights and the order of the captions.
+    pub seed: u64,
+    /// Files of the data folder with captions of captioners, to train on as well.
+    pub generated: Vec<PathBuf>,
+    /// Factor of the weights of those captions, in the space and in the training; 0 leaves them
+    /// out.
+    pub generated_weight: f32,
+    /// Additional texts for each item, each made of two of its training captions; only the decoder
+    /// trains on them.
+    pub mixed: usize,
+    /// Fewest unique tokens that the network has room for.
+    pub unique_capacity: usize,
+    /// Trains without the coarse K-Means (an ablation): its codes become the first level of the
+    /// RQ-VAE, which then sees whole vectors.
+    pub without_coarse: bool,
+    /// Captions to train on.
+    pub train: CaptionFilter,
+    /// Captions to query with.
+    pub queries: CaptionFilter,
+    /// Captions to choose the best model by; without it, the last model is kept.
+    pub validation: Option<CaptionFilter>,
+    /// Items to train on and items to find, where they differ (unseen candidates).
+    pub splits: Option<SplitSettings>,
+    /// Whether queries that equal or nearly equal a training text are refused, reported or counted.
+    pub audit: LeakAuditConfig,
+    /// Captions to train on and to query with while settings are chosen.
+    pub tuning: Option<TuningSettings>,
+    /// The text tokenizer, trained on the training captions; not used with a pretrained encoder.
+    pub tokenizer: TokenizerConfig,
+    /// A pretrained text encoder, with its tokenizer; without it, one is trained from scratch.
+    pub text: Option<TextSettings>,
+    /// The network.
+    pub model: ModelSettings,
+    /// The space of the text encoder, in which candidates get identifiers; without it they get them
+    /// in the space of their features.
+    pub space: Option<CandidateSpaceConfig>,
+    /// How the text encoder is tuned in that space first, if it is.
+    pub space_tuning: Option<SpaceTuning>,
+    /// How queries are compared with the candidates' vectors, if they are.
+    pub alignment: Option<AlignmentSettings>,
+    /// Number of identifiers of a candidate.
+    pub identifiers: IdentifierSettings,
+    /// The quantizer.
+    pub quantizer: CoarseToFineConfig,
+    /// What makes a quantizer too unhealthy to train on.
+    pub health: HealthThresholds,
+    /// The training.
+    pub training: TrainConfig,
+    /// The search.
+    pub beam: BeamConfig,
+    /// Where the settings came from.
+    #[serde(skip)]
+    pub(super) origin: Option<Origin>,
+}
+
+/// What the settings of a recipe follow from.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Origin {
+    /// What was counted in the data.
+    pub(super) facts: Facts,
+    /// What was written in place of the choice.
+    pub(super) written: Settings,
+    /// What was chosen, in words.
+    pub(super) reasons: Vec<String>,
+}
+
+impl Default for Recipe {
+    /// The choice for a thousand candidates with two captions each, without a pretrained encoder.
+    fn default() -> Self {
+        Choice::of_some_data(false).recipe
+    }
+}
+
+/// Names of the splits of items.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SplitSettings {
+    /// Items to train on.
+    pub train: String,
+    /// Items to find while settings are chosen; a set may have no such split.
+    pub tuning: Option<String>,
+    /// Items to find for the report.
+    pub test: String,
+}
+
+/// Captions for choosing settings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TuningSettings {
+    /// Captions to train on.
+    pub train: CaptionFilter,
+    /// Captions to query with.
+    pub queries: CaptionFilter,
+}
+
+/// How queries are compared with the candidates' vectors ([`AlignmentConfig`]).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AlignmentSettings {
+    /// Factors of the cosine, one for each level or one for all.
+    pub scales: Vec<f32>,
+    /// Whether the comparison takes part in the scores.
+    pub guided: bool,
+    /// Whether the factors are trained.
+    pub learn_scales: bool,
+    /// Whether the map from the query to the vectors is trained.
+    pub learn_map: bool,
+    /// Weight of the token embeddings, if they take part.
+    pub words: Option<f32>,
+}
+
+impl Default for AlignmentSettings {
+    fn default() -> Self {
+        let AlignmentConfig { scales, guided, learn_scales, learn_map, words, .. } =
+            AlignmentConfig::new(1);
+        Self { scales, guided, learn_scales, learn_map, words }
+    }
+}
+
+impl AlignmentSettings {
+    pub(super) fn config(&self, dim: usize) -> AlignmentConfig {
+        let Self { scales, guided, learn_scales, learn_map, words } = self.clone();
+        AlignmentConfig { dim, scales, guided, learn_scales, learn_map, words }
+    }
+}
+
+/// How many identifiers a candidate has, and whether all of them are trained on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct IdentifierSettings {
+    /// Clusters a candidate belongs to.
+    pub clusters: usize,
+    /// Codes of a candidate in each cluster.
+    pub codes: usize,
+    /// Whether all identifiers of a candidate are trained on, not only its first.
+    pub train_all: bool,
+}
+
+impl Default for IdentifierSettings {
+    fn default() -> Self {
+        let IdentifierConfig { clusters, codes } = IdentifierConfig::default();
+        Self { clusters, codes, train_all: false }
+    }
+}
+
+impl IdentifierSettings {
+    /// The settings of the assignment.
+    pub fn config(&self) -> IdentifierConfig {
+        IdentifierConfig { clusters: self.clusters, codes: self.codes }
+    }
+}
+
+/// A pretrained text encoder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextSettings {
+    /// Its folder, with `config.json`, `tokenizer.json` and safetensors weights.
+    pub pretrained: PathBuf,
+    /// Dropout while training, in place of the model's own.
+    pub dropout: Option<f64>,
+}
+
+/// Sizes of the network; with a pretrained text encoder, of the decoder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelSettings {
+    /// Most tokens of a text.
+    pub max_tokens: usize,
+    /// Width of the network.
+    pub d_model: usize,
+    /// Width inside the feed-forward layers.
+    pub d_ff: usize,
+    /// Attention heads.
+    pub n_heads: usize,
+    /// Layers of the text encoder; ignored with a pretrained encoder, which has its own number.
+    pub encoder_layers: usize,
+    /// Layers of the decoder.
+    pub decoder_layers: usize,
+    /// Fusion of the encoder's layers into the decoder.
+    pub fusion: FusionMode,
+    /// Dropout.
+    pub dropout: f64,
+    /// Whether the decoder starts from the query's vector.
+    pub query_start: bool,
+}
+
+impl Default for ModelSettings {
+    fn default() -> Self {
+        Self {
+            max_tokens: 40,
+            d_model: 128,
+            d_ff: 256,
+            n_heads: 4,
+            encoder_layers: 2,
+            decoder_layers: 2,
+            fusion: FusionMode::default(),
+            dropout: 0.1,
+            query_start: false,
+        }
+    }
+}
+
+impl Recipe {
+    /// Chooses all settings for some data: every candidate is indexed, and the last caption of each
+    /// candidate with several is kept for [`Recipe::evaluate`].
+    ///
+    /// # Errors
+    /// [`Error::Features`] when all candidates have equal features, which nothing can tell apart.
+    pub fn for_data(data: &DataFolder) -> Result<Self> {
+        Settings::default().recipe(data)
+    }
+
+    /// Why the settings are what they are, a sentence for each choice; empty for a recipe that was
+    /// not chosen from data.
+    pub fn reasons(&self) -> &[String] {
+        self.origin.as_ref().map_or(&[], |origin| &origin.reasons)
+    }
+
+    /// All settings as the text of a recipe file.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a value that TOML cannot hold, as a seed of 2^63 or more.
+    pub fn to_toml(&self) -> Result<String> {
+        super::overlay::to_toml(self)
+    }
+
+    /// Takes a pretrained text encoder, and chooses again what depends on having one.
+    ///
+    /// # Errors
+    /// As [`PretrainedText::open`] for a folder that holds no text encoder; [`Error::Config`] when
+    /// written settings contradict the new choice.
+    pub fn with_encoder(self, folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref();
+        let recipe = match &self.origin {
+            Some(origin) => origin.written.clone().with_encoder(folder).chosen(origin.facts)?,
+            None => {
+                let dropout = self.text.as_ref().and_then(|text| text.dropout);
+                let text = Some(TextSettings { pretrained: folder.to_path_buf(), dropout });
+                Self { text, ..self }
+            }
+        };
+        recipe.pretrained()?;
+        Ok(recipe)
+    }
+
+    /// Sets the seed of all parts.
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        if let Some(origin) = &mut self.origin {
+            origin.written.set_seed(seed);
+        }
+        self
+    }
+
+    /// Replaces the fine quantizer by residual K-Means of the same sizes (an ablation).
+    pub fn with_rq_kmeans(mut self) -> Self {
+        let sizes = self.quantizer.fine.sizes().to_vec();
+        self.quantizer.fine = FineConfig::RqKmeans(RqKMeansConfig::new(sizes));
+        self.without_repairs()
+    }
+
+    /// Keeps the quantizer as it is: one that does not suit the data is refused, not replaced.
+    pub fn without_repairs(mut self) -> Self {
+        if let Some(origin) = &mut self.origin {
+            origin.written.keep_quantizer();
+        }
+        self
+    }
+
+    /// Whether a quantizer that does not suit the data is replaced, not refused: where no setting
+    /// of the quantizer was written.
+    pub fn repairs_quantizer(&self) -> bool {
+        self.origin.as_ref().is_some_and(|origin| !origin.written.has("quantizer"))
+    }
+
+    /// Whether some candidate has a caption that is kept for queries, as far as the choice knows.
+    pub(super) fn holds_out(&self) -> bool {
+        self.origin.as_ref().is_none_or(|origin| origin.facts.asks)
+    }
+
+    /// Whether the choice says what queries.
+    pub(super) fn chooses_queries(&self) -> bool {
+        self.origin.as_ref().is_some_and(|origin| !origin.written.has("queries"))
+    }
+
+    /// Opens the pretrained text encoder, if the recipe has one.
+    ///
+    /// # Errors
+    /// As [`PretrainedText::open`].
+    pub fn pretrained(&self) -> Result<Option<PretrainedText>> {
+        let Some(text) = &self.text else {
+            return Ok(None);
+        };
+        let open = || -> Result<PretrainedText> {
+            let pretrained =
+                PretrainedText::open(&text.pretrained)?.with_max_tokens(self.model.max_tokens)?;
+            Ok(match text.dropout {
+                Some(dropout) => pretrained.with_dropout(dropout),
+                None => pretrained,
+            })
+        };
+        Ok(Some(open().map_err(|error| error.within("[text] of the recipe"))?))
+    }
+
+    /// Checks everything that can be checked without data.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the table and the setting.
+    pub fn validate(&self) -> Result<()> {
+        let within = |table: &'static str| move |error: Error| error.within(table);
+        let tuning = self.tuning.iter().flat_map(|tuning| [&tuning.train, &tuning.queries]);
+        for filter in [&self.train, &self.queries].into_iter().chain(&self.validation).chain(tuning)
+        {
+            filter.validate()?;
+        }
+        if !(self.generated_weight.is_finite() && self.generated_weight >= 0.0) {
+            return Err(Error::config(
+                "generated_weight",
+                "a finite number of at least 0",
+                self.generated_weight.to_string(),
+                "change it, or remove it for 1",
+            ));
+        }
+        self.audit.validate().map_err(within("[audit]"))?;
+        self.identifiers.config().validate().map_err(within("[identifiers]"))?;
+        self.quantizer.validate().map_err(within("[quantizer]"))?;
+        let levels = self.quantizer.fine.sizes().len() + 2;
+        // No passes mean no training, which `TrainConfig` alone would refuse.
+        let training = TrainConfig { epochs: self.training.epochs.max(1), ..self.training.clone() };
+        training.validate(levels).map_err(within("[training]"))?;
+        self.beam.validate().map_err(within("[beam]"))?;
+        if let Some(space) = &self.space {
+            space.validate().map_err(within("[space]"))?;
+        }
+        if let Some(tuning) = &self.space_tuning {
+            tuning.validate().map_err(within("[space_tuning]"))?;
+        }
+        if self.beam.scope != self.training.loss.scope {
+            return Err(Error::config(
+                "scope of [beam]",
+                format!("{:?}, as in [training.loss]", self.training.loss.scope),
+                format!("{:?}", self.beam.scope),
+                "set both to one scope: a beam scores well only what the loss trained",
+            ));
+        }
+        self.model.validate(self.text.is_some())
+    }
+
+    /// The quantizer's settings with the recipe's seed.
+    pub fn quantizer_config(&self) -> CoarseToFineConfig {
+        self.quantizer.clone().with_seed(self.seed)
+    }
+
+    /// The training's settings with the recipe's seed.
+    pub fn train_config(&self) -> TrainConfig {
+        TrainConfig { seed: self.seed, ..self.training.clone() }
+    }
+
+    /// The network's settings for a tokenizer, identifiers and a pretrained text encoder, if any.
+    pub fn model_config(
+        &self,
+        tokenizer: &TextTokenizer,
+        index: &CandidateIndex,
+        pretrained: Option<&PretrainedText>,
+    ) -> CartConfig {
+        let model = &self.model;
+        let vocabulary = index.vocabulary().clone();
+        let config = match pretrained {
+            Some(text) => CartConfig::for_encoder(text.config().clone(), vocabulary)
+                .with_decoder_layers(model.decoder_layers),
+            None => CartConfig::new(tokenizer.vocabulary(), vocabulary)
+                .with_layers(model.encoder_layers, model.decoder_layers),
+        };
+        config
+            .with_width(model.d_model, model.d_ff, model.n_heads)
+            .with_max_tokens(model.max_tokens)
+            .with_fusion(model.fusion)
+            .with_dropout(model.dropout)
+            .with_query_start(model.query_start)
+            .with_seed(self.seed)
+    }
+
+    /// The tokenizer of the training captions.
+    ///
+    /// # Errors
+    /// As [`TextTokenizer::train`].
+    pub fn train_tokenizer(&self, train: &[ItemCaption]) -> Result<TextTokenizer> {
+        let texts = train.iter().map(|caption| caption.text.as_str());
+        TextTokenizer::train(texts, &self.tokenizer, self.model.max_tokens)
+    }
+}
+
+impl ModelSettings {
+    fn validate(&self, pretrained: bool) -> Result<()> {
+        let Self { d_model, n_heads, encoder_layers, decoder_layers, .. } = *self;
+        let problem = |name: &str, expected: &str, found: usize| {
+            let subject = format!("{name} of [model]");
+            Err(Error::config(subject, expected, found.to_string(), "change it, or remove it"))
+        };
+        if n_heads == 0 || d_model % n_heads != 0 {
+            let expected = format!("a divisor of d_model = {d_model}");
+            return problem("n_heads", &expected, n_heads);
+        }
+        if decoder_layers == 0 {
+            return problem("decoder_layers", "at least 1", 0);
+        }
+        if !pretrained && encoder_layers == 0 {
+            return problem("encoder_layers", "at least 1 without a pretrained encoder", 0);
+        }
+        Ok(())
+    }
+}
