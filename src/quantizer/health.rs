@@ -16,6 +16,7 @@ use crate::{
 
 /// How well one level uses its codes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LevelHealth {
     /// Number of codes of the level.
     pub size: usize,
@@ -56,6 +57,7 @@ pub struct LevelHealth {
 /// # Ok::<(), cart_retrieval::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct HealthReport {
     /// Number of items.
     pub items: usize,

@@ -70,6 +70,7 @@ pub struct CodesPart {
 
 /// The description beside the tensors.
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Meta {
     version: u32,
     start: usize,

@@ -20,6 +20,7 @@ use crate::{
 
 /// Settings beside the tensors.
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Meta {
     dim: usize,
     inertia: f64,

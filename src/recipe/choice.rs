@@ -285,7 +285,6 @@ fn pretrained(facts: &Facts) -> (Recipe, String) {
             d_model: 384,
             d_ff: 1536,
             n_heads: 12,
-            encoder_layers: 0,
             ..common.model.clone()
         },
         space: Some(CandidateSpaceConfig {
@@ -397,7 +396,7 @@ pub fn attempts(rows: &Rows) -> Vec<Attempt> {
             let fine = vae(rows, vec![size; levels]);
             all.push(Attempt {
                 why: format!("k = {k}, fine levels of {size} codes: {levels}, by RQ-VAE"),
-                quantizer: CoarseToFineConfig::new(k, vec![]).with_fine(FineConfig::RqVae(fine)),
+                quantizer: coarse_to_fine(k, FineConfig::RqVae(fine)),
                 health: health.clone(),
             });
         }
@@ -414,7 +413,7 @@ pub fn attempts(rows: &Rows) -> Vec<Attempt> {
         let fine = HierarchicalConfig::new(vec![size; levels]);
         all.push(Attempt {
             why: format!("k = {k}, fine levels of {size} codes: {levels}, by hierarchical K-Means"),
-            quantizer: CoarseToFineConfig::new(k, vec![]).with_fine(FineConfig::Hierarchical(fine)),
+            quantizer: coarse_to_fine(k, FineConfig::Hierarchical(fine)),
             health: HealthThresholds {
                 min_used_share: 0.0,
                 min_normalised_entropy: 0.0,
@@ -429,6 +428,13 @@ pub fn attempts(rows: &Rows) -> Vec<Attempt> {
         });
     }
     all
+}
+
+/// A quantizer whose K-Means is the best of five.
+fn coarse_to_fine(k: usize, fine: FineConfig) -> CoarseToFineConfig {
+    let mut config = CoarseToFineConfig::new(k, vec![]).with_fine(fine);
+    config.coarse.restarts = 5;
+    config
 }
 
 /// An RQ-VAE that is trained for about 800 steps, or for 20 passes where these are more.

@@ -22,6 +22,7 @@ const CHUNK: usize = 4096;
 
 /// Mean and scale that inputs are standardised with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Scaling {
     /// Mean of each dimension.
     pub mean: Vec<f32>,
