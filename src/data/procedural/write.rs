@@ -13,7 +13,7 @@ use crate::{
     data::{self, Captions, Splits},
     error::{Error, Result},
     media::{MediaItem, Modality},
-    storage::write_bytes,
+    storage::{FileLock, write_bytes},
     train::StopFlag,
 };
 
@@ -90,11 +90,8 @@ pub fn write_benchmark(
     let folder = folder.as_ref();
     ensure_new(folder)?;
     let partial = Partial::create(folder)?;
-    let mut written = fill(benchmark, &partial.0, stop, progress)?;
-    if folder.exists() {
-        fs::remove_dir(folder).map_err(|e| Error::io("replace", folder, e))?;
-    }
-    fs::rename(&partial.0, folder).map_err(|e| Error::io("create", folder, e))?;
+    let mut written = fill(benchmark, &partial.path, stop, progress)?;
+    partial.publish(folder)?;
     written.media = folder.join("media");
     Ok(written)
 }
@@ -116,8 +113,14 @@ fn ensure_new(folder: &Path) -> Result<()> {
     }
 }
 
-/// A folder beside the one to write, which is removed unless it was renamed.
-struct Partial(PathBuf);
+/// The file that says that a partial folder is being written: its writer holds a lock on it.
+const LOCK: &str = "writing";
+
+/// A folder next to the one to write, which is removed unless it was published.
+struct Partial {
+    path: PathBuf,
+    lock: Option<FileLock>,
+}
 
 impl Partial {
     fn create(folder: &Path) -> Result<Self> {
@@ -129,23 +132,54 @@ impl Partial {
                 "name the folder to write",
             ));
         };
-        let mut hidden = std::ffi::OsString::from(".");
-        hidden.push(name);
-        hidden.push(format!(".{}.partial", std::process::id()));
-        let path = folder.with_file_name(hidden);
-        if let Some(parent) = folder.parent() {
-            fs::create_dir_all(parent).map_err(|e| Error::io("create", parent, e))?;
-        }
+        let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let parent = parent.unwrap_or(Path::new("."));
+        fs::create_dir_all(parent).map_err(|e| Error::io("create", parent, e))?;
+        let prefix = format!(".{}.", name.to_string_lossy());
+        remove_abandoned(parent, &prefix)?;
+        let path = parent.join(format!("{prefix}{}.partial", std::process::id()));
         fs::create_dir(&path).map_err(|e| Error::io("create", &path, e))?;
-        Ok(Self(path))
+        let lock = path.join(LOCK);
+        let lock = FileLock::acquire(&lock).map_err(|e| Error::io("lock", &lock, e))?;
+        Ok(Self { path, lock })
+    }
+
+    /// Puts the folder in the place of an empty one or of none.
+    fn publish(mut self, folder: &Path) -> Result<()> {
+        let lock = self.path.join(LOCK);
+        self.lock = None;
+        fs::remove_file(&lock).map_err(|e| Error::io("remove", &lock, e))?;
+        if folder.exists() {
+            fs::remove_dir(folder).map_err(|e| Error::io("replace", folder, e))?;
+        }
+        fs::rename(&self.path, folder).map_err(|e| Error::io("create", folder, e))
     }
 }
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        // Gone after a renaming; what cannot be removed is left, as there is nobody to tell.
-        let _ = fs::remove_dir_all(&self.0);
+        // Nothing is there after a rename. An error cannot be reported from here.
+        let _ = fs::remove_dir_all(&self.path);
     }
+}
+
+/// Removes the partial folders of writers that were killed.
+fn remove_abandoned(parent: &Path, prefix: &str) -> Result<()> {
+    let entries = fs::read_dir(parent).map_err(|e| Error::io("read", parent, e))?;
+    for entry in entries {
+        let entry = entry.map_err(|e| Error::io("read", parent, e))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let process = name.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(".partial"));
+        let is_ours = process.is_some_and(|process| process.parse::<u32>().is_ok());
+        if !is_ours || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        let path = entry.path();
+        if let Ok(Some(_lock)) = FileLock::acquire(&path.join(LOCK)) {
+            fs::remove_dir_all(&path).map_err(|e| Error::io("remove", &path, e))?;
+        }
+    }
+    Ok(())
 }
 
 fn fill(
@@ -235,6 +269,23 @@ mod tests {
             Box::new(Sounds::generate(&SoundsConfig::new(count)).unwrap()),
             Box::new(Clips::generate(&ClipsConfig::new(count)).unwrap()),
         ]
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_is_removed_and_what_another_one_writes_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let [killed, working, other] =
+            [".sounds.7.partial", ".sounds.8.partial", ".sounds.x.partial"].map(path);
+        for partial in [&killed, &working, &other] {
+            fs::create_dir_all(partial.join("media")).unwrap();
+        }
+        let lock = FileLock::acquire(&working.join(LOCK)).unwrap().unwrap();
+        let sounds = Sounds::generate(&SoundsConfig::new(20)).unwrap();
+        write_benchmark(&sounds, path("sounds"), &StopFlag::new(), |_| {}).unwrap();
+        assert!(!killed.exists() && working.exists() && other.exists());
+        assert!(!path("sounds").join(LOCK).exists());
+        drop(lock);
     }
 
     #[test]
