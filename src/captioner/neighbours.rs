@@ -6,7 +6,7 @@ use super::Metric;
 use crate::{
     error::{Error, Result},
     features::Features,
-    quantizer::{Layout, dots},
+    kernels::{Layout, dots},
 };
 
 /// Products that a thread holds at a time.

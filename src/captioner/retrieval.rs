@@ -8,10 +8,10 @@ use super::{
     CaptionJob, CaptionProgress, Captioned, Captioner, check_weight, neighbours::Neighbours,
 };
 use crate::{
+    cancel::StopFlag,
     data::ItemCaption,
     error::{Error, Result},
     features::Features,
-    train::StopFlag,
 };
 
 /// Items between two looks at the stop flag.

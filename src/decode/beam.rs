@@ -11,8 +11,8 @@ use super::{
     steps::{Queries, Steps, host_decoder},
 };
 use crate::{
-    align::Guide,
     error::{Error, Result},
+    geometry::Guide,
     model::{Cart, EncodedQueries, Scope},
     trie::{Node, Trie},
 };
@@ -414,10 +414,11 @@ mod tests {
     use super::*;
     use crate::{
         data::QueryBatch,
-        decode::{Engine, Filter, Filters, score_all},
+        decode::{Engine, score_all},
         identifier::{Codes, Vocabulary},
         model::CartConfig,
         nn::FusionMode,
+        trie::{Filter, Filters},
     };
 
     fn model(vocabulary: &Vocabulary, fusion: FusionMode, seed: u64) -> Cart<Flex> {

@@ -16,10 +16,12 @@ use super::{
     clock::Clock, exact::exact, steps::Queries,
 };
 use crate::{
+    backend::on_host,
     data::QueryBatch,
     error::{Error, Result},
+    kernels::bf16_products,
     model::{Cart, EncodedQueries},
-    nn::{HostDecoder, bf16_products, on_host},
+    nn::HostDecoder,
 };
 
 /// Queries in the host's memory, with their vectors and the factors of these where the network has them.
@@ -367,7 +369,7 @@ mod tests {
 
     /// With candidates' vectors, whose likeness to the query is added to the scores.
     fn aligned(trie: &Trie) -> (Engine<Flex>, crate::align::Geometry) {
-        use crate::{align::Geometry, nn::AlignmentConfig};
+        use crate::{geometry::Geometry, nn::AlignmentConfig};
         let config = CartConfig::new(50, trie.vocabulary().clone());
         let config = config.with_width(96, 192, 2).with_layers(3, 2).with_max_tokens(40);
         let config = config.with_alignment(AlignmentConfig::new(5));

@@ -6,8 +6,8 @@ use burn::tensor::backend::Backend;
 
 use super::{BeamConfig, Filters};
 use crate::{
-    align::{Geometry, Guide},
     error::{Error, Result},
+    geometry::{Geometry, Guide},
     model::{Cart, Scope},
     trie::Trie,
 };

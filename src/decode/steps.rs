@@ -6,8 +6,9 @@ use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 
 use super::beam::Beam;
 use crate::{
+    backend::on_host,
     model::{Cart, EncodedQueries},
-    nn::{DecoderState, HostDecoder, HostMemory, HostState, on_host},
+    nn::{DecoderState, HostDecoder, HostMemory, HostState},
 };
 
 /// The decoder laid out for the host, where tensors lie there anyway.

@@ -9,15 +9,16 @@ use crate::{
     align::{CandidateSpace, TextVectors, embed_with},
     data::{ItemCaption, TextTokenizer},
     decode::{
-        Answer, BeamConfig, Engine, Exact, Explanation, Filter, Filters, SearchPrecision,
-        SearchSpace, score_all,
+        Answer, BeamConfig, Engine, Exact, Explanation, SearchPrecision, SearchSpace, score_all,
     },
     error::{Error, Result},
     features::advice,
+    index::CandidateIndex,
     metadata::ItemMetadata,
     model::{Cart, CartConfig, EncodedQueries},
     nn::QueryProjection,
-    quantizer::{CandidateIndex, CoarseToFine, Quantizer},
+    quantizer::{CoarseToFine, Quantizer},
+    trie::{Filter, Filters},
 };
 
 /// Answers text queries with candidates.

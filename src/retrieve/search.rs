@@ -5,12 +5,13 @@ use serde::Serialize;
 
 use super::Retriever;
 use crate::{
-    decode::{Answer, BeamConfig, Filter, Filters},
+    decode::{Answer, BeamConfig},
     error::{Error, Result},
     eval::Ranking,
     features::Features,
     identifier::Identifier,
     metadata::Fields,
+    trie::{Filter, Filters},
 };
 
 /// A candidate that answers a query.

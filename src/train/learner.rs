@@ -28,12 +28,13 @@ use super::{
     step::guide_factors,
 };
 use crate::{
-    align::Geometry,
+    backend::on_host,
     data::{QueryBatch, TargetBatch},
     decode::{BeamConfig, SearchSpace, beam_search},
+    geometry::Geometry,
     identifier::Owners,
     model::{Cart, LossConfig},
-    nn::{GuideBatch, averaged, beginning, on_host},
+    nn::{GuideBatch, averaged, beginning},
     trie::Trie,
 };
 

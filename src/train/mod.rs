@@ -22,32 +22,27 @@ mod loader;
 mod logs;
 mod memory;
 mod metric;
-mod optimizer;
 mod position;
 mod precision;
-mod projection;
-mod rates;
 mod resume;
 mod rounds;
-mod schedule;
 mod state;
 mod step;
 mod stepper;
 mod trainer;
 
+pub use crate::{
+    cancel::StopFlag,
+    optim::{CartOptimizer, EncoderRates, WarmupCosine},
+};
 pub use checkpoint::AtomicRecorder;
 pub use config::TrainConfig;
 pub use data::{TrainingData, WeightedExample};
 pub use devices::Placement;
-pub use event::{RoundSummary, StopFlag, StopReason, TrainEvent};
+pub use event::{RoundSummary, StopReason, TrainEvent};
 pub use freeze::{Freeze, FrozenCache, trainable};
 pub use interpolate::Partners;
 pub use learner::{CartLearner, StepOutput, TrainBatch, ValidBatch, ValidOutput};
-pub(crate) use loader::{by_like_length, drop_words};
-pub use optimizer::CartOptimizer;
 pub use precision::Precision;
-pub use projection::ProjectionConfig;
-pub use rates::EncoderRates;
-pub use schedule::WarmupCosine;
 pub use stepper::Stepper;
 pub use trainer::{Trained, Trainer};

@@ -17,9 +17,10 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{CartLearner, Partners, TrainBatch, learner::Context};
 use crate::{
+    backend::on_host,
     data::{QueryBatch, TargetBatch},
     model::LossConfig,
-    nn::{EncoderPrefix, GuideBatch, fork, on_host, widened, with_noise},
+    nn::{EncoderPrefix, GuideBatch, fork, widened, with_noise},
 };
 
 /// Fewest rows of a thread.

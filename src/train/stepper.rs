@@ -88,7 +88,7 @@ impl<B: AutodiffBackend> Stepper<B> {
         let learner = CartLearner::new(cart, Arc::new(context));
         let optimizer = CartOptimizer::new(config.weight_decay, config.clip_norm)
             .with_encoder_rates(rates)
-            .with_guard(guard);
+            .with_gate(guard);
         let schedule = WarmupCosine::new(
             config.learning_rate,
             config.warmup_steps(steps),

@@ -203,7 +203,7 @@ impl Trainer {
         let optimizer =
             CartOptimizer::<CartLearner<B>, B>::new(config.weight_decay, config.clip_norm)
                 .with_encoder_rates(rates)
-                .with_guard(guard.clone());
+                .with_gate(guard.clone());
         // Held to the end: no other process may use the folder meanwhile.
         let (_folder, state) = match &self.folder {
             Some(folder) => {

@@ -13,12 +13,12 @@ use serde::{Deserialize, Serialize};
 use super::{
     HeldOut, Ridge, TextVectors,
     centroids::Centroids,
-    normalise,
     ridge::{Kernel, Lift},
 };
 use crate::{
     error::{Error, Result},
     features::Features,
+    kernels::normalise,
     storage::NamedTensors,
 };
 

@@ -9,11 +9,11 @@ use crate::{
     align::{
         TextVectors,
         centroids::Centroids,
-        dot, normalise,
         ridge::{Lift, Ridge, RidgeProblem},
     },
     error::Result,
     features::Features,
+    kernels::{dot, normalise},
 };
 
 /// Most items that kernel and penalty are chosen by.

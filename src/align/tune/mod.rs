@@ -19,11 +19,11 @@ use training::{Training, Tuned};
 
 use super::{CandidateSpaceConfig, Ridge, WordWeights, embed_texts};
 use crate::{
+    cancel::StopFlag,
     data::{ItemCaption, TextTokenizer},
     error::{Error, Result},
     features::Features,
     nn::TextEncoder,
-    train::StopFlag,
 };
 
 /// Fewest candidates to find among themselves, or to train on, where whole ones are kept out.

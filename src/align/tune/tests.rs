@@ -6,8 +6,9 @@ use burn::{
 
 use super::{choice::mixed, *};
 use crate::{
-    align::{TextVectors, dot, embed_texts},
+    align::{TextVectors, embed_texts},
     data::TokenizerConfig,
+    kernels::dot,
     nn::{ScratchEncoderConfig, TextEncoderConfig, WeightInit},
     storage::NamedTensors,
 };

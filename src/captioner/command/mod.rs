@@ -12,10 +12,10 @@ use sha2::{Digest, Sha256};
 use self::{lines::parse, process::run, state::State};
 use super::{CaptionJob, CaptionProgress, Captioned, Captioner, check_weight};
 use crate::{
+    cancel::StopFlag,
     data::Captions,
     error::{Error, Result},
     storage::{fs, hex, sha256_file, write_bytes},
-    train::StopFlag,
 };
 
 /// Settings of a [`CommandCaptioner`].

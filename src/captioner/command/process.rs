@@ -10,8 +10,8 @@ use std::{
 
 use super::CommandConfig;
 use crate::{
+    cancel::StopFlag,
     error::{Error, Result},
-    train::StopFlag,
 };
 
 /// How long to wait between two looks at program, clock and stop flag.

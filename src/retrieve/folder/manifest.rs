@@ -13,8 +13,8 @@ use super::{FORMAT_VERSION, Growth, KIND, MANIFEST, OLDEST_FORMAT};
 use crate::{
     decode::BeamConfig,
     error::{Error, Result},
+    index::HealthReport,
     model::CartConfig,
-    quantizer::HealthReport,
     storage::{hex, read_limited, sha256_file},
 };
 

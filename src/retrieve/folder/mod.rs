@@ -26,14 +26,16 @@ use super::{
     live::{Draft, Growth, Log},
 };
 use crate::{
-    align::{CandidateSpace, Geometry},
+    align::CandidateSpace,
     data::TextTokenizer,
     error::{Error, Result},
     features::{Features, ItemIds},
+    geometry::Geometry,
     identifier::Owners,
+    index::CandidateIndex,
     metadata::ItemMetadata,
     nn::QueryProjection,
-    quantizer::{CandidateIndex, CoarseToFine},
+    quantizer::CoarseToFine,
     storage::{NamedTensors, fs, hex, load_module, map, sync_folder, write_bytes},
     trie::Trie,
 };

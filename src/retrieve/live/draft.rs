@@ -7,8 +7,8 @@ use crate::{
     error::{Error, Result},
     features::{Features, advice},
     identifier::{Codes, Owners},
+    index::CandidateIndex,
     metadata::{Fields, ItemMetadata},
-    quantizer::CandidateIndex,
     trie::Trie,
 };
 

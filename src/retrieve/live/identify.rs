@@ -8,7 +8,8 @@ use super::Growth;
 use crate::{
     error::{Error, Result},
     identifier::{Codes, Groups},
-    quantizer::{CandidateIndex, CoarseToFine, Quantizer},
+    index::CandidateIndex,
+    quantizer::{CoarseToFine, Quantizer},
     trie::Trie,
 };
 
