@@ -608,7 +608,6 @@ fn every_room_uses_only_rooms_below_it() {
 }
 
 #[test]
-#[ignore = "some are left"]
 fn no_files_use_each_other_in_a_circle() {
     let circles = library().circles();
     assert!(circles.is_empty(), "{} circles:\n{}", circles.len(), circles.join("\n"));

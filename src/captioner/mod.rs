@@ -13,7 +13,8 @@ mod retrieval;
 
 pub use crate::data::GENERATED;
 pub use command::{CommandCaptioner, CommandConfig};
-pub use retrieval::{Metric, RetrievalCaptioner, RetrievalConfig};
+pub use neighbours::Metric;
+pub use retrieval::{RetrievalCaptioner, RetrievalConfig};
 
 use std::path::Path;
 

@@ -8,6 +8,8 @@ mod engine;
 mod exact;
 mod exhaustive;
 mod explain;
+mod prefix;
+mod queries;
 mod score;
 mod space;
 mod steps;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
 
-use super::{Growth, Search, SearchAll};
+use super::growth::Growth;
 use crate::{
     align::{CandidateSpace, TextVectors, embed_with},
     data::{ItemCaption, TextTokenizer},
@@ -252,16 +252,6 @@ impl<B: Backend> Retriever<B> {
     /// The beam that searches use unless told otherwise.
     pub fn beam(&self) -> &BeamConfig {
         &self.beam
-    }
-
-    /// Starts a search.
-    pub fn search<'a>(&'a self, query: &'a str) -> Search<'a, B> {
-        Search::new(self, query)
-    }
-
-    /// Starts a search for many queries, which are decoded in batches.
-    pub fn search_all<'a, S: AsRef<str>>(&'a self, queries: &'a [S]) -> SearchAll<'a, B, S> {
-        SearchAll::new(self, queries)
     }
 
     /// Scores of all candidates for a query, best first, weighted as the retriever's beam says, at

@@ -31,6 +31,18 @@ pub struct Hit {
     pub metadata: Option<Fields>,
 }
 
+impl<B: Backend> Retriever<B> {
+    /// Starts a search.
+    pub fn search<'a>(&'a self, query: &'a str) -> Search<'a, B> {
+        Search::new(self, query)
+    }
+
+    /// Starts a search for many queries, which are decoded in batches.
+    pub fn search_all<'a, S: AsRef<str>>(&'a self, queries: &'a [S]) -> SearchAll<'a, B, S> {
+        SearchAll::new(self, queries)
+    }
+}
+
 /// A search for one query, made by [`Retriever::search`].
 #[derive(Debug)]
 pub struct Search<'a, B: Backend> {

@@ -20,11 +20,16 @@ use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
 use super::{
-    Partners, StopFlag, TrainBatch, TrainConfig, TrainingData, ValidBatch, WeightedExample,
-    interpolate::Siblings,
+    batch::{TrainBatch, ValidBatch},
+    config::TrainConfig,
+    data::{TrainingData, WeightedExample},
+    interpolate::{Partners, Siblings},
     position::{Position, Share, work_for},
 };
-use crate::data::{Example, QueryBatch, TargetBatch, by_like_length, drop_words};
+use crate::{
+    cancel::StopFlag,
+    data::{Example, QueryBatch, TargetBatch, by_like_length, drop_words},
+};
 
 /// Queries validated at once.
 const VALID_BATCH: usize = 32;

@@ -9,16 +9,22 @@ use burn::{
 };
 
 use super::{
-    CartLearner, CartOptimizer, StepOutput, TrainBatch, TrainConfig, WarmupCosine,
-    devices::Together,
-    freeze::Frozen,
+    CartLearner, StepOutput, TrainBatch, TrainConfig,
+    frozen::Frozen,
     guard::{Guard, LossScale},
     learner::Context,
     metric::{Listener, Reporter},
+    placement::Together,
     position::Position,
     rounds::Rounds,
 };
-use crate::{error::Result, identifier::Owners, model::Cart, trie::Trie};
+use crate::{
+    error::Result,
+    identifier::Owners,
+    model::Cart,
+    optim::{CartOptimizer, WarmupCosine},
+    trie::Trie,
+};
 
 /// The learner of a [`Stepper`].
 type Components<B> =

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use rayon::prelude::*;
 
-use super::{CandidateSpace, CandidateSpaceConfig};
+use super::{config::CandidateSpaceConfig, map::CandidateSpace};
 use crate::{
     align::{
         TextVectors,

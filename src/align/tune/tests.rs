@@ -8,6 +8,7 @@ use super::{choice::mixed, *};
 use crate::{
     align::{TextVectors, embed_texts},
     data::TokenizerConfig,
+    error::Error,
     kernels::dot,
     nn::{ScratchEncoderConfig, TextEncoderConfig, WeightInit},
     storage::NamedTensors,

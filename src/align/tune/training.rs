@@ -15,7 +15,7 @@ use burn::{
 use rand::{RngExt, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
-use super::SpaceTuning;
+use super::config::SpaceTuning;
 use crate::{
     align::{
         CandidateSpaceConfig, Ridge, TextVectors, WordWeights, centroids::Centroids,

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::CommandConfig;
+use super::config::CommandConfig;
 use crate::{
     cancel::StopFlag,
     error::{Error, Result},

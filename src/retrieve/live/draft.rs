@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Growth, change::Change};
+use super::{super::growth::Growth, change::Change};
 use crate::{
     error::{Error, Result},
     features::{Features, advice},

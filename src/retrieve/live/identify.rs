@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use burn::tensor::backend::Backend;
 
-use super::Growth;
+use super::super::growth::Growth;
 use crate::{
     error::{Error, Result},
     identifier::{Codes, Groups},
