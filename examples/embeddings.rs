@@ -13,11 +13,12 @@ use anyhow::{Context, Result, ensure};
 use burn::backend::Autodiff;
 use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
+    cancel::StopFlag,
     data::DataFolder,
     eval::{EvalRecord, Ranking, TruncatedTies, evaluate, markdown_table, write_json},
     prelude::*,
+    retrieve::ProjectionConfig,
     storage::Outputs,
-    train::{ProjectionConfig, StopFlag},
 };
 use clap::{Parser, Subcommand};
 use common::{

@@ -23,10 +23,8 @@ use cart_retrieval::{
     data::formats::{
         ClipName, PublishedSet, audio_caps, clotho, karpathy, msr_vtt, msr_vtt_1k_a, msvd,
     },
-    media::{
-        Descriptors, ExtractConfig, ExtractProgress, Extracted, Extraction, Extractor, MediaItem,
-        Modality, media_below,
-    },
+    extract::{ExtractConfig, ExtractProgress, Extracted, Extraction},
+    media::{Descriptors, Extractor, MediaItem, Modality, media_below},
     nn::ImageBindConfig,
     pretrained::{
         ClapExtractor, ClipExtractor, ImageBindExtractor, PretrainedClap, PretrainedClip,

@@ -12,8 +12,11 @@
 //! | [`features`] | candidate embeddings: `.npy`, `.npz`, `.safetensors`, memory-mapped and checked |
 //! | [`quantizer`] | K-Means, RQ-VAE, RQ-KMeans, hierarchical K-Means, coarse-to-fine, health report |
 //! | [`identifier`], [`trie`] | identifiers, unique tokens, the flat trie |
-//! | [`align`] | candidates as vectors in the space of the text encoder, summed up along the trie |
-//! | [`media`] | pictures, sounds and videos from their files, built-in descriptors, extraction of features |
+//! | [`geometry`] | where the candidates below every prefix lie, and what that says about a query |
+//! | [`index`] | the candidates under their identifiers, with vectors, metadata and health |
+//! | [`align`] | candidates as vectors in the space of the text encoder |
+//! | [`media`] | pictures, sounds and videos from their files, built-in descriptors |
+//! | `extract` | from files of media to the features of a data folder (feature `media`) |
 //! | [`data`] | captions, splits, tokenizers, batches, readers of published sets, procedural benchmarks |
 //! | [`captioner`] | captions of candidates that have none, by neighbours or by a program |
 //! | [`nn`], [`model`] | attention, encoder, fusion, decoder; the network and its loss |
@@ -24,6 +27,7 @@
 //! | [`metadata`] | what is known about candidates beside their vectors, and conditions to filter by |
 //! | [`eval`] | Recall@K, MRR, confidence intervals; BM25 and dual-tower baselines |
 //! | [`backend`] | choosing a backend and a device at run time |
+//! | [`cancel`] | stopping long work from another thread |
 //! | [`storage`] | atomic writes, checksums, named tensors |
 //!
 //! Neural modules are generic over a burn `Backend`; the library itself depends on none. Choose one
@@ -70,13 +74,21 @@
 
 pub mod align;
 pub mod backend;
+pub mod cancel;
 pub mod captioner;
 pub mod data;
 pub mod decode;
 pub mod error;
 pub mod eval;
+#[cfg(feature = "media")]
+pub mod extract;
 pub mod features;
+#[cfg(test)]
+mod floors_test;
+pub mod geometry;
 pub mod identifier;
+pub mod index;
+mod kernels;
 pub mod media;
 pub mod metadata;
 pub mod model;

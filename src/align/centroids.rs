@@ -1,6 +1,7 @@
 //! Mean texts of the items.
 
-use super::{TextVectors, normalise};
+use super::TextVectors;
+use crate::kernels::normalise;
 
 /// Sums of the texts of every item, each times its weight.
 pub(super) struct Centroids {

@@ -3,8 +3,10 @@
 use nalgebra::{Cholesky, DMatrix, Dyn};
 use rayon::prelude::*;
 
-use super::dot;
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    kernels::{dot, normalise},
+};
 
 /// Rows that are multiplied at once.
 const BLOCK: usize = 2048;
@@ -313,7 +315,7 @@ impl Ridge {
 /// Centred and scaled to length 1.
 fn prepare(row: &[f32], mean: &[f32]) -> Vec<f32> {
     let mut row: Vec<f32> = row.iter().zip(mean).map(|(v, m)| v - m).collect();
-    super::normalise(&mut row);
+    normalise(&mut row);
     row
 }
 

@@ -2,10 +2,11 @@
 
 use burn::tensor::backend::Backend;
 
-use super::{WordWeights, normalise, words::TextSide};
+use super::{WordWeights, words::TextSide};
 use crate::{
     data::{ItemCaption, QueryBatch, TextTokenizer},
     error::{Error, Result},
+    kernels::normalise,
     nn::{TextEncoder, WordView},
 };
 

@@ -33,6 +33,7 @@
 //! ```
 
 mod choice;
+mod host;
 mod local;
 
 use std::{fmt, str::FromStr};
@@ -41,6 +42,7 @@ use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
 pub use choice::DeviceChoice;
+pub(crate) use host::on_host;
 
 use crate::error::{Error, Result};
 

@@ -11,21 +11,20 @@ mod command;
 mod neighbours;
 mod retrieval;
 
+pub use crate::data::GENERATED;
 pub use command::{CommandCaptioner, CommandConfig};
-pub use retrieval::{Metric, RetrievalCaptioner, RetrievalConfig};
+pub use neighbours::Metric;
+pub use retrieval::{RetrievalCaptioner, RetrievalConfig};
 
 use std::path::Path;
 
 use crate::{
+    cancel::StopFlag,
     data::{Caption, Captions},
     error::{Error, Result},
     features::{Features, ItemIds},
     media::MediaItem,
-    train::StopFlag,
 };
-
-/// Kind of the captions of a captioner.
-pub const GENERATED: &str = "generated";
 
 /// What describes candidates.
 ///

@@ -1,18 +1,29 @@
 //! The nearest rows of a matrix, exactly: a matrix product screens, plain sums decide.
 
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
-use super::Metric;
 use crate::{
     error::{Error, Result},
     features::Features,
-    quantizer::{Layout, dots},
+    kernels::{Layout, dots},
 };
 
 /// Products that a thread holds at a time.
 const PRODUCTS: usize = 1 << 23;
 /// Most rows of a product.
 const ROWS: usize = 256;
+
+/// How candidates are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Metric {
+    /// By the cosine of their features, whose lengths then do not matter.
+    #[default]
+    Cosine,
+    /// By their distance; the similarity is the distance below 0.
+    Euclidean,
+}
 
 /// A neighbour: its similarity and its row.
 pub(super) type Neighbour = (f64, usize);

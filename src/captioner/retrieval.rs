@@ -5,28 +5,18 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CaptionJob, CaptionProgress, Captioned, Captioner, check_weight, neighbours::Neighbours,
+    CaptionJob, CaptionProgress, Captioned, Captioner, check_weight,
+    neighbours::{Metric, Neighbours},
 };
 use crate::{
+    cancel::StopFlag,
     data::ItemCaption,
     error::{Error, Result},
     features::Features,
-    train::StopFlag,
 };
 
 /// Items between two looks at the stop flag.
 const PART: usize = 4096;
-
-/// How candidates are compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Metric {
-    /// By the cosine of their features, whose lengths then do not matter.
-    #[default]
-    Cosine,
-    /// By their distance; the similarity is the distance below 0.
-    Euclidean,
-}
 
 /// Settings of a [`RetrievalCaptioner`].
 ///

@@ -10,6 +10,9 @@ use crate::{
     storage::write_bytes,
 };
 
+/// Kind of the captions that a captioner made.
+pub const GENERATED: &str = "generated";
+
 /// One text that describes one item.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]

@@ -7,9 +7,8 @@ use std::{
 
 use serde::Deserialize;
 
-use super::{CaptionFilter, Captions, ItemCaption, Splits};
+use super::{CaptionFilter, Captions, GENERATED, ItemCaption, Splits};
 use crate::{
-    captioner::GENERATED,
     error::{Error, Result},
     features::{Features, ItemIds, ShardedFeatures, shard_names},
     metadata::ItemMetadata,

@@ -1,6 +1,6 @@
 //! Batched beam search constrained by the trie.
 
-use std::{cmp::Ordering, ops::Range, time::Instant};
+use std::{borrow::Cow, cmp::Ordering, ops::Range, time::Instant};
 
 use burn::tensor::backend::Backend;
 use rayon::prelude::*;
@@ -8,11 +8,13 @@ use rayon::prelude::*;
 use super::{
     BeamConfig, Scorer, SearchSpace,
     clock::Clock,
-    steps::{Queries, Steps, host_decoder},
+    prefix::Beam,
+    queries::{Queries, host_decoder},
+    steps::Steps,
 };
 use crate::{
-    align::Guide,
     error::{Error, Result},
+    geometry::Guide,
     model::{Cart, EncodedQueries, Scope},
     trie::{Node, Trie},
 };
@@ -25,17 +27,6 @@ pub struct Answer {
     /// Sum of the log-probabilities of its identifier's tokens, times their levels' weights, at most 0;
     /// reranked, plus the weighted cosine.
     pub score: f32,
-}
-
-/// A prefix under consideration.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Beam {
-    node: Node,
-    score: f32,
-    /// The token it ends with.
-    pub(super) token: u16,
-    /// The decoder row that its parent occupied.
-    pub(super) parent: u32,
 }
 
 /// The `width` best prefixes at every level, down to whole identifiers, best first.
@@ -119,22 +110,14 @@ impl<'a, B: Backend> Prepared<'a, B> {
         space: SearchSpace<'a>,
         config: &'a BeamConfig,
     ) -> Result<Self> {
-        let queries = match host_decoder(model, &encoded.device()) {
-            Some(decoder) => {
-                let memories = decoder.memories(encoded.output());
-                Queries::Host { decoder, memories }
-            }
-            None => Queries::Device(encoded),
-        };
-        Self::of(model, queries, encoded.host_aligned(), space, config)
+        let decoder = host_decoder(model, &encoded.device());
+        Self::of(model, Queries::new(Cow::Borrowed(encoded), decoder), space, config)
     }
 
-    /// A search for queries wherever they are, given their vectors and factors
-    /// ([`EncodedQueries::host_aligned`]).
+    /// A search for queries wherever they are.
     pub(super) fn of(
         model: &'a Cart<B>,
-        queries: Queries<'a, B>,
-        aligned: Option<(Vec<f32>, Vec<f32>)>,
+        mut queries: Queries<'a, B>,
         space: SearchSpace<'a>,
         config: &'a BeamConfig,
     ) -> Result<Self> {
@@ -159,7 +142,7 @@ impl<'a, B: Backend> Prepared<'a, B> {
             ));
         }
         space.filters.check(space.trie.len(), queries.len())?;
-        let guide = space.guide(model, aligned, config)?;
+        let guide = space.guide(model, queries.aligned.take(), config)?;
         let threads = rayon::current_num_threads();
         Ok(Self {
             model,
@@ -182,7 +165,7 @@ impl<'a, B: Backend> Prepared<'a, B> {
         config: &'a BeamConfig,
     ) -> Result<Self> {
         one(what, encoded)?;
-        Self::of(model, Queries::Device(encoded), encoded.host_aligned(), space, config)
+        Self::of(model, Queries::new(Cow::Borrowed(encoded), None), space, config)
     }
 
     /// Leaves this search a number of threads, where others run beside it.
@@ -228,20 +211,17 @@ impl<'a, B: Backend> Prepared<'a, B> {
     /// Searches level by level; in the host's memory, a part of the queries on every thread.
     pub(super) fn run(&self, limits: Limits) -> Result<Vec<Found>> {
         let queries = self.queries.len();
-        let parts = match self.queries {
-            Queries::Host { .. } => self.threads.min(queries).max(1),
-            Queries::Device(_) => 1,
-        };
+        let on_host = self.queries.are_on_host();
+        let parts = if on_host { self.threads.min(queries).max(1) } else { 1 };
         let bound = |part: usize| queries * part / parts;
         let run = |part| self.run_part(bound(part)..bound(part + 1), parts < self.threads, limits);
-        // Within rayon's pool: from outside of it, every product would wake a thread to wait for.
-        let found: Vec<Vec<Found>> = match self.queries {
+        if !on_host {
             // A device may know its work by the thread that asks for it.
-            Queries::Device(_) => vec![run(0)?],
-            Queries::Host { .. } => {
-                rayon::scope(|_| (0..parts).into_par_iter().map(run).collect::<Result<_>>())?
-            }
-        };
+            return run(0);
+        }
+        // Within rayon's pool: from outside of it, every product would wake a thread to wait for.
+        let found: Vec<Vec<Found>> =
+            rayon::scope(|_| (0..parts).into_par_iter().map(run).collect::<Result<_>>())?;
         Ok(found.into_iter().flatten().collect())
     }
 
@@ -414,10 +394,11 @@ mod tests {
     use super::*;
     use crate::{
         data::QueryBatch,
-        decode::{Engine, Filter, Filters, score_all},
+        decode::{Engine, score_all},
         identifier::{Codes, Vocabulary},
         model::CartConfig,
         nn::FusionMode,
+        trie::{Filter, Filters},
     };
 
     fn model(vocabulary: &Vocabulary, fusion: FusionMode, seed: u64) -> Cart<Flex> {
@@ -582,8 +563,8 @@ mod tests {
             for scope in [Scope::All, Scope::Legal] {
                 let config = BeamConfig { width: 7, scope, ..BeamConfig::default() };
                 let space = SearchSpace::from(&trie).with_filters(Filters::Each(&filters));
-                let device = Queries::Device(&encoded);
-                let device = Prepared::of(&model, device, None, space, &config).unwrap();
+                let device = Queries::new(Cow::Borrowed(&encoded), None);
+                let device = Prepared::of(&model, device, space, &config).unwrap();
                 let (device, host) = (
                     device.beam().unwrap(),
                     beam_search(&model, &encoded, space, &config).unwrap(),

@@ -1,6 +1,7 @@
 //! Many queries through one network.
 
 use std::{
+    borrow::Cow,
     fmt,
     str::FromStr,
     sync::{Arc, OnceLock},
@@ -12,18 +13,21 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Answer, BeamConfig, Exact, Filter, Filters, SearchSpace, SearchTimes, beam::Prepared,
-    clock::Clock, exact::exact, steps::Queries,
+    Answer, BeamConfig, Exact, SearchSpace, SearchTimes,
+    beam::Prepared,
+    clock::Clock,
+    exact::exact,
+    queries::{Place, Queries},
 };
 use crate::{
+    backend::on_host,
     data::QueryBatch,
     error::{Error, Result},
-    model::{Cart, EncodedQueries},
-    nn::{HostDecoder, bf16_products, on_host},
+    kernels::bf16_products,
+    model::{Aligned, Cart, EncodedQueries},
+    nn::HostDecoder,
+    trie::{Filter, Filters},
 };
-
-/// Queries in the host's memory, with their vectors and the factors of these where the network has them.
-type OnHost<'a, B> = (Queries<'a, B>, Option<(Vec<f32>, Vec<f32>)>);
 
 /// Queries decoded at once.
 const BATCH: usize = 32;
@@ -184,36 +188,29 @@ impl<B: Backend> Engine<B> {
         let each = |chunk: &[usize]| -> Vec<Option<&Filter>> {
             chunk.iter().map(|&query| space.filters.of(query)).collect()
         };
-        let found: Vec<Vec<Vec<Answer>>> = match self.host_decoder() {
-            // A batch for every thread, where there are queries enough.
-            Some(decoder) => {
-                let size = queries.len().div_ceil(threads).clamp(1, BATCH);
-                let own = (threads / order.len().div_ceil(size).max(1)).max(1);
-                let batch = |chunk: &[usize]| {
-                    let each = each(chunk);
-                    let space = space.with_filters(Filters::Each(&each));
-                    let started = Instant::now();
-                    let (queries, aligned) = self.encode_on_host(&rows(chunk), &decoder)?;
-                    clock.encoded(started.elapsed());
-                    let prepared = Prepared::of(&self.model, queries, aligned, space, config)?;
-                    prepared.with_threads(own).with_clock(clock.clone()).beam()
-                };
-                // Within rayon's pool: from outside of it, every product would wake a thread to wait for.
-                rayon::scope(|_| order.par_chunks(size).map(batch).collect::<Result<_>>())?
-            }
-            None => {
-                let batch = |chunk: &[usize]| {
-                    let each = each(chunk);
-                    let space = space.with_filters(Filters::Each(&each));
-                    let started = Instant::now();
-                    let encoded = self.encode(&rows(chunk), padding)?;
-                    clock.encoded(started.elapsed());
-                    Prepared::new(&self.model, &encoded, space, config)?
-                        .with_clock(clock.clone())
-                        .beam()
-                };
-                order.chunks(BATCH).map(batch).collect::<Result<_>>()?
-            }
+        let host = self.host_decoder();
+        // On the host a batch for every thread, where there are queries enough.
+        let size = match host {
+            Some(_) => queries.len().div_ceil(threads).clamp(1, BATCH),
+            None => BATCH,
+        };
+        let own = match host {
+            Some(_) => (threads / order.len().div_ceil(size).max(1)).max(1),
+            None => threads,
+        };
+        let batch = |chunk: &[usize]| {
+            let each = each(chunk);
+            let space = space.with_filters(Filters::Each(&each));
+            let started = Instant::now();
+            let queries = self.queries(&rows(chunk), padding)?;
+            clock.encoded(started.elapsed());
+            let prepared = Prepared::of(&self.model, queries, space, config)?;
+            prepared.with_threads(own).with_clock(clock.clone()).beam()
+        };
+        let found: Vec<Vec<Vec<Answer>>> = match host {
+            // Within rayon's pool: from outside of it, every product would wake a thread to wait for.
+            Some(_) => rayon::scope(|_| order.par_chunks(size).map(batch).collect::<Result<_>>())?,
+            None => order.chunks(size).map(batch).collect::<Result<_>>()?,
         };
         let mut answers = vec![Vec::new(); queries.len()];
         for (&query, found) in order.iter().zip(found.into_iter().flatten()) {
@@ -232,15 +229,8 @@ impl<B: Backend> Engine<B> {
         space: impl Into<SearchSpace<'a>>,
         config: &BeamConfig,
     ) -> Result<Vec<Vec<Answer>>> {
-        let space = space.into();
-        match self.host_decoder() {
-            Some(decoder) => {
-                let memories = decoder.memories(encoded.output());
-                let queries = Queries::Host { decoder, memories };
-                Prepared::of(&self.model, queries, encoded.host_aligned(), space, config)?.beam()
-            }
-            None => Prepared::new(&self.model, encoded, space, config)?.beam(),
-        }
+        let queries = Queries::new(Cow::Borrowed(encoded), self.host_decoder());
+        Prepared::of(&self.model, queries, space.into(), config)?.beam()
     }
 
     /// The best candidates for one tokenised query, with whether that is proven
@@ -257,17 +247,15 @@ impl<B: Backend> Engine<B> {
         top: usize,
         budget: usize,
     ) -> Result<Exact> {
-        let space = space.into();
+        let queries = self.queries(&[query], padding)?;
+        exact(&Prepared::of(&self.model, queries, space.into(), config)?, config, top, budget)
+    }
+
+    /// Tokenised queries ready to be decoded.
+    fn queries(&self, rows: &[&[u32]], padding: u32) -> Result<Queries<'_, B>> {
         match self.host_decoder() {
-            Some(decoder) => {
-                let (queries, aligned) = self.encode_on_host(&[query], &decoder)?;
-                let prepared = Prepared::of(&self.model, queries, aligned, space, config)?;
-                exact(&prepared, config, top, budget)
-            }
-            None => {
-                let encoded = self.encode(&[query], padding)?;
-                super::exact_search(&self.model, &encoded, space, config, top, budget)
-            }
+            Some(decoder) => self.encode_on_host(rows, decoder),
+            None => Ok(Queries::new(Cow::Owned(self.encode(rows, padding)?), None)),
         }
     }
 
@@ -300,9 +288,9 @@ impl<B: Backend> Engine<B> {
 
     /// Queries in the order of their lengths, encoded without any padding: in a batch of one length, what
     /// becomes of a query does not depend on the others.
-    fn encode_on_host(&self, rows: &[&[u32]], decoder: &Arc<HostDecoder>) -> Result<OnHost<'_, B>> {
+    fn encode_on_host(&self, rows: &[&[u32]], decoder: Arc<HostDecoder>) -> Result<Queries<'_, B>> {
         let mut memories = Vec::with_capacity(rows.len());
-        let mut aligned: Option<(Vec<f32>, Vec<f32>)> = None;
+        let mut aligned: Option<Aligned> = None;
         for run in rows.chunk_by(|a, b| a.len() == b.len()) {
             // A product with one row is computed in another way than one with several: that of one
             // token, or the map of a query's vector.
@@ -313,13 +301,13 @@ impl<B: Backend> Engine<B> {
                 false => self.encode(run, 0)?,
             };
             memories.extend(decoder.memories(encoded.output()).into_iter().take(run.len()));
-            if let Some((mut vectors, scales)) = encoded.host_aligned() {
-                vectors.truncate(vectors.len() / encoded.len() * run.len());
-                let all = aligned.get_or_insert_with(|| (Vec::new(), scales));
-                all.0.append(&mut vectors);
+            if let Some(Aligned { mut queries, scales }) = encoded.host_aligned() {
+                queries.truncate(queries.len() / encoded.len() * run.len());
+                let all = aligned.get_or_insert_with(|| Aligned { queries: Vec::new(), scales });
+                all.queries.append(&mut queries);
             }
         }
-        Ok((Queries::Host { decoder: decoder.clone(), memories }, aligned))
+        Ok(Queries { place: Place::Host { decoder, memories }, aligned })
     }
 
     fn host_decoder(&self) -> Option<Arc<HostDecoder>> {
@@ -367,7 +355,7 @@ mod tests {
 
     /// With candidates' vectors, whose likeness to the query is added to the scores.
     fn aligned(trie: &Trie) -> (Engine<Flex>, crate::align::Geometry) {
-        use crate::{align::Geometry, nn::AlignmentConfig};
+        use crate::{geometry::Geometry, nn::AlignmentConfig};
         let config = CartConfig::new(50, trie.vocabulary().clone());
         let config = config.with_width(96, 192, 2).with_layers(3, 2).with_max_tokens(40);
         let config = config.with_alignment(AlignmentConfig::new(5));

@@ -102,10 +102,10 @@ mod tests {
     use super::*;
     use crate::{
         data::QueryBatch,
-        decode::{Filter, Filters, beam_search, score_all},
+        decode::{beam_search, score_all},
         identifier::{Codes, Vocabulary},
         model::{CartConfig, Scope},
-        trie::Trie,
+        trie::{Filter, Filters, Trie},
     };
 
     fn model(vocabulary: &Vocabulary, seed: u64) -> Cart<Flex> {

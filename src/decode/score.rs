@@ -1,7 +1,7 @@
 //! Log-probabilities of a node's children.
 
 use crate::{
-    align::Guide,
+    geometry::Guide,
     model::Scope,
     trie::{Node, Trie},
 };

@@ -6,9 +6,9 @@ use burn::tensor::backend::Backend;
 
 use super::{BeamConfig, Filters};
 use crate::{
-    align::{Geometry, Guide},
     error::{Error, Result},
-    model::{Cart, Scope},
+    geometry::{Geometry, Guide},
+    model::{Aligned, Cart, Scope},
     trie::Trie,
 };
 
@@ -56,7 +56,7 @@ impl<'a> SearchSpace<'a> {
     pub(super) fn guide<B: Backend>(
         &self,
         model: &Cart<B>,
-        aligned: Option<(Vec<f32>, Vec<f32>)>,
+        aligned: Option<Aligned>,
         config: &BeamConfig,
     ) -> Result<Option<Guide<'a>>> {
         let guided = model.alignment().is_some_and(|head| head.is_guided());
@@ -77,7 +77,7 @@ impl<'a> SearchSpace<'a> {
             ));
         }
         match (aligned, self.geometry) {
-            (Some((queries, scales)), Some(geometry)) => {
+            (Some(Aligned { queries, scales }), Some(geometry)) => {
                 Guide::new(geometry, queries, scales).map(Some)
             }
             (Some(_), None) if guided => Err(Error::model(

@@ -1,39 +1,17 @@
 //! Steps of the decoder for the prefixes of a search, on its device or in the host's memory.
 
-use std::{ops::Range, sync::Arc};
+use std::ops::Range;
 
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 
-use super::beam::Beam;
+use super::{
+    prefix::Beam,
+    queries::{Place, Queries},
+};
 use crate::{
     model::{Cart, EncodedQueries},
-    nn::{DecoderState, HostDecoder, HostMemory, HostState, on_host},
+    nn::{DecoderState, HostDecoder, HostMemory, HostState},
 };
-
-/// The decoder laid out for the host, where tensors lie there anyway.
-pub(super) fn host_decoder<B: Backend>(
-    model: &Cart<B>,
-    device: &B::Device,
-) -> Option<Arc<HostDecoder>> {
-    on_host::<B>(device).then(|| Arc::new(HostDecoder::new(model.decoder(), false)))
-}
-
-/// Queries ready to be decoded.
-pub(super) enum Queries<'a, B: Backend> {
-    /// On their device.
-    Device(&'a EncodedQueries<B>),
-    /// In the host's memory.
-    Host { decoder: Arc<HostDecoder>, memories: Vec<HostMemory> },
-}
-
-impl<B: Backend> Queries<'_, B> {
-    pub(super) fn len(&self) -> usize {
-        match self {
-            Self::Device(encoded) => encoded.len(),
-            Self::Host { memories, .. } => memories.len(),
-        }
-    }
-}
 
 /// The decoder between two levels of a search.
 pub(super) enum Steps<'a, B: Backend> {
@@ -59,12 +37,12 @@ impl<'a, B: Backend> Steps<'a, B> {
         some: Range<usize>,
         parallel: bool,
     ) -> Self {
-        match queries {
-            Queries::Host { decoder, memories } => {
+        match &queries.place {
+            Place::Host { decoder, memories } => {
                 let state = decoder.start();
                 Self::Host { decoder, memories: &memories[some], state, parallel }
             }
-            Queries::Device(encoded) => Self::Device { model, encoded, state: model.start() },
+            Place::Device(encoded) => Self::Device { model, encoded, state: model.start() },
         }
     }
 

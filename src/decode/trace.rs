@@ -112,10 +112,10 @@ mod tests {
     use super::*;
     use crate::{
         data::QueryBatch,
-        decode::{Filter, Filters, beam_search, explain},
+        decode::{beam_search, explain},
         identifier::{Codes, Vocabulary},
         model::{CartConfig, Scope},
-        trie::Trie,
+        trie::{Filter, Filters, Trie},
     };
 
     #[test]

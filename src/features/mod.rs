@@ -27,6 +27,7 @@ mod near;
 mod npy;
 mod npz;
 mod open;
+mod placed;
 mod safetensors;
 mod screen;
 pub(crate) mod shard_names;

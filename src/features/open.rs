@@ -8,22 +8,11 @@ use std::{
 
 use memmap2::Mmap;
 
-use super::{buffer::Buffer, layout::Layout, npy, npz, safetensors};
+use super::{buffer::Buffer, layout::Layout, npy, npz, placed::Placed, safetensors};
 use crate::{
     error::{Error, Result},
     storage::map,
 };
-
-/// A matrix inside a mapped file: its payload lies in `start..end` and agrees with `layout`.
-#[derive(Debug)]
-pub(super) struct Placed {
-    /// What messages call it: the file, and the tensor where files have several.
-    pub(super) subject: String,
-    pub(super) map: Mmap,
-    pub(super) layout: Layout,
-    pub(super) start: usize,
-    pub(super) end: usize,
-}
 
 /// The formats, by the extension of the file's name.
 #[derive(Debug, Clone, Copy)]
@@ -84,23 +73,6 @@ pub(super) fn place(path: &Path) -> Result<Placed> {
         );
     }
     Ok(placed)
-}
-
-impl Placed {
-    /// The numbers, in place where possible, and their columns.
-    fn read(self) -> Result<(Buffer, usize)> {
-        let Self { subject, map, layout, start, end } = self;
-        let map = if layout.is_native() {
-            match Buffer::from_map(map, start, end) {
-                Ok(buffer) => return Ok((buffer, layout.dim)),
-                Err(map) => map,
-            }
-        } else {
-            map
-        };
-        let numbers = layout.read(&subject, &map[start..end])?;
-        Ok((Buffer::Owned(numbers), layout.dim))
-    }
 }
 
 impl Format {

@@ -8,7 +8,7 @@ use memmap2::Mmap;
 use super::{
     element::{Element, Kind},
     layout::{Description, Layout, choose},
-    open::Placed,
+    placed::Placed,
 };
 use crate::error::{Error, Result};
 

@@ -11,11 +11,7 @@ use std::{
 use rayon::prelude::*;
 
 use super::{
-    element::Fault,
-    ids::ItemIds,
-    matrix::Features,
-    open::{Placed, place},
-    shard_names,
+    element::Fault, ids::ItemIds, matrix::Features, open::place, placed::Placed, shard_names,
 };
 use crate::{
     error::{Error, Result},

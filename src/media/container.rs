@@ -48,6 +48,12 @@ pub(super) fn frames_by(path: &Path, count: usize, program: &str) -> Result<Vec<
     Ok(wanted.iter().map(|frame| found[place(frame)].clone()).collect())
 }
 
+/// The frames in the middle of `count` even parts of `total`.
+pub(super) fn even(total: usize, count: usize) -> impl Iterator<Item = usize> {
+    let take = if total == 0 { 0 } else { count };
+    (0..take).map(move |part| (2 * part + 1) * total / (2 * count))
+}
+
 /// The frames of a video.
 #[derive(Debug, PartialEq)]
 struct Listing {
@@ -129,7 +135,7 @@ impl Listing {
     /// Numbers of the frames shown in the middle of `count` equal parts of the video.
     fn choose(&self, count: usize) -> Vec<usize> {
         let Some(times) = &self.times else {
-            return super::frames::even(self.total, count).collect();
+            return even(self.total, count).collect();
         };
         let (first, parts) = (i128::from(times[0]), 2 * count as i128);
         let length = i128::from(self.end) - first;

@@ -21,7 +21,7 @@ fn at_an_even_rate_frames_are_even() {
     for total in [1, 2, 7, 100] {
         for count in [1, 3, 16, 300] {
             let lines: Vec<(i64, i64)> = (0..total).map(|at| (4 * at, 4)).collect();
-            let even: Vec<usize> = super::super::frames::even(total as usize, count).collect();
+            let even: Vec<usize> = even(total as usize, count).collect();
             assert_eq!(listing(&lines).choose(count), even, "{count} of {total}");
         }
     }

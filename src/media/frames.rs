@@ -13,7 +13,8 @@ use image::{
 };
 
 use super::{
-    Modality, Picture, PictureLimits, Transparency, container,
+    Modality, Picture, PictureLimits, Transparency,
+    container::{self, even},
     kinds::{is_of_a_system, is_read_as},
     read::{broken, flatten, within},
 };
@@ -92,12 +93,6 @@ pub(super) fn frames_by(path: &Path, count: usize, program: &str) -> Result<Vec<
         Some(_) => Ok(vec![Picture::open(path)?; count]),
         None => container::frames_by(path, count, program),
     }
-}
-
-/// The frames in the middle of `count` even parts of `total`.
-pub(super) fn even(total: usize, count: usize) -> impl Iterator<Item = usize> {
-    let take = if total == 0 { 0 } else { count };
-    (0..take).map(move |part| (2 * part + 1) * total / (2 * count))
 }
 
 /// The frames of an animation; none for a picture that stands still.

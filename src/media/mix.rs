@@ -1,6 +1,6 @@
 //! One channel at one rate from the packets of a sound.
 
-use super::{Sound, read_sound::broken, resample::Resampler, sound::check_rate};
+use super::{Sound, resample::Resampler, sound::check_rate};
 use crate::error::{Error, Result};
 
 /// The part of the channels' mean energy below which their mean counts as cancelled out: -40 dB.
@@ -8,6 +8,16 @@ const CANCELLED: f64 = 1e-4;
 
 /// All samples of silence lie within this: one step of 16 bits.
 const SILENCE: f32 = 1.0 / 32_768.0;
+
+/// The error about a file that is damaged.
+pub(super) fn broken(name: &str, found: impl Into<String>) -> Error {
+    Error::media(
+        name,
+        "a WAV, FLAC, MP3, Ogg Vorbis, M4A, AIFF or CAF file that is whole",
+        found.into(),
+        "fetch it again, convert it, or leave it out",
+    )
+}
 
 /// What is wanted of a sound.
 #[derive(Debug, Clone, Copy)]

@@ -1,5 +1,5 @@
 //! What candidates are made of: pictures, sounds and videos, read from their files, built-in
-//! descriptors of them, and the extraction of a collection's features.
+//! descriptors of them, and what turns them into embeddings.
 //!
 //! Files are read with the feature `media` (on unless default features are off); pictures and
 //! sounds in memory are always there, as are the descriptors of pictures and videos.
@@ -9,7 +9,7 @@ mod animate;
 #[cfg(feature = "media")]
 mod container;
 #[cfg(feature = "media")]
-mod extract;
+mod extractor;
 #[cfg(feature = "media")]
 mod ffmpeg;
 #[cfg(feature = "media")]
@@ -47,10 +47,7 @@ mod wav;
 #[cfg(feature = "media")]
 pub use animate::to_gif;
 #[cfg(feature = "media")]
-pub use extract::{
-    Descriptors, ExtractConfig, ExtractProgress, Extracted, Extraction, Extractor, Failure,
-    UnknownIds, extract,
-};
+pub use extractor::{Descriptors, Extractor};
 #[cfg(feature = "media")]
 pub use files::{MediaFile, MediaFiles};
 pub use filter::Filter;
@@ -70,8 +67,6 @@ pub use sound::Sound;
 pub use sound_features::{SOUND_FEATURES, sound_features};
 pub use video_features::{VIDEO_FEATURES, video_features};
 
-#[cfg(all(test, feature = "media"))]
-mod extract_tests;
 #[cfg(all(test, feature = "media"))]
 mod files_tests;
 #[cfg(all(test, feature = "media"))]

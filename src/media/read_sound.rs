@@ -20,7 +20,7 @@ use symphonia::core::{
 use super::{
     MediaItem, Sound,
     ffmpeg::Ffmpeg,
-    mix::{Mix, Part},
+    mix::{Mix, Part, broken},
     sound::check_rate,
     wav::{Fault, Wav, is_wav},
 };
@@ -310,15 +310,6 @@ fn of_wav(name: &str, fault: Fault) -> Failure {
         Fault::Broken(found) => broken(name, found).into(),
         Fault::Io(e) => Error::io("read", name, e).into(),
     }
-}
-
-pub(super) fn broken(name: &str, found: impl Into<String>) -> Error {
-    Error::media(
-        name,
-        "a WAV, FLAC, MP3, Ogg Vorbis, M4A, AIFF or CAF file that is whole",
-        found.into(),
-        "fetch it again, convert it, or leave it out",
-    )
 }
 
 fn truncated(name: &str, frames: u64, declared: Option<u64>) -> Error {

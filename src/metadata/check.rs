@@ -9,8 +9,8 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    Condition, Fields,
-    condition::{JOINS, Node, Test, find, most_like},
+    condition::{Condition, JOINS, Node, Test, find, most_like},
+    fields::Fields,
 };
 use crate::error::{Error, Result};
 

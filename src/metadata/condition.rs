@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Fields;
+use super::fields::Fields;
 use crate::error::{Error, Result};
 
 /// How deep conditions may contain each other.

@@ -3,7 +3,9 @@
 
 mod check;
 mod condition;
+mod fields;
 mod table;
 
 pub use condition::Condition;
-pub use table::{Fields, ItemMetadata};
+pub use fields::Fields;
+pub use table::ItemMetadata;

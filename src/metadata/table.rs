@@ -3,17 +3,14 @@
 use std::{collections::HashMap, fs::File, path::Path, sync::Arc};
 
 use rayon::prelude::*;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::{Condition, check::Observed};
+use super::{check::Observed, condition::Condition, fields::Fields};
 use crate::{
     error::{Error, Result},
     features::{ItemIds, advice, shown},
     storage::{Array, map, read_limited},
 };
-
-/// Names and values of what is known about a candidate.
-pub type Fields = Map<String, Value>;
 
 /// The longest file of a user's that is read.
 const LONGEST_FILE: u64 = 1 << 34;

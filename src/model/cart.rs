@@ -35,6 +35,15 @@ pub struct EncodedQueries<B: Backend> {
     aligned: Option<(Tensor<B, 2>, Tensor<B, 1>)>,
 }
 
+/// Queries in the space of the candidates, as numbers.
+#[derive(Debug)]
+pub(crate) struct Aligned {
+    /// Vectors of length 1, `[queries, D]`.
+    pub(crate) queries: Vec<f32>,
+    /// Factors of their cosines, `[levels]`.
+    pub(crate) scales: Vec<f32>,
+}
+
 impl<B: Backend> EncodedQueries<B> {
     /// Number of queries.
     pub fn len(&self) -> usize {
@@ -58,9 +67,10 @@ impl<B: Backend> EncodedQueries<B> {
     }
 
     /// The same as numbers.
-    pub(crate) fn host_aligned(&self) -> Option<(Vec<f32>, Vec<f32>)> {
+    pub(crate) fn host_aligned(&self) -> Option<Aligned> {
         let (queries, scales) = self.aligned()?;
-        Some((queries.to_data().iter::<f32>().collect(), scales.to_data().iter::<f32>().collect()))
+        let queries = queries.to_data().iter::<f32>().collect();
+        Some(Aligned { queries, scales: scales.to_data().iter::<f32>().collect() })
     }
 
     /// Whether there is no query.

@@ -4,7 +4,10 @@ mod architecture;
 mod cart;
 mod config;
 mod loss;
+mod objective;
 
+pub(crate) use cart::Aligned;
 pub use cart::{Cart, EncodedQueries};
 pub use config::{CartConfig, ParameterCount, Preset};
 pub use loss::{IdentifierLoss, LossConfig, Scope};
+pub(crate) use objective::Supervised;

@@ -8,6 +8,7 @@ use burn::{
 };
 
 use super::init::as_dtype;
+use crate::backend::on_host;
 
 /// Zeroes entries with probability `p` and scales the others by `1 / (1 - p)`, while training.
 ///
@@ -49,12 +50,6 @@ impl Dropout {
         let mask = as_dtype(mask, input.dtype());
         input * mask.mul_scalar(1.0 / keep)
     }
-}
-
-/// Whether tensors live in the host's memory, so that making one there costs no transfer.
-pub(crate) fn on_host<B: Backend>(device: &B::Device) -> bool {
-    let name = B::name(device);
-    name.contains("flex") || name.contains("ndarray")
 }
 
 thread_local! {

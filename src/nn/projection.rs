@@ -19,7 +19,7 @@ use crate::{
 /// the text encoder and the decoder as they are answer a query that is no text (ours).
 ///
 /// Rows are centred by the mean of those it was fitted on and scaled to length 1; two linear layers with a GELU between
-/// them follow. Made by [`ProjectionConfig::fit`](crate::train::ProjectionConfig::fit).
+/// them follow. Made by [`ProjectionConfig::fit`](crate::retrieve::ProjectionConfig::fit).
 #[derive(Module, Debug)]
 pub struct QueryProjection<B: Backend> {
     mean: Param<Tensor<B, 1>>,

@@ -8,76 +8,14 @@ use burn::{
     tensor::{Bool, Int, Tensor, backend::Backend},
 };
 
-use super::{LoadReport, fill::fill, names::Names, settings, weights::Weights};
+use super::{
+    config::ClapConfig, fill::fill, names::Names, report::LoadReport, settings, weights::Weights,
+};
 use crate::{
     error::Result,
-    nn::{
-        Activation, BertConfig, BertEncoder, HtsatConfig, HtsatEncoder, TextEncoder, WeightInit,
-        unit,
-    },
+    nn::{Activation, BertEncoder, HtsatEncoder, TextEncoder, WeightInit, unit},
     storage::{count, ensure_held},
 };
-
-/// How sounds are prepared for CLAP.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ClapSounds {
-    /// Samples a second.
-    pub rate: usize,
-    /// Length of a frame in samples.
-    pub frame: usize,
-    /// From one frame to the next, in samples.
-    pub hop: usize,
-    /// Length of what the tower hears at once, in seconds.
-    pub seconds: usize,
-    /// Lowest frequency in Hz.
-    pub low: f64,
-    /// Highest frequency in Hz.
-    pub high: f64,
-    /// What follows a sound that is shorter than the tower hears.
-    pub padding: SoundPadding,
-}
-
-/// What follows a sound that is shorter than the tower hears.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum SoundPadding {
-    /// The sound again, as often as it fits as a whole, then silence.
-    #[default]
-    RepeatWhole,
-    /// The sound again until the end, where it is cut.
-    Repeat,
-    /// Silence.
-    Silence,
-}
-
-impl Default for ClapSounds {
-    /// As of `laion/larger_clap_general`: ten seconds at 48 kHz, 50 Hz to 14 kHz.
-    fn default() -> Self {
-        Self {
-            rate: 48_000,
-            frame: 1024,
-            hop: 480,
-            seconds: 10,
-            low: 50.0,
-            high: 14_000.0,
-            padding: SoundPadding::RepeatWhole,
-        }
-    }
-}
-
-/// Shape of both towers, and how sounds are prepared.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ClapConfig {
-    /// The sound tower.
-    pub audio: HtsatConfig,
-    /// The text tower, a RoBERTa.
-    pub text: BertConfig,
-    /// Width of the space that both are projected to.
-    pub projection: usize,
-    /// Activation between the two layers of the projections.
-    pub activation: Activation,
-    /// How sounds are prepared.
-    pub sounds: ClapSounds,
-}
 
 /// Two linear layers into the common space.
 #[derive(Module, Debug)]
@@ -239,7 +177,8 @@ mod sounds {
 
     use burn::tensor::{Tensor, TensorData, backend::Backend};
 
-    use super::{Clap, ClapConfig, SoundPadding};
+    use super::Clap;
+    use crate::pretrained::config::{ClapConfig, SoundPadding};
     use crate::{
         error::{Error, Result},
         media::{Extractor, MediaItem, MelBank, MelConfig, Modality, Sound},

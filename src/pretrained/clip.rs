@@ -8,75 +8,14 @@ use burn::{
     tensor::{Bool, Int, Tensor, backend::Backend},
 };
 
-use super::{LoadReport, fill::fill, names::Names, settings, weights::Weights};
+use super::{
+    config::ClipConfig, fill::fill, names::Names, report::LoadReport, settings, weights::Weights,
+};
 use crate::{
     error::Result,
-    media::Filter,
-    nn::{
-        ClipTextConfig, ClipTextEncoder, ClipVisionConfig, ClipVisionEncoder, TextEncoder,
-        WeightInit,
-    },
+    nn::{ClipTextEncoder, ClipVisionEncoder, TextEncoder, WeightInit},
     storage::{count, ensure_held},
 };
-
-/// Shape of both towers, and how pictures are prepared.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ClipConfig {
-    /// The image tower.
-    pub vision: ClipVisionConfig,
-    /// The text tower.
-    pub text: ClipTextConfig,
-    /// Width of the space that both are projected to.
-    pub projection: usize,
-    /// How pictures are prepared.
-    pub pictures: ClipPictures,
-}
-
-/// How pictures are prepared for CLIP: resized, the middle cut out, 8-bit values multiplied and
-/// normalised.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ClipPictures {
-    /// The size that pictures are resized to; `None` where they keep theirs.
-    pub size: Option<PictureSize>,
-    /// The filter that they are resized with.
-    pub filter: Filter,
-    /// Height and width of the middle that is cut out; `None` where nothing is cut.
-    pub crop: Option<[usize; 2]>,
-    /// Factor of the 8-bit values.
-    pub factor: f64,
-    /// Mean of red, green and blue after that.
-    pub mean: [f32; 3],
-    /// Their deviation.
-    pub deviation: [f32; 3],
-}
-
-/// The size that a picture is resized to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PictureSize {
-    /// That of the shorter side; the longer one in proportion.
-    Shorter(usize),
-    /// That of both sides, whatever the proportions of the picture.
-    Exact {
-        /// In pixels.
-        height: usize,
-        /// In pixels.
-        width: usize,
-    },
-}
-
-impl ClipPictures {
-    /// The preparation of OpenAI's models for a tower that takes pictures of `side` x `side`.
-    pub fn of_size(side: usize) -> Self {
-        Self {
-            size: Some(PictureSize::Shorter(side)),
-            filter: Filter::Bicubic,
-            crop: Some([side; 2]),
-            factor: 1.0 / 255.0,
-            mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
-            deviation: [0.268_629_55, 0.261_302_6, 0.275_777_1],
-        }
-    }
-}
 
 /// CLIP's two towers and their projections into one space.
 #[derive(Module, Debug)]
@@ -217,7 +156,8 @@ mod pictures {
     use burn::tensor::{Tensor, TensorData, backend::Backend};
     use rayon::prelude::*;
 
-    use super::{Clip, ClipConfig, ClipPictures, PictureSize};
+    use super::Clip;
+    use crate::pretrained::config::{ClipConfig, ClipPictures, PictureSize};
     use crate::{
         error::{Error, Result},
         media::{

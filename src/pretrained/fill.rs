@@ -9,8 +9,8 @@ use burn::{
 use burn_store::{ModuleSnapshot, TensorSnapshot, TensorSnapshotError};
 
 use super::{
-    LoadReport,
     names::{Names, PARTS},
+    report::LoadReport,
     weights::Weights,
 };
 use crate::error::{Error, Result};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::backend::Backend;
 
-use super::{LoadReport, fill::fill, names::Names, weights::Weights};
+use super::{fill::fill, names::Names, report::LoadReport, weights::Weights};
 use crate::{
     error::Result,
     nn::{ImageBind, ImageBindConfig, WeightInit},

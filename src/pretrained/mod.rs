@@ -11,6 +11,7 @@
 mod blob;
 mod clap;
 mod clip;
+mod config;
 mod fill;
 mod folder;
 #[cfg(feature = "hub")]
@@ -19,6 +20,7 @@ mod imagebind;
 mod names;
 #[cfg(any(feature = "pth", test))]
 mod pickle;
+mod report;
 mod settings;
 #[cfg(feature = "media")]
 mod views;
@@ -26,13 +28,15 @@ mod weights;
 
 #[cfg(feature = "media")]
 pub use clap::ClapExtractor;
-pub use clap::{Clap, ClapConfig, ClapSounds, PretrainedClap, SoundPadding};
+pub use clap::{Clap, PretrainedClap};
 #[cfg(feature = "media")]
 pub use clip::ClipExtractor;
-pub use clip::{Clip, ClipConfig, ClipPictures, PictureSize, PretrainedClip};
-pub use folder::{LoadReport, PretrainedText};
+pub use clip::{Clip, PretrainedClip};
+pub use config::{ClapConfig, ClapSounds, ClipConfig, ClipPictures, PictureSize, SoundPadding};
+pub use folder::PretrainedText;
 #[cfg(feature = "hub")]
 pub use hub::HubOptions;
 #[cfg(feature = "media")]
 pub use imagebind::ImageBindExtractor;
 pub use imagebind::PretrainedImageBind;
+pub use report::LoadReport;

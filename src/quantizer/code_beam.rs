@@ -2,10 +2,10 @@
 
 use rayon::prelude::*;
 
-use super::rows::squared_distance;
 use crate::{
     error::{Error, Result},
     identifier::Codes,
+    kernels::squared_distance,
 };
 
 /// Codebooks of residual quantization, searched with a beam.

@@ -2,7 +2,7 @@ use approx::assert_relative_eq;
 use proptest::prelude::*;
 
 use super::*;
-use crate::quantizer::{KMeansConfig, RqKMeans, RqKMeansConfig};
+use crate::quantizer::{HealthThresholds, KMeansConfig, RqKMeans, RqKMeansConfig};
 
 /// Codes at 0, 1, ..: a token is the row, rounded.
 fn line(sizes: &[usize]) -> RqKMeans {

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::quantizer::rows::squared_distance;
+use crate::kernels::squared_distance;
 
 fn some_rows(n: usize, dim: usize) -> Vec<f32> {
     (0..n * dim).map(|i| ((i * 7919 + i / dim * 31) % 1013) as f32 * 0.01).collect()

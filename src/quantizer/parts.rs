@@ -6,8 +6,8 @@ use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CandidateIndex, CoarseToFine, HealthReport, Quantizer, QuantizerEvent, RowSource,
-    health::{BLOCK, Tally},
+    CoarseToFine, Quantizer, QuantizerEvent, RowSource,
+    measure::BLOCK,
     rows::{check_codes, check_rows, read_checked},
     several::Aliases,
 };
@@ -15,6 +15,7 @@ use crate::{
     error::{Error, Result},
     features::{Features, ItemIds},
     identifier::{Codes, Groups, Owners, assign_unique},
+    index::{CandidateIndex, HealthReport, Tally},
     storage::{NamedTensors, Sha256Writer, hex, read_limited, write_bytes},
     trie::Trie,
 };

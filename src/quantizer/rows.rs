@@ -271,40 +271,6 @@ pub(crate) fn bad_token(item: usize, level: usize, token: u16, expected: &str) -
     )
 }
 
-/// Squared Euclidean distance of two rows of equal width.
-///
-/// Sixteen running sums in a fixed order: the compiler can vectorise them, and the result depends
-/// on nothing but the two rows. Always inline, to become wider where the caller may use more.
-#[inline(always)]
-pub(crate) fn squared_distance(left: &[f32], right: &[f32]) -> f32 {
-    const LANES: usize = 16;
-    let mut sums = [0.0_f32; LANES];
-    let (left_body, left_tail) = left.as_chunks::<LANES>();
-    let (right_body, right_tail) = right.as_chunks::<LANES>();
-    for (a, b) in left_body.iter().zip(right_body) {
-        for lane in 0..LANES {
-            let difference = a[lane] - b[lane];
-            sums[lane] += difference * difference;
-        }
-    }
-    let tail: f32 = left_tail.iter().zip(right_tail).map(|(a, b)| (a - b) * (a - b)).sum();
-    sums.iter().sum::<f32>() + tail
-}
-
-/// Squared Euclidean norm of a row, summed as [`squared_distance`] does.
-#[inline(always)]
-pub(crate) fn squared_norm(row: &[f32]) -> f32 {
-    const LANES: usize = 16;
-    let mut sums = [0.0_f32; LANES];
-    let (body, tail) = row.as_chunks::<LANES>();
-    for a in body {
-        for lane in 0..LANES {
-            sums[lane] += a[lane] * a[lane];
-        }
-    }
-    sums.iter().sum::<f32>() + tail.iter().map(|a| a * a).sum::<f32>()
-}
-
 /// Adds some of `rows` to `sums`, in the order given; the result does not depend on the processor.
 ///
 /// # Shapes
@@ -444,17 +410,6 @@ mod tests {
         assert_eq!(check_rows(&[], 2, 0).unwrap(), 0);
         assert!(check_rows(&[1.0; 3], 2, 0).is_err());
         assert!(check_rows(&[], 0, 0).is_err());
-    }
-
-    #[test]
-    fn distances_agree_with_the_plain_sum() {
-        for dim in [1, 15, 16, 17, 100] {
-            let a: Vec<f32> = (0..dim).map(|i| (i % 7) as f32).collect();
-            let b: Vec<f32> = (0..dim).map(|i| (i % 5) as f32).collect();
-            let plain: f32 = a.iter().zip(&b).map(|(a, b)| (a - b) * (a - b)).sum();
-            assert_eq!(squared_distance(&a, &b), plain);
-            assert_eq!(squared_norm(&a), a.iter().map(|a| a * a).sum::<f32>());
-        }
     }
 
     #[test]

@@ -5,11 +5,13 @@ use std::ops::ControlFlow;
 use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
-use super::{CandidateIndex, CoarseToFine, Quantizer, health::BLOCK, rows::squared_distance};
+use super::{CoarseToFine, Quantizer, measure::BLOCK};
 use crate::{
     error::{Error, Result},
     features::Features,
     identifier::{Codes, Groups, Owners},
+    index::CandidateIndex,
+    kernels::squared_distance,
 };
 
 /// How many identifiers a candidate gets.

@@ -4,10 +4,11 @@ use burn::tensor::{Tensor, TensorData, backend::Backend};
 
 use super::{Retriever, SearchAll};
 use crate::{
-    decode::{Answer, BeamConfig, Filters},
+    decode::{Answer, BeamConfig},
     error::{Error, Result},
     features::Features,
     nn::QueryProjection,
+    trie::Filters,
 };
 
 /// Embeddings encoded at once.
@@ -27,7 +28,7 @@ impl<B: Backend> Retriever<B> {
                 "query projection",
                 format!("at most {most} words of width {}", encoder.d_model()),
                 format!("{tokens} of width {d_model}"),
-                "fit it to the network of this index (train::ProjectionConfig)",
+                "fit it to the network of this index (retrieve::ProjectionConfig)",
             ));
         }
         Ok(Self { projection: Some(projection), ..self })
@@ -89,7 +90,7 @@ impl<B: Backend> Retriever<B> {
                     "embeddings",
                     "an index with a projection to the words of a query, or a guided network",
                     "neither",
-                    "fit one (train::ProjectionConfig) and add it (Retriever::with_projection)",
+                    "fit one (retrieve::ProjectionConfig) and add it (Retriever::with_projection)",
                 ));
             }
             _ => {}

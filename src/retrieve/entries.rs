@@ -4,9 +4,10 @@ use burn::tensor::backend::Backend;
 
 use super::Retriever;
 use crate::{
-    decode::{Answer, BeamConfig, Exact, Explanation, Filter, Filters, SearchSpace, explain},
+    decode::{Answer, BeamConfig, Exact, Explanation, SearchSpace, explain},
     error::Result,
     model::EncodedQueries,
+    trie::{Filter, Filters},
 };
 
 impl<B: Backend> Retriever<B> {

@@ -4,12 +4,16 @@ mod compare;
 mod embeddings;
 mod entries;
 mod folder;
+mod growth;
 mod live;
+mod projection;
 mod retriever;
 mod search;
 
 pub use compare::BeamScore;
 pub use folder::{FORMAT_VERSION, Manifest, ManifestFile, Verified, verify};
-pub use live::{Arrivals, DriftReport, DriftThresholds, Growth, LiveRetriever};
+pub use growth::Growth;
+pub use live::{Arrivals, DriftReport, DriftThresholds, LiveRetriever};
+pub use projection::ProjectionConfig;
 pub use retriever::Retriever;
 pub use search::{Hit, Search, SearchAll};

@@ -4,20 +4,21 @@ use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
 
-use super::{Growth, Search, SearchAll};
+use super::growth::Growth;
 use crate::{
     align::{CandidateSpace, TextVectors, embed_with},
     data::{ItemCaption, TextTokenizer},
     decode::{
-        Answer, BeamConfig, Engine, Exact, Explanation, Filter, Filters, SearchPrecision,
-        SearchSpace, score_all,
+        Answer, BeamConfig, Engine, Exact, Explanation, SearchPrecision, SearchSpace, score_all,
     },
     error::{Error, Result},
     features::advice,
+    index::CandidateIndex,
     metadata::ItemMetadata,
     model::{Cart, CartConfig, EncodedQueries},
     nn::QueryProjection,
-    quantizer::{CandidateIndex, CoarseToFine, Quantizer},
+    quantizer::{CoarseToFine, Quantizer},
+    trie::{Filter, Filters},
 };
 
 /// Answers text queries with candidates.
@@ -251,16 +252,6 @@ impl<B: Backend> Retriever<B> {
     /// The beam that searches use unless told otherwise.
     pub fn beam(&self) -> &BeamConfig {
         &self.beam
-    }
-
-    /// Starts a search.
-    pub fn search<'a>(&'a self, query: &'a str) -> Search<'a, B> {
-        Search::new(self, query)
-    }
-
-    /// Starts a search for many queries, which are decoded in batches.
-    pub fn search_all<'a, S: AsRef<str>>(&'a self, queries: &'a [S]) -> SearchAll<'a, B, S> {
-        SearchAll::new(self, queries)
     }
 
     /// Scores of all candidates for a query, best first, weighted as the retriever's beam says, at

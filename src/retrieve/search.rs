@@ -5,12 +5,13 @@ use serde::Serialize;
 
 use super::Retriever;
 use crate::{
-    decode::{Answer, BeamConfig, Filter, Filters},
+    decode::{Answer, BeamConfig},
     error::{Error, Result},
     eval::Ranking,
     features::Features,
     identifier::Identifier,
     metadata::Fields,
+    trie::{Filter, Filters},
 };
 
 /// A candidate that answers a query.
@@ -28,6 +29,18 @@ pub struct Hit {
     /// What is known about it; absent in an index without metadata.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Fields>,
+}
+
+impl<B: Backend> Retriever<B> {
+    /// Starts a search.
+    pub fn search<'a>(&'a self, query: &'a str) -> Search<'a, B> {
+        Search::new(self, query)
+    }
+
+    /// Starts a search for many queries, which are decoded in batches.
+    pub fn search_all<'a, S: AsRef<str>>(&'a self, queries: &'a [S]) -> SearchAll<'a, B, S> {
+        SearchAll::new(self, queries)
+    }
 }
 
 /// A search for one query, made by [`Retriever::search`].

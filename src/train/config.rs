@@ -2,10 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{EncoderRates, Freeze, FrozenCache, Precision};
+use super::{
+    freeze::{Freeze, FrozenCache},
+    precision::Precision,
+};
 use crate::{
     error::{Error, Result},
     model::LossConfig,
+    optim::EncoderRates,
 };
 
 /// Settings of the training.

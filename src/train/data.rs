@@ -7,13 +7,13 @@ use sha2::{Digest, Sha256};
 
 use super::TrainConfig;
 use crate::{
-    align::{Geometry, HeldOut},
     data::{Example, ItemCaption, TextTokenizer},
     error::{Error, Result},
+    geometry::{Geometry, HeldOut},
     identifier::{Codes, Owners},
+    index::CandidateIndex,
     model::{Cart, LossConfig, Scope},
     nn::{AlignmentHead, GuideBatch},
-    quantizer::CandidateIndex,
     storage::hex,
     trie::Trie,
 };

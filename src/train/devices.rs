@@ -8,45 +8,41 @@ use burn::{
     train::{ExecutionStrategy, MultiDeviceOptim},
 };
 
-use super::{Trained, Trainer, TrainingData};
+use super::{
+    data::TrainingData,
+    placement::{Placement, Together},
+    trainer::{Trained, Trainer},
+};
 use crate::{
     error::{Error, Result},
     model::Cart,
 };
-
-/// Where the optimizer works when several devices train.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Placement {
-    /// On the first device, which also keeps all moments.
-    #[default]
-    Main,
-    /// Each parameter's gradients are added up, its moments kept and it is updated on one of the
-    /// devices; less memory on each, more copying between them.
-    Sharded,
-}
-
-/// How the devices of a training work together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Together {
-    /// Number of devices.
-    pub(super) devices: usize,
-    pub(super) placement: Placement,
-    /// Whether each device has a training loop, an optimizer and a thread of its own.
-    pub(super) distributed: bool,
-}
-
-impl Together {
-    /// One device.
-    pub(super) fn alone() -> Self {
-        Self { devices: 1, placement: Placement::Main, distributed: false }
-    }
-}
 
 impl Trainer {
     /// Says where the optimizer works when [`Trainer::fit_devices`] trains on several devices.
     pub fn with_placement(mut self, placement: Placement) -> Self {
         self.placement = placement;
         self
+    }
+
+    /// Trains.
+    ///
+    /// The same model, data, settings, backend and number of threads give the same result, provided
+    /// no other thread draws from the backend's generator meanwhile.
+    ///
+    /// # Errors
+    /// - [`Error::Config`] for settings out of range.
+    /// - [`Error::Checkpoint`] when the folder holds another training, or one that was not to be
+    ///   resumed, or when a checkpoint cannot be written or read.
+    /// - [`Error::Training`] when loss or gradients were not finite for
+    ///   [`TrainConfig::max_bad_steps`] steps in a row, or when the device ran out of memory.
+    pub fn fit<B: AutodiffBackend>(
+        &self,
+        model: Cart<B>,
+        data: &TrainingData,
+        device: &B::Device,
+    ) -> Result<Trained<B::InnerBackend>> {
+        self.fit_devices(model, data, std::slice::from_ref(device))
     }
 
     /// Trains on several devices. The first also validates.

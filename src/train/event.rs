@@ -1,9 +1,4 @@
-//! What a training tells of itself, and how it is stopped.
-
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+//! What a training tells of itself.
 
 use serde::{Deserialize, Serialize};
 
@@ -97,39 +92,6 @@ pub enum StopReason {
     Finished,
     /// Validation did not improve for as long as the patience says.
     EarlyStop,
-    /// The [`StopFlag`] was raised; it can be resumed.
+    /// The [`StopFlag`](crate::cancel::StopFlag) was raised; it can be resumed.
     Interrupted,
-}
-
-/// A flag that any thread can raise to stop a training after the step at hand. What was learnt is
-/// kept, and saved where the training has a folder.
-///
-/// # Example
-/// ```
-/// use cart_retrieval::train::StopFlag;
-/// let flag = StopFlag::new();
-/// let handler = flag.clone(); // say, in a Ctrl-C handler
-/// handler.raise();
-/// assert!(flag.is_raised());
-/// ```
-#[derive(Debug, Clone, Default)]
-pub struct StopFlag {
-    raised: Arc<AtomicBool>,
-}
-
-impl StopFlag {
-    /// A flag that is not raised.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Asks for a stop.
-    pub fn raise(&self) {
-        self.raised.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether a stop was asked for.
-    pub fn is_raised(&self) -> bool {
-        self.raised.load(Ordering::Relaxed)
-    }
 }

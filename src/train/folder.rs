@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    Trainer,
     checkpoint::{FOLDER, PARTS, part_of},
     state::{STATE, TrainState},
 };
@@ -15,49 +14,40 @@ use crate::{
 /// Name of the file that is locked. It stays, empty.
 const LOCK: &str = ".lock";
 
-impl Trainer {
-    /// Checks that a training can keep its checkpoints in a folder, without changing anything: that
-    /// the folder does not exist, is empty, or holds a training that is to be resumed. Call it
-    /// before costly work.
-    ///
-    /// # Errors
-    /// [`Error::Checkpoint`] when something else is there, or a training that is not to be resumed;
-    /// [`Error::Io`] when the folder cannot be read.
-    pub fn check_folder(folder: impl AsRef<Path>, resume: bool) -> Result<()> {
-        let folder = folder.as_ref();
-        if folder.exists() && !folder.is_dir() {
-            return Err(Error::checkpoint(
-                folder.display().to_string(),
-                "a folder for checkpoints, or nothing",
-                "a file",
-                "choose another folder; nothing was touched",
-            ));
+/// Whether a training can keep its checkpoints in a folder: [`Trainer::check_folder`](super::Trainer::check_folder).
+pub(super) fn check_folder(folder: &Path, resume: bool) -> Result<()> {
+    if folder.exists() && !folder.is_dir() {
+        return Err(Error::checkpoint(
+            folder.display().to_string(),
+            "a folder for checkpoints, or nothing",
+            "a file",
+            "choose another folder; nothing was touched",
+        ));
+    }
+    if TrainState::exists(folder) {
+        if resume {
+            return TrainState::read(folder).map(|_| ());
         }
-        if TrainState::exists(folder) {
-            if resume {
-                return TrainState::read(folder).map(|_| ());
-            }
-            return Err(Error::checkpoint(
-                folder.display().to_string(),
-                "no training in it yet",
-                "one",
-                "resume it, or choose another folder",
-            ));
-        }
-        let checkpoints = entries(&folder.join(FOLDER))?;
-        let mut inside = checkpoints.iter().filter(|name| !is_temporary(name));
-        let names = entries(folder)?;
-        let mut others = names.iter().filter(|name| !is_temporary(name));
-        // A training that was killed at its start leaves no more than these.
-        match others.find(|name| ![LOCK, FOLDER].contains(&name.as_str())).or(inside.next()) {
-            None => Ok(()),
-            Some(name) => Err(Error::checkpoint(
-                folder.display().to_string(),
-                "an empty folder or one with a training",
-                format!("{name:?} in it"),
-                "choose another folder; nothing was touched",
-            )),
-        }
+        return Err(Error::checkpoint(
+            folder.display().to_string(),
+            "no training in it yet",
+            "one",
+            "resume it, or choose another folder",
+        ));
+    }
+    let checkpoints = entries(&folder.join(FOLDER))?;
+    let mut inside = checkpoints.iter().filter(|name| !is_temporary(name));
+    let names = entries(folder)?;
+    let mut others = names.iter().filter(|name| !is_temporary(name));
+    // A training that was killed at its start leaves no more than these.
+    match others.find(|name| ![LOCK, FOLDER].contains(&name.as_str())).or(inside.next()) {
+        None => Ok(()),
+        Some(name) => Err(Error::checkpoint(
+            folder.display().to_string(),
+            "an empty folder or one with a training",
+            format!("{name:?} in it"),
+            "choose another folder; nothing was touched",
+        )),
     }
 }
 
@@ -72,7 +62,7 @@ pub(super) struct RunFolder {
 impl RunFolder {
     /// Makes the folder, or opens it, and locks it.
     pub(super) fn open(path: &Path, resume: bool) -> Result<Self> {
-        Trainer::check_folder(path, resume)?;
+        check_folder(path, resume)?;
         let checkpoints = path.join(FOLDER);
         for folder in [path, &checkpoints] {
             if !folder.is_dir() {
@@ -97,7 +87,7 @@ impl RunFolder {
             Err(error) => return Err(Error::io("lock", lock, error)),
         };
         // Another process may have been here between the check and the lock.
-        Trainer::check_folder(path, resume)?;
+        check_folder(path, resume)?;
         Ok(Self { path: path.to_path_buf(), _lock })
     }
 

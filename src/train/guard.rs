@@ -20,6 +20,7 @@ use super::{
     metric::Listener,
     position::{Position, rank},
 };
+use crate::optim::Gate;
 
 /// Largest scale of the loss.
 const LARGEST: f64 = 16_777_216.0;
@@ -186,6 +187,16 @@ impl Guard {
         let step = self.position.step();
         (self.listener)(TrainEvent::Skipped { step, in_a_row, skipped, loss_scale });
         false
+    }
+}
+
+impl Gate for Guard {
+    fn scale(&self) -> f64 {
+        Self::scale(self)
+    }
+
+    fn allows(&self, finite: bool) -> bool {
+        Self::allows(self, finite)
     }
 }
 

@@ -20,14 +20,17 @@ use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
 use super::{
-    Partners, StopFlag, TrainBatch, TrainConfig, TrainingData, ValidBatch, WeightedExample,
-    interpolate::Siblings,
+    batch::{TrainBatch, ValidBatch},
+    config::TrainConfig,
+    data::{TrainingData, WeightedExample},
+    interpolate::{Partners, Siblings},
     position::{Position, Share, work_for},
 };
-use crate::data::{Example, QueryBatch, TargetBatch};
+use crate::{
+    cancel::StopFlag,
+    data::{Example, QueryBatch, TargetBatch, by_like_length, drop_words},
+};
 
-/// Batches among which pairs are sorted by length.
-const WINDOW: usize = 16;
 /// Queries validated at once.
 const VALID_BATCH: usize = 32;
 
@@ -193,25 +196,6 @@ impl<B: Backend> TrainLoader<B> {
     }
 }
 
-/// Puts what is of like length into one batch, within windows of some batches of a shuffled order, so
-/// that little of a batch is padding; batches are shuffled.
-pub(crate) fn by_like_length(
-    mut order: Vec<u32>,
-    batch: usize,
-    length: impl Fn(u32) -> usize,
-    rng: &mut ChaCha8Rng,
-) -> Vec<u32> {
-    // The last batch may be short: cut off before sorting, it holds captions of any length.
-    let whole = order.len() / batch * batch;
-    let (whole, rest) = order.split_at_mut(whole);
-    for window in whole.chunks_mut(WINDOW * batch) {
-        window.sort_by_key(|&index| length(index));
-    }
-    let mut batches: Vec<&[u32]> = whole.chunks_exact(batch).collect();
-    batches.shuffle(rng);
-    [batches.concat(), rest.to_vec()].concat()
-}
-
 /// As many draws as there are pairs, each with its weight's probability.
 fn weighted_draws(train: &[WeightedExample], rng: &mut ChaCha8Rng) -> Vec<u32> {
     let mut bounds = Vec::with_capacity(train.len());
@@ -226,21 +210,6 @@ fn weighted_draws(train: &[WeightedExample], rng: &mut ChaCha8Rng) -> Vec<u32> {
             bounds.partition_point(|&bound| bound <= at).min(train.len() - 1) as u32
         })
         .collect()
-}
-
-/// Leaves out tokens between the first and the last with probability `share`, but not all of them.
-pub(crate) fn drop_words(tokens: &[u32], share: f64, rng: &mut ChaCha8Rng) -> Vec<u32> {
-    if share == 0.0 || tokens.len() <= 3 {
-        return tokens.to_vec();
-    }
-    let last = tokens.len() - 1;
-    let kept: Vec<u32> = tokens
-        .iter()
-        .enumerate()
-        .filter(|&(at, _)| at == 0 || at == last || rng.random::<f64>() >= share)
-        .map(|(_, &token)| token)
-        .collect();
-    if kept.len() > 2 { kept } else { tokens.to_vec() }
 }
 
 impl<B: Backend> DataLoader<B, TrainBatch<B>> for TrainLoader<B> {
@@ -396,21 +365,6 @@ impl<B: Backend> DataLoaderIterator<ValidBatch<B>> for ValidRound<'_, B> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dropped_words_leave_the_frame_and_something_between() {
-        let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let tokens = [2, 10, 11, 12, 13, 3];
-        let mut lengths = std::collections::BTreeSet::new();
-        for _ in 0..200 {
-            let kept = drop_words(&tokens, 0.5, &mut rng);
-            assert!(kept.len() > 2 && kept[0] == 2 && kept.last() == Some(&3));
-            assert!(kept.is_sorted_by_key(|t| tokens.iter().position(|other| other == t)));
-            lengths.insert(kept.len());
-        }
-        assert!(lengths.len() > 2);
-        assert_eq!(drop_words(&tokens, 0.0, &mut rng), tokens);
-    }
 
     #[test]
     fn weights_decide_how_often_a_pair_is_drawn() {

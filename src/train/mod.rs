@@ -6,6 +6,7 @@
 //! (resumable at any step), the recorder ([`AtomicRecorder`]: no half-written checkpoint), the
 //! choice of checkpoints and the stopping rule (by validation recall, read without delay).
 
+mod batch;
 mod cache;
 mod checkpoint;
 mod config;
@@ -14,6 +15,7 @@ mod devices;
 mod event;
 mod folder;
 mod freeze;
+mod frozen;
 mod guard;
 mod interpolate;
 mod learner;
@@ -22,32 +24,34 @@ mod loader;
 mod logs;
 mod memory;
 mod metric;
-mod optimizer;
+mod placement;
 mod position;
 mod precision;
-mod projection;
-mod rates;
+mod recorder;
 mod resume;
 mod rounds;
-mod schedule;
 mod state;
 mod step;
 mod stepper;
 mod trainer;
+mod update;
+mod validation;
 
-pub use checkpoint::AtomicRecorder;
+pub use crate::{
+    cancel::StopFlag,
+    optim::{CartOptimizer, EncoderRates, WarmupCosine},
+};
+pub use batch::{TrainBatch, ValidBatch};
 pub use config::TrainConfig;
 pub use data::{TrainingData, WeightedExample};
-pub use devices::Placement;
-pub use event::{RoundSummary, StopFlag, StopReason, TrainEvent};
+pub use event::{RoundSummary, StopReason, TrainEvent};
 pub use freeze::{Freeze, FrozenCache, trainable};
 pub use interpolate::Partners;
-pub use learner::{CartLearner, StepOutput, TrainBatch, ValidBatch, ValidOutput};
-pub(crate) use loader::{by_like_length, drop_words};
-pub use optimizer::CartOptimizer;
+pub use learner::CartLearner;
+pub use placement::Placement;
 pub use precision::Precision;
-pub use projection::ProjectionConfig;
-pub use rates::EncoderRates;
-pub use schedule::WarmupCosine;
+pub use recorder::AtomicRecorder;
 pub use stepper::Stepper;
 pub use trainer::{Trained, Trainer};
+pub use update::StepOutput;
+pub use validation::ValidOutput;

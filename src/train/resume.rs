@@ -15,17 +15,18 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{
-    AtomicRecorder, CartLearner, CartOptimizer, RoundSummary, TrainConfig, TrainEvent,
-    TrainingData,
+    CartLearner, RoundSummary, TrainConfig, TrainEvent, TrainingData,
     checkpoint::{EXTENSION, FOLDER, Fault, PARTS, check, file},
     folder::RunFolder,
     metric::Listener,
+    recorder::AtomicRecorder,
     rounds::quality,
     state::{SavedRound, TrainState},
 };
 use crate::{
     error::{Error, Result},
     model::Cart,
+    optim::CartOptimizer,
     storage::{NamedTensors, hex},
 };
 

@@ -23,13 +23,13 @@ use burn::{
 };
 
 use super::{
-    RoundSummary, StopFlag, StopReason, TrainEvent,
+    event::{RoundSummary, StopReason, TrainEvent},
     guard::Guard,
     ledger::{Asked, Ledger},
     metric::Listener,
     position::{Position, rank},
 };
-use crate::{error::Result, model::Cart};
+use crate::{cancel::StopFlag, error::Result, model::Cart};
 
 /// By what rounds are compared; `None` without a whole validation.
 pub(super) fn quality(summary: &RoundSummary) -> Option<(f64, f64)> {

@@ -7,19 +7,19 @@ use std::ops::Range;
 
 use burn::{
     optim::{GradientsAccumulator, GradientsParams},
-    tensor::{
-        Bool, Int, Tensor, TensorData,
-        backend::{AutodiffBackend, Backend},
-    },
+    tensor::{Tensor, backend::AutodiffBackend},
 };
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 
-use super::{CartLearner, Partners, TrainBatch, learner::Context};
+use super::{
+    batch::TrainBatch,
+    interpolate::Partners,
+    learner::{CartLearner, Context},
+};
 use crate::{
+    backend::on_host,
     data::{QueryBatch, TargetBatch},
-    model::LossConfig,
-    nn::{EncoderPrefix, GuideBatch, fork, on_host, widened, with_noise},
+    model::Supervised,
+    nn::{EncoderPrefix, GuideBatch, fork, with_noise},
 };
 
 /// Fewest rows of a thread.
@@ -52,26 +52,6 @@ fn split(rows: &Range<usize>, threads: usize) -> Vec<Range<usize>> {
     let parts = threads.min(rows.len() / LEAST).max(1);
     let bound = |part: usize| rows.start + rows.len() * part / parts;
     (0..parts).map(|part| bound(part)..bound(part + 1)).collect()
-}
-
-/// What the guidance of every row is multiplied by, `[rows, 1]`, the same for both passes; absent where
-/// that is 1.
-pub(super) fn guide_factors<B: Backend>(
-    aligned: &Tensor<B, 2>,
-    loss: &LossConfig,
-    passes: usize,
-    seed: u64,
-) -> Option<Tensor<B, 2>> {
-    if loss.guide_dropout == 0.0 && loss.guide_factor == 1.0 {
-        return None;
-    }
-    let [rows, _] = aligned.dims();
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let once: Vec<f32> = (0..rows / passes)
-        .map(|_| if rng.random_bool(loss.guide_dropout) { 0.0 } else { loss.guide_factor as f32 })
-        .collect();
-    let values = TensorData::new(once.repeat(passes), [rows, 1]);
-    Some(Tensor::from_data(values, &aligned.device()))
 }
 
 impl<B: AutodiffBackend> CartLearner<B> {
@@ -162,41 +142,18 @@ impl<B: AutodiffBackend> CartLearner<B> {
             _ => ((queries, prefix), second, targets, guide),
         };
         let loss = with_noise(seed, || {
-            let QueryBatch { tokens, padding } = queries;
-            let identifiers = targets.identifiers.clone();
-            let encode =
-                |prefix, tokens: &Tensor<B, 2, Int>, padding: &Tensor<B, 2, Bool>| match prefix {
-                    Some(prefix) => cart.encoder().finish(prefix, padding.clone()),
-                    None => cart.encode_layers(tokens.clone(), padding.clone()),
-                };
-            let encoded = encode(prefix, &tokens, &padding);
+            let encode = |prefix, queries: &QueryBatch<B>| match prefix {
+                Some(prefix) => cart.encoder().finish(prefix, queries.padding.clone()),
+                None => cart.encode_layers(queries.tokens.clone(), queries.padding.clone()),
+            };
+            let encoded = encode(prefix, &queries);
             let encoded = match second.zip(shares) {
                 Some(((second, prefix), shares)) => {
-                    encoded.mixed_with(&encode(prefix, &second.tokens, &second.padding), shares)
+                    encoded.mixed_with(&encode(prefix, &second), shares)
                 }
                 None => encoded,
             };
-            let logits = cart.forward_encoded(&encoded, identifiers);
-            let mut logits = logits.into_iter().map(widened).collect();
-            let (mut contrast, mut near) = (None, Vec::new());
-            let aligned = guide.as_ref().and_then(|_| cart.aligned(&encoded, tokens, padding));
-            if let (Some(head), Some(guide), Some(aligned)) = (cart.alignment(), &guide, aligned) {
-                let factors = guide_factors(&aligned, config, passes, seed);
-                logits = head.guide(&aligned, guide, factors.as_ref(), logits);
-                if config.soft_targets > 0.0 {
-                    let scaled = |near: Tensor<B, 2>| near.mul_scalar(config.guide_factor);
-                    near = head.near(guide).into_iter().map(|near| near.map(scaled)).collect();
-                }
-                if config.alignment > 0.0 {
-                    contrast = Some(head.contrast(&aligned, guide).mul_scalar(config.alignment));
-                }
-            }
-            let TargetBatch { identifiers, legal } = targets;
-            let loss = config.forward_near(logits, identifiers, &legal, &near, passes).total;
-            match contrast {
-                Some(contrast) => loss + contrast,
-                None => loss,
-            }
+            config.of(&cart, &encoded, Supervised { queries, targets, guide }, passes, seed)
         });
         let loss = loss.mul_scalar(weight);
         let scaled = loss.clone().mul_scalar(guard.scale());
@@ -207,28 +164,7 @@ impl<B: AutodiffBackend> CartLearner<B> {
 
 #[cfg(test)]
 mod tests {
-    use burn::backend::Flex;
-
     use super::*;
-
-    #[test]
-    fn guidance_is_multiplied_and_left_out_row_by_row() {
-        let aligned = Tensor::<Flex, 2>::zeros([400, 3], &Default::default());
-        let factors = |guide_dropout, guide_factor, passes| {
-            let loss = LossConfig { guide_dropout, guide_factor, ..LossConfig::default() };
-            let factors = guide_factors(&aligned, &loss, passes, 7)?;
-            assert_eq!(factors.dims(), [400, 1]);
-            Some(factors.into_data().to_vec::<f32>().unwrap())
-        };
-        assert!(factors(0.0, 1.0, 1).is_none());
-        assert_eq!(factors(0.0, 3.0, 1).unwrap(), vec![3.0; 400]);
-        assert_eq!(factors(1.0, 3.0, 1).unwrap(), vec![0.0; 400]);
-        let some = factors(0.25, 3.0, 2).unwrap();
-        // R-Drop compares two passes of a row: both are guided, or none is.
-        assert_eq!(some[..200], some[200..]);
-        let out = some.iter().filter(|factor| **factor == 0.0).count();
-        assert!((60..140).contains(&out) && some.iter().all(|f| [0.0, 3.0].contains(f)), "{out}");
-    }
 
     #[test]
     fn micro_batches_and_threads_cover_all_rows_in_order() {

@@ -9,16 +9,22 @@ use burn::{
 };
 
 use super::{
-    CartLearner, CartOptimizer, StepOutput, TrainBatch, TrainConfig, WarmupCosine,
-    devices::Together,
-    freeze::Frozen,
+    CartLearner, StepOutput, TrainBatch, TrainConfig,
+    frozen::Frozen,
     guard::{Guard, LossScale},
     learner::Context,
     metric::{Listener, Reporter},
+    placement::Together,
     position::Position,
     rounds::Rounds,
 };
-use crate::{error::Result, identifier::Owners, model::Cart, trie::Trie};
+use crate::{
+    error::Result,
+    identifier::Owners,
+    model::Cart,
+    optim::{CartOptimizer, WarmupCosine},
+    trie::Trie,
+};
 
 /// The learner of a [`Stepper`].
 type Components<B> =
@@ -88,7 +94,7 @@ impl<B: AutodiffBackend> Stepper<B> {
         let learner = CartLearner::new(cart, Arc::new(context));
         let optimizer = CartOptimizer::new(config.weight_decay, config.clip_norm)
             .with_encoder_rates(rates)
-            .with_guard(guard);
+            .with_gate(guard);
         let schedule = WarmupCosine::new(
             config.learning_rate,
             config.warmup_steps(steps),

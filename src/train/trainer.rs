@@ -18,27 +18,32 @@ use burn::{
 };
 
 use super::{
-    AtomicRecorder, CartLearner, CartOptimizer, Placement, RoundSummary, StopFlag, StopReason,
-    TrainConfig, TrainEvent, TrainingData, WarmupCosine,
+    CartLearner, RoundSummary, StopReason, TrainConfig, TrainEvent, TrainingData,
     cache::LayerCache,
-    devices::Together,
-    freeze::{Frozen, learns},
+    folder::check_folder,
+    freeze::learns,
+    frozen::Frozen,
     guard::{Guard, LossScale},
     interpolate::{self, Siblings},
-    learner::{Context, validate},
+    learner::Context,
     ledger::Ledger,
     loader::{At, TrainLoader, ValidLoader},
     logs::MetricLogs,
     memory::or_first_fault,
     metric::{Listener, LossValue, MeanMetric, RecallValue, Reporter, SilentRenderer},
+    placement::{Placement, Together},
     position::{Position, Share},
+    recorder::AtomicRecorder,
     resume::{self, Resumed, identity, prepare},
     rounds::{KeepBest, Rounds, StopRule},
     state::TrainState,
+    validation::validate,
 };
 use crate::{
+    cancel::StopFlag,
     error::{Error, Result},
     model::Cart,
+    optim::{CartOptimizer, WarmupCosine},
 };
 
 /// Trains a network.
@@ -120,24 +125,15 @@ impl Trainer {
         Self { dashboard, ..self }
     }
 
-    /// Trains.
-    ///
-    /// The same model, data, settings, backend and number of threads give the same result, provided
-    /// no other thread draws from the backend's generator meanwhile.
+    /// Checks that a training can keep its checkpoints in a folder, without changing anything: that
+    /// the folder does not exist, is empty, or holds a training that is to be resumed. Call it
+    /// before costly work.
     ///
     /// # Errors
-    /// - [`Error::Config`] for settings out of range.
-    /// - [`Error::Checkpoint`] when the folder holds another training, or one that was not to be
-    ///   resumed, or when a checkpoint cannot be written or read.
-    /// - [`Error::Training`] when loss or gradients were not finite for
-    ///   [`TrainConfig::max_bad_steps`] steps in a row, or when the device ran out of memory.
-    pub fn fit<B: AutodiffBackend>(
-        &self,
-        model: Cart<B>,
-        data: &TrainingData,
-        device: &B::Device,
-    ) -> Result<Trained<B::InnerBackend>> {
-        self.fit_devices(model, data, std::slice::from_ref(device))
+    /// [`Error::Checkpoint`] when something else is there, or a training that is not to be resumed;
+    /// [`Error::Io`] when the folder cannot be read.
+    pub fn check_folder(folder: impl AsRef<Path>, resume: bool) -> Result<()> {
+        check_folder(folder.as_ref(), resume)
     }
 
     /// Trains; `main` is the first device of the strategy.
@@ -155,7 +151,7 @@ impl Trainer {
         data.check(&model, &config.loss)?;
         interpolate::check(&config, &model)?;
         config.precision.check::<B>(main)?;
-        self.folder.iter().try_for_each(|folder| Self::check_folder(folder, self.resume))?;
+        self.folder.iter().try_for_each(|folder| check_folder(folder, self.resume))?;
         let steps = config.epochs * data.steps_per_epoch(&config);
         let run = identity::<B>(&config, &model, data, together.devices)?;
         let model = config.freeze.apply(model)?;
@@ -203,7 +199,7 @@ impl Trainer {
         let optimizer =
             CartOptimizer::<CartLearner<B>, B>::new(config.weight_decay, config.clip_norm)
                 .with_encoder_rates(rates)
-                .with_guard(guard.clone());
+                .with_gate(guard.clone());
         // Held to the end: no other process may use the folder meanwhile.
         let (_folder, state) = match &self.folder {
             Some(folder) => {

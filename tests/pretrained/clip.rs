@@ -4,7 +4,8 @@ use std::{fs, path::PathBuf};
 
 use burn::tensor::{Tensor, TensorData};
 use cart_retrieval::{
-    media::{ExtractConfig, Extractor, MediaItem, Modality, Picture, extract},
+    extract::{ExtractConfig, extract},
+    media::{Extractor, MediaItem, Modality, Picture},
     pretrained::{Clip, ClipExtractor, LoadReport, PretrainedClip},
     train::StopFlag,
 };

@@ -1,10 +1,7 @@
 //! Queries that are embeddings: through a projection to words, or by the geometry.
 
 use super::*;
-use cart_retrieval::{
-    decode::Filters,
-    train::{ProjectionConfig, StopFlag},
-};
+use cart_retrieval::{cancel::StopFlag, decode::Filters, retrieve::ProjectionConfig};
 
 #[test]
 fn a_projection_finds_candidates_by_embeddings_near_theirs() {

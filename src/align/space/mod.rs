@@ -1,84 +1,21 @@
 //! From features and texts to vectors in the space of the text encoder.
 
+mod config;
+mod map;
 mod pairs;
 #[cfg(test)]
 mod tests;
 
-use pairs::Pairs;
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
-use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
-use super::{
-    HeldOut, Ridge, TextVectors,
-    centroids::Centroids,
-    normalise,
-    ridge::{Kernel, Lift},
-};
+pub use self::{config::CandidateSpaceConfig, map::CandidateSpace};
+use self::{map::between, pairs::Pairs};
+use super::{HeldOut, Ridge, TextVectors, centroids::Centroids};
 use crate::{
     error::{Error, Result},
     features::Features,
-    storage::NamedTensors,
 };
-
-/// Version of the file of a space.
-const FORMAT: u32 = 3;
-/// Items placed at once.
-const ROWS: usize = 4096;
-
-/// How candidates become vectors.
-///
-/// The vector of a candidate is `features * R(f) + texts * c`, scaled to length 1: `R` a ridge
-/// regression from its feature row to the mean vector of its training texts, `c` that mean itself
-/// where the candidate has texts, both of length 1. Texts count by their weights: in that mean; and a candidate whose texts
-/// all weigh less than others' has its `c` and its part in the regression multiplied by the largest of them, relative to the
-/// largest of all. Where a map was tuned together with the text
-/// encoder ([`SpaceTuning`](super::SpaceTuning)), `R` lies half way between the regression's and that map's.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct CandidateSpaceConfig {
-    /// Weight of what the features say.
-    pub features: f32,
-    /// Weight of what the training texts say. At 0, candidates that have texts are treated like
-    /// those that have none: right where the candidates to find are none of the training.
-    pub texts: f32,
-    /// Kernels of the regression to choose from, by how well texts find their held-out item:
-    /// `exp(gamma (cosine - 1))` between rows; 0 is a linear map. Features of an encoder trained on
-    /// texts are best mapped linearly or nearly so, others are not.
-    pub gammas: Vec<f64>,
-    /// Most rows that a kernel compares with.
-    pub landmarks: usize,
-    /// Penalties of the regression to choose from likewise.
-    pub penalties: Vec<f64>,
-    /// Parts that the items are divided into for that choice and for the held-out vectors.
-    pub folds: usize,
-    /// Seed of the division.
-    pub seed: u64,
-}
-
-impl Default for CandidateSpaceConfig {
-    fn default() -> Self {
-        Self {
-            features: 1.0,
-            texts: 1.0,
-            gammas: vec![0.0, 1.0, 2.0],
-            landmarks: 2048,
-            penalties: vec![0.1, 0.3, 1.0, 3.0],
-            folds: 5,
-            seed: 0,
-        }
-    }
-}
-
-/// A fitted map from candidates to the space of the text encoder.
-#[derive(Debug, Clone, PartialEq)]
-pub struct CandidateSpace {
-    ridge: Ridge,
-    tuned: Option<Ridge>,
-    features: f32,
-    texts: f32,
-}
 
 /// What a fit gives.
 #[derive(Debug, Clone)]
@@ -99,50 +36,6 @@ pub struct FittedSpace {
 }
 
 impl CandidateSpaceConfig {
-    /// Checks ranges.
-    ///
-    /// # Errors
-    /// [`Error::Config`] naming the setting that does not fit.
-    pub fn validate(&self) -> Result<()> {
-        let weight = |w: f32| w >= 0.0 && w.is_finite();
-        if !weight(self.features) || !weight(self.texts) || self.features + self.texts == 0.0 {
-            return Err(Error::config(
-                "space weights",
-                "features and texts of at least 0, not both 0",
-                format!("{} and {}", self.features, self.texts),
-                "1 and 1 are usual",
-            ));
-        }
-        if self.penalties.is_empty() || !self.penalties.iter().all(|p| *p > 0.0 && p.is_finite()) {
-            return Err(Error::config(
-                "space penalties",
-                "at least one number above 0",
-                format!("{:?}", self.penalties),
-                "0.3, 1, 3 and 10 are usual",
-            ));
-        }
-        if self.gammas.is_empty() || !self.gammas.iter().all(|g| *g >= 0.0 && g.is_finite()) {
-            return Err(Error::config(
-                "space gammas",
-                "at least one number of at least 0",
-                format!("{:?}", self.gammas),
-                "0, 1 and 2 are usual",
-            ));
-        }
-        if self.landmarks == 0 {
-            return Err(Error::config("space landmarks", "at least 1", "0", "2048 is usual"));
-        }
-        if self.folds < 2 {
-            return Err(Error::config(
-                "space folds",
-                "at least 2",
-                self.folds.to_string(),
-                "5 is usual",
-            ));
-        }
-        Ok(())
-    }
-
     /// Fits the map on the items that have texts, and applies it to all.
     ///
     /// # Shapes
@@ -234,7 +127,7 @@ impl CandidateSpaceConfig {
     }
 
     /// The same with the kernel and the penalty that a fit would choose.
-    pub(super) fn chosen(&self, items: &Features, texts: &TextVectors) -> Result<Self> {
+    pub(in crate::align) fn chosen(&self, items: &Features, texts: &TextVectors) -> Result<Self> {
         self.validate()?;
         let (centroids, known) = self.described(items, texts)?;
         let pairs = Pairs { config: self, items, centroids: &centroids };
@@ -243,7 +136,11 @@ impl CandidateSpaceConfig {
     }
 
     /// The regression under the first kernel and penalty, and nothing else.
-    pub(super) fn regression(&self, items: &Features, texts: &TextVectors) -> Result<Ridge> {
+    pub(in crate::align) fn regression(
+        &self,
+        items: &Features,
+        texts: &TextVectors,
+    ) -> Result<Ridge> {
         let (centroids, known) = self.described(items, texts)?;
         let pairs = Pairs { config: self, items, centroids: &centroids };
         pairs.problem(&known, self.gammas[0])?.solve(self.penalties[0])
@@ -257,7 +154,7 @@ impl CandidateSpaceConfig {
     }
 
     /// The vectors of the candidates under the first kernel and penalty, and nothing else.
-    pub(super) fn vectors(
+    pub(in crate::align) fn vectors(
         &self,
         tuned: Option<&Ridge>,
         items: &Features,
@@ -268,188 +165,4 @@ impl CandidateSpaceConfig {
         let pairs = Pairs { config: self, items, centroids: &centroids };
         pairs.space(tuned, &known, self.gammas[0], self.penalties[0])?.place(items, &centroids)
     }
-}
-
-impl CandidateSpace {
-    /// Width of the vectors.
-    pub fn dim(&self) -> usize {
-        self.ridge.widths().1
-    }
-
-    /// Vectors of candidates, with their ids: also of candidates the fit has not seen.
-    ///
-    /// # Shapes
-    /// - `items`: `[N, D]`, `texts`: what describes them, if anything does
-    /// - returns: `[N, d]`
-    ///
-    /// # Errors
-    /// [`Error::Features`] for features of another width; [`Error::Captions`] for texts of another
-    /// width, or of items that are not there.
-    pub fn embed(&self, items: &Features, texts: Option<&TextVectors>) -> Result<Features> {
-        let (d_input, dim) = self.ridge.widths();
-        if items.dim() != d_input {
-            return Err(Error::features(
-                "candidates",
-                format!("{d_input} numbers an item"),
-                items.dim().to_string(),
-                "use features of the encoder that the space was fitted on",
-            ));
-        }
-        let none = TextVectors { dim, values: vec![], items: vec![], weights: vec![] };
-        let texts = texts.unwrap_or(&none);
-        let misplaced = texts.items.iter().find(|&&item| item as usize >= items.len());
-        if texts.dim() != dim || misplaced.is_some() {
-            return Err(Error::captions(
-                "vectors of texts",
-                format!("width {dim}, items below {}", items.len()),
-                format!("width {}, item {:?}", texts.dim(), misplaced),
-                "encode the texts of these candidates with the encoder of the space",
-            ));
-        }
-        self.place(items, &Centroids::new(items.len(), texts))
-    }
-
-    fn place(&self, items: &Features, centroids: &Centroids) -> Result<Features> {
-        let all: Vec<u32> = (0..items.len() as u32).collect();
-        let rows: Vec<f32> = all
-            .par_chunks(ROWS)
-            .flat_map_iter(|chunk| {
-                let rows: Vec<&[f32]> = chunk.iter().map(|&i| items.row(i as usize)).collect();
-                let mut mapped = self.ridge.map_all(&rows);
-                if let Some(map) = &self.tuned {
-                    between(&mut mapped, map.map_all(&rows), self.dim());
-                }
-                let mapped = chunk.iter().zip(mapped.chunks_exact(self.dim()));
-                let blend = |(&i, row)| self.blend(row, centroids.get(i), centroids.weight(i));
-                mapped.flat_map(blend).collect::<Vec<f32>>()
-            })
-            .collect();
-        Features::from_rows(rows, self.dim())?.with_item_ids(items.ids().clone())
-    }
-
-    /// What the features of an item say.
-    fn map(&self, items: &Features, item: u32) -> Vec<f32> {
-        let rows = [items.row(item as usize)];
-        let mut row = self.ridge.map_all(&rows);
-        if let Some(map) = &self.tuned {
-            between(&mut row, map.map_all(&rows), self.dim());
-        }
-        row
-    }
-
-    /// What the features say and what the texts of a weight say, as one vector of length 1.
-    fn blend(&self, features: &[f32], texts: Option<&[f32]>, weight: f32) -> Vec<f32> {
-        let mut row = features.to_vec();
-        normalise(&mut row);
-        row.iter_mut().for_each(|v| *v *= self.features);
-        if let Some(texts) = texts {
-            row.iter_mut().zip(texts).for_each(|(row, v)| *row += v * (self.texts * weight));
-        }
-        // Without texts, features of weight 0 still say more than nothing.
-        if row.iter().all(|v| *v == 0.0) {
-            row.copy_from_slice(features);
-        }
-        normalise(&mut row);
-        row
-    }
-
-    /// The space as a safetensors file.
-    ///
-    /// # Errors
-    /// As [`NamedTensors::to_bytes`].
-    pub fn to_safetensors(&self) -> Result<Vec<u8>> {
-        let mut tensors = NamedTensors::new();
-        insert(&mut tensors, "", &self.ridge);
-        if let Some(map) = &self.tuned {
-            insert(&mut tensors, TUNED, map);
-        }
-        tensors.insert_f32("blend", &[2], &[self.features, self.texts]);
-        tensors.to_bytes(&[("candidate-space", &FORMAT.to_string())])
-    }
-
-    /// Reads what [`CandidateSpace::to_safetensors`] wrote.
-    ///
-    /// # Errors
-    /// [`Error::Index`] or [`Error::Model`] when it is not that.
-    pub fn from_safetensors(bytes: &[u8]) -> Result<Self> {
-        let (mut tensors, metadata) = NamedTensors::from_bytes(bytes)?;
-        let version = metadata.get("candidate-space").cloned().unwrap_or_default();
-        if version != FORMAT.to_string() {
-            return Err(Error::index(
-                "candidate space",
-                format!("format {FORMAT}"),
-                format!("format {version:?}"),
-                "load it with the version of the library that wrote it",
-            ));
-        }
-        let (_, blend) = tensors.take_f32("blend")?;
-        let ridge = take(&mut tensors, "")?;
-        let has_tuned = tensors.contains(&format!("{TUNED}weight"));
-        let tuned = if has_tuned { Some(take(&mut tensors, TUNED)?) } else { None };
-        tensors.ensure_empty("candidate space")?;
-        let alike = tuned.as_ref().is_none_or(|map| map.widths() == ridge.widths());
-        if blend.len() != 2 || !alike {
-            return Err(Error::index(
-                "candidate space",
-                "two weights, and maps of the same widths",
-                format!("{} weights, or other widths", blend.len()),
-                "the file is damaged: write the index again",
-            ));
-        }
-        Ok(Self { ridge, tuned, features: blend[0], texts: blend[1] })
-    }
-}
-
-/// What the names of a tuned map's tensors start with.
-const TUNED: &str = "tuned.";
-
-/// Half way between the directions of two lists of rows, in place of the first.
-fn between(rows: &mut [f32], mut others: Vec<f32>, dim: usize) {
-    for (row, other) in rows.chunks_exact_mut(dim).zip(others.chunks_exact_mut(dim)) {
-        normalise(row);
-        normalise(other);
-        row.iter_mut().zip(other).for_each(|(value, other)| *value += *other);
-    }
-}
-
-fn insert(tensors: &mut NamedTensors, prefix: &str, map: &Ridge) {
-    let (d_input, dim) = map.widths();
-    let Lift { mean, kernel } = &map.lift;
-    let (gamma, landmarks) = match kernel {
-        Some(kernel) => (kernel.gamma, kernel.landmarks.as_slice()),
-        None => (0.0, &[][..]),
-    };
-    let mut put = |name: &str, shape: &[usize], values: &[f32]| {
-        tensors.insert_f32(&format!("{prefix}{name}"), shape, values);
-    };
-    put("input_mean", &[d_input], mean);
-    put("gamma", &[1], &[gamma]);
-    put("landmarks", &[landmarks.len() / d_input, d_input], landmarks);
-    put("weight", &[map.weight.len() / dim, dim], &map.weight);
-    put("bias", &[dim], &map.bias);
-}
-
-fn take(tensors: &mut NamedTensors, prefix: &str) -> Result<Ridge> {
-    let mut get = |name: &str| tensors.take_f32(&format!("{prefix}{name}"));
-    let (_, mean) = get("input_mean")?;
-    let (_, gamma) = get("gamma")?;
-    let (close, landmarks) = get("landmarks")?;
-    let (shape, weight) = get("weight")?;
-    let (_, bias) = get("bias")?;
-    let count = close.first().copied().unwrap_or(0);
-    let width = if landmarks.is_empty() { mean.len() } else { count };
-    let whole = shape == [width, bias.len()]
-        && close == [count, mean.len()]
-        && gamma.len() == 1
-        && (gamma[0] > 0.0) != landmarks.is_empty();
-    if !whole {
-        return Err(Error::index(
-            "candidate space",
-            "a weight for every input and output of its map",
-            format!("a weight of shape {shape:?}"),
-            "the file is damaged: write the index again",
-        ));
-    }
-    let kernel = (gamma[0] > 0.0).then_some(Kernel { gamma: gamma[0], landmarks });
-    Ok(Ridge { lift: Lift { mean, kernel }, weight, bias })
 }

@@ -4,16 +4,16 @@ use std::collections::HashMap;
 
 use rayon::prelude::*;
 
-use super::{CandidateSpace, CandidateSpaceConfig};
+use super::{config::CandidateSpaceConfig, map::CandidateSpace};
 use crate::{
     align::{
         TextVectors,
         centroids::Centroids,
-        dot, normalise,
         ridge::{Lift, Ridge, RidgeProblem},
     },
     error::Result,
     features::Features,
+    kernels::{dot, normalise},
 };
 
 /// Most items that kernel and penalty are chosen by.

@@ -2,7 +2,7 @@ use approx::assert_abs_diff_eq;
 use rand::RngExt;
 
 use super::*;
-use crate::align::dot;
+use crate::kernels::{dot, normalise};
 
 /// Features are a noisy linear image of what the texts say.
 fn fixture(items: usize, texts_each: usize) -> (Features, TextVectors) {

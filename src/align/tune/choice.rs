@@ -10,10 +10,11 @@ use rayon::prelude::*;
 
 use super::training::Tuned;
 use crate::{
-    align::{CandidateSpaceConfig, Ridge, WordWeights, dot, embed_texts},
+    align::{CandidateSpaceConfig, Ridge, WordWeights, embed_texts},
     data::{ItemCaption, TextTokenizer},
     error::Result,
     features::Features,
+    kernels::dot,
     nn::TextEncoder,
 };
 

@@ -6,8 +6,10 @@ use burn::{
 
 use super::{choice::mixed, *};
 use crate::{
-    align::{TextVectors, dot, embed_texts},
+    align::{TextVectors, embed_texts},
     data::TokenizerConfig,
+    error::Error,
+    kernels::dot,
     nn::{ScratchEncoderConfig, TextEncoderConfig, WeightInit},
     storage::NamedTensors,
 };

@@ -15,17 +15,18 @@ use burn::{
 use rand::{RngExt, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
-use super::SpaceTuning;
+use super::config::SpaceTuning;
 use crate::{
     align::{
         CandidateSpaceConfig, Ridge, TextVectors, WordWeights, centroids::Centroids,
         words::TextSide,
     },
-    data::{ItemCaption, QueryBatch, TextTokenizer},
+    cancel::StopFlag,
+    data::{ItemCaption, QueryBatch, TextTokenizer, by_like_length, drop_words},
     error::{Error, Result},
     features::Features,
     nn::{TextEncoder, unit},
-    train::{CartOptimizer, EncoderRates, StopFlag, WarmupCosine, by_like_length, drop_words},
+    optim::{CartOptimizer, EncoderRates, WarmupCosine},
 };
 
 /// Peak learning rate of the logarithm of the temperature.

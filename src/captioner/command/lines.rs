@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 
-use super::CommandConfig;
+use super::config::CommandConfig;
 use crate::error::{Error, Result};
 
 /// Captions of each item of a batch, with their weights.

@@ -8,10 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::CommandConfig;
+use super::config::CommandConfig;
 use crate::{
+    cancel::StopFlag,
     error::{Error, Result},
-    train::StopFlag,
 };
 
 /// How long to wait between two looks at program, clock and stop flag.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{CommandConfig, lines::Batch};
+use super::{config::CommandConfig, lines::Batch};
 use crate::{
     error::{Error, Result},
     storage::{FileLock, fs, hex, read_limited, write_bytes},

@@ -6,7 +6,7 @@ use std::{fs, ops::Range, path::Path};
 #[cfg(feature = "media")]
 use rayon::prelude::*;
 
-use super::SplitCaptions;
+use super::texts::SplitCaptions;
 use crate::{
     Result,
     media::{Modality, Picture, Sound},

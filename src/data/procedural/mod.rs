@@ -29,6 +29,7 @@ mod permutation;
 mod scenes;
 mod sounds;
 mod split;
+mod texts;
 mod vocabulary;
 #[cfg(feature = "media")]
 mod write;
@@ -39,7 +40,7 @@ pub use scenes::{
     Backdrop, Colour, Extent, Object, Place, Scene, Scenes, ScenesConfig, Shape, Texture,
 };
 pub use sounds::{Course, Event, Gap, Ground, Pitch, Rhythm, Sounds, SoundsConfig, Timbre, Tune};
-pub use split::{Caption, CaptionAudit, SplitCaptions};
+pub use texts::{Caption, CaptionAudit, SplitCaptions};
 #[cfg(feature = "media")]
 pub use write::{QUERY, TRAINING, Written, write_benchmark};
 

@@ -10,11 +10,11 @@ use serde::Serialize;
 
 use super::{Benchmark, CaptionAudit, SplitCaptions};
 use crate::{
+    cancel::StopFlag,
     data::{self, Captions, Splits},
     error::{Error, Result},
     media::{MediaItem, Modality},
     storage::{FileLock, write_bytes},
-    train::StopFlag,
 };
 
 /// The kind of captions to train on, in `captions.jsonl`.
@@ -67,8 +67,9 @@ struct Manifest {
 /// ```
 /// use cart_retrieval::{
 ///     data::procedural::{Sounds, SoundsConfig, write_benchmark},
-///     media::{Descriptors, extract},
-///     train::StopFlag,
+///     extract::extract,
+///     media::Descriptors,
+///     cancel::StopFlag,
 /// };
 ///
 /// let folder = tempfile::tempdir().map_err(|e| cart_retrieval::Error::io("create", "folder", e))?;
@@ -259,8 +260,9 @@ mod tests {
             CaptionFilter, DataFolder,
             procedural::{Clips, ClipsConfig, Scenes, ScenesConfig, Sounds, SoundsConfig},
         },
+        extract::extract,
         features::Features,
-        media::{Descriptors, Sound, extract, media_below, open_frames},
+        media::{Descriptors, Sound, media_below, open_frames},
     };
 
     fn all(count: usize) -> [Box<dyn Benchmark>; 3] {

@@ -17,11 +17,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{Ranking, best};
 use crate::{
-    data::{ItemCaption, QueryBatch, TextTokenizer},
+    cancel::StopFlag,
+    data::{ItemCaption, QueryBatch, TextTokenizer, drop_words},
     error::{Error, Result},
     features::Features,
     nn::{TextEncoder, TextEncoderConfig, WeightInit},
-    train::{CartOptimizer, EncoderRates, StopFlag, WarmupCosine, drop_words},
+    optim::{CartOptimizer, EncoderRates, WarmupCosine},
 };
 
 /// Candidates that compete at a step, unless there are fewer.

@@ -4,8 +4,9 @@ use rayon::prelude::*;
 
 use super::{Ranking, best};
 use crate::{
-    align::{TextVectors, dot, normalise},
+    align::TextVectors,
     error::{Error, Result},
+    kernels::{dot, normalise},
 };
 
 /// What stands for a candidate that several texts describe.

@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{Ranking, best};
 use crate::{
-    align::{Ridge, dot, normalise},
+    align::Ridge,
     data::{ItemCaption, words},
     error::{Error, Result},
     features::Features,
+    kernels::{dot, normalise},
 };
 
 /// Settings of the regression.

@@ -6,7 +6,7 @@ use burn::tensor::{Tensor, TensorData, backend::Backend};
 
 use super::level::GuideLevel;
 use crate::{
-    align::{Geometry, HeldOut},
+    geometry::{Geometry, HeldOut},
     identifier::Codes,
     trie::Trie,
 };

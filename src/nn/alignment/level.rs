@@ -5,7 +5,7 @@ use std::ops::Range;
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData, backend::Backend};
 
 use crate::{
-    align::Geometry,
+    geometry::Geometry,
     trie::{Node, Trie},
 };
 

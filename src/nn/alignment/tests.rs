@@ -5,9 +5,9 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::{
-    align::{Geometry, Guide, HeldOut},
     decode::Scorer,
     features::Features,
+    geometry::{Geometry, Guide, HeldOut},
     identifier::{Codes, Vocabulary},
     model::Scope,
     nn::WeightInit,
@@ -32,7 +32,7 @@ fn fixture() -> Fixture {
     let trie = Trie::build(&codes, &Vocabulary::new(vec![4, 5, ITEMS]).unwrap()).unwrap();
     let mut unit = |count: usize| -> Vec<f32> {
         let mut rows: Vec<f32> = (0..count * DIM).map(|_| rng.random::<f32>() - 0.5).collect();
-        rows.chunks_exact_mut(DIM).for_each(crate::align::normalise);
+        rows.chunks_exact_mut(DIM).for_each(crate::kernels::normalise);
         rows
     };
     let vectors = Features::from_rows(unit(ITEMS), DIM).unwrap();

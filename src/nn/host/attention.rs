@@ -1,6 +1,6 @@
 //! Attention of the beams of a query to what is known of it.
 
-use crate::nn::lanes::{exp_neg, widest};
+use crate::kernels::{exp_neg, widest};
 
 /// Numbers that a loop takes at once.
 const LANES: usize = 16;

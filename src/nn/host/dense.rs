@@ -5,8 +5,7 @@ use burn::{
     tensor::{Tensor, backend::Backend},
 };
 
-use super::product::Matrix;
-use crate::nn::lanes::widest;
+use crate::kernels::{Matrix, widest};
 
 /// What burn's layer norm adds to the variance unless told otherwise, which nothing here does.
 const EPSILON: f32 = 1e-5;
@@ -123,7 +122,8 @@ pub(super) fn sum(numbers: &[f32], term: impl Fn(f32) -> f32) -> f32 {
 mod tests {
     use burn::{backend::Flex, tensor::TensorData};
 
-    use super::{super::bf16_products, *};
+    use super::*;
+    use crate::kernels::bf16_products;
     use crate::nn::WeightInit;
 
     fn random(n: usize, seed: u64) -> Vec<f32> {

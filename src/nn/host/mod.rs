@@ -9,18 +9,14 @@
 mod attention;
 mod dense;
 mod memory;
-mod panels;
-mod product;
 mod step;
 
 use burn::tensor::backend::Backend;
 
-use self::{
-    dense::{Dense, Norm, values},
-    product::Matrix,
-};
-pub(crate) use self::{memory::HostMemory, panels::bf16_products, step::HostState};
+use self::dense::{Dense, Norm, values};
+pub(crate) use self::{memory::HostMemory, step::HostState};
 use super::{Attention, Decoder, DecoderLayer};
+use crate::kernels::Matrix;
 
 /// A decoder's weights, laid out for steps on the host.
 #[derive(Debug)]
@@ -80,7 +76,7 @@ struct Fine {
 
 impl HostDecoder {
     /// Copies the weights of a decoder, the layers' rounded to 16 bits if `half`
-    /// ([`bf16_products`] must hold).
+    /// ([`bf16_products`](crate::kernels::bf16_products) must hold).
     pub(crate) fn new<B: Backend>(decoder: &Decoder<B>, half: bool) -> Self {
         let [_, d_model] = decoder.positions.dims();
         let mut made = Self {

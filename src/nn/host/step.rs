@@ -4,10 +4,7 @@ use super::{
     Coarse, Fine, HostDecoder, HostMemory,
     attention::{Context, softmax},
 };
-use crate::{
-    align::dot,
-    nn::lanes::{exp_neg, widest},
-};
+use crate::kernels::{dot, exp_neg, widest};
 
 /// What earlier levels left, and buffers.
 #[derive(Debug, Default)]

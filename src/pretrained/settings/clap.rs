@@ -3,16 +3,15 @@
 use std::path::Path;
 
 use super::{
-    PREPROCESSOR, Settings,
     clip::CLAP_PROCESSOR,
     fields::{GENERAL, Table, followed, harmless, only, refused},
-    preparation,
+    file::{PREPROCESSOR, Settings, preparation},
     text::{BERT_FIELDS, ROBERTA_FIELDS, roberta_config},
 };
 use crate::{
     error::{Error, Result},
     nn::{BertConfig, HtsatConfig, Pooling},
-    pretrained::clap::{ClapConfig, ClapSounds, SoundPadding},
+    pretrained::config::{ClapConfig, ClapSounds, SoundPadding},
 };
 
 /// `config.json` of CLAP: both towers.

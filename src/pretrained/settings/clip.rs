@@ -3,16 +3,15 @@
 use std::path::Path;
 
 use super::{
-    Settings,
     fields::{Fields, GENERAL, Table, followed, harmless, only, refused},
-    preparation,
+    file::{Settings, brief, preparation},
     text::{CLIP, clip_text, tower},
 };
 use crate::{
     error::Result,
     media::Filter,
     nn::ClipVisionConfig,
-    pretrained::clip::{ClipConfig, ClipPictures, PictureSize},
+    pretrained::config::{ClipConfig, ClipPictures, PictureSize},
 };
 
 /// Fields of CLIP's image tower.
@@ -222,7 +221,7 @@ fn size(settings: &Settings) -> Result<PictureSize> {
         _ => Err(settings.problem(
             KEY,
             "{\"shortest_edge\": n}, {\"height\": h, \"width\": w}, [h, w] or n",
-            super::brief(&settings.values[KEY]),
+            brief(&settings.values[KEY]),
         )),
     }
 }
@@ -232,7 +231,7 @@ fn crop(settings: &Settings) -> Result<[usize; 2]> {
     let Some(value) = settings.get(KEY) else { return Ok([224; 2]) };
     height_and_width(settings, KEY)?.ok_or_else(|| {
         let expected = "{\"height\": h, \"width\": w}, [h, w] or n";
-        settings.problem(KEY, expected, super::brief(value))
+        settings.problem(KEY, expected, brief(value))
     })
 }
 
@@ -242,7 +241,6 @@ fn colours(settings: &Settings, key: &str, default: [f32; 3]) -> Result<[f32; 3]
     if let Some(number) = value.as_f64() {
         return Ok([number as f32; 3]);
     }
-    serde_json::from_value(value.clone()).map_err(|_| {
-        settings.problem(key, "three numbers, of red, green and blue", super::brief(value))
-    })
+    serde_json::from_value(value.clone())
+        .map_err(|_| settings.problem(key, "three numbers, of red, green and blue", brief(value)))
 }

@@ -6,9 +6,8 @@ use std::path::{Component, Path, PathBuf};
 use serde_json::Value;
 
 use super::{
-    Settings, brief,
     fields::{Table, followed, harmless, only, refused},
-    read_json,
+    file::{Settings, brief, read_json},
 };
 use crate::{
     error::{Error, Result},

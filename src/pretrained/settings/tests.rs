@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{
-    PREPROCESSOR, PROCESSOR, clap, clap_pair, clip, clip_pair,
+    clap, clap_pair, clip, clip_pair,
     fields::{Fields, GENERAL, Rule, Table},
+    file::{PREPROCESSOR, PROCESSOR},
     sentence, text, tokenizer,
 };
 use crate::{

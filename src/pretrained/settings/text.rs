@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    Settings, activation,
     fields::{Fields, GENERAL, Table, followed, harmless, only},
+    file::{Settings, activation},
     sentence::sentence,
 };
 use crate::{

@@ -5,8 +5,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{
-    Settings, brief,
     fields::{Fields, Table, followed, harmless, only, refused},
+    file::{Settings, brief},
 };
 use crate::{
     data::TextTokenizer,

@@ -8,13 +8,10 @@ use std::{
 use rayon::prelude::*;
 
 #[cfg(target_arch = "x86_64")]
-use crate::quantizer::screen::{Screen, ScreenScratch};
+use crate::kernels::{Screen, ScreenScratch};
 use crate::{
     error::{Error, Result},
-    quantizer::{
-        matmul::{Layout, dots},
-        rows::{squared_distance, squared_norm},
-    },
+    kernels::{Layout, dots, squared_distance, squared_norm},
 };
 
 /// Finds nearest centres: on the host with [`HostSearch`], or on a device of your own.

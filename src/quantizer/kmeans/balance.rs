@@ -96,7 +96,10 @@ fn widen(rows: &[f32], dim: usize, last: impl Fn(usize) -> f32, out: &mut Vec<f3
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quantizer::{HostSearch, KMeansConfig, rows::squared_distance};
+    use crate::{
+        kernels::squared_distance,
+        quantizer::{HostSearch, KMeansConfig},
+    };
 
     /// Most rows in one crowd, the others spread out.
     fn crowded() -> Vec<f32> {

@@ -2,9 +2,9 @@ use proptest::prelude::*;
 use rand::RngExt;
 
 use super::*;
-use crate::quantizer::{
-    Init,
-    rows::{distinct_rows, squared_distance},
+use crate::{
+    kernels::squared_distance,
+    quantizer::{Init, rows::distinct_rows},
 };
 
 /// Rows around `k` far corners, in turn.

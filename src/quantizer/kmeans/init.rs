@@ -8,15 +8,12 @@ use rayon::prelude::*;
 
 use super::config::{Init, KMeansConfig};
 #[cfg(target_arch = "x86_64")]
-use crate::quantizer::screen::Screen;
+use crate::kernels::Screen;
 use crate::{
     error::Result,
-    quantizer::{
-        matmul::{Layout, dots},
-        rows::{
-            RowKey, RowSource, distinct_rows, draw_rows, find_distinct, read_checked, row_bits,
-            squared_distance, squared_norm,
-        },
+    kernels::{Layout, dots, squared_distance, squared_norm},
+    quantizer::rows::{
+        RowKey, RowSource, distinct_rows, draw_rows, find_distinct, read_checked, row_bits,
     },
 };
 

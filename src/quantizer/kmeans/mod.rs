@@ -20,9 +20,10 @@ use rayon::prelude::*;
 use crate::{
     error::{Error, Result},
     identifier::Codes,
+    kernels::squared_distance,
     quantizer::{
         Quantizer,
-        rows::{check_codes, check_rows, squared_distance},
+        rows::{check_codes, check_rows},
     },
 };
 

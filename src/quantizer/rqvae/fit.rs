@@ -14,8 +14,9 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{Codebooks, RqVae, RqVaeConfig, RqVaeNetwork, Scaling, assign_nearest};
 use crate::{
+    backend::on_host,
     error::{Error, Result},
-    nn::{fork, on_host},
+    nn::fork,
     optim::GroupedAdamW,
     quantizer::{
         KMeansConfig,

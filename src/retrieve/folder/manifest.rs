@@ -9,15 +9,23 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{FORMAT_VERSION, Growth, KIND, MANIFEST, OLDEST_FORMAT};
+use super::super::growth::Growth;
 use crate::{
     decode::BeamConfig,
     error::{Error, Result},
+    index::HealthReport,
     model::CartConfig,
-    quantizer::HealthReport,
     storage::{hex, read_limited, sha256_file},
 };
 
+/// Version of the folder's layout.
+pub const FORMAT_VERSION: u32 = 3;
+/// The oldest layout that is read.
+const OLDEST_FORMAT: u32 = 2;
+/// What marks a manifest as ours.
+pub(super) const KIND: &str = "cart-retrieval index";
+/// Name of the manifest.
+pub(super) const MANIFEST: &str = "manifest.json";
 /// Hexadecimal digits of a checksum.
 const CHECKSUM: usize = 64;
 /// The longest manifest that is read.

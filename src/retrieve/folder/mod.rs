@@ -19,33 +19,28 @@ use burn::tensor::backend::Backend;
 use sha2::{Digest, Sha256};
 
 pub(super) use lock::FolderLock;
-pub use manifest::{Manifest, ManifestFile};
+pub use manifest::{FORMAT_VERSION, Manifest, ManifestFile};
+use manifest::{KIND, MANIFEST};
 
 use super::{
-    Retriever,
-    live::{Draft, Growth, Log},
+    live::{Change, Draft, Log},
+    retriever::Retriever,
 };
 use crate::{
-    align::{CandidateSpace, Geometry},
+    align::CandidateSpace,
     data::TextTokenizer,
     error::{Error, Result},
     features::{Features, ItemIds},
+    geometry::Geometry,
     identifier::Owners,
+    index::CandidateIndex,
     metadata::ItemMetadata,
     nn::QueryProjection,
-    quantizer::{CandidateIndex, CoarseToFine},
+    quantizer::CoarseToFine,
     storage::{NamedTensors, fs, hex, load_module, map, sync_folder, write_bytes},
     trie::Trie,
 };
 
-/// Version of the folder's layout.
-pub const FORMAT_VERSION: u32 = 3;
-/// The oldest layout that is read.
-const OLDEST_FORMAT: u32 = 2;
-/// What marks a manifest as ours.
-const KIND: &str = "cart-retrieval index";
-/// Name of the manifest.
-const MANIFEST: &str = "manifest.json";
 /// What files are called before their checksum.
 const ROLES: [&str; 12] = [
     "model",
@@ -290,6 +285,17 @@ impl<B: Backend> Retriever<B> {
             let there = log.was_there();
             Ok((retriever.with_changes(log.changes)?, there))
         })
+    }
+
+    /// The index with changes.
+    pub(super) fn with_changes(self, changes: Vec<Change>) -> Result<Self> {
+        let (index, growth) = Draft::with_changes(&self.index, changes)?;
+        let mut changed = match index {
+            Some(index) => self.with_index(index),
+            None => self,
+        };
+        changed.growth += growth;
+        Ok(changed)
     }
 
     /// The index as it was saved.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Growth;
+use super::super::growth::Growth;
 use crate::{
     error::{Error, Result},
     identifier::Codes,

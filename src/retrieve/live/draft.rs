@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use super::{Growth, change::Change};
+use super::{super::growth::Growth, change::Change};
 use crate::{
     error::{Error, Result},
     features::{Features, advice},
     identifier::{Codes, Owners},
+    index::CandidateIndex,
     metadata::{Fields, ItemMetadata},
-    quantizer::CandidateIndex,
     trie::Trie,
 };
 

@@ -1,38 +1,15 @@
 //! How far a collection has come away from what its quantizer was fitted on.
 
-use std::{fmt, ops::AddAssign};
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::Retriever;
-use crate::error::{Error, Result};
+use super::super::{growth::Growth, retriever::Retriever};
+use crate::{
+    error::{Error, Result},
+    index::HealthReport,
+};
 use burn::tensor::backend::Backend;
-
-/// What became of a collection since its quantizer was fitted: running sums, kept with the index.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Growth {
-    /// Candidates that came, those included that went again.
-    pub added: u64,
-    /// Candidates that went.
-    pub removed: u64,
-    /// Sum of the squared distances of those that came to what their codes stand for.
-    pub error: f64,
-    /// Those that came and found their semantic tokens in use.
-    pub shared: u64,
-    /// Those that found no unique token left there and took the nearest codes where there was one.
-    pub spilled: u64,
-}
-
-impl AddAssign for Growth {
-    fn add_assign(&mut self, other: Self) {
-        self.added += other.added;
-        self.removed += other.removed;
-        self.error += other.error;
-        self.shared += other.shared;
-        self.spilled += other.spilled;
-    }
-}
 
 /// When a [`DriftReport`] says to fit again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -100,7 +77,7 @@ impl<B: Backend> Retriever<B> {
 
 impl DriftReport {
     fn new(
-        health: &crate::quantizer::HealthReport,
+        health: &HealthReport,
         candidates: usize,
         growth: Growth,
         thresholds: &DriftThresholds,

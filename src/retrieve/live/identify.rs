@@ -4,11 +4,12 @@ use std::collections::HashMap;
 
 use burn::tensor::backend::Backend;
 
-use super::Growth;
+use super::super::growth::Growth;
 use crate::{
     error::{Error, Result},
     identifier::{Codes, Groups},
-    quantizer::{CandidateIndex, CoarseToFine, Quantizer},
+    index::CandidateIndex,
+    quantizer::{CoarseToFine, Quantizer},
     trie::Trie,
 };
 

@@ -19,9 +19,9 @@ use std::{
 use burn::tensor::backend::Backend;
 
 pub use arrivals::Arrivals;
-use change::Change;
+pub(super) use change::Change;
 pub(super) use draft::Draft;
-pub use drift::{DriftReport, DriftThresholds, Growth};
+pub use drift::{DriftReport, DriftThresholds};
 pub(super) use log::Log;
 use log::LogWriter;
 
@@ -106,19 +106,6 @@ impl State {
             Err(e) => return Err(Error::io("read", &path, e)),
         };
         Ok(Self { manifest: manifest.digest().to_string(), log })
-    }
-}
-
-impl<B: Backend> Retriever<B> {
-    /// The index with changes.
-    pub(super) fn with_changes(self, changes: Vec<Change>) -> Result<Self> {
-        let (index, growth) = Draft::with_changes(&self.index, changes)?;
-        let mut changed = match index {
-            Some(index) => self.with_index(index),
-            None => self,
-        };
-        changed.growth += growth;
-        Ok(changed)
     }
 }
 

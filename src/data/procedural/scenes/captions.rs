@@ -4,8 +4,8 @@ use rand::{RngExt, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
 use super::{
+    layout::{Facts, Layout, Object},
     phrases::{around, joined, list, object_words, relations},
-    scene::{Facts, Layout, Object},
 };
 use crate::data::procedural::compose::{Composition, Templates, fill_slots, pick};
 

@@ -8,14 +8,16 @@ use rayon::prelude::*;
 
 use super::{
     ScenesConfig,
-    scene::{Facts, Layout, Scene},
+    layout::{Facts, Layout},
+    scene::Scene,
 };
 use crate::{
     Result,
     data::procedural::{
         benchmark::{Benchmark, Drawn},
         compose::{Purpose, Writer},
-        split::{Captioned, SplitCaptions, split},
+        split::{Captioned, split},
+        texts::SplitCaptions,
     },
     media::{Modality, PICTURE_FEATURES, picture_features},
 };

@@ -9,7 +9,7 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 use super::{
-    scene::{Layout, Object},
+    layout::{Layout, Object},
     words::{Backdrop, Colour, Extent, Shape, Texture},
 };
 use crate::media::Picture;

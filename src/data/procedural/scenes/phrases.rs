@@ -4,7 +4,7 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 use super::{
-    scene::{Facts, Object},
+    layout::{Facts, Object},
     words::{Place, Texture},
 };
 use crate::data::procedural::compose::{indefinite, pick, word};

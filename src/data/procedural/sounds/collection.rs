@@ -8,7 +8,8 @@ use crate::{
         benchmark::{Benchmark, Drawn},
         compose::{Purpose, Writer},
         permutation::{Permutation, Shares},
-        split::{Captioned, SplitCaptions, split},
+        split::{Captioned, split},
+        texts::SplitCaptions,
     },
     media::Modality,
 };

@@ -1,0 +1,34 @@
+//! Files of the state of an extraction, as JSON.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::{
+    error::{Error, Result},
+    storage::{read_limited, write_bytes},
+};
+
+/// The longest file of state that is read.
+const LONGEST_STATE: u64 = 1 << 32;
+
+pub(super) fn read_state<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    let bytes = read_limited(path, LONGEST_STATE)?;
+    serde_json::from_slice(&bytes).map_err(|e| {
+        Error::media(
+            path.display().to_string(),
+            "the state of an extraction",
+            e.to_string(),
+            "remove this file, and the folder `extraction` next to the features, and start again",
+        )
+    })
+}
+
+pub(super) fn to_json(state: &impl Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec(state)
+        .map_err(|e| Error::media("state of the extraction", "text", e.to_string(), "report this"))
+}
+
+pub(super) fn write_state(path: &Path, state: &impl Serialize) -> Result<()> {
+    write_bytes(path, &to_json(state)?)
+}

@@ -1,0 +1,297 @@
+//! Candidates with their identifiers.
+
+use std::sync::Arc;
+
+use super::{HealthReport, HealthThresholds};
+use crate::{
+    error::{Error, Result},
+    features::{Features, ItemIds},
+    geometry::Geometry,
+    identifier::{Identifier, Owners, Vocabulary},
+    metadata::{Condition, ItemMetadata},
+    trie::{Filter, Trie},
+};
+
+/// The candidates of a collection: ids, identifiers both ways, and the health of the quantizer that
+/// made them. Made by [`CoarseToFine::assign`](crate::quantizer::CoarseToFine::assign).
+///
+/// A candidate may have several identifiers
+/// ([`CoarseToFine::assign_several`](crate::quantizer::CoarseToFine::assign_several)). Then the trie's items
+/// are entries, and [`CandidateIndex::owners`] says whose they are; everything else here speaks of
+/// candidates.
+#[derive(Debug, Clone)]
+pub struct CandidateIndex {
+    ids: ItemIds,
+    trie: Trie,
+    owners: Owners,
+    health: HealthReport,
+    geometry: Option<Arc<Geometry>>,
+    /// Names of the groups that the first token tells apart.
+    groups: Option<Vec<String>>,
+    metadata: Option<Arc<ItemMetadata>>,
+}
+
+impl CandidateIndex {
+    /// Puts ids and identifiers together.
+    ///
+    /// # Errors
+    /// [`Error::Ids`] when there is not one id per identifier.
+    pub fn new(ids: ItemIds, trie: Trie, health: HealthReport) -> Result<Self> {
+        let owners = Owners::single(trie.len());
+        Self::of_entries(ids, trie, owners, health)
+    }
+
+    /// The same with several identifiers for some candidates: `owners` says whose each of the
+    /// trie's entries is.
+    ///
+    /// # Errors
+    /// [`Error::Ids`] when there is not one id per candidate; [`Error::Identifier`] when there is
+    /// not one owner per identifier.
+    pub fn of_entries(
+        ids: ItemIds,
+        trie: Trie,
+        owners: Owners,
+        health: HealthReport,
+    ) -> Result<Self> {
+        if owners.len() != trie.len() {
+            return Err(Error::identifier(
+                "owners of the identifiers",
+                format!("one for each of {} identifiers", trie.len()),
+                owners.len().to_string(),
+                "use owners and identifiers of one collection",
+            ));
+        }
+        if ids.len() != owners.items() {
+            return Err(Error::ids(
+                "candidates",
+                format!("one id for each of {} candidates", owners.items()),
+                ids.len().to_string(),
+                "use ids and identifiers of one collection",
+            ));
+        }
+        Ok(Self { ids, trie, owners, health, geometry: None, groups: None, metadata: None })
+    }
+
+    /// Says that the first token of the identifiers is that of a group, and what the groups are
+    /// called.
+    ///
+    /// # Errors
+    /// [`Error::Identifier`] when there is not one name for each token of the first level.
+    pub fn with_groups(self, names: Vec<String>) -> Result<Self> {
+        match names.len() == self.vocabulary().size(0) {
+            true => Ok(Self { groups: Some(names), ..self }),
+            false => Err(Error::identifier(
+                "groups",
+                format!("a name for each of {} first tokens", self.vocabulary().size(0)),
+                names.len().to_string(),
+                "use names and identifiers of one collection",
+            )),
+        }
+    }
+
+    /// Names of the groups that the first token tells apart, if it does.
+    pub fn groups(&self) -> Option<&[String]> {
+        self.groups.as_deref()
+    }
+
+    /// The group of a candidate, if there are groups.
+    ///
+    /// # Errors
+    /// [`Error::Identifier`] when there is no such candidate.
+    pub fn group_of(&self, item: u32) -> Result<Option<&str>> {
+        let Some(names) = &self.groups else { return Ok(None) };
+        let identifier = self.trie.identifier_of(item)?;
+        Ok(Some(&names[usize::from(identifier.tokens()[0])]))
+    }
+
+    /// Lets a search answer with the candidates of one group only.
+    ///
+    /// # Errors
+    /// [`Error::Query`] when there are no groups, or none of that name.
+    pub fn group_filter(&self, name: &str) -> Result<Filter> {
+        let names = self.groups.as_deref().unwrap_or_default();
+        let token = names.iter().position(|group| group == name).ok_or_else(|| {
+            let found = format!("{name:?}");
+            let expected = match names.is_empty() {
+                true => "an index with groups".to_string(),
+                false => format!("one of {}", names.join(", ")),
+            };
+            Error::query("group", expected, found, "search without a group, or in one of these")
+        })?;
+        Ok(Filter::by_prefix(&self.trie, |prefix| usize::from(prefix[0]) == token))
+    }
+
+    /// Number of levels before those of the quantizer: 1 with groups, otherwise 0.
+    pub(crate) fn leading_levels(&self) -> usize {
+        usize::from(self.groups.is_some())
+    }
+
+    /// Makes room for at least so many unique tokens, so that a network trained with these
+    /// candidates can serve others among which more share their semantic tokens.
+    ///
+    /// # Errors
+    /// [`Error::Identifier`] for more than 65,536.
+    pub fn with_unique_capacity(self, capacity: usize) -> Result<Self> {
+        let mut sizes = self.vocabulary().sizes().to_vec();
+        if let Some(last) = sizes.last_mut() {
+            *last = capacity.max(*last);
+        }
+        self.within(&Vocabulary::new(sizes)?)
+    }
+
+    /// The same candidates under a vocabulary with a larger last level.
+    ///
+    /// # Errors
+    /// As [`Trie::within`].
+    pub fn within(self, vocabulary: &Vocabulary) -> Result<Self> {
+        Ok(Self { trie: self.trie.within(vocabulary)?, ..self })
+    }
+
+    /// Keeps the candidates' vectors, summed up along the trie: what guides a network with an
+    /// alignment, and what reranking compares.
+    ///
+    /// # Shapes
+    /// - `vectors`: `[N, D]`, in the order of the ids; kept once for every identifier
+    ///
+    /// # Errors
+    /// As [`Geometry::new`]; [`Error::Ids`] when the vectors are named otherwise.
+    pub fn with_vectors(mut self, vectors: Features) -> Result<Self> {
+        let same = !vectors.has_given_ids() || vectors.ids().iter().eq(self.ids.iter());
+        if vectors.len() == self.ids.len() && !same {
+            return Err(Error::ids(
+                "vectors of the candidates",
+                "the ids of the candidates, in their order",
+                "other ids or another order",
+                "use vectors and identifiers of one collection",
+            ));
+        }
+        // Every identifier of a candidate lies where the candidate does.
+        let vectors = match self.owners.are_single() || vectors.len() != self.ids.len() {
+            true => vectors,
+            false => {
+                let aliases = self.owners.aliases().iter();
+                let rows = aliases.flat_map(|&owner| vectors.row(owner as usize));
+                let rows = vectors.as_slice().iter().chain(rows).copied().collect();
+                Features::from_rows(rows, vectors.dim())?
+            }
+        };
+        self.geometry = Some(Arc::new(Geometry::new(vectors, &self.trie)?));
+        Ok(self)
+    }
+
+    /// The same with sums that were made before.
+    pub(crate) fn with_geometry(self, geometry: Geometry) -> Self {
+        Self { geometry: Some(Arc::new(geometry)), ..self }
+    }
+
+    /// Keeps what is known about the candidates, to filter by and to show.
+    ///
+    /// # Errors
+    /// [`Error::Metadata`] when there is not one object for each candidate.
+    pub fn with_metadata(self, metadata: ItemMetadata) -> Result<Self> {
+        match metadata.len() == self.ids.len() {
+            true => Ok(Self { metadata: Some(Arc::new(metadata)), ..self }),
+            false => Err(Error::metadata(
+                "metadata of the candidates",
+                format!("an object for each of {} candidates", self.ids.len()),
+                metadata.len().to_string(),
+                "read it with the ids of these candidates (ItemMetadata::from_jsonl)",
+            )),
+        }
+    }
+
+    /// What is known about the candidates, if that is kept.
+    pub fn metadata(&self) -> Option<&ItemMetadata> {
+        self.metadata.as_deref()
+    }
+
+    /// Lets a search answer with the candidates that meet a condition. It is evaluated here, once
+    /// for every candidate; the filter can be used for any number of searches.
+    ///
+    /// # Errors
+    /// [`Error::Query`] for an index without metadata; otherwise as [`ItemMetadata::matching`].
+    pub fn filter_where(&self, condition: &Condition) -> Result<Filter> {
+        let metadata = self.metadata.as_ref().ok_or_else(|| {
+            Error::query(
+                "condition",
+                "an index with metadata",
+                "one without",
+                "give the index what is known about its candidates (CandidateIndex::with_metadata)",
+            )
+        })?;
+        let allowed = metadata.matching(condition)?;
+        Ok(self.filter(|item| allowed[item as usize]))
+    }
+
+    /// Where the candidates lie, if that is kept.
+    pub fn geometry(&self) -> Option<&Arc<Geometry>> {
+        self.geometry.as_ref()
+    }
+
+    /// Ids of the candidates.
+    pub fn ids(&self) -> &ItemIds {
+        &self.ids
+    }
+
+    /// Identifiers of the candidates. Where some have several, its items are entries
+    /// ([`CandidateIndex::owners`]).
+    pub fn trie(&self) -> &Trie {
+        &self.trie
+    }
+
+    /// Whose identifiers the trie's entries are.
+    pub fn owners(&self) -> &Owners {
+        &self.owners
+    }
+
+    /// Lets a search answer with the candidates that `allowed` says yes to; it is asked once for
+    /// each identifier.
+    pub fn filter(&self, mut allowed: impl FnMut(u32) -> bool) -> Filter {
+        Filter::by_item(&self.trie, |entry| allowed(self.owners.of(entry)))
+    }
+
+    /// Sizes of the identifier's levels.
+    pub fn vocabulary(&self) -> &Vocabulary {
+        self.trie.vocabulary()
+    }
+
+    /// How well the quantizer uses its codes on these candidates.
+    pub fn health(&self) -> &HealthReport {
+        &self.health
+    }
+
+    /// Fails unless the quantizer is healthy enough to train a decoder on.
+    ///
+    /// # Errors
+    /// [`Error::Collapsed`] naming the level, the setting of its size, and what to change.
+    pub fn ensure_healthy(&self, thresholds: &HealthThresholds) -> Result<()> {
+        self.health.ensure_named(thresholds, &|level| match level.checked_sub(1) {
+            None => ("coarse level".to_string(), "k".to_string()),
+            Some(fine) => (format!("fine level {level}"), format!("sizes[{fine}]")),
+        })
+    }
+
+    /// The identifier of an id, the first of several.
+    ///
+    /// # Errors
+    /// [`Error::Ids`] when there is no such candidate.
+    pub fn identifier(&self, id: &str) -> Result<Identifier> {
+        let item = self.ids.index_of(id).ok_or_else(|| {
+            Error::ids(
+                format!("id {id:?}"),
+                "an id of this index",
+                "none of its candidates",
+                "check the spelling, or index that item first",
+            )
+        })?;
+        self.trie.identifier_of(item as u32)
+    }
+
+    /// The id that an identifier stands for.
+    ///
+    /// # Errors
+    /// As [`Trie::item_of`].
+    pub fn id(&self, identifier: &[u16]) -> Result<&str> {
+        Ok(self.ids.get(self.owners.of(self.trie.item_of(identifier)?) as usize))
+    }
+}

@@ -1,0 +1,20 @@
+//! Arithmetic on plain slices: products, distances and activations that give the same bits whatever
+//! the number of threads. Nothing here knows of tensors or of candidates.
+
+mod lanes;
+mod matmul;
+mod panels;
+mod product;
+#[cfg(target_arch = "x86_64")]
+mod screen;
+mod vector;
+
+pub(crate) mod gelu;
+
+pub(crate) use lanes::{exp_neg, widest};
+pub(crate) use matmul::{Layout, dots};
+pub(crate) use panels::bf16_products;
+pub(crate) use product::Matrix;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use screen::{Screen, ScreenScratch};
+pub(crate) use vector::{dot, normalise, squared_distance, squared_norm};
