@@ -33,18 +33,18 @@
 //! ```
 
 mod choice;
-mod host;
 mod local;
 
 use std::{fmt, str::FromStr};
 
-use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
 pub use choice::DeviceChoice;
-pub(crate) use host::on_host;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    recipe::Trainable,
+};
 
 /// A backend of burn that this library was tried on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -134,7 +134,7 @@ impl FromStr for BackendKind {
 }
 
 /// A backend whose devices are on this machine.
-pub trait LocalBackend: Backend {
+pub trait LocalBackend: Trainable {
     /// Which one it is.
     const KIND: BackendKind;
 

@@ -50,7 +50,7 @@ pub struct DataFolder<I = Features> {
 }
 
 impl<I> DataFolder<I> {
-    /// The folder that was opened.
+    /// The folder that was opened; empty for data in memory.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -73,6 +73,25 @@ impl DataFolder {
         let (captions, splits) = texts(folder, items.ids())?;
         let metadata = metadata(folder, items.ids())?;
         Ok(Self { items, captions, splits, metadata, folder: folder.to_path_buf() })
+    }
+
+    /// Data that are in memory.
+    ///
+    /// # Errors
+    /// As [`Features::check`]; [`Error::Captions`] for a caption of an item that has no features.
+    ///
+    /// # Example
+    /// ```
+    /// use cart_retrieval::{data::{Captions, DataFolder}, features::Features};
+    /// let items = Features::from_rows(vec![1.0, 0.0, 0.0, 1.0], 2)?.with_id_list(vec!["a".into(), "b".into()])?;
+    /// let captions = Captions::from_pairs([("a", "a cat"), ("b", "a dog")])?;
+    /// assert_eq!(DataFolder::new(items, captions)?.captions.len(), 2);
+    /// # Ok::<(), cart_retrieval::Error>(())
+    /// ```
+    pub fn new(items: Features, captions: Captions) -> Result<Self> {
+        items.check()?;
+        captions.resolve(|id| items.index_of(id))?;
+        Ok(Self { items, captions, splits: None, metadata: None, folder: PathBuf::new() })
     }
 
     /// The captions that a filter keeps, with the rows of their candidates.

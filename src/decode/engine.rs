@@ -13,17 +13,20 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Answer, BeamConfig, Exact, SearchSpace, SearchTimes,
+    Answer, BeamConfig, Exact, Explanation, SearchSpace, SearchTimes, Trace,
     beam::Prepared,
     clock::Clock,
     exact::exact,
+    exhaustive::score_all,
+    explain::explain,
     queries::{Place, Queries},
+    trace::trace,
 };
 use crate::{
-    backend::on_host,
     data::QueryBatch,
     error::{Error, Result},
     kernels::bf16_products,
+    kernels::on_host,
     model::{Aligned, Cart, EncodedQueries},
     nn::HostDecoder,
     trie::{Filter, Filters},
@@ -58,6 +61,63 @@ pub struct Engine<B: Backend> {
     device: B::Device,
     host: OnceLock<Arc<HostDecoder>>,
     precision: SearchPrecision,
+    ops: Ops<B>,
+}
+
+/// The parts of a search that compute with tensors, as pointers.
+///
+/// They are compiled for a backend where an engine is made. A program that is handed an engine only
+/// links them.
+#[derive(Debug, Clone)]
+struct Ops<B: Backend> {
+    search: SearchOp<B>,
+    search_encoded: EncodedOp<B>,
+    exact: ExactOp<B>,
+    encode: EncodeOp<B>,
+    score_all: ScoreOp<B>,
+    explain: ExplainOp<B>,
+    trace: TraceOp<B>,
+}
+
+type Answers = Vec<Vec<Answer>>;
+type SearchOp<B> =
+    fn(&Engine<B>, &[&[u32]], u32, SearchSpace<'_>, &BeamConfig) -> Result<(Answers, SearchTimes)>;
+type EncodedOp<B> =
+    fn(&Engine<B>, &EncodedQueries<B>, SearchSpace<'_>, &BeamConfig) -> Result<Answers>;
+type ExactOp<B> =
+    fn(&Engine<B>, &[u32], u32, SearchSpace<'_>, &BeamConfig, usize, usize) -> Result<Exact>;
+type EncodeOp<B> = fn(&Engine<B>, &[&[u32]], u32) -> Result<EncodedQueries<B>>;
+type ScoreOp<B> =
+    fn(&Engine<B>, &EncodedQueries<B>, SearchSpace<'_>, &BeamConfig) -> Result<Vec<Answer>>;
+type ExplainOp<B> = fn(
+    &Engine<B>,
+    &EncodedQueries<B>,
+    SearchSpace<'_>,
+    &BeamConfig,
+    u32,
+    usize,
+) -> Result<Explanation>;
+type TraceOp<B> =
+    fn(&Engine<B>, &EncodedQueries<B>, SearchSpace<'_>, &BeamConfig, u32) -> Result<Trace>;
+
+impl<B: Backend> Ops<B> {
+    fn new() -> Self {
+        Self {
+            search: Engine::search_rows,
+            search_encoded: Engine::search_queries,
+            exact: Engine::search_exactly,
+            encode: Engine::encode_rows,
+            score_all: |engine, encoded, space, config| {
+                score_all(&engine.model, encoded, space, config)
+            },
+            explain: |engine, encoded, space, config, item, runners_up| {
+                explain(&engine.model, encoded, space, config, item, runners_up)
+            },
+            trace: |engine, encoded, space, config, item| {
+                trace(&engine.model, encoded, space, config, item)
+            },
+        }
+    }
 }
 
 /// Precision of the decoder's products in a search; `f32` or `bf16` as text.
@@ -101,7 +161,8 @@ impl fmt::Display for SearchPrecision {
 impl<B: Backend> Engine<B> {
     /// An engine around a network on a device.
     pub fn new(model: Cart<B>, device: B::Device) -> Self {
-        Self { model, device, host: OnceLock::new(), precision: SearchPrecision::F32 }
+        let precision = SearchPrecision::F32;
+        Self { model, device, host: OnceLock::new(), precision, ops: Ops::new() }
     }
 
     /// Searches in another precision.
@@ -176,14 +237,24 @@ impl<B: Backend> Engine<B> {
         space: impl Into<SearchSpace<'a>>,
         config: &BeamConfig,
     ) -> Result<(Vec<Vec<Answer>>, SearchTimes)> {
+        let rows: Vec<&[u32]> = queries.iter().map(AsRef::as_ref).collect();
+        (self.ops.search)(self, &rows, padding, space.into(), config)
+    }
+
+    fn search_rows(
+        &self,
+        queries: &[&[u32]],
+        padding: u32,
+        space: SearchSpace<'_>,
+        config: &BeamConfig,
+    ) -> Result<(Vec<Vec<Answer>>, SearchTimes)> {
         let clock = Clock::default();
-        let space = space.into();
         space.filters.check(space.trie.len(), queries.len())?;
         let threads = rayon::current_num_threads();
         let mut order: Vec<usize> = (0..queries.len()).collect();
-        order.sort_by_key(|&query| queries[query].as_ref().len());
+        order.sort_by_key(|&query| queries[query].len());
         let rows = |chunk: &[usize]| -> Vec<&[u32]> {
-            chunk.iter().map(|&query| queries[query].as_ref()).collect()
+            chunk.iter().map(|&query| queries[query]).collect()
         };
         let each = |chunk: &[usize]| -> Vec<Option<&Filter>> {
             chunk.iter().map(|&query| space.filters.of(query)).collect()
@@ -229,8 +300,59 @@ impl<B: Backend> Engine<B> {
         space: impl Into<SearchSpace<'a>>,
         config: &BeamConfig,
     ) -> Result<Vec<Vec<Answer>>> {
+        (self.ops.search_encoded)(self, encoded, space.into(), config)
+    }
+
+    fn search_queries(
+        &self,
+        encoded: &EncodedQueries<B>,
+        space: SearchSpace<'_>,
+        config: &BeamConfig,
+    ) -> Result<Vec<Vec<Answer>>> {
         let queries = Queries::new(Cow::Borrowed(encoded), self.host_decoder());
-        Prepared::of(&self.model, queries, space.into(), config)?.beam()
+        Prepared::of(&self.model, queries, space, config)?.beam()
+    }
+
+    /// Scores of all candidates for one query ([`score_all`](super::score_all)).
+    ///
+    /// # Errors
+    /// As [`score_all`](super::score_all).
+    pub fn score_all<'a>(
+        &self,
+        encoded: &EncodedQueries<B>,
+        space: impl Into<SearchSpace<'a>>,
+        config: &BeamConfig,
+    ) -> Result<Vec<Answer>> {
+        (self.ops.score_all)(self, encoded, space.into(), config)
+    }
+
+    /// Why a candidate scores what it scores ([`explain`](super::explain)).
+    ///
+    /// # Errors
+    /// As [`explain`](super::explain).
+    pub fn explain<'a>(
+        &self,
+        encoded: &EncodedQueries<B>,
+        space: impl Into<SearchSpace<'a>>,
+        config: &BeamConfig,
+        item: u32,
+        runners_up: usize,
+    ) -> Result<Explanation> {
+        (self.ops.explain)(self, encoded, space.into(), config, item, runners_up)
+    }
+
+    /// The way of a candidate through a beam search ([`trace`](super::trace)).
+    ///
+    /// # Errors
+    /// As [`trace`](super::trace).
+    pub fn trace<'a>(
+        &self,
+        encoded: &EncodedQueries<B>,
+        space: impl Into<SearchSpace<'a>>,
+        config: &BeamConfig,
+        item: u32,
+    ) -> Result<Trace> {
+        (self.ops.trace)(self, encoded, space.into(), config, item)
     }
 
     /// The best candidates for one tokenised query, with whether that is proven
@@ -247,15 +369,27 @@ impl<B: Backend> Engine<B> {
         top: usize,
         budget: usize,
     ) -> Result<Exact> {
+        (self.ops.exact)(self, query, padding, space.into(), config, top, budget)
+    }
+
+    fn search_exactly(
+        &self,
+        query: &[u32],
+        padding: u32,
+        space: SearchSpace<'_>,
+        config: &BeamConfig,
+        top: usize,
+        budget: usize,
+    ) -> Result<Exact> {
         let queries = self.queries(&[query], padding)?;
-        exact(&Prepared::of(&self.model, queries, space.into(), config)?, config, top, budget)
+        exact(&Prepared::of(&self.model, queries, space, config)?, config, top, budget)
     }
 
     /// Tokenised queries ready to be decoded.
     fn queries(&self, rows: &[&[u32]], padding: u32) -> Result<Queries<'_, B>> {
         match self.host_decoder() {
             Some(decoder) => self.encode_on_host(rows, decoder),
-            None => Ok(Queries::new(Cow::Owned(self.encode(rows, padding)?), None)),
+            None => Ok(Queries::new(Cow::Owned(self.encode_rows(rows, padding)?), None)),
         }
     }
 
@@ -265,9 +399,14 @@ impl<B: Backend> Engine<B> {
     /// [`Error::Query`] without queries, for one without tokens or with more than the text encoder takes, and
     /// for a token that it does not have.
     pub fn encode<R: AsRef<[u32]>>(&self, rows: &[R], padding: u32) -> Result<EncodedQueries<B>> {
+        let rows: Vec<&[u32]> = rows.iter().map(AsRef::as_ref).collect();
+        (self.ops.encode)(self, &rows, padding)
+    }
+
+    fn encode_rows(&self, rows: &[&[u32]], padding: u32) -> Result<EncodedQueries<B>> {
         let encoder = self.model.encoder();
         let limit = encoder.max_tokens();
-        for row in rows.iter().map(AsRef::as_ref) {
+        for row in rows {
             let wrong = row.iter().find(|&&token| token as usize >= encoder.vocabulary());
             if limit.is_some_and(|limit| row.len() > limit) || wrong.is_some() {
                 let most = limit.map_or("tokens".into(), |limit| format!("at most {limit} tokens"));
@@ -297,8 +436,8 @@ impl<B: Backend> Engine<B> {
             let mapped = self.model.alignment().is_some();
             let twice = run.len() == 1 && (mapped || run[0].len() == 1);
             let encoded = match twice {
-                true => self.encode(&[run[0], run[0]], 0)?,
-                false => self.encode(run, 0)?,
+                true => self.encode_rows(&[run[0], run[0]], 0)?,
+                false => self.encode_rows(run, 0)?,
             };
             memories.extend(decoder.memories(encoded.output()).into_iter().take(run.len()));
             if let Some(Aligned { mut queries, scales }) = encoded.host_aligned() {

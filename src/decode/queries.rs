@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc};
 use burn::tensor::backend::Backend;
 
 use crate::{
-    backend::on_host,
+    kernels::on_host,
     model::{Aligned, Cart, EncodedQueries},
     nn::{HostDecoder, HostMemory},
 };

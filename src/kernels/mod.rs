@@ -1,6 +1,8 @@
 //! Arithmetic on plain slices: products, distances and activations that give the same bits whatever
-//! the number of threads. Nothing here knows of tensors or of candidates.
+//! the number of threads. Nothing here knows of
+//! candidates.
 
+mod host;
 mod lanes;
 mod matmul;
 mod panels;
@@ -11,6 +13,7 @@ mod vector;
 
 pub(crate) mod gelu;
 
+pub(crate) use host::on_host;
 pub(crate) use lanes::{exp_neg, widest};
 pub(crate) use matmul::{Layout, dots};
 pub(crate) use panels::bf16_products;

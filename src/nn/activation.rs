@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Tensor, TensorData, activation, backend::Backend};
 use serde::{Deserialize, Serialize};
 
-use crate::{backend::on_host, kernels};
+use crate::{kernels, kernels::on_host};
 
 /// The function between the two layers of a feed-forward block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

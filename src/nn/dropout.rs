@@ -8,7 +8,7 @@ use burn::{
 };
 
 use super::init::as_dtype;
-use crate::backend::on_host;
+use crate::kernels::on_host;
 
 /// Zeroes entries with probability `p` and scales the others by `1 / (1 - p)`, while training.
 ///

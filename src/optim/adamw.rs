@@ -11,7 +11,7 @@ use burn::{
 };
 use rayon::prelude::*;
 
-use crate::backend::on_host;
+use crate::kernels::on_host;
 
 /// Decay of the first moment.
 const BETA_1: f32 = 0.9;

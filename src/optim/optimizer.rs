@@ -15,7 +15,7 @@ use burn::{
 use rayon::prelude::*;
 
 use super::{EncoderRates, GroupedAdamW};
-use crate::backend::on_host;
+use crate::kernels::on_host;
 
 /// Decay of the second moment.
 const BETA_2: f32 = 0.98;

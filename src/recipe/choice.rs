@@ -281,12 +281,7 @@ fn pretrained(facts: &Facts) -> (Recipe, String) {
     let epochs = if facts.unseen { 0 } else { passes(pairs, 64, 150, 3, 30) };
     let common = common(facts, tokens(facts).clamp(24, 64));
     let recipe = Recipe {
-        model: ModelSettings {
-            d_model: 384,
-            d_ff: 1536,
-            n_heads: 12,
-            ..common.model.clone()
-        },
+        model: ModelSettings { d_model: 384, d_ff: 1536, n_heads: 12, ..common.model.clone() },
         space: Some(CandidateSpaceConfig {
             features: 1.0,
             texts: if facts.unseen { 0.0 } else { 1.0 },

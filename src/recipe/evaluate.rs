@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::backend::Backend;
-
 use super::{
     settings::Recipe,
     task::{Part, Task},
+    trainable::Trainable,
 };
 use crate::{
     data::{DataFolder, ItemCaption},
@@ -54,7 +53,7 @@ impl Recipe {
     /// println!("{}", found.metrics);
     /// # Ok::<(), cart_retrieval::Error>(())
     /// ```
-    pub fn evaluate<B: Backend>(
+    pub fn evaluate<B: Trainable>(
         &self,
         retriever: Retriever<B>,
         data: &DataFolder,

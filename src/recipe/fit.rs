@@ -14,7 +14,7 @@ use super::{
     early,
     event::FitEvent,
     settings::Recipe,
-    task::{Part, Task},
+    task::Task,
 };
 use crate::{
     align::{FittedSpace, Ridge, SpaceTuning, TextVectors, TunedEncoder, WordWeights, embed_texts},
@@ -45,11 +45,7 @@ pub struct TextSide<B: Backend> {
 }
 
 impl<B: Backend> TextSide<B> {
-    /// Loads the recipe's pretrained encoder, or trains a tokenizer on the captions.
-    ///
-    /// # Errors
-    /// As [`PretrainedText::load`] and [`TextTokenizer::train`].
-    pub fn new(
+    pub(super) fn new_here(
         recipe: &Recipe,
         train: &[ItemCaption],
         device: &B::Device,
@@ -64,11 +60,7 @@ impl<B: Backend> TextSide<B> {
         Ok(Self { tokenizer, pretrained: Some((pretrained, encoder)), map: None })
     }
 
-    /// Vectors of captions by the encoder, and by their words where those count.
-    ///
-    /// # Errors
-    /// [`Error::Config`] without a pretrained encoder.
-    pub fn embed(
+    pub(super) fn embed_here(
         &self,
         captions: &[ItemCaption],
         words: Option<&WordWeights>,
@@ -102,21 +94,6 @@ impl<B: Backend> TextSide<B> {
                 ),
             )
         })
-    }
-}
-
-impl Recipe {
-    /// Trains an index over the candidates of a data folder.
-    ///
-    /// [`Fit`] has progress, cancelling, checkpoints and several devices.
-    ///
-    /// # Errors
-    /// As [`Fit::run`].
-    pub fn fit<B: Backend>(&self, data: &DataFolder, device: &B::Device) -> Result<Retriever<B>> {
-        let task = Task::new(self, data, Part::Test)?;
-        task.check_leaks(self)?;
-        let fitted = Fit::new(self, &task).run(std::slice::from_ref(device))?;
-        fitted.with_metadata_of(data, &task)
     }
 }
 
@@ -222,33 +199,25 @@ impl<'a> Fit<'a> {
         Self { progress: Arc::new(progress), ..self }
     }
 
-    /// Fits the index.
-    ///
-    /// # Errors
-    /// [`Error::Quantizer`] or [`Error::Collapsed`] for a written quantizer that does not suit the
-    /// data, [`Error::Interrupted`] after a stop, and the errors of each part.
-    pub fn run<B: Backend>(&self, devices: &[B::Device]) -> Result<Fitted<B>> {
+    pub(super) fn run_here<B: Backend>(
+        &self,
+        text: Option<&TextSide<B>>,
+        devices: &[B::Device],
+    ) -> Result<Fitted<B>> {
+        let started = Instant::now();
         let device = devices.first().ok_or_else(|| {
             Error::config("devices", "at least one", "none", "pass a device of the backend")
         })?;
         self.check()?;
-        let text = TextSide::new(self.recipe, &self.task.train, device, &*self.progress)?;
-        self.run_with(&text, devices)
-    }
-
-    /// Fits the index with a text side that is already there.
-    ///
-    /// # Errors
-    /// As [`Fit::run`].
-    pub fn run_with<B: Backend>(
-        &self,
-        text: &TextSide<B>,
-        devices: &[B::Device],
-    ) -> Result<Fitted<B>> {
-        let started = Instant::now();
-        let device = &devices[0];
-        self.check()?;
-        let tuned = self.tuned(text, device)?;
+        let loaded = match text {
+            Some(_) => None,
+            None => {
+                let train = &self.task.train;
+                Some(TextSide::new_here(self.recipe, train, device, &*self.progress)?)
+            }
+        };
+        let Some(text) = text.or(loaded.as_ref()) else { unreachable!("one of them is there") };
+        let tuned = self.tuned_here(text, device)?;
         let text = tuned.as_ref().unwrap_or(text);
         let prepared = self.prepared(text, device)?;
         let (network, words) = (prepared.network(text, device)?, &prepared.words);
@@ -300,7 +269,7 @@ impl<'a> Fit<'a> {
     fn prepared<B: Backend>(&self, text: &TextSide<B>, device: &B::Device) -> Result<Prepared<B>> {
         let recipe = self.recipe;
         let words = text.words(recipe, &self.task.train)?;
-        let fitted = self.space(text, words.as_ref(), device)?;
+        let fitted = self.space_here(text, words.as_ref(), device)?;
         let rows = fitted.as_ref().map_or(&self.task.items, |fitted| &fitted.vectors);
         let (quantizer, index, recipe) = self.identifiers(rows, device)?;
         let mut index = index.with_unique_capacity(recipe.unique_capacity)?;
@@ -316,8 +285,7 @@ impl<'a> Fit<'a> {
         Ok(Prepared { recipe, words, fitted, quantizer, index, config })
     }
 
-    /// The space of the candidates, where the recipe asks for one.
-    fn space<B: Backend>(
+    pub(super) fn space_here<B: Backend>(
         &self,
         text: &TextSide<B>,
         words: Option<&WordWeights>,
@@ -326,7 +294,7 @@ impl<'a> Fit<'a> {
         let Some(config) = &self.recipe.space else {
             return Ok(None);
         };
-        let texts = text.embed(&self.task.train, words, device)?;
+        let texts = text.embed_here(&self.task.train, words, device)?;
         let started = Instant::now();
         let mut config = config.clone();
         config.seed = self.recipe.seed;
@@ -487,11 +455,7 @@ impl<'a> Fit<'a> {
         Ok((trained.model, trained.seconds))
     }
 
-    /// The text side with its encoder tuned in the space of the candidates, if the recipe says so.
-    ///
-    /// # Errors
-    /// As [`SpaceTuning::fit`].
-    pub fn tuned<B: Backend>(
+    pub(super) fn tuned_here<B: Backend>(
         &self,
         text: &TextSide<B>,
         device: &B::Device,

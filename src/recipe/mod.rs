@@ -32,6 +32,7 @@ mod settings;
 mod task;
 #[cfg(test)]
 mod tests;
+mod trainable;
 
 pub use choice::{Facts, Rows};
 pub use evaluate::{Evaluation, Judge};
@@ -43,3 +44,4 @@ pub use settings::{
     TuningSettings,
 };
 pub use task::{Asked, Later, Part, Task};
+pub use trainable::Trainable;

@@ -230,8 +230,7 @@ impl Task {
         Ok((now, later))
     }
 
-    /// The index of the training over the candidates, where they are none of the training's.
-    pub fn over<B: Backend>(
+    pub(super) fn over_here<B: Backend>(
         &self,
         retriever: Retriever<B>,
         recipe: &Recipe,

@@ -97,16 +97,16 @@ fn the_documentation_lists_every_setting_with_its_automatic_choice() {
         let found = all.iter().find(|(other, _)| other == name);
         found.map_or(String::new(), |(_, value)| format!("`{value}`"))
     };
-    let mut names: Vec<String> = values(&complete(true)).into_iter().map(|(name, _)| name).collect();
+    let mut names: Vec<String> =
+        values(&complete(true)).into_iter().map(|(name, _)| name).collect();
     names.extend(chosen(false).into_iter().map(|(name, _)| name));
     // All caption filters have the same keys.
     let filters = ["queries.", "validation.", "tuning."];
     names.retain(|name| !filters.iter().any(|filter| name.starts_with(filter)));
     names.sort();
     names.dedup();
-    let mut wanted = String::from(
-        "\n| setting | encoder from scratch | pretrained encoder |\n|---|---|---|\n",
-    );
+    let mut wanted =
+        String::from("\n| setting | encoder from scratch | pretrained encoder |\n|---|---|---|\n");
     for name in names {
         let (scratch, pretrained) = (of(&scratch, &name), of(&pretrained, &name));
         wanted += &format!("| `{name}` | {scratch} | {pretrained} |\n");

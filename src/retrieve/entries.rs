@@ -4,7 +4,7 @@ use burn::tensor::backend::Backend;
 
 use super::Retriever;
 use crate::{
-    decode::{Answer, BeamConfig, Exact, Explanation, SearchSpace, explain},
+    decode::{Answer, BeamConfig, Exact, Explanation, SearchSpace},
     error::Result,
     model::EncodedQueries,
     trie::{Filter, Filters},
@@ -87,7 +87,7 @@ impl<B: Backend> Retriever<B> {
         runners_up: usize,
     ) -> Result<Explanation> {
         let space = self.search_space();
-        let of = |entry| explain(self.model(), encoded, space, &self.beam, entry, runners_up);
+        let of = |entry| self.engine.explain(encoded, space, &self.beam, entry, runners_up);
         let mut best = of(item)?;
         for entry in self.index.owners().entries_of(&[item]).into_iter().skip(1) {
             let other = of(entry)?;

@@ -9,6 +9,7 @@ mod live;
 mod projection;
 mod retriever;
 mod search;
+mod searchable;
 
 pub use compare::BeamScore;
 pub use folder::{FORMAT_VERSION, Manifest, ManifestFile, Verified, verify};
@@ -17,3 +18,5 @@ pub use live::{Arrivals, DriftReport, DriftThresholds, LiveRetriever};
 pub use projection::ProjectionConfig;
 pub use retriever::Retriever;
 pub use search::{Hit, Search, SearchAll};
+pub use searchable::Searchable;
+pub(crate) use searchable::compiled_here;

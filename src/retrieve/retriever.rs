@@ -8,9 +8,7 @@ use super::growth::Growth;
 use crate::{
     align::{CandidateSpace, TextVectors, embed_with},
     data::{ItemCaption, TextTokenizer},
-    decode::{
-        Answer, BeamConfig, Engine, Exact, Explanation, SearchPrecision, SearchSpace, score_all,
-    },
+    decode::{Answer, BeamConfig, Engine, Exact, Explanation, SearchPrecision, SearchSpace},
     error::{Error, Result},
     features::advice,
     index::CandidateIndex,
@@ -202,12 +200,7 @@ impl<B: Backend> Retriever<B> {
         self.space.as_deref()
     }
 
-    /// Vectors of captions by the text encoder, and by their words where these count: what
-    /// [`CandidateSpace::embed`] takes beside features.
-    ///
-    /// # Errors
-    /// As [`embed_texts`](crate::align::embed_texts).
-    pub fn embed_texts(&self, captions: &[ItemCaption]) -> Result<TextVectors> {
+    pub(super) fn embed_here(&self, captions: &[ItemCaption]) -> Result<TextVectors> {
         let words = self.model().alignment().and_then(|head| head.words().cloned());
         let encoder = self.model().encoder();
         embed_with(encoder, words, &self.tokenizer, captions, self.engine.device())
@@ -261,7 +254,7 @@ impl<B: Backend> Retriever<B> {
     /// [`Error::Query`] for a blank query; otherwise as a search with that beam.
     pub fn score_all(&self, query: &str) -> Result<Vec<Answer>> {
         let (encoded, space) = (self.encode(query)?, self.search_space());
-        Ok(self.candidates(score_all(self.model(), &encoded, space, &self.beam)?))
+        Ok(self.candidates(self.engine.score_all(&encoded, space, &self.beam)?))
     }
 
     /// The best candidates under the model for a query, with whether that is proven

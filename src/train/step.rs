@@ -16,8 +16,8 @@ use super::{
     learner::{CartLearner, Context},
 };
 use crate::{
-    backend::on_host,
     data::{QueryBatch, TargetBatch},
+    kernels::on_host,
     model::Supervised,
     nn::{EncoderPrefix, GuideBatch, fork, with_noise},
 };

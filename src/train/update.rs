@@ -19,7 +19,7 @@ use super::{
     metric::{LossValue, Reporter},
     placement::{Placement, Together},
 };
-use crate::backend::on_host;
+use crate::kernels::on_host;
 
 impl<B: AutodiffBackend> TrainStep for CartLearner<B> {
     type Input = TrainBatch<B>;

@@ -14,8 +14,8 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{Codebooks, RqVae, RqVaeConfig, RqVaeNetwork, Scaling, assign_nearest};
 use crate::{
-    backend::on_host,
     error::{Error, Result},
+    kernels::on_host,
     nn::fork,
     optim::GroupedAdamW,
     quantizer::{

@@ -175,15 +175,7 @@ impl<B: Backend> Retriever<B> {
         Ok(())
     }
 
-    /// Saves the index to a folder, in one step as seen from outside.
-    ///
-    /// # Errors
-    /// As [`Retriever::check_folder`]; [`Error::Index`] while a
-    /// [`LiveRetriever`](super::LiveRetriever) changes the index that is there; [`Error::Io`] when
-    /// a file cannot be written (the folder then holds the index that was there before, or all of
-    /// this one).
-    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
-        let folder = folder.as_ref();
+    pub(super) fn save_here(&self, folder: &Path) -> Result<()> {
         Self::check_folder(folder)?;
         fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
         let lock = FolderLock::acquire(folder)?;
@@ -267,18 +259,7 @@ impl<B: Backend> Retriever<B> {
         Ok(())
     }
 
-    /// Loads an index with the changes since it was saved.
-    ///
-    /// Trie, vectors and metadata are mapped, so that a large index is there at once; saving
-    /// another index to the folder leaves this one as it is. Files of candidates beyond 32 MiB are
-    /// held to their lengths and their structure, all others to their checksums; [`verify`] reads
-    /// everything.
-    ///
-    /// # Errors
-    /// [`Error::Io`] for a missing file, [`Error::Index`] for a changed one or another format, and
-    /// [`Error::Model`] for weights that do not fit.
-    pub fn load(folder: impl AsRef<Path>, device: &B::Device) -> Result<Self> {
-        let folder = folder.as_ref();
+    pub(super) fn load_here(folder: &Path, device: &B::Device) -> Result<Self> {
         settled(folder, |manifest| {
             let retriever = Self::load_saved(folder, manifest, device)?;
             let log = Log::read(folder, manifest)?;

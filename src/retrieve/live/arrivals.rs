@@ -82,7 +82,7 @@ impl<'a> Arrivals<'a> {
             Some(space) => {
                 let texts = match self.captions {
                     [] => None,
-                    captions => Some(to.embed_texts(captions)?),
+                    captions => Some(to.embed_here(captions)?),
                 };
                 embedded = space.embed(self.items, texts.as_ref())?;
                 &embedded

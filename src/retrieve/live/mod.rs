@@ -110,13 +110,10 @@ impl State {
 }
 
 impl<B: Backend> LiveRetriever<B> {
-    /// Opens an index folder for changes, with those since it was saved.
-    ///
-    /// # Errors
-    /// As [`Retriever::load`]; [`Error::Index`](crate::Error::Index) while another one has it open,
-    /// [`Error::Io`](crate::Error::Io) when it cannot be written to.
-    pub fn open(folder: impl AsRef<Path>, device: &B::Device) -> Result<Self> {
-        let folder = folder.as_ref();
+    pub(super) fn open_here(folder: &Path, device: &B::Device, read_only: bool) -> Result<Self> {
+        if read_only {
+            return Self::open_to_read(folder, device);
+        }
         // Twice: no lock is left in a folder that is none of ours, and somebody may save the index
         // in between.
         Manifest::read(folder)?;
@@ -130,15 +127,7 @@ impl<B: Backend> LiveRetriever<B> {
         Ok(Self { folder: folder.to_path_buf(), current, access, pending })
     }
 
-    /// Opens an index folder to search it only, with the changes since it was saved. Nothing is
-    /// locked or written, so any number of programs can do this, next to one that changes the
-    /// folder, and where it cannot be written to. [`LiveRetriever::refresh`] follows the changes of
-    /// others; changes made here are refused.
-    ///
-    /// # Errors
-    /// As [`Retriever::load`].
-    pub fn open_read_only(folder: impl AsRef<Path>, device: &B::Device) -> Result<Self> {
-        let folder = folder.as_ref();
+    fn open_to_read(folder: &Path, device: &B::Device) -> Result<Self> {
         // Before the index: what is changed meanwhile is then seen by the next look.
         let state = State::of(folder)?;
         let (retriever, pending) = Self::read(folder, device)?;
@@ -150,12 +139,7 @@ impl<B: Backend> LiveRetriever<B> {
         })
     }
 
-    /// Loads the folder again if another program has changed it since it was read, and says whether
-    /// it was. Searches go on meanwhile. An index that is open for changes is always as its folder.
-    ///
-    /// # Errors
-    /// As [`Retriever::load`]; the index then stays as it is.
-    pub fn refresh(&self) -> Result<bool> {
+    pub(super) fn refresh_here(&self) -> Result<bool> {
         let Access::Read(read) = &self.access else { return Ok(false) };
         let mut read = read.lock().unwrap_or_else(PoisonError::into_inner);
         let state = State::of(&self.folder)?;
@@ -198,29 +182,10 @@ impl<B: Backend> LiveRetriever<B> {
         &self.folder
     }
 
-    /// Adds candidates; either all of them or, with an error, none.
-    ///
-    /// # Errors
-    /// [`Error::Ids`](crate::Error::Ids) for an id that is there already;
-    /// [`Error::Features`](crate::Error::Features) for features of another width, NaN or zeros;
-    /// [`Error::Identifier`](crate::Error::Identifier) where every identifier is in use, or for
-    /// groups that are not the index's; [`Error::Metadata`](crate::Error::Metadata) when there is
-    /// not one object for each; [`Error::Io`](crate::Error::Io) when the change cannot be written.
-    pub fn add(&self, arrivals: &Arrivals<'_>) -> Result<()> {
-        self.change(|index| arrivals.change(index, Vec::new()))
-    }
-
-    /// Puts other features, metadata and captions in the place of what candidates have; either of
-    /// all of them or, with an error, of none. They are named anew and move to the end of the rows.
-    ///
-    /// # Errors
-    /// As [`LiveRetriever::add`], and [`Error::Ids`](crate::Error::Ids) for an id that is not
-    /// there.
-    pub fn update(&self, arrivals: &Arrivals<'_>) -> Result<()> {
-        self.change(|index| {
-            let ids = arrivals.ids().iter().map(str::to_string).collect();
-            arrivals.change(index, ids)
-        })
+    pub(super) fn add_here(&self, arrivals: &Arrivals<'_>, update: bool) -> Result<()> {
+        let ids = if update { arrivals.ids().iter().collect() } else { Vec::new() };
+        let replaced = ids.into_iter().map(str::to_string).collect();
+        self.change(|index| arrivals.change(index, replaced))
     }
 
     /// Removes candidates; either all of them or, with an error, none.
@@ -266,14 +231,7 @@ impl<B: Backend> LiveRetriever<B> {
         Ok(())
     }
 
-    /// Saves the index anew with all changes, and starts an empty file of changes. Searches go on;
-    /// changes wait.
-    ///
-    /// # Errors
-    /// [`Error::Io`](crate::Error::Io) when a file cannot be written. No change is lost: the folder
-    /// holds the index and its changes as before, or the new index. Where not even that can be
-    /// told, further changes are refused until a compaction succeeds.
-    pub fn compact(&self) -> Result<()> {
+    pub(super) fn compact_here(&self) -> Result<()> {
         let mut writer = self.writer()?;
         let saved = self.snapshot().save_locked(&self.folder, &writer.lock);
         // Whether it was saved or not: changes go where the manifest in force says.
@@ -306,7 +264,7 @@ impl<B: Backend> LiveRetriever<B> {
             let after = self.snapshot().as_ref().clone().with_model(model)?;
             self.replace(after);
         }
-        self.compact()
+        self.compact_here()
     }
 
     fn writer(&self) -> Result<MutexGuard<'_, Writer>> {
