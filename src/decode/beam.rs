@@ -8,9 +8,8 @@ use rayon::prelude::*;
 use super::{
     BeamConfig, Scorer, SearchSpace,
     clock::Clock,
-    prefix::Beam,
     queries::{Queries, host_decoder},
-    steps::Steps,
+    steps::{Beam, Steps},
 };
 use crate::{
     error::{Error, Result},

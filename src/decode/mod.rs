@@ -8,7 +8,6 @@ mod engine;
 mod exact;
 mod exhaustive;
 mod explain;
-mod prefix;
 mod queries;
 mod score;
 mod space;

@@ -4,14 +4,23 @@ use std::ops::Range;
 
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 
-use super::{
-    prefix::Beam,
-    queries::{Place, Queries},
-};
+use super::queries::{Place, Queries};
 use crate::{
     model::{Cart, EncodedQueries},
     nn::{DecoderState, HostDecoder, HostMemory, HostState},
+    trie::Node,
 };
+
+/// A prefix under consideration.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Beam {
+    pub(super) node: Node,
+    pub(super) score: f32,
+    /// The token it ends with.
+    pub(super) token: u16,
+    /// The decoder row that its parent occupied.
+    pub(super) parent: u32,
+}
 
 /// The decoder between two levels of a search.
 pub(super) enum Steps<'a, B: Backend> {

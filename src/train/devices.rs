@@ -1,4 +1,4 @@
-//! Training on several devices through burn-train's strategies.
+//! Training on one device, or on several through burn-train's strategies.
 //!
 //! Each device has a copy of the network and takes its rows of every batch; a step does what one
 //! device would do with all rows. See `docs/devices.md`.
@@ -35,7 +35,8 @@ impl Trainer {
     /// - [`Error::Checkpoint`] when the folder holds another training, or one that was not to be
     ///   resumed, or when a checkpoint cannot be written or read.
     /// - [`Error::Training`] when loss or gradients were not finite for
-    ///   [`TrainConfig::max_bad_steps`] steps in a row, or when the device ran out of memory.
+    ///   [`TrainConfig::max_bad_steps`](super::TrainConfig::max_bad_steps) steps in a row, or when
+    ///   the device ran out of memory.
     pub fn fit<B: AutodiffBackend>(
         &self,
         model: Cart<B>,

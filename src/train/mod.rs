@@ -30,6 +30,8 @@ mod precision;
 mod recorder;
 mod resume;
 mod rounds;
+mod run;
+mod shared;
 mod state;
 mod step;
 mod stepper;
