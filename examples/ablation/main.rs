@@ -6,11 +6,8 @@
 //! `ablation.json`.
 
 #[macro_use]
-#[path = "../common/print.rs"]
-mod print;
+extern crate cart_examples_common as common;
 
-#[path = "../common/mod.rs"]
-mod common;
 mod figure;
 mod results;
 mod rows;
@@ -25,16 +22,16 @@ use anyhow::{Result, bail};
 use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
     data::DataFolder,
+    recipe::{Fit, Judge, Part, Recipe, Task, TextSide},
     storage::{Outputs, Sha256Writer, write_bytes},
     train::StopFlag,
 };
 use clap::Parser;
 use common::{
     backend::Hardware,
-    judge::Judge,
-    pipeline::{Run, Text},
-    recipe::{Part, Recipe},
-    task::Task,
+    judge::{in_beam, record},
+    progress::Progress,
+    recipe::{RecipeArgs, check_leaks},
 };
 use results::Finished;
 use rows::Row;
@@ -45,25 +42,17 @@ struct Args {
     /// Folder with features, ids.txt and captions.jsonl.
     #[arg(long)]
     data: PathBuf,
-    /// The recipe: sizes, passes, captions to train on and to query with.
-    #[arg(long)]
-    recipe: PathBuf,
+    #[command(flatten)]
+    recipe: RecipeArgs,
     /// Folder for runs, table and figure.
     #[arg(long)]
     out: PathBuf,
-    /// Folder of a pretrained text encoder, in place of the recipe's.
-    #[arg(long)]
-    encoder: Option<PathBuf>,
-    /// Seeds, with commas between.
-    #[arg(long, value_delimiter = ',', default_values_t = [1u64, 2, 3])]
+    /// Seeds, with commas between; without any, 1,2,3.
+    #[arg(long, value_delimiter = ',', conflicts_with = "seed")]
     seeds: Vec<u64>,
     /// Rows, with commas between; without any, all that the recipe can have.
     #[arg(long, value_delimiter = ',', value_enum)]
     rows: Vec<Row>,
-    /// Settings of the recipe to replace in all rows, as in `training.epochs=3`; may be given
-    /// several times.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    settings: Vec<String>,
     /// Runs of seconds that only show that everything works: a pass, a quantizer hardly fitted.
     #[arg(long)]
     short: bool,
@@ -72,7 +61,10 @@ struct Args {
 }
 
 fn main() -> Result<()> {
-    let args = Args::parse();
+    let mut args = Args::parse();
+    if args.seeds.is_empty() {
+        args.seeds = args.recipe.seed.map_or_else(|| vec![1, 2, 3], |seed| vec![seed]);
+    }
     args.hardware.run(Main(args))
 }
 
@@ -87,17 +79,14 @@ impl BackendTask for Main {
 }
 
 fn ablation<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
-    let inputs = Outputs::new().reads([&args.data, &args.recipe]).reads(&args.encoder);
+    let inputs = Outputs::new().reads([&args.data]).reads(args.recipe.inputs());
     let files = ["ablation.md", "ablation.svg", "ablation.json"].map(|name| args.out.join(name));
     let is_ours = |path: &Path| path.with_file_name("runs").is_dir();
     let outputs = inputs.replaces(files, "a table next to the folder `runs`", is_ours);
     outputs.fills([&args.out]).check()?;
-    let mut recipe = Recipe::read_with(&args.recipe, &args.settings)?;
-    if let Some(folder) = &args.encoder {
-        recipe = recipe.with_encoder(folder);
-    }
+    let settings = args.recipe.settings()?;
     let data = DataFolder::open(&args.data)?;
-    recipe = recipe.for_data(&data)?.without_repairs();
+    let recipe = args.recipe.chosen(&settings, &data)?.without_repairs();
     let full = rows::full(&recipe);
     let full = if args.short { rows::shortened(full) } else { full };
     let table = if args.rows.is_empty() { Row::of(&full) } else { args.rows.clone() };
@@ -106,7 +95,7 @@ fn ablation<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     println!("{}; {} rows, {} seeds. {note}", B::describe(device), table.len(), args.seeds.len());
 
     // What is done, and whether it is of these settings, is known before anything is trained.
-    let groups = groups(args, &full, &table, &data)?;
+    let groups = groups(&full, &table, &data)?;
     let mut done: Vec<Finished> = Vec::new();
     for group in &groups {
         for (row, seed) in group.runs(args) {
@@ -125,12 +114,15 @@ fn ablation<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
             let text = match &text {
                 Some(text) => text,
                 None => {
-                    text.insert(Text::<B>::new(&first.of_full(&full)?, &group.task.train, device)?)
+                    let progress = Progress::default().listener();
+                    let recipe = first.of_full(&full)?;
+                    let made = TextSide::<B>::new(&recipe, &group.task.train, device, &progress)?;
+                    text.insert(made)
                 }
             };
             let started = Instant::now();
             let base = full.clone().with_seed(seed);
-            let tuned = run(&base, &group.task, text, device, &stop).tuned()?;
+            let tuned = fit(&base, &group.task, &stop).tuned(text, device)?;
             let tuning = started.elapsed().as_secs_f64();
             for row in open {
                 let text = tuned.as_ref().unwrap_or(text);
@@ -155,7 +147,7 @@ struct Group {
     rows: Vec<Row>,
 }
 
-fn groups(args: &Args, full: &Recipe, table: &[Row], data: &DataFolder) -> Result<Vec<Group>> {
+fn groups(full: &Recipe, table: &[Row], data: &DataFolder) -> Result<Vec<Group>> {
     let of = |plain: bool| -> Vec<Row> {
         table.iter().copied().filter(|row| (*row == Row::NoGenerated) == plain).collect()
     };
@@ -163,11 +155,11 @@ fn groups(args: &Args, full: &Recipe, table: &[Row], data: &DataFolder) -> Resul
     for rows in [of(false), of(true)] {
         let Some(first) = rows.first() else { continue };
         let recipe = first.of_full(full)?;
-        let task = Task::new(&recipe, &args.data, data, Part::Test)?;
+        let task = Task::new(&recipe, data, Part::Test)?;
         if let Some(reason) = task.nothing_to_ask(&recipe) {
             bail!(reason);
         }
-        task.check_leaks(&recipe)?;
+        check_leaks(&task, &recipe)?;
         groups.push(Group { content: content(&task)?, task, rows });
     }
     Ok(groups)
@@ -196,7 +188,7 @@ impl Group {
         full: &Recipe,
         row: Row,
         seed: u64,
-        text: &Text<B>,
+        text: &TextSide<B>,
         tuning: f64,
         device: &B::Device,
         stop: &StopFlag,
@@ -205,18 +197,19 @@ impl Group {
         let settings = row.of_full(full)?.with_seed(seed);
         let digest = rows::digest(&settings, &self.content)?;
         // The encoder has been tuned for all rows.
-        let settings = Recipe { space_tuning: None, ..settings };
-        let made = run(&settings, &self.task, text, device, stop).run()?;
+        let mut settings = settings;
+        settings.space_tuning = None;
+        let made = fit(&settings, &self.task, stop).run_with(text, std::slice::from_ref(device))?;
         let shared_share = made.retriever.index().health().shared_share;
         let retriever = self.task.over(made.retriever, &settings)?;
         let judge = Judge::new(&self.task);
         let rankings = self.task.rankings(&retriever, &judge.texts, settings.beam.width)?;
-        let record = judge.record::<B>(&settings, row.title(), &rankings, device)?;
+        let record = record::<B>(&judge, &settings, row.title(), &rankings, device)?;
         Ok(Finished {
             row,
             settings: digest,
             training_seconds: made.seconds,
-            in_beam: judge.in_beam(&rankings),
+            in_beam: in_beam(&judge, &rankings),
             shared_share,
             record: record.with_seconds(tuning + made.total),
         })
@@ -224,24 +217,11 @@ impl Group {
 }
 
 /// A training, whatever the health check says: a row may well be unhealthy.
-fn run<'a, B: LocalBackend>(
-    recipe: &'a Recipe,
-    task: &'a Task,
-    text: &'a Text<B>,
-    device: &B::Device,
-    stop: &StopFlag,
-) -> Run<'a, B> {
-    Run {
-        recipe,
-        task,
-        text,
-        ignore_health: true,
-        folder: None,
-        resume: false,
-        dashboard: false,
-        devices: vec![device.clone()],
-        stop: stop.clone(),
-    }
+fn fit<'a>(recipe: &'a Recipe, task: &'a Task, stop: &StopFlag) -> Fit<'a> {
+    Fit::new(recipe, task)
+        .with_ignore_health(true)
+        .with_stop(stop.clone())
+        .with_progress(Progress::default().listener())
 }
 
 /// A checksum of what is trained on, found and asked.

@@ -4,12 +4,11 @@ use anyhow::{Result, ensure};
 use cart_retrieval::{
     prelude::*,
     quantizer::{HierarchicalConfig, RqKMeansConfig, RqVaeConfig},
+    recipe::Recipe,
     storage::{Sha256Writer, hex},
 };
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-
-use crate::common::recipe::Recipe;
 
 /// A row of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]

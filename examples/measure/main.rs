@@ -8,12 +8,9 @@
 #![recursion_limit = "256"]
 
 #[macro_use]
-#[path = "../common/print.rs"]
-mod print;
+extern crate cart_examples_common as common;
 
 mod captions;
-#[path = "../common/mod.rs"]
-mod common;
 mod dump;
 mod inputs;
 mod media;

@@ -7,23 +7,14 @@ use burn::backend::Autodiff;
 use cart_retrieval::{
     backend::LocalBackend,
     eval::{
-        Bm25, Bm25Config, Bm25Grid, DualTowerConfig, Ranking, TruncatedTies,
+        Bm25, Bm25Config, Bm25Grid, DualTowerConfig, Ranking,
         baselines::{NearestText, ScoreFusion, TextPool, TfIdfRidge, TfIdfRidgeConfig},
-        evaluate,
     },
     pretrained::PretrainedText,
+    recipe::{Asked, Judge, Recipe, Task, TextSide},
     train::StopFlag,
 };
 use clap::ValueEnum;
-
-use super::{
-    Judge,
-    common::{
-        pipeline::Text,
-        recipe::Recipe,
-        task::{Asked, Task},
-    },
-};
 
 /// What to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -54,7 +45,7 @@ pub struct System {
 
 pub struct Baselines<'a, B: LocalBackend> {
     pub recipe: &'a Recipe,
-    pub text: &'a Text<B>,
+    pub text: &'a TextSide<B>,
     pub test: &'a Task,
     pub tuning: &'a Task,
     /// Passes of the dual tower to choose from, on the tuning part.
@@ -149,7 +140,7 @@ impl<B: LocalBackend> Baselines<'_, B> {
         let mut best: Option<(f64, f64, Vec<Ranking>)> = None;
         for penalty in [0.1, 0.3, 1.0, 3.0] {
             let rankings = answer(self.tuning, penalty)?;
-            let mrr = judge.mrr(&rankings, self.tuning.candidates.len())?;
+            let mrr = mrr(&judge, &rankings)?;
             if best.as_ref().is_none_or(|(most, ..)| mrr > *most) {
                 best = Some((mrr, penalty, rankings));
             }
@@ -196,7 +187,7 @@ impl<B: LocalBackend> Baselines<'_, B> {
             let judge = Judge::new(self.tuning);
             for &epochs in &self.epochs {
                 let rankings = answer(self.tuning, epochs)?;
-                let mrr = judge.mrr(&rankings, self.tuning.candidates.len())?;
+                let mrr = mrr(&judge, &rankings)?;
                 println!("dual tower, {epochs} passes: tuning MRR@10 {mrr:.4}");
                 if mrr > most {
                     (best, most, tuning) = (epochs, mrr, rankings);
@@ -207,10 +198,7 @@ impl<B: LocalBackend> Baselines<'_, B> {
     }
 }
 
-impl Judge {
-    /// MRR@10.
-    pub fn mrr(&self, rankings: &[Ranking], candidates: usize) -> Result<f64> {
-        let scores = evaluate(rankings, &self.relevant, candidates, TruncatedTies::Listed)?;
-        Ok(scores.metrics().mrr_at_10)
-    }
+/// MRR@10.
+fn mrr(judge: &Judge, rankings: &[Ranking]) -> Result<f64> {
+    Ok(judge.figures(rankings)?.0.mrr_at_10)
 }

@@ -1,12 +1,9 @@
 //! Trains and measures an index, seed by seed, beside honest baselines on the same text.
 
 #[macro_use]
-#[path = "../common/print.rs"]
-mod print;
+extern crate cart_examples_common as common;
 
 mod baselines;
-#[path = "../common/mod.rs"]
-mod common;
 
 use std::{path::PathBuf, time::Instant};
 
@@ -17,17 +14,17 @@ use cart_retrieval::{
     data::DataFolder,
     eval::{EvalRecord, Ranking, markdown_table, write_json},
     prelude::*,
+    recipe::{Fit, Judge, Part, Recipe, Task, TextSide},
     storage::Outputs,
     train::StopFlag,
 };
 use clap::Parser;
 use common::{
     backend::Hardware,
-    judge::Judge,
+    judge::{in_beam, record},
     outputs::with_report,
-    pipeline::{Run, Text},
-    recipe::{Part, Recipe},
-    task::Task,
+    progress::Progress,
+    recipe::{RecipeArgs, check_leaks},
 };
 
 /// Recall and MRR of a recipe over several seeds.
@@ -36,14 +33,10 @@ struct Args {
     /// Folder with features, ids.txt and captions.jsonl.
     #[arg(long)]
     data: PathBuf,
-    /// The recipe.
-    #[arg(long)]
-    recipe: PathBuf,
-    /// Folder of a pretrained text encoder, in place of the recipe's.
-    #[arg(long)]
-    encoder: Option<PathBuf>,
-    /// Seeds, with commas between.
-    #[arg(long, value_delimiter = ',', default_values_t = [1u64])]
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    /// Seeds, with commas between; without any, the recipe's.
+    #[arg(long, value_delimiter = ',', conflicts_with = "seed")]
     seeds: Vec<u64>,
     /// What to measure, with commas between.
     #[arg(long, value_delimiter = ',', default_values_t = [Row::Cart], value_enum)]
@@ -54,9 +47,6 @@ struct Args {
     /// Measures on the recipe's tuning captions in place of the test's.
     #[arg(long)]
     tuning: bool,
-    /// Settings of the recipe to replace, as in `training.epochs=3`; may be given several times.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    settings: Vec<String>,
     /// Name of the row in the report.
     #[arg(long, default_value = "CART")]
     method: String,
@@ -85,6 +75,13 @@ struct Args {
     hardware: Hardware,
 }
 
+impl Args {
+    /// The seeds to train with.
+    fn seeds(&self, recipe: &Recipe) -> Vec<u64> {
+        if self.seeds.is_empty() { vec![recipe.seed] } else { self.seeds.clone() }
+    }
+}
+
 fn main() -> Result<()> {
     let args = Args::parse();
     args.hardware.run(Main(args))
@@ -101,22 +98,19 @@ impl BackendTask for Main {
 }
 
 fn study<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
-    let inputs = Outputs::new().reads([&args.data, &args.recipe]).reads(&args.encoder);
+    let inputs = Outputs::new().reads([&args.data]).reads(args.recipe.inputs());
     with_report(inputs, &args.json).prepare()?;
-    let mut recipe = Recipe::read_with(&args.recipe, &args.settings)?;
-    if let Some(folder) = &args.encoder {
-        recipe = recipe.with_encoder(folder);
-    }
+    let settings = args.recipe.settings()?;
     let part = if args.tuning { Part::Tuning } else { Part::Test };
     let stop = common::stop_on_ctrl_c()?;
     let data = DataFolder::open(&args.data)?;
-    recipe = recipe.for_data(&data)?;
-    let task = Task::new(&recipe, &args.data, &data, part)?;
+    let recipe = args.recipe.chosen(&settings, &data)?;
+    let task = Task::new(&recipe, &data, part)?;
     if let Some(reason) = task.nothing_to_ask(&recipe) {
         bail!(reason);
     }
     match part {
-        Part::Test => task.check_leaks(&recipe)?,
+        Part::Test => check_leaks(&task, &recipe)?,
         Part::Tuning => println!("{}", task.leaks),
     }
     println!(
@@ -127,7 +121,8 @@ fn study<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
         task.candidates.len(),
         task.known()
     );
-    let text = Text::<B>::new(&recipe, &task.train, device)?;
+    let progress = Progress::default().listener();
+    let text = TextSide::<B>::new(&recipe, &task.train, device, &progress)?;
     let mut report = Report { args, recipe: &recipe, task: &task, records: Vec::new() };
     baselines::<B>(args, &recipe, &data, &task, &text, device, &stop, &mut report)?;
     if args.rows.contains(&Row::Cart) {
@@ -147,7 +142,7 @@ fn baselines<B: LocalBackend>(
     recipe: &Recipe,
     data: &DataFolder,
     task: &Task,
-    text: &Text<B>,
+    text: &TextSide<B>,
     device: &B::Device,
     stop: &StopFlag,
     report: &mut Report<'_>,
@@ -155,8 +150,8 @@ fn baselines<B: LocalBackend>(
     if args.rows == [Row::Cart] {
         return Ok(());
     }
-    let recipe = &recipe.clone().with_seed(args.seeds[0]);
-    let tuning = Task::new(recipe, &args.data, data, Part::Tuning)?;
+    let recipe = &recipe.clone().with_seed(args.seeds(recipe)[0]);
+    let tuning = Task::new(recipe, data, Part::Tuning)?;
     let all = Baselines {
         recipe,
         text,
@@ -188,33 +183,20 @@ fn cart<B: LocalBackend>(
     recipe: &Recipe,
     data: &DataFolder,
     task: &Task,
-    text: &Text<B>,
+    text: &TextSide<B>,
     device: &B::Device,
     stop: &StopFlag,
     report: &mut Report<'_>,
 ) -> Result<()> {
     let judge = Judge::new(task);
     let variants = variants(args, recipe, data)?;
-    fn run<'a, B: LocalBackend>(
-        args: &Args,
-        recipe: &'a Recipe,
-        task: &'a Task,
-        text: &'a Text<B>,
-        device: &B::Device,
-        stop: &StopFlag,
-    ) -> Run<'a, B> {
-        Run {
-            recipe,
-            task,
-            text,
-            ignore_health: args.ignore_health,
-            folder: None,
-            resume: false,
-            dashboard: false,
-            devices: vec![device.clone()],
-            stop: stop.clone(),
-        }
+    fn fit<'a>(args: &Args, recipe: &'a Recipe, task: &'a Task, stop: &StopFlag) -> Fit<'a> {
+        Fit::new(recipe, task)
+            .with_ignore_health(args.ignore_health)
+            .with_stop(stop.clone())
+            .with_progress(Progress::default().listener())
     }
+    let devices = std::slice::from_ref(device);
     // Settings that no search can have are found before anything is trained.
     let searches = variants
         .iter()
@@ -222,10 +204,10 @@ fn cart<B: LocalBackend>(
         .collect::<Result<Vec<_>>>()?;
     let weights = match args.choose {
         true => {
-            let tuning = Task::new(recipe, &args.data, data, Part::Tuning)?;
-            let recipe = recipe.clone().with_seed(args.seeds[0]);
-            let retriever = run(args, &recipe, &tuning, text, device, stop).run()?.retriever;
-            Some(chosen(&searches[0], &tuning, retriever, &recipe)?)
+            let tuning = Task::new(recipe, data, Part::Tuning)?;
+            let recipe = recipe.clone().with_seed(args.seeds(recipe)[0]);
+            let fitted = fit(args, &recipe, &tuning, stop).run_with(text, devices)?;
+            Some(chosen(&searches[0], &tuning, fitted.retriever, &recipe)?)
         }
         false => None,
     };
@@ -241,15 +223,16 @@ fn cart<B: LocalBackend>(
         weights.iter().map(beam).collect()
     });
     let searches: Vec<Vec<BeamConfig>> = searches.collect();
-    for &seed in &args.seeds {
+    for seed in args.seeds(recipe) {
         let started = Instant::now();
         let base = recipe.clone().with_seed(seed);
-        let tuned = run(args, &base, task, text, device, stop).tuned()?;
+        let tuned = fit(args, &base, task, stop).tuned(text, device)?;
         let text = tuned.as_ref().unwrap_or(text);
         let tuning = started.elapsed().as_secs_f64();
         for ((name, variant), beams) in variants.iter().zip(&searches) {
-            let variant = Recipe { space_tuning: None, ..variant.clone() }.with_seed(seed);
-            let done = run(args, &variant, task, text, device, stop).run()?;
+            let mut variant = variant.clone().with_seed(seed);
+            variant.space_tuning = None;
+            let done = fit(args, &variant, task, stop).run_with(text, devices)?;
             let total = tuning + done.total;
             println!("{name}: trained for {:.0} s, {total:.0} s in all", done.seconds);
             let retriever = task.over(done.retriever, &variant)?;
@@ -266,7 +249,7 @@ fn cart<B: LocalBackend>(
                     method = format!("{method}, rerank {}", beam.rerank);
                 }
                 report.add::<B>(&method, &rankings, seed, total, device)?;
-                let found = judge.in_beam(&rankings);
+                let found = in_beam(&judge, &rankings);
                 println!("in the beam {found:.1} %; {rate:.0} queries/s");
             }
         }
@@ -282,12 +265,8 @@ fn variants(args: &Args, recipe: &Recipe, data: &DataFolder) -> Result<Vec<(Stri
             .split_once(':')
             .with_context(|| format!("--variant {variant}: expected NAME: KEY=VALUE; .."))?;
         let settings = settings.split(';').map(|setting| setting.trim().to_string());
-        let settings: Vec<String> = args.settings.iter().cloned().chain(settings).collect();
-        let mut recipe = Recipe::read_with(&args.recipe, &settings)?;
-        if let Some(folder) = &args.encoder {
-            recipe = recipe.with_encoder(folder);
-        }
-        all.push((name.trim().to_string(), recipe.for_data(data)?));
+        let settings = args.recipe.settings_with(&settings.collect::<Vec<_>>())?;
+        all.push((name.trim().to_string(), args.recipe.recipe(&settings, data)?));
     }
     Ok(all)
 }
@@ -364,7 +343,7 @@ impl Report<'_> {
         if self.args.tuning {
             recipe.protocol.push_str(" (tuning captions)");
         }
-        let record = Judge::new(self.task).record::<B>(&recipe, method, rankings, device)?;
+        let record = record::<B>(&Judge::new(self.task), &recipe, method, rankings, device)?;
         let record = record.with_seconds(seconds);
         self.records.push(record);
         Ok(())

@@ -10,15 +10,12 @@
 #![recursion_limit = "256"]
 
 #[macro_use]
-#[path = "../common/print.rs"]
-mod print;
+extern crate cart_examples_common as common;
 
 mod cart;
 mod figure;
 mod tower;
 
-#[path = "../common/mod.rs"]
-mod common;
 #[path = "../measure/inputs.rs"]
 #[allow(dead_code)]
 mod inputs;

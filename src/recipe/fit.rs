@@ -317,7 +317,10 @@ impl<'a> Fit<'a> {
     }
 
     /// The space of the candidates, where the recipe asks for one.
-    fn space<B: Backend>(
+    ///
+    /// # Errors
+    /// As [`TextSide::embed`] and [`CandidateSpaceConfig::fit`](crate::align::CandidateSpaceConfig).
+    pub fn space<B: Backend>(
         &self,
         text: &TextSide<B>,
         words: Option<&WordWeights>,

@@ -4,19 +4,23 @@ use cart_retrieval::{
     eval::{EvalRecord, Ranking, TruncatedTies, evaluate},
     nn::FusionMode,
     quantizer::FineConfig,
+    recipe::{Recipe, Settings},
 };
 
 use crate::{
-    common::recipe::Recipe,
     named,
     results::{Finished, markdown, summaries},
     rows::{Row, digest, full, shortened},
 };
 
+fn read(path: impl AsRef<std::path::Path>) -> Recipe {
+    Settings::read(path).unwrap().preview().unwrap()
+}
+
 #[test]
 fn every_row_of_every_recipe_is_another_experiment() {
     for path in crate::recipes() {
-        let recipe = Recipe::read(&path).unwrap();
+        let recipe = read(&path);
         let full = full(&recipe);
         assert_eq!(full.model.fusion, FusionMode::Both);
         assert!(full.training.loss.r_drop > 0.0);
@@ -47,7 +51,7 @@ fn every_row_of_every_recipe_is_another_experiment() {
 
 #[test]
 fn a_finished_run_is_found_again_and_one_of_other_settings_is_refused() {
-    let recipe = Recipe::read(&named("emoji.toml")).unwrap();
+    let recipe = read(named("emoji.toml"));
     let settings = digest(&recipe, &[0; 32]).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let run = |row: Row, seed: u64, right: usize| {

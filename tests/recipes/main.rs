@@ -1,8 +1,6 @@
 //! The recipes of the examples, and how data and recipe become a task.
 
 mod ablation;
-#[path = "../../examples/common/mod.rs"]
-mod common;
 mod foreign;
 mod programs;
 #[path = "../../examples/ablation/results.rs"]
@@ -15,10 +13,7 @@ use std::path::{Path, PathBuf};
 use cart_retrieval::{
     data::{Caption, Captions, DataFolder, LeakPolicy, Splits},
     features::Features,
-};
-use common::{
-    recipe::{Part, Recipe},
-    task::{Asked, Task},
+    recipe::{Asked, Part, Recipe, Settings, Task},
 };
 
 fn recipes() -> Vec<PathBuf> {
@@ -40,17 +35,15 @@ fn every_recipe_reads_and_is_valid() {
         assert!(all.contains(&named(&format!("{set}.toml"))), "{set}");
     }
     for path in all {
-        let recipe = Recipe::read(&path).unwrap_or_else(|e| panic!("{e:#}"));
+        let settings = Settings::read(&path).unwrap_or_else(|e| panic!("{e}"));
+        let recipe = settings.preview().unwrap();
         assert!(!recipe.dataset.is_empty() && !recipe.protocol.is_empty(), "{}", path.display());
     }
 }
 
 #[test]
 fn what_is_wrong_with_a_recipe_is_said() {
-    let refused = |setting: &str| {
-        let error = Recipe::read_with(&named("flickr30k.toml"), &[setting.to_string()]);
-        format!("{:#}", error.unwrap_err())
-    };
+    let with = |setting: &str| Settings::read(named("flickr30k.toml")).unwrap().with(setting);
     for (setting, part) in [
         ("audit.threshold=2", "threshold of the audit"),
         ("audit.same_items=\"warn\"", "same_items"),
@@ -63,9 +56,9 @@ fn what_is_wrong_with_a_recipe_is_said() {
         ("queries.last=true", ""),
     ] {
         if part.is_empty() {
-            assert!(Recipe::read_with(&named("flickr30k.toml"), &[setting.into()]).is_ok());
+            assert!(with(setting).is_ok());
         } else {
-            let found = refused(setting);
+            let found = with(setting).unwrap_err().to_string();
             assert!(found.contains(part) && found.contains("flickr30k.toml"), "{found}");
         }
     }
@@ -108,13 +101,16 @@ fn generate(folder: &Path, lines: &[(&str, &str)]) {
 fn captions_of_captioners_bring_candidates_into_the_training() {
     let folder = folder();
     let data = DataFolder::open(folder.path()).unwrap();
-    let recipe = Recipe::read(&named("flickr30k.toml")).unwrap();
-    let task = |recipe: &Recipe, part| Task::new(recipe, folder.path(), &data, part);
-    let missing = format!("{:#}", task(&recipe, Part::Test).err().unwrap());
-    assert!(missing.contains("example `caption`"), "{missing}");
+    let settings = Settings::read(named("flickr30k.toml")).unwrap();
+    let task = |recipe: &Recipe, part| Task::new(recipe, &data, part);
+    let missing = task(&settings.preview().unwrap(), Part::Test).err().unwrap();
+    for missing in [missing, settings.recipe(&data).unwrap_err()] {
+        assert!(missing.to_string().contains("example `caption`"), "{missing}");
+    }
 
     // i0 is of the validation split: nobody's business in the test.
     generate(folder.path(), &[("i0", "zero"), ("i1", "one"), ("i1", "1, number")]);
+    let recipe = settings.recipe(&data).unwrap();
     let test = task(&recipe, Part::Test).unwrap();
     assert_eq!(test.asked, Asked::Part(vec![4]));
     let ids: Vec<&str> = test.items.ids().iter().collect();
@@ -133,7 +129,7 @@ fn captions_of_captioners_bring_candidates_into_the_training() {
     assert!(test.check_leaks(&recipe).is_ok());
     let mut strict = recipe.clone();
     strict.audit.same_item = LeakPolicy::Refuse;
-    let error = format!("{:#}", test.check_leaks(&strict).unwrap_err());
+    let error = test.check_leaks(&strict).unwrap_err().to_string();
     assert!(error.contains("`i1`") && error.contains("\"1, number\""), "{error}");
 
     let tuning = task(&recipe, Part::Tuning).unwrap();
@@ -145,22 +141,21 @@ fn captions_of_captioners_bring_candidates_into_the_training() {
 fn without_them_candidates_of_a_split_are_unseen() {
     let folder = folder();
     let data = DataFolder::open(folder.path()).unwrap();
-    let unset = ["generated=unset".to_string()];
-    let recipe = Recipe::read_with(&named("msr_vtt.toml"), &unset).unwrap();
-    let task = Task::new(&recipe, folder.path(), &data, Part::Test).unwrap();
+    let settings = |name: &str, unset| Settings::read(named(name)).unwrap().with(unset).unwrap();
+    let recipe = settings("msr_vtt.toml", "generated=unset").recipe(&data).unwrap();
+    let task = Task::new(&recipe, &data, Part::Test).unwrap();
     assert_eq!((task.asked.clone(), task.items.len(), task.train.len()), (Asked::Unseen, 4, 8));
     assert!(task.texts().is_empty());
     assert_eq!(task.known(), "unseen");
     // Rows of two lists are not mixed up: query item 0 and training item 0 are different items.
     assert_eq!(task.leaks.exact.same_item, 0);
-    let none = Task::new(&recipe, folder.path(), &data, Part::Tuning).err().unwrap();
+    let none = Task::new(&recipe, &data, Part::Tuning).err().unwrap();
     assert!(none.to_string().contains("no tuning split"), "{none}");
 
     // Without splits, all items are trained on, with captions of captioners where there are some.
-    let settings = ["splits=unset".to_string()];
-    let recipe = Recipe::read_with(&named("msvd.toml"), &settings).unwrap();
     generate(folder.path(), &[("i0", "zero")]);
-    let task = Task::new(&recipe, folder.path(), &data, Part::Test).unwrap();
+    let recipe = settings("msvd.toml", "splits=unset").recipe(&data).unwrap();
+    let task = Task::new(&recipe, &data, Part::Test).unwrap();
     assert_eq!((task.asked.clone(), task.train.len(), task.queries.len()), (Asked::All, 13, 12));
     assert_eq!(task.leaks.exact.same_item, 12);
 }

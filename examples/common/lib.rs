@@ -1,19 +1,17 @@
-//! What the examples share: the backend, progress bars, Ctrl-C, reports.
-#![allow(dead_code)] // Every example uses a part of it.
+//! What the examples share: printing, the backend, recipes, progress bars, Ctrl-C, reports.
 
-pub mod automatic;
+#[macro_use]
+pub mod print;
+
 pub mod backend;
 pub mod drawn;
-pub mod early;
 pub mod judge;
 pub mod memory;
 pub mod outputs;
 pub mod page;
-pub mod pipeline;
 pub mod plot;
 pub mod progress;
 pub mod recipe;
-pub mod task;
 
 use cart_retrieval::{backend::LocalBackend, train::StopFlag};
 
@@ -49,9 +47,13 @@ pub fn processor() -> String {
 
 /// The command line, for reports.
 pub fn command() -> String {
-    let name = std::env::args().next().unwrap_or_default();
-    let name = std::path::Path::new(&name).file_stem().and_then(|n| n.to_str()).unwrap_or("");
+    let path = std::env::args().next().unwrap_or_default();
+    let path = std::path::Path::new(&path);
+    let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or("");
+    let example = path.parent().is_some_and(|folder| folder.ends_with("examples"));
+    let program =
+        if example { format!("--example {name}") } else { format!("-p cart-lab --bin {name}") };
     let rest: Vec<String> = std::env::args().skip(1).collect();
     let separator = if rest.is_empty() { "" } else { " -- " };
-    format!("cargo run --release --example {name}{separator}{}", rest.join(" "))
+    format!("cargo run --release {program}{separator}{}", rest.join(" "))
 }
