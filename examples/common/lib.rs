@@ -5,6 +5,7 @@ pub mod print;
 
 pub mod backend;
 pub mod drawn;
+pub mod inputs;
 pub mod judge;
 pub mod memory;
 pub mod outputs;

@@ -3,7 +3,7 @@
 //! `benches/peers/run.py` runs this program and its PyTorch, faiss and vector-quantize counterparts
 //! in turns. To look at one figure alone:
 //! ```text
-//! cargo run --release --example measure -- train-step --r-drop 1
+//! cargo run --release -p cart-lab --bin measure -- train-step --r-drop 1
 //! ```
 #![recursion_limit = "256"]
 
@@ -12,7 +12,6 @@ extern crate cart_examples_common as common;
 
 mod captions;
 mod dump;
-mod inputs;
 mod media;
 mod memory;
 mod quantizers;
@@ -24,7 +23,7 @@ use anyhow::Result;
 use burn::backend::{Autodiff, autodiff::checkpoint::strategy::BalancedCheckpointing};
 use cart_retrieval::backend::{BackendTask, LocalBackend};
 use clap::{Args, Parser, Subcommand};
-use common::backend::Hardware;
+use common::{backend::Hardware, inputs};
 use serde_json::Value;
 
 /// Measures training, quantizers and search, and prints a JSON line.

@@ -48,6 +48,7 @@ fn trained(recipe: &Recipe, task: &Task) -> Result<Retriever<Flex>> {
 
 #[test]
 fn the_commands_of_the_readme_take_any_captions() {
+    let _turn = crate::turn();
     let out = tempfile::tempdir().unwrap();
     let quick = ["training.epochs=1", "model.d_model=16", "model.d_ff=16", "model.n_heads=2"];
     let own = |item: usize| item;

@@ -1,107 +1,23 @@
 //! Every state of a training can be resumed, and ends as if nothing had happened.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
-    sync::{Arc, LazyLock, Mutex},
     time::Duration,
 };
 
-use burn::backend::Flex;
 use cart_retrieval::{
     prelude::*,
-    storage::{
-        faults::{Fault, inject},
-        write_bytes,
-    },
-    train::{StopFlag, StopReason, TrainEvent, Trained},
+    storage::write_bytes,
+    train::{StopFlag, StopReason, TrainEvent},
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{A, Setup, setup, turn, weights};
-
-static SETUP: LazyLock<Setup> = LazyLock::new(setup);
-
-/// A training of a moment: four rounds of two steps.
-fn quick() -> TrainConfig {
-    TrainConfig {
-        epochs: 4,
-        batch_size: 24,
-        learning_rate: 3e-3,
-        validations: 4,
-        validation_queries: 8,
-        ..TrainConfig::default()
-    }
-}
-
-/// What ends the same however a training was interrupted: weights, and what validations found.
-type End = (Vec<f32>, Vec<(usize, Option<f64>)>);
-
-fn end(trained: &Trained<Flex>) -> End {
-    let validated = trained.history.iter().filter(|round| round.recall_at_1.is_some());
-    let found = validated.map(|round| (round.step, round.loss)).collect();
-    (weights(&trained.model), found)
-}
-
-struct Case {
-    data: TrainingData,
-    config: TrainConfig,
-    folder: tempfile::TempDir,
-    events: Arc<Mutex<Vec<TrainEvent>>>,
-}
-
-impl Case {
-    fn new(config: TrainConfig, queries: usize) -> Self {
-        let Setup { tokenizer, train, index, .. } = &*SETUP;
-        let queries = &SETUP.queries[..queries];
-        let data = TrainingData::new(tokenizer, &train[..48], queries, index).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        Self { data, config, folder, events: Arc::default() }
-    }
-
-    fn path(&self) -> PathBuf {
-        self.folder.path().join("run")
-    }
-
-    fn part(&self, name: &str) -> PathBuf {
-        self.path().join("checkpoint").join(name)
-    }
-
-    fn trainer(&self) -> Trainer {
-        let events = self.events.clone();
-        Trainer::new(self.config.clone())
-            .with_listener(move |event| events.lock().unwrap().push(event))
-    }
-
-    fn fit(&self, trainer: Trainer) -> cart_retrieval::Result<Trained<Flex>> {
-        let device = Default::default();
-        let config = SETUP.config.clone().with_width(16, 16, 2);
-        trainer.fit(config.init::<A>(&device).unwrap(), &self.data, &device)
-    }
-
-    /// Trains in the folder, or goes on there.
-    fn resume(&self) -> cart_retrieval::Result<Trained<Flex>> {
-        self.fit(self.trainer().with_folder(self.path()).with_resume(true))
-    }
-
-    /// Rounds whose checkpoints were skipped since the last call.
-    fn skipped(&self) -> Vec<usize> {
-        let events = std::mem::take(&mut *self.events.lock().unwrap());
-        let skipped = |event: &TrainEvent| match event {
-            TrainEvent::CheckpointSkipped { round, .. } => Some(*round),
-            _ => None,
-        };
-        events.iter().filter_map(skipped).collect()
-    }
-
-    /// Names in the folder and its checkpoints.
-    fn names(&self) -> Vec<String> {
-        let folders = [self.path(), self.path().join("checkpoint")];
-        let entries = folders.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap());
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
-    }
-}
+use super::{
+    case::{Case, end, quick},
+    turn, weights,
+};
 
 fn flip(path: &Path) -> Vec<u8> {
     let good = std::fs::read(path).unwrap();
@@ -223,36 +139,6 @@ fn a_damaged_best_network_is_not_replaced_without_a_word() {
     assert_eq!(case.skipped(), [1]);
 }
 
-/// However a write fails, the training is resumed and ends as it would have.
-#[test]
-fn any_failed_write_leaves_a_training_that_can_be_resumed() {
-    let _turn = turn();
-    let config = TrainConfig { epochs: 3, batch_size: 48, validations: 3, ..quick() };
-    let whole = end(&Case::new(config.clone(), 0).resume().unwrap());
-    for fault in [Fault::Once, Fault::Full, Fault::Killed] {
-        for at in 0.. {
-            let case = Case::new(config.clone(), 0);
-            let injected = inject(case.folder.path(), at, fault);
-            let trained = case.resume();
-            let happened = injected.happened();
-            drop(injected);
-            match trained {
-                Ok(trained) => assert_eq!(end(&trained), whole, "{fault:?} {at}"),
-                Err(error) => assert!(happened, "{error}"),
-            }
-            assert_eq!(end(&case.resume().unwrap()), whole, "{fault:?} {at}");
-            let mut names = case.names();
-            names.retain(|name| name != "train");
-            // Two checkpoints and their folder, `training.json` and its copy, and the lock.
-            assert_eq!(names.len(), 6 + 1 + 2 + 1, "{fault:?} {at}: {names:?}");
-            if !happened {
-                assert!(at > 40, "{at}");
-                break;
-            }
-        }
-    }
-}
-
 #[test]
 fn what_a_killed_start_left_is_no_obstacle_and_other_things_are() {
     let _turn = turn();
@@ -305,7 +191,7 @@ fn killed_at_any_moment_a_training_ends_the_same() {
     let whole = weights(&case.fit(case.trainer()).unwrap().model);
     let start = |folder: &Path| {
         Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "resume::child"])
+            .args(["--exact", "training::resume::child"])
             .env(FOLDER, folder)
             .stdout(Stdio::null())
             .spawn()

@@ -1,7 +1,8 @@
 //! Training from end to end on a small collection: learning, resuming, stopping, refusing.
 //!
-//! One test at a time trains (`TURN`): the backend's generator is shared by all threads.
+//! One test at a time trains (`turn`).
 
+mod case;
 mod embeddings;
 mod faults;
 mod groups;
@@ -9,96 +10,25 @@ mod guided;
 mod loaded;
 mod modes;
 mod resume;
+mod setup;
 mod several;
 mod steps;
 
 use std::{
     path::Path,
-    sync::{
-        Mutex, MutexGuard,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
-use burn::backend::{Autodiff, Flex};
-use burn_store::ModuleSnapshot;
+use burn::backend::Flex;
 use cart_retrieval::{
-    data::procedural::{Caption, Scenes, ScenesConfig},
     eval::{TruncatedTies, evaluate},
     prelude::*,
     quantizer::RqKMeansConfig,
     train::{StopFlag, StopReason, TrainEvent, Trained},
 };
+use setup::{A, Setup, settings, setup, weights};
 
-type A = Autodiff<Flex>;
-
-static TURN: Mutex<()> = Mutex::new(());
-
-fn turn() -> MutexGuard<'static, ()> {
-    TURN.lock().unwrap_or_else(|e| e.into_inner())
-}
-
-struct Setup {
-    scenes: usize,
-    items: Features,
-    train: Vec<ItemCaption>,
-    queries: Vec<ItemCaption>,
-    quantizer: CoarseToFine<Flex>,
-    index: CandidateIndex,
-    tokenizer: TextTokenizer,
-    data: TrainingData,
-    config: CartConfig,
-}
-
-fn setup() -> Setup {
-    let config = ScenesConfig::new(80).with_max_objects(1).with_captions_per_scene(3).with_seed(3);
-    let scenes = Scenes::generate(&config).unwrap();
-    let (rows, dim) = scenes.features();
-    let items = Features::from_rows(rows, dim).unwrap().with_id_list(scenes.ids()).unwrap();
-    let captions = scenes.captions().unwrap();
-    let convert = |captions: &[Caption]| -> Vec<ItemCaption> {
-        captions
-            .iter()
-            .map(|c| ItemCaption { item: c.item as u32, text: c.text.clone(), weight: 1.0 })
-            .collect()
-    };
-    let (train, queries) = (convert(&captions.training), convert(&captions.queries));
-    let quantizer = CoarseToFineConfig::new(8, vec![])
-        .with_fine(FineConfig::RqKmeans(RqKMeansConfig::new(vec![8, 8])))
-        .fit::<A>(&items, &Default::default())
-        .unwrap();
-    let index = quantizer.assign(&items).unwrap();
-    let texts = train.iter().map(|caption| caption.text.as_str());
-    let settings = TokenizerConfig { vocabulary: 400, ..Default::default() };
-    let tokenizer = TextTokenizer::train(texts, &settings, 32).unwrap();
-    let data = TrainingData::new(&tokenizer, &train, &queries[..32], &index).unwrap();
-    let config = CartConfig::new(tokenizer.vocabulary(), index.vocabulary().clone())
-        .with_width(32, 64, 4)
-        .with_layers(1, 1)
-        .with_max_tokens(32)
-        .with_dropout(0.1);
-    Setup { scenes: 80, items, train, queries, quantizer, index, tokenizer, data, config }
-}
-
-fn settings() -> TrainConfig {
-    TrainConfig {
-        epochs: 2,
-        batch_size: 16,
-        learning_rate: 3e-3,
-        validations: 3,
-        validation_queries: 32,
-        word_dropout: 0.1,
-        ..TrainConfig::default()
-    }
-}
-
-fn weights(model: &impl ModuleSnapshot<Flex>) -> Vec<f32> {
-    model
-        .collect(None, None, true)
-        .iter()
-        .flat_map(|tensor| tensor.to_data().unwrap().iter::<f32>().collect::<Vec<_>>())
-        .collect()
-}
+use crate::turn;
 
 fn fit(setup: &Setup, trainer: Trainer) -> cart_retrieval::Result<Trained<Flex>> {
     let device = Default::default();

@@ -1,7 +1,5 @@
 //! Pretrained encoders inside the network: training, freezing, saving.
 
-use std::sync::{Mutex, MutexGuard};
-
 use burn::{
     backend::{Autodiff, Flex},
     module::Module,
@@ -17,17 +15,11 @@ use cart_retrieval::{
 };
 
 use super::{MODELS, fixture};
+use crate::turn;
 
 type A = Autodiff<Flex>;
 
 const WORDS: [&str; 8] = ["ant", "bird", "cat", "dog", "eel", "fish", "hen", "owl"];
-
-/// One training at a time: the backend's generator is shared by all threads.
-static TURN: Mutex<()> = Mutex::new(());
-
-fn turn() -> MutexGuard<'static, ()> {
-    TURN.lock().unwrap_or_else(|e| e.into_inner())
-}
 
 struct Setup {
     quantizer: CoarseToFine<Flex>,

@@ -11,6 +11,8 @@ extern crate cart_examples_common as common;
 mod figure;
 mod results;
 mod rows;
+#[cfg(test)]
+mod tests;
 
 use std::{
     io::Write,

@@ -2,8 +2,8 @@
 //! with HNSW, the text encoder included in all three. Prints a table and draws it.
 //!
 //! ```text
-//! cargo run --release --example throughput -- --out throughput
-//! cargo run --release --example throughput -- --sizes 1000,100000,1000000,10000000 --batches 1,32,128
+//! cargo run --release -p cart-lab --bin throughput -- --out throughput
+//! cargo run --release -p cart-lab --bin throughput -- --sizes 1000,100000,1000000,10000000 --batches 1,32,128
 //! ```
 //! The network has random weights and the candidates random identifiers and vectors: what is
 //! measured is speed, which depends on neither.
@@ -15,10 +15,6 @@ extern crate cart_examples_common as common;
 mod cart;
 mod figure;
 mod tower;
-
-#[path = "../measure/inputs.rs"]
-#[allow(dead_code)]
-mod inputs;
 
 use std::{
     path::{Path, PathBuf},
@@ -34,7 +30,7 @@ use cart_retrieval::{
     storage::{Outputs, write_bytes},
 };
 use clap::Parser;
-use common::backend::Hardware;
+use common::{backend::Hardware, inputs};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;

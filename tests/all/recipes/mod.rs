@@ -1,18 +1,13 @@
 //! The recipes of the examples, and how data and recipe become a task.
 
-mod ablation;
 mod foreign;
+mod given;
 mod programs;
-#[path = "../../examples/ablation/results.rs"]
-mod results;
-#[path = "../../examples/ablation/rows.rs"]
-mod rows;
 
 use std::path::{Path, PathBuf};
 
 use cart_retrieval::{
-    data::{Caption, Captions, DataFolder, LeakPolicy, Splits},
-    features::Features,
+    data::{Caption, Captions, DataFolder, LeakPolicy},
     recipe::{Asked, Part, Recipe, Settings, Task},
 };
 
@@ -64,30 +59,6 @@ fn what_is_wrong_with_a_recipe_is_said() {
     }
 }
 
-/// Six items in three splits, two captions each, the second in the words of the first, reversed.
-fn folder() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let path = |name: &str| folder.path().join(name);
-    let ids: Vec<String> = (0..6).map(|item| format!("i{item}")).collect();
-    let items = Features::from_rows((0..12).map(|v| v as f32 + 1.0).collect(), 2)
-        .unwrap()
-        .with_id_list(ids.clone())
-        .unwrap();
-    items.save_npy(path("features.npy")).unwrap();
-    items.save_ids(path("ids.txt")).unwrap();
-    let mut captions = Captions::new();
-    for (item, id) in ids.iter().enumerate() {
-        for text in [format!("number {item}"), format!("{item} number")] {
-            captions.push(Caption::new(id, text).with_kind("human")).unwrap();
-        }
-    }
-    captions.to_jsonl(path("captions.jsonl")).unwrap();
-    let part = |range: std::ops::Range<usize>| ids[range].to_vec();
-    let splits = [("train", part(2..6)), ("val", part(0..1)), ("test", part(1..2))];
-    Splits::from_ids(splits).unwrap().to_json(path("splits.json")).unwrap();
-    folder
-}
-
 fn generate(folder: &Path, lines: &[(&str, &str)]) {
     let mut captions = Captions::new();
     for (id, text) in lines {
@@ -99,7 +70,7 @@ fn generate(folder: &Path, lines: &[(&str, &str)]) {
 
 #[test]
 fn captions_of_captioners_bring_candidates_into_the_training() {
-    let folder = folder();
+    let folder = given::six_items();
     let data = DataFolder::open(folder.path()).unwrap();
     let settings = Settings::read(named("flickr30k.toml")).unwrap();
     let task = |recipe: &Recipe, part| Task::new(recipe, &data, part);
@@ -139,7 +110,7 @@ fn captions_of_captioners_bring_candidates_into_the_training() {
 
 #[test]
 fn without_them_candidates_of_a_split_are_unseen() {
-    let folder = folder();
+    let folder = given::six_items();
     let data = DataFolder::open(folder.path()).unwrap();
     let settings = |name: &str, unset| Settings::read(named(name)).unwrap().with(unset).unwrap();
     let recipe = settings("msr_vtt.toml", "generated=unset").recipe(&data).unwrap();

@@ -1,5 +1,7 @@
 //! The rows of the ablation, and what is kept of finished runs.
 
+use std::path::{Path, PathBuf};
+
 use cart_retrieval::{
     eval::{EvalRecord, Ranking, TruncatedTies, evaluate},
     nn::FusionMode,
@@ -8,18 +10,22 @@ use cart_retrieval::{
 };
 
 use crate::{
-    named,
     results::{Finished, markdown, summaries},
     rows::{Row, digest, full, shortened},
 };
 
-fn read(path: impl AsRef<std::path::Path>) -> Recipe {
+fn recipes() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes")
+}
+
+fn read(path: impl AsRef<Path>) -> Recipe {
     Settings::read(path).unwrap().preview().unwrap()
 }
 
 #[test]
 fn every_row_of_every_recipe_is_another_experiment() {
-    for path in crate::recipes() {
+    for entry in std::fs::read_dir(recipes()).unwrap() {
+        let path = entry.unwrap().path();
         let recipe = read(&path);
         let full = full(&recipe);
         assert_eq!(full.model.fusion, FusionMode::Both);
@@ -51,7 +57,7 @@ fn every_row_of_every_recipe_is_another_experiment() {
 
 #[test]
 fn a_finished_run_is_found_again_and_one_of_other_settings_is_refused() {
-    let recipe = read(named("emoji.toml"));
+    let recipe = read(recipes().join("emoji.toml"));
     let settings = digest(&recipe, &[0; 32]).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let run = |row: Row, seed: u64, right: usize| {

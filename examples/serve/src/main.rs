@@ -1,18 +1,13 @@
 //! Serves an index over HTTP: searches, changes, metrics, and a page for people.
 
 #[macro_use]
-#[path = "../common/print.rs"]
-mod print;
+extern crate cart_examples_common as common;
 
 mod api;
 mod app;
-#[path = "../common/backend.rs"]
-mod backend;
 mod batch;
 mod changes;
 mod media;
-#[path = "../common/memory.rs"]
-mod memory;
 mod metrics;
 mod net;
 mod page;
@@ -30,13 +25,13 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use app::{App, Limits};
-use backend::Hardware;
 use cart_retrieval::{
     Error,
     backend::{BackendTask, LocalBackend},
     retrieve::LiveRetriever,
 };
 use clap::{Parser, value_parser};
+use common::backend::Hardware;
 use net::Manners;
 
 /// Serves an index over HTTP.

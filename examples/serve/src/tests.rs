@@ -1,7 +1,7 @@
 //! Requests as they come from outside, without a socket.
 
 mod requests;
-#[path = "../../tests/live/small.rs"]
+#[path = "../../../tests/all/live/small.rs"]
 mod small;
 
 use std::{fs, sync::Arc, time::Duration};

@@ -7,8 +7,8 @@ use burn::backend::Flex;
 use cart_retrieval::retrieve::{Arrivals, LiveRetriever};
 use serde_json::json;
 
+use super::small::{fields, items, names};
 use super::{answers, load, open, saved};
-use crate::small::{fields, items, names};
 
 fn open_read_only(folder: &Path) -> LiveRetriever<Flex> {
     LiveRetriever::open_read_only(folder, &Default::default()).unwrap()

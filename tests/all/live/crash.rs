@@ -74,7 +74,7 @@ fn killed_at_any_moment() {
     let mut done = 0;
     for round in 0..8 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "--nocapture", "crash::child"])
+            .args(["--exact", "--nocapture", "live::crash::child"])
             .env(FOLDER, folder.path())
             .env(FIRST, done.to_string())
             .stdout(Stdio::piped())
