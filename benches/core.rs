@@ -1,13 +1,11 @@
-//! Benches of the trie, of small quantizers and of the search: `cargo bench --bench core`.
+//! Benches of the trie, of small quantizers and of the search: `cargo bench -p cart-benches --bench core`.
 //!
 //! Training steps are in `steps.rs`, quantizers at full size in `quantizers.rs`.
-
-#[path = "../examples/common/memory.rs"]
-mod memory;
 
 use std::hint::black_box;
 
 use burn::backend::Flex;
+use cart_examples_common::memory;
 use cart_retrieval::{
     decode::{BeamConfig, Engine, Scorer},
     identifier::{Codes, Vocabulary},

@@ -1,15 +1,10 @@
-//! K-Means and residual encoding at the sizes of `benches/peers`: `cargo bench --bench quantizers`.
+//! K-Means and residual encoding at the sizes of `benches/peers`: `cargo bench -p cart-benches --bench quantizers`.
 //!
 //! `CART_BENCH_BIG=1` adds the million rows, which need 4 GB of memory and ten minutes.
 
-#[path = "../examples/measure/inputs.rs"]
-#[allow(dead_code)] // The example uses more of it.
-mod inputs;
-#[path = "../examples/common/memory.rs"]
-mod memory;
-
 use std::{hint::black_box, time::Duration};
 
+use cart_examples_common::{inputs, memory};
 use cart_retrieval::quantizer::{KMeansConfig, Quantizer, RqKMeans};
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 

@@ -1,16 +1,10 @@
 //! Training steps of the network and of the RQ-VAE, on every backend of the build:
-//! `cargo bench --bench steps --features tch`.
+//! `cargo bench -p cart-benches --bench steps --features tch`.
 //!
 //! The network is that of `benches/peers`: d = 384, 6 + 4 layers, batch 64, 32 tokens.
 //! `CART_DEVICE` chooses the device (`cpu`, `gpu:1`, ..) where a backend has several;
 //! `CART_BENCH_SMALL=1` takes d = 128 with 2 + 2 layers instead.
 #![recursion_limit = "256"]
-
-#[path = "../examples/measure/inputs.rs"]
-#[allow(dead_code)] // The example uses more of it.
-mod inputs;
-#[path = "../examples/common/memory.rs"]
-mod memory;
 
 use std::{
     ops::ControlFlow,
@@ -18,6 +12,7 @@ use std::{
 };
 
 use burn::backend::Autodiff;
+use cart_examples_common::{inputs, memory};
 use cart_retrieval::{
     backend::{BackendKind, BackendTask, DeviceChoice, LocalBackend, run_on},
     model::{CartConfig, LossConfig, Preset},

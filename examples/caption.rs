@@ -2,7 +2,7 @@
 //! of your own.
 //!
 //! ```sh
-//! caption --data my-data --recipe my-recipe.toml retrieval --k 5
+//! caption --data my-data retrieval --k 5
 //! caption --data my-data --recipe my-recipe.toml command --media pictures python3 blip.py --model large
 //! ```
 //!
@@ -12,10 +12,7 @@
 //! trains on it. Ctrl-C stops, and the same command goes on.
 
 #[macro_use]
-#[path = "common/print.rs"]
-mod print;
-
-mod common;
+extern crate cart_examples_common as common;
 
 use std::{
     collections::HashMap,
@@ -30,13 +27,11 @@ use cart_retrieval::{
     data::{DataFolder, formats::PublishedSet},
     media::{MediaItem, Modality, media_below},
     prelude::*,
+    recipe::{Part, Recipe, Task},
     storage::Outputs,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use common::{
-    recipe::{Part, Recipe},
-    task::Task,
-};
+use common::recipe::RecipeArgs;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Describes candidates that have no training caption
@@ -45,9 +40,8 @@ struct Cli {
     /// Folder with features, ids.txt and captions.jsonl
     #[arg(long)]
     data: PathBuf,
-    /// The recipe whose training captions are meant
-    #[arg(long)]
-    recipe: PathBuf,
+    #[command(flatten)]
+    recipe: RecipeArgs,
     /// File of the data folder to write
     #[arg(long, default_value = "generated.jsonl")]
     out: PathBuf,
@@ -116,9 +110,9 @@ struct Command {
 fn main() -> Result<()> {
     let args = Cli::parse();
     let stop = common::stop_on_ctrl_c()?;
-    let recipe = Recipe::read(&args.recipe)?;
+    let settings = args.recipe.settings()?;
     let file = args.data.join(&args.out);
-    let inputs = Outputs::new().reads([&args.data, &args.recipe]);
+    let inputs = Outputs::new().reads([&args.data]).reads(args.recipe.inputs());
     let (captioner, outputs) = match &args.captioner {
         Kind::Retrieval(_) => (None, inputs),
         Kind::Command(command) => {
@@ -134,8 +128,7 @@ fn main() -> Result<()> {
     };
     outputs.writes([&file]).check()?;
     let data = DataFolder::open(&args.data)?;
-    let recipe = recipe.for_data(&data)?;
-    let training = training(&recipe, &data)?;
+    let training = training(&settings.preview()?, &data)?;
     let mut described = vec![false; data.items.len()];
     training.iter().for_each(|caption| described[caption.item as usize] = true);
     let ids: Vec<&str> = data
@@ -195,7 +188,7 @@ fn main() -> Result<()> {
     };
     bar.finish_and_clear();
     summary(&made, &ids, &file);
-    check(recipe, &data, &args)
+    check(args.recipe.recipe(&settings, &data)?, &data, &args)
 }
 
 /// Captions to train on, by people: of the train split where the recipe has splits.
@@ -270,7 +263,7 @@ fn check(mut recipe: Recipe, data: &DataFolder, args: &Cli) -> Result<()> {
         println!("to train on them, put into the recipe: generated = [{:?}]", args.out);
         recipe.generated = vec![args.out.clone()];
     }
-    let task = Task::new(&recipe, &args.data, data, Part::Test)?;
+    let task = Task::new(&recipe, data, Part::Test)?;
     println!("{}", task.leaks);
     Ok(())
 }

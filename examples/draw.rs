@@ -7,10 +7,7 @@
 //! ```
 
 #[macro_use]
-#[path = "common/print.rs"]
-mod print;
-
-mod common;
+extern crate cart_examples_common as common;
 
 use std::path::PathBuf;
 

@@ -2,10 +2,7 @@
 //! trained index; each beside a flat search over the same vectors.
 
 #[macro_use]
-#[path = "common/print.rs"]
-mod print;
-
-mod common;
+extern crate cart_examples_common as common;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Instant};
 
@@ -17,17 +14,13 @@ use cart_retrieval::{
     data::DataFolder,
     eval::{EvalRecord, Ranking, TruncatedTies, evaluate, markdown_table, write_json},
     prelude::*,
+    recipe::{Asked, Fit, Part, Recipe, Task, TextSide},
     retrieve::ProjectionConfig,
     storage::Outputs,
 };
 use clap::{Parser, Subcommand};
 use common::{
-    backend::Hardware,
-    drawn::Kind,
-    outputs::with_report,
-    pipeline::{self, Run, Text},
-    recipe::{Part, Recipe},
-    task::{Asked, Task},
+    backend::Hardware, drawn::Kind, outputs::with_report, progress::Progress, recipe::RecipeArgs,
 };
 use rayon::prelude::*;
 
@@ -66,21 +59,14 @@ enum What {
     },
 }
 
-/// A recipe over a data folder, as for the example `study`.
+/// A recipe with a space that guides the decoder, over a data folder.
 #[derive(clap::Args)]
 struct Data {
     /// Folder with features, ids.txt and captions.jsonl.
     #[arg(long)]
     data: PathBuf,
-    /// The recipe; one with a space that guides the decoder.
-    #[arg(long)]
-    recipe: PathBuf,
-    /// Folder of a pretrained text encoder, in place of the recipe's.
-    #[arg(long)]
-    encoder: Option<PathBuf>,
-    /// Settings of the recipe to replace, as in `space_tuning=unset`; may be given several times.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    settings: Vec<String>,
+    #[command(flatten)]
+    recipe: RecipeArgs,
 }
 
 fn main() -> Result<()> {
@@ -96,7 +82,7 @@ impl BackendTask for Main {
     fn run<B: LocalBackend>(self, device: B::Device) -> Result<()> {
         let inputs = match &self.0.what {
             What::ToText(data) | What::Like(data) => {
-                Outputs::new().reads([&data.data, &data.recipe]).reads(&data.encoder)
+                Outputs::new().reads([&data.data]).reads(data.recipe.inputs())
             }
             What::Projection { index, .. } => Outputs::new().reads([index]),
         };
@@ -164,41 +150,28 @@ fn flat(queries: &Features, candidates: &Features) -> Result<Vec<Ranking>> {
 struct Opened<B: LocalBackend> {
     recipe: Recipe,
     task: Task,
-    text: Text<B>,
+    text: TextSide<B>,
 }
 
 fn opened<B: LocalBackend>(data: &Data, device: &B::Device) -> Result<Opened<B>> {
-    let mut recipe = Recipe::read_with(&data.recipe, &data.settings)?;
-    if let Some(folder) = &data.encoder {
-        recipe = recipe.with_encoder(folder);
-    }
+    let settings = data.recipe.settings()?;
     let folder = DataFolder::open(&data.data)?;
-    recipe = recipe.for_data(&folder)?;
-    ensure!(recipe.space.is_some(), "the recipe has no [space], so nothing maps features to texts");
-    let task = Task::new(&recipe, &data.data, &folder, Part::Test)?;
-    let text = Text::<B>::new(&recipe, &task.train, device)?;
-    let tuned = run(&recipe, &task, &text, device)?.tuned()?;
+    let recipe = data.recipe.recipe(&settings, &folder)?;
+    ensure!(
+        recipe.space.is_some(),
+        "the recipe has no [space], so nothing maps features to texts: give --encoder FOLDER"
+    );
+    let task = Task::new(&recipe, &folder, Part::Test)?;
+    let progress = Progress::default().listener();
+    let text = TextSide::<B>::new(&recipe, &task.train, device, &progress)?;
+    let tuned = Fit::new(&recipe, &task).with_progress(progress).tuned(&text, device)?;
     Ok(Opened { recipe, task, text: tuned.unwrap_or(text) })
 }
 
-fn run<'a, B: LocalBackend>(
-    recipe: &'a Recipe,
-    task: &'a Task,
-    text: &'a Text<B>,
-    device: &B::Device,
-) -> Result<Run<'a, B>> {
-    let devices = vec![device.clone()];
-    Ok(Run {
-        recipe,
-        task,
-        text,
-        ignore_health: true,
-        folder: None,
-        resume: false,
-        dashboard: false,
-        devices,
-        stop: StopFlag::new(),
-    })
+impl<B: LocalBackend> Opened<B> {
+    fn fit(&self) -> Fit<'_> {
+        Fit::new(&self.recipe, &self.task).with_progress(Progress::default().listener())
+    }
 }
 
 /// An index of vectors, by an untrained network that their geometry guides.
@@ -222,14 +195,17 @@ fn guided<B: LocalBackend>(
         asked: Asked::All,
         leaks,
     };
-    Ok(run(&recipe, &task, &opened.text, device)?.run()?.retriever)
+    let fit = Fit::new(&recipe, &task)
+        .with_ignore_health(true)
+        .with_progress(Progress::default().listener());
+    Ok(fit.run_with(&opened.text, std::slice::from_ref(device))?.retriever)
 }
 
 fn to_text<B: LocalBackend>(data: &Data, device: &B::Device, report: &mut Report) -> Result<()> {
     let opened = opened::<B>(data, device)?;
     let (recipe, task, text) = (&opened.recipe, &opened.task, &opened.text);
     let words = text.words(recipe, &task.train)?;
-    let fitted = pipeline::space(recipe, task, text, words.as_ref(), device)?;
+    let fitted = opened.fit().space(text, words.as_ref(), device)?;
     let fitted = fitted.context("the recipe has no [space]")?;
     // A text that several items have is one candidate.
     let (mut distinct, mut texts) = (BTreeMap::new(), Vec::new());
@@ -275,7 +251,7 @@ fn like<B: LocalBackend>(data: &Data, device: &B::Device, report: &mut Report) -
         "the recipe's candidates are its training items; give one with splits"
     );
     let words = text.words(recipe, &task.train)?;
-    let fitted = pipeline::space(recipe, task, text, words.as_ref(), device)?;
+    let fitted = opened.fit().space(text, words.as_ref(), device)?;
     let space = fitted.context("the recipe has no [space]")?.space;
     let mut named: BTreeMap<String, Vec<u32>> = BTreeMap::new();
     for query in &task.queries {

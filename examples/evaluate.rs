@@ -1,10 +1,7 @@
 //! Measures an index, and honest baselines on the same text.
 
 #[macro_use]
-#[path = "common/print.rs"]
-mod print;
-
-mod common;
+extern crate cart_examples_common as common;
 
 use std::{path::PathBuf, time::Instant};
 
@@ -16,15 +13,15 @@ use cart_retrieval::{
     decode::{Exact, SearchPrecision},
     eval::{Bm25, Bm25Config, DualTowerConfig, Ranking, markdown_table, write_json},
     prelude::*,
+    recipe::{Judge, Part, Task},
     storage::Outputs,
 };
 use clap::Parser;
 use common::{
     backend::Hardware,
-    judge::Judge,
+    judge::record,
     outputs::with_report,
-    recipe::{Part, Recipe},
-    task::Task,
+    recipe::{RecipeArgs, check_leaks},
 };
 
 /// Recall and MRR of an index, with confidence intervals, beside BM25 and a dual tower.
@@ -33,9 +30,8 @@ struct Args {
     /// Folder with features, ids.txt and captions.jsonl.
     #[arg(long)]
     data: PathBuf,
-    /// The recipe the index was trained with: it says which captions query.
-    #[arg(long)]
-    recipe: PathBuf,
+    #[command(flatten)]
+    recipe: RecipeArgs,
     /// The index; without it only baselines are measured.
     #[arg(long)]
     index: Option<PathBuf>,
@@ -61,9 +57,6 @@ struct Args {
     /// Also trains and measures a dual tower with the recipe's text encoder, for this many epochs.
     #[arg(long)]
     dual_tower: Option<usize>,
-    /// Seed of the dual tower, if not the recipe's.
-    #[arg(long)]
-    seed: Option<u64>,
     /// Seconds the index was trained for, for the report.
     #[arg(long, default_value_t = 0.0)]
     seconds: f64,
@@ -92,38 +85,31 @@ impl BackendTask for Main {
 fn measure<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     let some = args.index.is_some() || args.bm25 || args.dual_tower.is_some();
     ensure!(some, "nothing to measure: give --index, --bm25 or --dual-tower EPOCHS");
-    let inputs = Outputs::new().reads([&args.data, &args.recipe]).reads(&args.index);
+    let inputs = Outputs::new().reads([&args.data]).reads(args.recipe.inputs()).reads(&args.index);
     with_report(inputs, &args.json).prepare()?;
-    let recipe = Recipe::read(&args.recipe)?;
-    let seed = args.seed.unwrap_or(recipe.seed);
-    let recipe = recipe.with_seed(seed);
+    let settings = args.recipe.settings()?;
     let stop = common::stop_on_ctrl_c()?;
     let data = DataFolder::open(&args.data)?;
-    let recipe = recipe.for_data(&data)?;
-    let task = Task::new(&recipe, &args.data, &data, Part::Test)?;
+    let recipe = args.recipe.recipe(&settings, &data)?;
+    let task = Task::new(&recipe, &data, Part::Test)?;
     if let Some(reason) = task.nothing_to_ask(&recipe) {
-        ensure!(args.json.is_none() && recipe.fitted().is_some(), "{reason}");
+        ensure!(args.json.is_none() && recipe.chooses_queries(), "{reason}");
         println!("{reason}");
         return Ok(());
     }
-    task.check_leaks(&recipe)?;
+    check_leaks(&task, &recipe)?;
     let train = &task.train;
     let judge = Judge::new(&task);
     let texts = &judge.texts;
     let mut records = Vec::new();
     let mut add = |method: &str, rankings: Vec<Ranking>, seconds: f64| -> Result<()> {
-        let record = judge.record::<B>(&recipe, method, &rankings, device)?;
+        let record = record::<B>(&judge, &recipe, method, &rankings, device)?;
         records.push(record.with_seconds(seconds));
         Ok(())
     };
     if let Some(folder) = &args.index {
         let retriever = Retriever::<B>::load(folder, device)?.with_precision(args.precision)?;
-        ensure!(
-            retriever.index().ids().iter().eq(task.items.ids().iter()),
-            "the index holds other candidates than the recipe trains on in {}: evaluate it with the data and the \
-             recipe that it was trained with",
-            args.data.display()
-        );
+        task.ensure_trained_by(&retriever)?;
         let retriever = task.over(retriever, &recipe)?;
         let beam = args.beam.unwrap_or(retriever.beam().width);
         let started = Instant::now();
@@ -154,9 +140,9 @@ fn measure<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     if let Some(epochs) = args.dual_tower {
         ensure!(
             recipe.text.is_none(),
-            "the dual tower trains an encoder from scratch: give it a recipe without [text]"
+            "the dual tower trains an encoder from scratch: leave out --encoder, and [text] in the recipe"
         );
-        let tokenizer = recipe.tokenizer(train)?;
+        let tokenizer = recipe.train_tokenizer(train)?;
         let training = &recipe.training;
         let encoder = CartConfig::new(tokenizer.vocabulary(), one_level()?)
             .with_width(recipe.model.d_model, recipe.model.d_ff, recipe.model.n_heads)
@@ -170,7 +156,7 @@ fn measure<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
             learning_rate: training.learning_rate,
             weight_decay: training.weight_decay,
             word_dropout: training.word_dropout,
-            seed,
+            seed: recipe.seed,
             ..DualTowerConfig::new(encoder)
         };
         let started = Instant::now();

@@ -10,10 +10,7 @@
 //! FILE` those of a frozen encoder; `my-data` is then what `train` takes with `--data`.
 
 #[macro_use]
-#[path = "common/print.rs"]
-mod print;
-
-mod common;
+extern crate cart_examples_common as common;
 
 use std::path::PathBuf;
 

@@ -6,10 +6,7 @@
 //! captions of both (fine-tuning with replay), and trains anew on everything as the yardstick.
 
 #[macro_use]
-#[path = "common/print.rs"]
-mod print;
-
-mod common;
+extern crate cart_examples_common as common;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Instant};
 
@@ -21,18 +18,13 @@ use cart_retrieval::{
     eval::{EvalRecord, Metrics, TruncatedTies, evaluate, write_json},
     model::Cart,
     prelude::*,
+    recipe::{Fit, Later, Part, Recipe, Task, TextSide},
     retrieve::{Arrivals, DriftThresholds, LiveRetriever},
     storage::Outputs,
     train::{StopFlag, trainable},
 };
 use clap::Parser;
-use common::{
-    backend::Hardware,
-    outputs::with_report,
-    pipeline::{Run, Text},
-    recipe::{Part, Recipe},
-    task::{Later, Task},
-};
+use common::{backend::Hardware, outputs::with_report, progress::Progress, recipe::RecipeArgs};
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
@@ -42,18 +34,11 @@ struct Args {
     /// Folder with features, ids.txt and captions.jsonl.
     #[arg(long)]
     data: PathBuf,
-    /// The recipe; one without splits.
-    #[arg(long)]
-    recipe: PathBuf,
-    /// Folder of a pretrained text encoder, in place of the recipe's.
-    #[arg(long)]
-    encoder: Option<PathBuf>,
+    #[command(flatten)]
+    recipe: RecipeArgs,
     /// Share of the candidates that come later.
     #[arg(long, default_value_t = 0.2)]
     later: f64,
-    /// Seed of that choice and of the training, in place of the recipe's.
-    #[arg(long)]
-    seed: Option<u64>,
     /// Candidates added at once.
     #[arg(long, default_value_t = 1000)]
     batch: usize,
@@ -66,9 +51,6 @@ struct Args {
     /// Also trains anew on all candidates.
     #[arg(long)]
     refit: bool,
-    /// Settings of the recipe to replace, as in `training.epochs=3`; may be given several times.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    settings: Vec<String>,
     /// Folder for the index (replaced).
     #[arg(long, default_value = "out/grow")]
     out: PathBuf,
@@ -112,19 +94,15 @@ struct Report<'a> {
 }
 
 fn grow<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
-    let inputs = Outputs::new().reads([&args.data, &args.recipe]).reads(&args.encoder);
+    let inputs = Outputs::new().reads([&args.data]).reads(args.recipe.inputs());
     with_report(inputs.fills([&args.out]), &args.json).prepare()?;
-    let mut recipe = Recipe::read_with(&args.recipe, &args.settings)?;
-    if let Some(folder) = &args.encoder {
-        recipe = recipe.with_encoder(folder);
-    }
-    let seed = args.seed.unwrap_or(recipe.seed);
-    recipe = recipe.with_seed(seed);
+    let settings = args.recipe.settings()?;
     let stop = common::stop_on_ctrl_c()?;
     Retriever::<B>::check_folder(&args.out)?;
     let data = DataFolder::open(&args.data)?;
-    let recipe = recipe.for_data(&data)?;
-    let all = || Task::new(&recipe, &args.data, &data, Part::Test);
+    let recipe = args.recipe.chosen(&settings, &data)?;
+    let seed = recipe.seed;
+    let all = || Task::new(&recipe, &data, Part::Test);
     let task = all()?;
     if let Some(reason) = task.nothing_to_ask(&recipe) {
         bail!(reason);
@@ -138,24 +116,16 @@ fn grow<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
         now.queries.len(),
         later.queries.len()
     );
-    let trained = |task: &Task| -> Result<(Text<B>, Retriever<B>, f64)> {
-        let text = Text::<B>::new(&recipe, &task.train, device)?;
-        let devices = vec![device.clone()];
-        let run = Run {
-            recipe: &recipe,
-            task,
-            text: &text,
-            ignore_health: false,
-            folder: None,
-            resume: false,
-            dashboard: false,
-            devices,
-            stop: stop.clone(),
-        };
-        let done = run.run()?;
-        Ok((text, done.retriever, done.total))
+    let trained = |task: &Task| -> Result<(Retriever<B>, f64)> {
+        let progress = Progress::default().listener();
+        let text = TextSide::<B>::new(&recipe, &task.train, device, &progress)?;
+        let fitted = Fit::new(&recipe, task)
+            .with_stop(stop.clone())
+            .with_progress(progress)
+            .run_with(&text, std::slice::from_ref(device))?;
+        Ok((fitted.retriever, fitted.total))
     };
-    let (_, retriever, seconds) = trained(&now)?;
+    let (retriever, seconds) = trained(&now)?;
     let mut report = Report {
         recipe: &recipe,
         seed,
@@ -192,7 +162,7 @@ fn grow<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     }
     live.compact()?;
     if args.refit {
-        let (_, retriever, seconds) = trained(&all()?)?;
+        let (retriever, seconds) = trained(&all()?)?;
         report.measure("trained anew on all", &retriever, true, seconds)?;
     }
     report.print();
@@ -251,7 +221,7 @@ fn fine_tune<B: LocalBackend>(
     replay.truncate(texts.len());
     texts.extend(replay);
     let pairs = TrainingData::new(index.tokenizer(), &texts, &[], index.index())?;
-    let usual = recipe.training();
+    let usual = recipe.train_config();
     let config = TrainConfig {
         epochs: args.fine_tune,
         learning_rate: usual.learning_rate * args.fine_tune_rate,

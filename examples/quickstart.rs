@@ -6,10 +6,7 @@
 //! they are written, and their features extracted from there.
 
 #[macro_use]
-#[path = "common/print.rs"]
-mod print;
-
-mod common;
+extern crate cart_examples_common as common;
 
 use std::{
     fs,
@@ -30,6 +27,7 @@ use cart_retrieval::{
     media::Descriptors,
     prelude::*,
     quantizer::{HealthThresholds, RqVaeConfig},
+    recipe::FitEvent,
     storage::Outputs,
     train::{StopFlag, TrainEvent},
 };
@@ -40,7 +38,7 @@ use common::{
     outputs::{with_page, with_report},
     page::{HitCard, Media, Metric, Page, QueryCard},
     plot::{RecallPoint, training_svg},
-    progress,
+    progress::Progress,
 };
 
 /// Draws captioned pictures, sounds or videos, trains a generative index over them and answers
@@ -169,10 +167,11 @@ fn quickstart<B: LocalBackend>(
     // 2. Identifiers: K-Means, then an RQ-VAE on what it leaves.
     let codes = if args.short { 16 } else { args.codes.unwrap_or(codes) };
     let fine = RqVaeConfig::new(vec![codes; 4]).with_epochs(if args.short { 20 } else { 40 });
+    let progress = Progress::default();
     let quantizer = CoarseToFineConfig::new(codes, vec![])
         .with_fine(FineConfig::RqVae(fine))
         .with_seed(args.seed)
-        .fit_with_progress::<Autodiff<B>>(&items, device, &mut progress::quantizer(stop.clone()))?;
+        .fit_with_progress::<Autodiff<B>>(&items, device, &mut progress.quantizer(stop.clone()))?;
     let index = quantizer.assign(&items)?;
     println!("{}", index.health());
     index.ensure_healthy(&HealthThresholds::default())?;
@@ -188,7 +187,7 @@ fn quickstart<B: LocalBackend>(
         .with_seed(args.seed);
     println!("{}", config.num_params());
     let data = TrainingData::new(&tokenizer, &train, valid, &index)?;
-    let (listener, curves) = progress::training();
+    let listener = progress.listener();
     let trained = Trainer::new(TrainConfig {
         epochs,
         batch_size: 32,
@@ -199,7 +198,7 @@ fn quickstart<B: LocalBackend>(
         ..TrainConfig::default()
     })
     .with_stop(stop.clone())
-    .with_listener(move |event: TrainEvent| listener(event))
+    .with_listener(move |event: TrainEvent| listener(FitEvent::Training(event)))
     .fit(config.init::<Autodiff<B>>(device)?, &data, device)?;
     println!("trained for {:.0} s; best round {:?}", trained.seconds, trained.best_round);
 
@@ -253,7 +252,7 @@ fn quickstart<B: LocalBackend>(
             println!("  {} {:8.3} {}", if hit.correct { "*" } else { " " }, hit.score, hit.id);
         }
     }
-    let curves = curves.lock().map_err(|_| anyhow::anyhow!("the progress listener panicked"))?;
+    let curves = progress.curves();
     let recalls: Vec<RecallPoint> = curves
         .rounds
         .iter()

@@ -1,10 +1,7 @@
 //! Answers text queries with a saved index: those on the command line, or line by line.
 
 #[macro_use]
-#[path = "common/print.rs"]
-mod print;
-
-mod common;
+extern crate cart_examples_common as common;
 
 use std::{
     io::{self, BufRead, IsTerminal},
@@ -49,7 +46,7 @@ struct Args {
 }
 
 fn main() -> Result<()> {
-    print::end_with_reader();
+    common::print::end_with_reader();
     let args = Args::parse();
     args.hardware.run(Main(args))
 }
@@ -85,7 +82,7 @@ fn answer_lines<B: LocalBackend>(retriever: &Retriever<B>, args: &Args) -> Resul
     loop {
         if prompt {
             print!("> ");
-            print::flush();
+            common::print::flush();
         }
         let Some(line) = next_line(&mut stdin).context("cannot read the queries")? else {
             break;

@@ -3,10 +3,7 @@
 //! Ctrl-C stops after the step at hand and keeps a checkpoint; `--resume` goes on from it.
 
 #[macro_use]
-#[path = "common/print.rs"]
-mod print;
-
-mod common;
+extern crate cart_examples_common as common;
 
 use std::{path::PathBuf, time::Instant};
 
@@ -15,6 +12,7 @@ use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
     data::DataFolder,
     nn::FusionMode,
+    recipe::{Fit, Part, Task, TextSide},
     retrieve::Retriever,
     storage::Outputs,
     train::Trainer,
@@ -22,9 +20,9 @@ use cart_retrieval::{
 use clap::{Parser, ValueEnum};
 use common::{
     backend::Hardware,
-    pipeline::{Run, Text},
-    recipe::{Part, Recipe},
-    task::Task,
+    outputs::with_recipe,
+    progress::Progress,
+    recipe::{self, RecipeArgs, check_leaks},
 };
 
 /// Trains a generative index over a folder of candidates and captions.
@@ -33,10 +31,11 @@ struct Args {
     /// Folder with features, ids.txt and captions.jsonl.
     #[arg(long)]
     data: PathBuf,
-    /// Recipe: examples/recipes/any.toml for data of your own; the others there are those of
-    /// published sets.
-    #[arg(long)]
-    recipe: PathBuf,
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    /// Writes all settings as a recipe, before the training.
+    #[arg(long, value_name = "FILE")]
+    write_recipe: Option<PathBuf>,
     /// Folder for the index.
     #[arg(long)]
     out: PathBuf,
@@ -46,18 +45,12 @@ struct Args {
     /// Goes on with the training in that folder.
     #[arg(long)]
     resume: bool,
-    /// Another seed than the recipe's.
-    #[arg(long)]
-    seed: Option<u64>,
     /// Other passes than the recipe's; 0 trains no network.
     #[arg(long)]
     epochs: Option<usize>,
     /// Another fusion than the recipe's (an ablation).
     #[arg(long)]
     fusion: Option<Fusion>,
-    /// A pretrained text encoder in place of the recipe's: a folder in the layout of Hugging Face.
-    #[arg(long)]
-    encoder: Option<PathBuf>,
     /// Residual K-Means in place of the recipe's fine quantizer (an ablation).
     #[arg(long)]
     rq_kmeans: bool,
@@ -116,36 +109,25 @@ fn train<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
         name.push("-training");
         name.into()
     });
-    let inputs = Outputs::new().reads([&args.data, &args.recipe]).reads(&args.encoder);
-    inputs.fills([&args.out, &run]).check()?;
-    let mut recipe = Recipe::read(&args.recipe)?;
-    if let Some(seed) = args.seed {
-        recipe = recipe.with_seed(seed);
-    }
-    if let Some(folder) = &args.encoder {
-        recipe = recipe.with_encoder(folder);
-    }
-    // Opened before anything is computed.
-    recipe.pretrained()?;
+    let outputs = Outputs::new().reads([&args.data]).reads(args.recipe.inputs());
+    with_recipe(outputs.fills([&args.out, &run]), &args.write_recipe).check()?;
+    let settings = args.recipe.settings()?;
     let stop = common::stop_on_ctrl_c()?;
     Retriever::<B>::check_folder(&args.out)?;
     Trainer::check_folder(&run, args.resume)?;
-    println!("{}, seed {}", B::describe(device), recipe.seed);
 
     let data = DataFolder::open(&args.data)?;
-    recipe = recipe.for_data(&data)?;
-    for reason in recipe.fitted().iter().flat_map(|fitted| &fitted.reasons) {
-        println!("chosen for these data: {reason}");
-    }
+    let mut recipe = args.recipe.chosen(&settings, &data)?;
+    println!("{}, seed {}", B::describe(device), recipe.seed);
     if args.rq_kmeans {
         recipe = recipe.with_rq_kmeans();
     }
     recipe.training.epochs = args.epochs.unwrap_or(recipe.training.epochs);
     recipe.model.fusion = args.fusion.map_or(recipe.model.fusion, FusionMode::from);
-    let task = Task::new(&recipe, &args.data, &data, Part::Test)?;
+    let task = Task::new(&recipe, &data, Part::Test)?;
     println!("{} candidates, {} training captions", task.items.len(), task.train.len());
     println!("{}", data.items.check()?);
-    task.check_leaks(&recipe)?;
+    check_leaks(&task, &recipe)?;
     if recipe.training.epochs == 0 {
         println!(
             "0 passes: the network is not trained{}",
@@ -155,36 +137,35 @@ fn train<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
             }
         );
     }
-    let text = Text::<B>::new(&recipe, &task.train, device)?;
+    if let Some(file) = &args.write_recipe {
+        recipe::write(file, &recipe)?;
+        println!("recipe in {}", file.display());
+    }
+    let progress = Progress::default().listener();
+    let text = TextSide::<B>::new(&recipe, &task.train, device, &progress)?;
     let devices = if args.all_devices { B::devices()? } else { vec![device.clone()] };
     if devices.len() > 1 {
         println!("{} devices", devices.len());
     }
-    let done = Run {
-        recipe: &recipe,
-        task: &task,
-        text: &text,
-        ignore_health: args.ignore_health,
-        folder: Some(&run),
-        resume: args.resume,
-        dashboard: args.dashboard,
-        devices,
-        stop,
+    let fitted = Fit::new(&recipe, &task)
+        .with_ignore_health(args.ignore_health)
+        .with_folder(&run)
+        .with_resume(args.resume)
+        .with_dashboard(args.dashboard)
+        .with_stop(stop)
+        .with_progress(progress)
+        .run_with(&text, &devices)?;
+    if let Some(file) = &args.write_recipe
+        && fitted.recipe != recipe
+    {
+        // With the quantizer that was taken in place of one that did not suit the data.
+        recipe::write(file, &fitted.recipe)?;
     }
-    .run()?;
-    let retriever = match &data.metadata {
-        Some(metadata) => {
-            // Rows of the training, which may be a part of the data.
-            let rows = task.items.ids().iter().filter_map(|id| data.items.index_of(id));
-            done.retriever.with_metadata(metadata.select(&rows.collect::<Vec<_>>()))?
-        }
-        None => done.retriever,
-    };
-    retriever.save(&args.out)?;
+    let seconds = fitted.seconds;
+    fitted.with_metadata_of(&data, &task)?.save(&args.out)?;
     println!(
-        "index in {}; trained for {:.0} s, {:.0} s in all",
+        "index in {}; trained for {seconds:.0} s, {:.0} s in all",
         args.out.display(),
-        done.seconds,
         started.elapsed().as_secs_f64()
     );
     Ok(())

@@ -72,6 +72,10 @@
 // Allowed again, file by file, where docs/design.md says why.
 #![deny(unsafe_code)]
 
+/// Files of the integration tests that unit tests share name the library so.
+#[cfg(test)]
+extern crate self as cart_retrieval;
+
 pub mod align;
 pub mod backend;
 pub mod cancel;

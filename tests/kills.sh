@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Kills `train`, `grow` and `serve` at random moments, many times, and checks what is left.
+# Kills `train`, `grow` and `cart-serve` at random moments, many times, and checks what is left.
 #
 #   tests/kills.sh TARGET [TRAIN [GROW [SERVE [SEED]]]]
 #
-# TARGET is the folder of the built programs (target/release/examples); the numbers say how often
+# TARGET is the folder of the built programs (target/release); the numbers say how often
 # each program is killed (200, 100 and 200). Needs python3. It makes its own small data.
 #
 # train: however often it was killed, the same command with --resume ends with the index of a
@@ -104,7 +104,8 @@ def digest(folder):
 
 def start(program, *args):
     errors = tempfile.TemporaryFile()
-    command = [os.path.join(target, program), *args]
+    folder = target if program == "cart-serve" else os.path.join(target, "examples")
+    command = [os.path.join(folder, program), *args]
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
     child.errors = errors
     return child
@@ -219,7 +220,7 @@ def listed(port, prefix=""):
 
 
 def serving(index, port):
-    child = start("serve", "--index", index, "--listen", "127.0.0.1:%d" % port, "--compact-mib", "1")
+    child = start("cart-serve", "--index", index, "--listen", "127.0.0.1:%d" % port, "--compact-mib", "1")
     for _ in range(600):
         if child.poll() is not None:
             return child, False

@@ -104,9 +104,9 @@ def features(args):
 def build(args, env):
     """The measuring program with all backends, and where it is."""
     target = Path(env.get("CARGO_TARGET_DIR", ROOT / "target"))
-    program = target / "release" / "examples" / "measure"
+    program = target / "release" / "measure"
     if not args.no_build:
-        command = ["cargo", "build", "--release", "--example", "measure", "--no-default-features",
+        command = ["cargo", "build", "--release", "-p", "cart-lab", "--bin", "measure", "--no-default-features",
                    "--features", features(args)]
         print(" ".join(command), file=sys.stderr, flush=True)
         if subprocess.run(command, cwd=ROOT, env=env).returncode != 0:

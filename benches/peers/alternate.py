@@ -18,10 +18,10 @@ DISTURBED = 0.05  # Share of disturbance from which a ratio is marked.
 def binary(given=None):
     """The measuring program, or an end with the command that builds it."""
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-    path = Path(given) if given else target / "release" / "examples" / "measure"
+    path = Path(given) if given else target / "release" / "measure"
     if not path.is_file():
         sys.exit(
-            f"{path} is missing; build it: cargo build --release --example measure "
+            f"{path} is missing; build it: cargo build --release -p cart-lab --bin measure "
             "(or name it with --binary)"
         )
     return str(path)

@@ -3,7 +3,7 @@
 Loads weights, batch and reference values that `measure dump` wrote, and refuses to time anything
 before loss, gradient norms and the losses of the first training steps agree.
 
-    cargo run --release --example measure -- dump --to /tmp/dump --shortest 8
+    cargo run --release -p cart-lab --bin measure -- dump --to /tmp/dump --shortest 8
     python benches/peers/cart_torch.py /tmp/dump
 """
 

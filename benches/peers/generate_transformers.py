@@ -4,7 +4,7 @@ A T5 of the network's size without fusion (its decoder attends to the last encod
 Compare with `measure queries --fusion none`, and with full fusion, which does several times the arithmetic:
 
     python benches/peers/generate_transformers.py --threads 2 --candidates 100000
-    cargo run --release --example measure -- queries --threads 2 --candidates 100000 --batch 32 --tokens 16 --fusion none
+    cargo run --release -p cart-lab --bin measure -- queries --threads 2 --candidates 100000 --batch 32 --tokens 16 --fusion none
 """
 
 from common import emit, imported, need, parser, repeat, times, torch_with_threads

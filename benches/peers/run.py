@@ -1,7 +1,7 @@
 """Runs this library and its PyTorch, faiss and vector-quantize-pytorch counterparts in turns, and
 prints a table of ratios.
 
-    cargo build --release --example measure
+    cargo build --release -p cart-lab --bin measure
     python benches/peers/run.py --threads 2
 
 A ratio is our speed by theirs: above 1, ours is faster. Each side says what it is measuring; the
@@ -33,7 +33,7 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=3, help="turns of each side")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--python", default=sys.executable, help="Python of the counterparts")
-    parser.add_argument("--binary", help="our program; target/release/examples/measure without it")
+    parser.add_argument("--binary", help="our program; target/release/measure without it")
     parser.add_argument("--backend", help="ours; the preferred one of the build without it")
     parser.add_argument("--work", default=Path(tempfile.gettempdir()) / "cart-peers",
                         type=Path, help="folder for weights and rows, kept between runs")

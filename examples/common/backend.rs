@@ -19,7 +19,7 @@ pub struct Hardware {
 impl Hardware {
     /// Runs a task there.
     pub fn run<T, R: BackendTask<Output = Result<T>>>(self, task: R) -> Result<T> {
-        super::memory::keep_freed_memory();
+        crate::memory::keep_freed_memory();
         let kind = self.backend.map_or_else(BackendKind::preferred, Ok)?;
         run_on(kind, &self.device, task)?
     }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use cart_retrieval::{eval::read_json, storage::Outputs};
 
-use super::page;
+use crate::{page, recipe};
 
 /// The figures of an evaluation as JSON.
 pub fn with_report(outputs: Outputs, json: &Option<PathBuf>) -> Outputs {
@@ -15,4 +15,9 @@ pub fn with_report(outputs: Outputs, json: &Option<PathBuf>) -> Outputs {
 /// A page to look at.
 pub fn with_page(outputs: Outputs, path: &Path) -> Outputs {
     outputs.replaces([path], "a page that such a program wrote", page::is_ours)
+}
+
+/// A recipe with all settings.
+pub fn with_recipe(outputs: Outputs, path: &Option<PathBuf>) -> Outputs {
+    outputs.replaces(path, "a recipe that such a program wrote", recipe::is_ours)
 }

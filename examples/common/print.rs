@@ -6,8 +6,7 @@
 //! than its log, and says once on stderr that output is lost. A program that does nothing but print
 //! calls [`end_with_reader`] first.
 //!
-//! Mount it before all other modules: `#[macro_use] #[path = "common/print.rs"] mod print;`
-#![allow(dead_code, unused_macros)] // Every program uses a part of it.
+//! Every program has them: `#[macro_use] extern crate cart_examples_common as common;`
 
 use std::{
     fmt,
@@ -21,6 +20,7 @@ static ENDS: AtomicBool = AtomicBool::new(false);
 /// Whether it was said that output is lost.
 static SAID: AtomicBool = AtomicBool::new(false);
 
+#[macro_export]
 macro_rules! println {
     () => { $crate::print::out(::std::format_args!("\n")) };
     ($($text:tt)*) => {
@@ -28,10 +28,12 @@ macro_rules! println {
     };
 }
 
+#[macro_export]
 macro_rules! print {
     ($($text:tt)*) => { $crate::print::out(::std::format_args!($($text)*)) };
 }
 
+#[macro_export]
 macro_rules! eprintln {
     () => { $crate::print::err(::std::format_args!("\n")) };
     ($($text:tt)*) => {

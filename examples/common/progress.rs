@@ -1,17 +1,35 @@
-//! Progress bars from the library's events.
+//! Lines and progress bars from the library's events.
 
 use std::{
     ops::ControlFlow,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use cart_retrieval::{
     quantizer::QuantizerEvent,
+    recipe::FitEvent,
     train::{RoundSummary, StopFlag, TrainEvent},
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::plot::LossPoint;
+use crate::plot::LossPoint;
+
+/// Shows a fit: lines for what is done, bars for the quantizer and the training.
+#[derive(Debug, Clone, Default)]
+pub struct Progress(Arc<Mutex<Shown>>);
+
+#[derive(Debug, Default)]
+struct Shown {
+    bar: Option<ProgressBar>,
+    curves: Curves,
+}
+
+/// What a training told of itself.
+#[derive(Debug, Clone, Default)]
+pub struct Curves {
+    pub losses: Vec<LossPoint>,
+    pub rounds: Vec<RoundSummary>,
+}
 
 fn bar(what: &str, length: usize) -> ProgressBar {
     let style = "{prefix:>12} [{bar:30}] {pos}/{len} {elapsed} (left {eta}) {msg}";
@@ -23,89 +41,109 @@ fn bar(what: &str, length: usize) -> ProgressBar {
     bar
 }
 
-/// A callback that shows the fit of a quantizer.
-pub fn quantizer(stop: StopFlag) -> impl FnMut(QuantizerEvent) -> ControlFlow<()> {
-    let mut shown: Option<ProgressBar> = None;
-    move |event| {
-        if let QuantizerEvent::RqVae(event) = &event {
-            let bar = shown.get_or_insert_with(|| bar("RQ-VAE", event.epochs));
-            bar.set_position(event.epoch as u64);
-            bar.set_message(format!("reconstruction error {:.3}", event.reconstruction));
-            if event.epoch == event.epochs {
-                bar.finish();
-            }
+impl Progress {
+    /// Shows an event.
+    pub fn show(&self, event: FitEvent) {
+        let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            FitEvent::Note(text) => shown.above(|| println!("{text}")),
+            FitEvent::Warning(text) => shown.above(|| eprintln!("warning: {text}")),
+            FitEvent::Quantizer(event) => shown.quantizer(&event),
+            FitEvent::Training(event) => shown.training(event),
+            _ => {}
         }
-        if stop.is_raised() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    /// A callback that shows events.
+    pub fn listener(&self) -> impl Fn(FitEvent) + Send + Sync + 'static {
+        let progress = self.clone();
+        move |event| progress.show(event)
+    }
+
+    /// A callback that shows the fit of a quantizer and ends it when the flag is raised.
+    pub fn quantizer(&self, stop: StopFlag) -> impl FnMut(QuantizerEvent) -> ControlFlow<()> {
+        let progress = self.clone();
+        move |event| {
+            progress.show(FitEvent::Quantizer(event));
+            if stop.is_raised() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        }
+    }
+
+    /// The curves of the training so far.
+    pub fn curves(&self) -> Curves {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).curves.clone()
     }
 }
 
-/// Prints a line above the bar.
-fn tell(bar: Option<&ProgressBar>, line: &str) {
-    match bar {
-        Some(bar) if !bar.is_hidden() => bar.println(line),
-        _ => eprintln!("{line}"),
+impl Shown {
+    /// Prints above the bar.
+    fn above(&self, print: impl FnOnce()) {
+        match &self.bar {
+            Some(bar) => bar.suspend(print),
+            None => print(),
+        }
     }
-}
 
-/// What a training told of itself.
-#[derive(Debug, Clone, Default)]
-pub struct Curves {
-    pub losses: Vec<LossPoint>,
-    pub rounds: Vec<RoundSummary>,
-}
+    fn end(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish();
+        }
+    }
 
-/// A listener that shows a training and keeps its curves.
-pub fn training() -> (impl Fn(TrainEvent) + Send + Sync + 'static, Arc<Mutex<Curves>>) {
-    let curves = Arc::new(Mutex::new(Curves::default()));
-    let kept = curves.clone();
-    let shown: Mutex<Option<ProgressBar>> = Mutex::new(None);
-    let listener = move |event: TrainEvent| {
-        let (Ok(mut shown), Ok(mut kept)) = (shown.lock(), kept.lock()) else {
+    fn quantizer(&mut self, event: &QuantizerEvent) {
+        let QuantizerEvent::RqVae(event) = event else {
             return;
         };
+        let bar = self.bar.get_or_insert_with(|| bar("RQ-VAE", event.epochs));
+        bar.set_position(event.epoch as u64);
+        bar.set_message(format!("reconstruction error {:.3}", event.reconstruction));
+        if event.epoch == event.epochs {
+            self.end();
+        }
+    }
+
+    fn training(&mut self, event: TrainEvent) {
         match event {
             TrainEvent::Started { step, steps } => {
+                self.end();
                 let bar = bar("training", steps);
                 bar.set_position(step as u64);
-                *shown = Some(bar);
+                self.bar = Some(bar);
             }
             TrainEvent::Step { step, steps, loss } => {
                 let every = (steps / 200).max(1);
                 if step % every == 0 || step == steps {
-                    kept.losses.push(LossPoint { step, loss });
+                    self.curves.losses.push(LossPoint { step, loss });
                 }
-                if let Some(bar) = shown.as_ref() {
+                if let Some(bar) = &self.bar {
                     bar.set_position(step as u64);
                     bar.set_message(format!("loss {loss:.3}"));
-                    if step == steps {
-                        bar.finish();
-                    }
+                }
+                if step == steps {
+                    self.end();
                 }
             }
             TrainEvent::Validated { summary, best } => {
-                kept.rounds.push(summary);
+                self.curves.rounds.push(summary);
                 let share = |value: Option<f64>| 100.0 * value.unwrap_or(f64::NAN);
-                let line = format!(
-                    "  round {:>3}, step {:>6}: Recall@1 {:5.1}  Recall@10 {:5.1}{}",
-                    summary.round,
-                    summary.step,
-                    share(summary.recall_at_1),
-                    share(summary.recall_at_10),
-                    if best { "  best" } else { "" }
-                );
-                tell(shown.as_ref(), &line);
+                let best = if best { "  best" } else { "" };
+                let (at_1, at_10) = (share(summary.recall_at_1), share(summary.recall_at_10));
+                let (round, step) = (summary.round, summary.step);
+                self.above(|| {
+                    eprintln!(
+                        "  round {round:>3}, step {step:>6}: Recall@1 {at_1:5.1}  \
+                         Recall@10 {at_10:5.1}{best}"
+                    );
+                });
             }
             TrainEvent::CheckpointSkipped { round, reason } => {
-                let line = format!("  checkpoint of round {round} skipped: {reason}");
-                tell(shown.as_ref(), &line);
+                self.above(|| eprintln!("  checkpoint of round {round} skipped: {reason}"));
             }
-            TrainEvent::Recovered { reason } => tell(shown.as_ref(), &format!("  {reason}")),
-            TrainEvent::LogFailed { reason } => {
-                let line = format!("  the training goes on without a log of its metrics: {reason}");
-                tell(shown.as_ref(), &line);
-            }
+            TrainEvent::Recovered { reason } => self.above(|| eprintln!("  {reason}")),
+            TrainEvent::LogFailed { reason } => self.above(|| {
+                eprintln!("  the training continues without a log of its metrics: {reason}");
+            }),
             _ => {}
         }
-    };
-    (listener, curves)
+    }
 }

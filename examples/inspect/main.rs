@@ -5,15 +5,12 @@
 //! ```text
 //! cargo run --release --example inspect -- prefix  --index my-index --media PICTURES 12-3
 //! cargo run --release --example inspect -- usage   --index my-index
-//! cargo run --release --example inspect -- queries --index my-index --data DIR --recipe RECIPE
+//! cargo run --release --example inspect -- queries --index my-index --data DIR
 //! ```
 
 #[macro_use]
-#[path = "../common/print.rs"]
-mod print;
+extern crate cart_examples_common as common;
 
-#[path = "../common/mod.rs"]
-mod common;
 mod gallery;
 mod prefixes;
 mod queries;
@@ -21,21 +18,16 @@ mod usage;
 
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
     data::DataFolder,
     prelude::*,
+    recipe::{Part, Task},
     storage::Outputs,
 };
 use clap::{Parser, Subcommand};
-use common::{
-    backend::Hardware,
-    outputs::with_page,
-    page::write,
-    recipe::{Part, Recipe},
-    task::Task,
-};
+use common::{backend::Hardware, outputs::with_page, page::write, recipe::RecipeArgs};
 use gallery::Gallery;
 
 /// Shows what is in an index.
@@ -77,11 +69,10 @@ enum Command {
     },
     /// How often every token of every level is used.
     Usage,
-    /// The worst queries of a recipe, and where the beam lost their candidates.
+    /// The worst queries, and where the beam lost their candidates.
     Queries {
-        /// The recipe the index was trained with.
-        #[arg(long)]
-        recipe: PathBuf,
+        #[command(flatten)]
+        recipe: RecipeArgs,
         /// Width of the beam, if not the index's.
         #[arg(long)]
         beam: Option<usize>,
@@ -130,7 +121,7 @@ impl View<'_> {
 fn inspect<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     let inputs = Outputs::new().reads([&args.index]).reads(&args.media).reads(&args.data);
     let inputs = match &args.command {
-        Command::Queries { recipe, .. } => inputs.reads([recipe]),
+        Command::Queries { recipe, .. } => inputs.reads(recipe.inputs()),
         Command::Prefix { .. } | Command::Usage => inputs,
     };
     with_page(inputs, &args.out).prepare()?;
@@ -138,20 +129,15 @@ fn inspect<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     let data = args.data.as_ref().map(DataFolder::open).transpose()?;
     let mut task = None;
     if let Command::Queries { recipe, beam, .. } = &args.command {
-        let (Some(folder), Some(data)) = (&args.data, &data) else {
+        let Some(data) = &data else {
             anyhow::bail!("queries need the data folder: give --data DIR");
         };
-        let recipe = Recipe::read(recipe)?.for_data(data)?;
-        let made = Task::new(&recipe, folder, data, Part::Test)?;
+        let recipe = recipe.recipe(&recipe.settings()?, data)?;
+        let made = Task::new(&recipe, data, Part::Test)?;
         if let Some(reason) = made.nothing_to_ask(&recipe) {
             anyhow::bail!(reason);
         }
-        ensure!(
-            retriever.index().ids().iter().eq(made.items.ids().iter()),
-            "the index holds other candidates than the recipe trains on in {}: give the data and the recipe that it \
-             was trained with",
-            folder.display()
-        );
+        made.ensure_trained_by(&retriever)?;
         let width = beam.unwrap_or(retriever.beam().width);
         let beam = BeamConfig { width, ..retriever.beam().clone() };
         retriever = made.over(retriever, &recipe)?.with_beam(beam);

@@ -6,16 +6,13 @@ use cart_retrieval::{
     data::QueryBatch,
     decode::{Filter, Filters, SearchSpace, Trace, trace},
     prelude::*,
+    recipe::{Judge, Task},
 };
 use rayon::prelude::*;
 
 use crate::{
     View,
-    common::{
-        judge::Judge,
-        page::{document, escaped, push},
-        task::Task,
-    },
+    common::page::{document, escaped, push},
 };
 
 /// Most candidates that all are scored for a shown query.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Looks at the page of the example `serve` in headless Chromium: answers, players, the walk, text that is no HTML.
+# Looks at the page of `cart-serve` in headless Chromium: answers, players, the walk, text that is no HTML.
 #
 # check_page.sh SERVE INDEX MEDIA QUERY OUT: the program, an index, its media, a query, and a folder for what was seen.
 set -euo pipefail

@@ -5,7 +5,7 @@
 //! `cargo +nightly fuzz run changes corpus/changes -- -rss_limit_mb=2048 -max_len=4096`
 #![no_main]
 
-#[path = "../../tests/live/small.rs"]
+#[path = "../../tests/all/live/small.rs"]
 mod small;
 
 use std::{fs, path::PathBuf, sync::OnceLock};

@@ -1,6 +1,6 @@
 //! Small saved indexes that between them have a file in every role.
 
-#[path = "../../tests/live/small.rs"]
+#[path = "../../tests/all/live/small.rs"]
 mod small;
 
 use std::path::Path;

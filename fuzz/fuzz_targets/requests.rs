@@ -4,23 +4,23 @@
 //! `cargo +nightly fuzz run requests corpus/requests -- -rss_limit_mb=2048 -max_len=4096`
 #![no_main]
 
-#[path = "../../examples/serve/api.rs"]
+#[path = "../../examples/serve/src/api.rs"]
 mod api;
-#[path = "../../examples/serve/app.rs"]
+#[path = "../../examples/serve/src/app.rs"]
 mod app;
-#[path = "../../examples/serve/batch.rs"]
+#[path = "../../examples/serve/src/batch.rs"]
 mod batch;
-#[path = "../../examples/serve/changes.rs"]
+#[path = "../../examples/serve/src/changes.rs"]
 mod changes;
-#[path = "../../examples/serve/media.rs"]
+#[path = "../../examples/serve/src/media.rs"]
 mod media;
-#[path = "../../examples/serve/metrics.rs"]
+#[path = "../../examples/serve/src/metrics.rs"]
 mod metrics;
-#[path = "../../examples/serve/page.rs"]
+#[path = "../../examples/serve/src/page.rs"]
 mod page;
-#[path = "../../examples/serve/ranges.rs"]
+#[path = "../../examples/serve/src/ranges.rs"]
 mod ranges;
-#[path = "../../tests/live/small.rs"]
+#[path = "../../tests/all/live/small.rs"]
 mod small;
 
 use std::{

@@ -414,7 +414,7 @@ pub fn attempts(rows: &Rows) -> Vec<Attempt> {
                 min_normalised_entropy: 0.0,
                 max_shared_items: if levels == DEEPEST { 1.0 } else { shared },
                 max_largest_collision: if levels == DEEPEST {
-                    usize::MAX
+                    rows.items.max(health.max_largest_collision)
                 } else {
                     health.max_largest_collision
                 },
@@ -452,7 +452,10 @@ fn power_of_two(number: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use burn::backend::{Autodiff, Flex};
+
     use super::*;
+    use crate::features::Features;
 
     /// Facts of `items` candidates with `each` captions, of which the last is held out.
     fn facts(items: usize, each: usize) -> Facts {
@@ -569,5 +572,26 @@ mod tests {
         assert_eq!(counted, Rows { items: 4, dim: 2, distinct: 2, repeated: 3, largest: 3 });
         let labelled = Rows::of(&rows, 2, Some(&[7, 8, 7, 7]));
         assert_eq!(labelled, Rows { items: 4, dim: 2, distinct: 3, repeated: 2, largest: 2 });
+    }
+
+    /// Rows of which most are nearly alike: what is tried first collapses, and what is tried last
+    /// separates them.
+    #[test]
+    fn attempts_end_with_one_that_suits() {
+        for (items, near) in [(12, 1e-3_f32), (40, 1e-4), (150, 1e-4)] {
+            let row = |item: usize| {
+                [if item.is_multiple_of(5) { 3.0 } else { 1.0 }, near * (item * item) as f32]
+            };
+            let rows: Vec<f32> = (0..items).flat_map(row).collect();
+            let features = Features::from_rows(rows.clone(), 2).unwrap();
+            let healthy = attempts(&Rows::of(&rows, 2, None)).into_iter().rev().any(|attempt| {
+                let fitted =
+                    attempt.quantizer.fit::<Autodiff<Flex>>(&features, &Default::default());
+                let index = fitted.and_then(|fitted| fitted.assign(&features));
+                let index = index.unwrap_or_else(|e| panic!("{items}: {}: {e}", attempt.why));
+                index.health().shared_share < 0.1 && index.ensure_healthy(&attempt.health).is_ok()
+            });
+            assert!(healthy, "{items}");
+        }
     }
 }

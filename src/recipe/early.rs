@@ -129,3 +129,74 @@ fn shared(recipe: &Recipe, rows: &Rows) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        data::{Caption, Captions, DataFolder},
+        features::Features,
+        recipe::{Part, Settings},
+    };
+
+    /// Two captions for each item; rows that are equal where `kind` is.
+    fn folder(items: usize, kind: fn(usize) -> usize) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let row = |item: usize| {
+            (0..6).map(move |column| ((item * 37 + column * 11 + 5) as f32 * 0.77).sin() + 0.01)
+        };
+        let rows: Vec<f32> = (0..items).flat_map(|item| row(kind(item))).collect();
+        let ids: Vec<String> = (0..items).map(|item| format!("mine/{item}.png")).collect();
+        let features = Features::from_rows(rows, 6).unwrap().with_id_list(ids.clone()).unwrap();
+        features.save_npy(path("features.npy")).unwrap();
+        features.save_ids(path("ids.txt")).unwrap();
+        let mut captions = Captions::new();
+        for (item, id) in ids.iter().enumerate() {
+            for text in 0..2 {
+                let text = format!("view {text} of the thing number {item}");
+                captions.push(Caption::new(id, text)).unwrap();
+            }
+        }
+        captions.to_jsonl(path("captions.jsonl")).unwrap();
+        folder
+    }
+
+    /// Errors come before anything is fitted, and their advice is enough.
+    #[test]
+    fn sizes_are_checked_before_work_and_by_the_advice() {
+        let checked = |items: usize, kind: fn(usize) -> usize, settings: &[&str]| {
+            let folder = folder(items, kind);
+            let data = DataFolder::open(folder.path()).unwrap();
+            let usual = [
+                "train={}",
+                "queries={}",
+                "quantizer.coarse.k=32",
+                "quantizer.fine={method=\"rq-vae\",sizes=[64,64,64,64]}",
+                "health.max_shared_items=0.1",
+            ];
+            let settings = Settings::default().with_all(usual.iter().chain(settings)).unwrap();
+            let recipe = settings.recipe(&data).unwrap();
+            let task = Task::new(&recipe, &data, Part::Test).unwrap();
+            check(&recipe, &task).map_err(|error| error.to_string())
+        };
+        let error = checked(30, |item| item, &[]).unwrap_err();
+        assert!(error.contains("[quantizer]") && error.contains("set k to 30 or less"), "{error}");
+        assert_eq!(checked(30, |item| item, &["quantizer.coarse.k=30"]), Ok(()));
+        let k = "quantizer.coarse.k=29";
+        let error = checked(30, |item| item, &[k]).unwrap_err();
+        assert!(error.contains("fine level 1, sizes[0] = 64"), "{error}");
+        assert!(error.contains("set sizes[0] to 30 or less"), "{error}");
+        let sizes = "quantizer.fine.sizes=[30,30,30,30]";
+        assert_eq!(checked(30, |item| item, &[k, sizes]), Ok(()));
+
+        let few = ["quantizer.coarse.k=2", "quantizer.fine.sizes=[2]"];
+        let error = checked(30, |item| item, &few).unwrap_err();
+        assert!(error.contains("at least 86.7% of 30; add a level to sizes"), "{error}");
+        let error = checked(30, |item| item / 2, &few).unwrap_err();
+        assert!(error.contains("100.0%, whatever the sizes: 30 candidates"), "{error}");
+        assert!(error.contains("set max_shared_items to 1.00"), "{error}");
+        let all = [few[0], few[1], "health.max_shared_items=1.0"];
+        assert_eq!(checked(30, |item| item / 2, &all), Ok(()));
+    }
+}

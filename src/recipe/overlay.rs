@@ -80,6 +80,15 @@ impl Settings {
         self
     }
 
+    /// All settings before there are data: captions, splits, seed and names as these settings say,
+    /// and everything that follows from data as for a thousand candidates.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a value out of range.
+    pub fn preview(&self) -> Result<Recipe> {
+        self.over(&Choice::of_some_data(self.has("text")).recipe)
+    }
+
     /// All settings: the automatic choice for some data, with these in its place.
     ///
     /// # Errors
@@ -87,7 +96,7 @@ impl Settings {
     /// settings contradict the choice, [`Error::Captions`] or [`Error::Splits`] when the data have
     /// no such captions or splits.
     pub fn recipe(&self, data: &DataFolder) -> Result<Recipe> {
-        let selection = self.over(&Choice::of_some_data(self.has("text")).recipe)?;
+        let selection = self.preview()?;
         let facts = Facts::of(&selection, self.has("queries"), data)?;
         self.chosen(facts)
     }
@@ -146,7 +155,7 @@ impl Settings {
 
     /// Checks names and values before there are data.
     fn checked(self) -> Result<Self> {
-        self.over(&Choice::of_some_data(self.has("text")).recipe)?;
+        self.preview()?;
         Ok(self)
     }
 

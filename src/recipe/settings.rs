@@ -328,8 +328,8 @@ impl Recipe {
         self.origin.as_ref().is_none_or(|origin| origin.facts.asks)
     }
 
-    /// Whether the choice says what queries.
-    pub(super) fn chooses_queries(&self) -> bool {
+    /// Whether the captions to query with were chosen, not written.
+    pub fn chooses_queries(&self) -> bool {
         self.origin.as_ref().is_some_and(|origin| !origin.written.has("queries"))
     }
 

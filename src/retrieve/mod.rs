@@ -3,6 +3,8 @@
 mod compare;
 mod embeddings;
 mod entries;
+#[cfg(test)]
+mod fault_tests;
 mod folder;
 mod growth;
 mod live;

@@ -1,6 +1,6 @@
 //! Failures of the disk, for tests: the n-th change of a file below a folder fails.
 //!
-//! For this library's own tests, in builds with the feature `faults`; nothing here is stable.
+//! Only in unit tests of this library.
 
 use std::{
     io,
@@ -56,7 +56,7 @@ pub struct Injected(usize);
 /// this process. The path of the folder has to be the one that the library is given.
 ///
 /// # Example
-/// ```
+/// ```ignore
 /// use cart_retrieval::storage::{faults::{Fault, inject}, write_bytes};
 /// let folder = tempfile::tempdir().unwrap();
 /// for at in 0.. {

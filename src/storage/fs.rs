@@ -1,7 +1,7 @@
 //! The system calls that change files: every write of the library goes through here.
 //!
-//! Each function is the one of `std::fs`, counted, so that tests can let the n-th fail
-//! ([`faults`](super::faults)). Without the feature `faults` nothing is counted.
+//! Each function is the one of `std::fs`, counted, so that unit tests can let the n-th
+//! fail (`faults`). Outside of them nothing is counted.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -9,18 +9,18 @@ use std::{
     path::Path,
 };
 
-#[cfg(any(test, feature = "faults"))]
+#[cfg(test)]
 use super::faults::{Call, call};
 
 /// What a call needs of the disk, for [`call`].
-#[cfg(not(any(test, feature = "faults")))]
+#[cfg(not(test))]
 #[derive(Clone, Copy)]
 enum Call {
     Grow,
     Free,
 }
 
-#[cfg(not(any(test, feature = "faults")))]
+#[cfg(not(test))]
 fn call(_: &Path, _: Call) -> io::Result<()> {
     Ok(())
 }
@@ -53,7 +53,7 @@ pub(crate) fn write_at(file: &mut File, path: &Path, at: u64, bytes: &[u8]) -> i
     file.seek(SeekFrom::Start(at))?;
     if let Err(error) = call(path, Call::Grow) {
         // A disk that fills up, or a process that is killed, leaves a part.
-        #[cfg(any(test, feature = "faults"))]
+        #[cfg(test)]
         if super::faults::alive(path) {
             file.write_all(&bytes[..bytes.len() / 2])?;
         }

@@ -5,9 +5,8 @@
 
 mod array;
 mod atomic;
-#[cfg(any(test, feature = "faults"))]
-#[doc(hidden)]
-pub mod faults;
+#[cfg(test)]
+pub(crate) mod faults;
 pub(crate) mod fs;
 mod held;
 mod limited;

@@ -13,6 +13,8 @@ mod config;
 mod data;
 mod devices;
 mod event;
+#[cfg(test)]
+mod fault_tests;
 mod folder;
 mod freeze;
 mod frozen;

@@ -2,6 +2,7 @@
 //! index trained in seconds, saved, loaded and searched. It ends with an error when the index does
 //! not answer as it should.
 
+#[allow(dead_code)] // The other programs use more of it.
 #[macro_use]
 #[path = "../../common/print.rs"]
 mod print;

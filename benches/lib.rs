@@ -1,0 +1,1 @@
+//! Benches of cart-retrieval: `cargo bench -p cart-benches`.
