@@ -152,7 +152,7 @@ struct Reader<'a> {
 impl Contents {
     fn read(source: &str, module: &[&str]) -> Self {
         let tokens = tokens(source);
-        let module = module.iter().map(|&name| name.to_owned()).collect();
+        let module: Vec<_> = module.iter().map(|&name| name.to_owned()).collect();
         let mut reader = Reader {
             tokens: &tokens,
             next: 0,
@@ -236,7 +236,7 @@ impl Reader<'_> {
     }
 
     /// Reads until the closing brace of `module` or the end.
-    fn items(&mut self, module: &Vec<String>) {
+    fn items(&mut self, module: &[String]) {
         let mut depth = 0;
         let mut public = false;
         while self.next < self.tokens.len() {
