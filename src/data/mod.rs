@@ -4,9 +4,11 @@ mod batch;
 mod captions;
 mod filter;
 mod folder;
+#[cfg(feature = "formats")]
 pub mod formats;
 mod leaks;
 mod mixing;
+#[cfg(feature = "procedural")]
 pub mod procedural;
 mod splits;
 mod text_check;

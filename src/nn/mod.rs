@@ -16,6 +16,7 @@ mod init;
 mod lanes;
 mod projection;
 mod text;
+#[cfg(feature = "towers")]
 mod towers;
 mod words;
 
@@ -40,8 +41,9 @@ pub use text::{
     EncoderPrefix, Pooling, ScratchEncoder, ScratchEncoderConfig, ScratchLayer, T5Config,
     T5Encoder, T5FeedForward, T5Layer, TextEncoder, TextEncoderConfig,
 };
-#[cfg(feature = "media")]
+#[cfg(all(feature = "media", feature = "towers"))]
 pub(crate) use towers::IMAGE_BIND_FRAMES;
+#[cfg(feature = "towers")]
 pub use towers::{
     ClipVisionConfig, ClipVisionEncoder, HtsatConfig, HtsatEncoder, ImageBind,
     ImageBindAudioConfig, ImageBindConfig, ImageBindTextConfig, ImageBindVisionConfig,

@@ -9,30 +9,40 @@
 
 #[cfg(any(feature = "hub", test))]
 mod blob;
+#[cfg(feature = "towers")]
 mod clap;
+#[cfg(feature = "towers")]
 mod clip;
+#[cfg_attr(not(feature = "towers"), allow(dead_code))]
 mod fill;
 mod folder;
 #[cfg(feature = "hub")]
 mod hub;
+#[cfg(feature = "towers")]
 mod imagebind;
+#[cfg_attr(not(feature = "towers"), allow(dead_code))]
 mod names;
 #[cfg(any(feature = "pth", test))]
 mod pickle;
+#[cfg_attr(not(feature = "towers"), allow(dead_code))]
 mod settings;
-#[cfg(feature = "media")]
+#[cfg(all(feature = "media", feature = "towers"))]
 mod views;
+#[cfg_attr(not(feature = "towers"), allow(dead_code))]
 mod weights;
 
-#[cfg(feature = "media")]
+#[cfg(all(feature = "media", feature = "towers"))]
 pub use clap::ClapExtractor;
+#[cfg(feature = "towers")]
 pub use clap::{Clap, ClapConfig, ClapSounds, PretrainedClap, SoundPadding};
-#[cfg(feature = "media")]
+#[cfg(all(feature = "media", feature = "towers"))]
 pub use clip::ClipExtractor;
+#[cfg(feature = "towers")]
 pub use clip::{Clip, ClipConfig, ClipPictures, PictureSize, PretrainedClip};
 pub use folder::{LoadReport, PretrainedText};
 #[cfg(feature = "hub")]
 pub use hub::HubOptions;
-#[cfg(feature = "media")]
+#[cfg(all(feature = "media", feature = "towers"))]
 pub use imagebind::ImageBindExtractor;
+#[cfg(feature = "towers")]
 pub use imagebind::PretrainedImageBind;

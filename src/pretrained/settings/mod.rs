@@ -1,7 +1,9 @@
 //! The settings files of pretrained models: every field is followed, known to be harmless, or
 //! refused by name.
 
+#[cfg(feature = "towers")]
 mod clap;
+#[cfg(feature = "towers")]
 mod clip;
 mod fields;
 mod sentence;
@@ -12,7 +14,9 @@ mod tokenizer;
 
 use std::path::{Path, PathBuf};
 
+#[cfg(feature = "towers")]
 pub(super) use clap::clap_pair;
+#[cfg(feature = "towers")]
 pub(super) use clip::clip_pair;
 use fields::{Rule, Table, is_among, rule};
 #[cfg(feature = "hub")]
