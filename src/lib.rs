@@ -33,6 +33,9 @@
 //! Neural modules are generic over a burn `Backend`; the library itself depends on none. Choose one
 //! by a cargo feature (`flex`, `ndarray`, `tch`, `wgpu`, `vulkan`, `metal`, `cuda`).
 //!
+//! The features `media`, `towers`, `procedural` and `formats` are on by default. A program that brings
+//! embeddings needs none of them: `default-features = false, features = ["flex"]`.
+//!
 //! # Example
 //! From a folder with `features.npy`, `ids.txt` and `captions.jsonl` to answers:
 //! ```no_run

@@ -4,10 +4,12 @@ mod batch;
 mod captions;
 mod filter;
 mod folder;
+#[cfg(feature = "formats")]
 pub mod formats;
 mod leaks;
 mod mixing;
 mod ordering;
+#[cfg(feature = "procedural")]
 pub mod procedural;
 mod splits;
 mod text_check;

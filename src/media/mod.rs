@@ -14,6 +14,7 @@ mod extractor;
 mod ffmpeg;
 #[cfg(feature = "media")]
 mod files;
+#[cfg(any(feature = "media", feature = "procedural", feature = "towers"))]
 mod filter;
 #[cfg(feature = "media")]
 mod find;
@@ -28,18 +29,23 @@ mod mel;
 #[cfg(feature = "media")]
 mod mix;
 mod modality;
+#[cfg(any(feature = "media", feature = "procedural", feature = "towers"))]
 mod picture;
+#[cfg(any(feature = "media", feature = "procedural", feature = "towers"))]
 mod picture_features;
 #[cfg(feature = "media")]
 mod read;
 #[cfg(feature = "media")]
 mod read_sound;
+#[cfg(any(feature = "media", feature = "procedural", feature = "towers"))]
 mod resample;
 #[cfg(feature = "media")]
 mod resize;
+#[cfg(any(feature = "media", feature = "procedural", feature = "towers"))]
 mod sound;
 #[cfg(feature = "media")]
 mod sound_features;
+#[cfg(any(feature = "media", feature = "procedural", feature = "towers"))]
 mod video_features;
 #[cfg(feature = "media")]
 mod wav;
@@ -50,6 +56,7 @@ pub use animate::to_gif;
 pub use extractor::{Descriptors, Extractor};
 #[cfg(feature = "media")]
 pub use files::{MediaFile, MediaFiles};
+#[cfg(any(feature = "media", feature = "procedural", feature = "towers"))]
 pub use filter::Filter;
 #[cfg(feature = "media")]
 pub use find::{LeftOut, MediaFound, OtherKind, media_below};
@@ -58,13 +65,17 @@ pub use frames::open_frames;
 #[cfg(feature = "media")]
 pub use mel::{LogScale, MelBank, MelConfig, MelScale, MelSpectrogram, SpectrumWindow};
 pub use modality::{MediaItem, Modality};
+#[cfg(any(feature = "media", feature = "procedural", feature = "towers"))]
 pub use picture::Picture;
+#[cfg(any(feature = "media", feature = "procedural", feature = "towers"))]
 pub use picture_features::{PICTURE_FEATURES, picture_features};
 #[cfg(feature = "media")]
 pub use read::{PictureLimits, Transparency};
+#[cfg(any(feature = "media", feature = "procedural", feature = "towers"))]
 pub use sound::Sound;
 #[cfg(feature = "media")]
 pub use sound_features::{SOUND_FEATURES, sound_features};
+#[cfg(any(feature = "media", feature = "procedural", feature = "towers"))]
 pub use video_features::{VIDEO_FEATURES, video_features};
 
 #[cfg(all(test, feature = "media"))]

@@ -15,6 +15,7 @@ mod host;
 mod init;
 mod projection;
 mod text;
+#[cfg(feature = "towers")]
 mod towers;
 mod words;
 
@@ -39,8 +40,9 @@ pub use text::{
     EncoderPrefix, Pooling, ScratchEncoder, ScratchEncoderConfig, ScratchLayer, T5Config,
     T5Encoder, T5FeedForward, T5Layer, TextEncoder, TextEncoderConfig,
 };
-#[cfg(feature = "media")]
+#[cfg(all(feature = "media", feature = "towers"))]
 pub(crate) use towers::IMAGE_BIND_FRAMES;
+#[cfg(feature = "towers")]
 pub use towers::{
     ClipVisionConfig, ClipVisionEncoder, HtsatConfig, HtsatEncoder, ImageBind,
     ImageBindAudioConfig, ImageBindConfig, ImageBindTextConfig, ImageBindVisionConfig,

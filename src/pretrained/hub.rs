@@ -10,7 +10,9 @@ use hf_hub::{
     api::sync::{ApiBuilder, ApiError},
 };
 
-use super::{PretrainedClap, PretrainedClip, PretrainedText, blob::verify, settings, weights};
+#[cfg(feature = "towers")]
+use super::{PretrainedClap, PretrainedClip};
+use super::{PretrainedText, blob::verify, settings, weights};
 use crate::error::{Error, Result};
 
 /// How often a transfer that breaks off is taken up again where it stopped; what was fetched is
@@ -82,6 +84,7 @@ impl PretrainedText {
     }
 }
 
+#[cfg(feature = "towers")]
 impl PretrainedClip {
     /// Fetches a CLIP from the hub, or takes it from the cache, and opens it; as
     /// [`PretrainedText::from_hub`].
@@ -100,6 +103,7 @@ impl PretrainedClip {
     }
 }
 
+#[cfg(feature = "towers")]
 impl PretrainedClap {
     /// Fetches a CLAP from the hub, or takes it from the cache, and opens it; as
     /// [`PretrainedText::from_hub`].

@@ -9,34 +9,46 @@
 
 #[cfg(any(feature = "hub", test))]
 mod blob;
+#[cfg(feature = "towers")]
 mod clap;
+#[cfg(feature = "towers")]
 mod clip;
+#[cfg(feature = "towers")]
 mod config;
+#[cfg_attr(not(feature = "towers"), allow(dead_code))]
 mod fill;
 mod folder;
 #[cfg(feature = "hub")]
 mod hub;
+#[cfg(feature = "towers")]
 mod imagebind;
+#[cfg_attr(not(feature = "towers"), allow(dead_code))]
 mod names;
 #[cfg(any(feature = "pth", test))]
 mod pickle;
 mod report;
+#[cfg_attr(not(feature = "towers"), allow(dead_code))]
 mod settings;
-#[cfg(feature = "media")]
+#[cfg(all(feature = "media", feature = "towers"))]
 mod views;
+#[cfg_attr(not(feature = "towers"), allow(dead_code))]
 mod weights;
 
-#[cfg(feature = "media")]
+#[cfg(all(feature = "media", feature = "towers"))]
 pub use clap::ClapExtractor;
+#[cfg(feature = "towers")]
 pub use clap::{Clap, PretrainedClap};
-#[cfg(feature = "media")]
+#[cfg(all(feature = "media", feature = "towers"))]
 pub use clip::ClipExtractor;
+#[cfg(feature = "towers")]
 pub use clip::{Clip, PretrainedClip};
+#[cfg(feature = "towers")]
 pub use config::{ClapConfig, ClapSounds, ClipConfig, ClipPictures, PictureSize, SoundPadding};
 pub use folder::PretrainedText;
 #[cfg(feature = "hub")]
 pub use hub::HubOptions;
-#[cfg(feature = "media")]
+#[cfg(all(feature = "media", feature = "towers"))]
 pub use imagebind::ImageBindExtractor;
+#[cfg(feature = "towers")]
 pub use imagebind::PretrainedImageBind;
 pub use report::LoadReport;

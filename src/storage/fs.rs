@@ -87,6 +87,7 @@ pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// Gives a file a second name.
+#[cfg(feature = "media")]
 pub(crate) fn hard_link(from: &Path, to: &Path) -> io::Result<()> {
     call(to, Call::Grow)?;
     fs::hard_link(from, to)

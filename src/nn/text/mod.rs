@@ -16,7 +16,9 @@ use burn::{
 pub use clip::{ClipLayer, ClipTextConfig, ClipTextEncoder};
 pub use config::TextEncoderConfig;
 use family::Family;
-pub(super) use family::{check_sizes, layer_params};
+#[cfg(feature = "towers")]
+pub(super) use family::check_sizes;
+pub(super) use family::layer_params;
 pub use output::{EncoderOutput, EncoderPrefix, Pooling};
 pub use scratch::{ScratchEncoder, ScratchEncoderConfig, ScratchLayer};
 pub use t5::{T5Config, T5Encoder, T5FeedForward, T5Layer};

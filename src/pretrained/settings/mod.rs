@@ -1,7 +1,9 @@
 //! The settings files of pretrained models: every field is followed, known to be harmless, or
 //! refused by name.
 
+#[cfg(feature = "towers")]
 mod clap;
+#[cfg(feature = "towers")]
 mod clip;
 mod fields;
 mod file;
@@ -11,7 +13,9 @@ mod tests;
 mod text;
 mod tokenizer;
 
+#[cfg(feature = "towers")]
 pub(super) use clap::clap_pair;
+#[cfg(feature = "towers")]
 pub(super) use clip::clip_pair;
 pub(super) use file::Settings;
 #[cfg(feature = "hub")]
