@@ -116,10 +116,9 @@ impl Facts {
             captions[caption.item as usize] += 1;
             words = words.max(caption.text.split_whitespace().count());
         }
-        let held_out = match asked {
-            true => 0,
-            false => data.select(&recipe.queries)?.len(),
-        };
+        // Nothing can be held out where every candidate has one caption.
+        let none = asked || data.captions.select(&recipe.queries).is_err();
+        let held_out = if none { 0 } else { data.select(&recipe.queries)?.len() };
         Ok(Self {
             rows: Rows::of(items.as_slice(), items.dim(), None),
             pairs: train.len(),
@@ -455,7 +454,7 @@ mod tests {
     use burn::backend::{Autodiff, Flex};
 
     use super::*;
-    use crate::features::Features;
+    use crate::{features::Features, recipe::TextSettings};
 
     /// Facts of `items` candidates with `each` captions, of which the last is held out.
     fn facts(items: usize, each: usize) -> Facts {
@@ -516,7 +515,9 @@ mod tests {
                     [(false, false), (true, false), (false, true), (true, true)]
                 {
                     let facts = Facts { pretrained, unseen, ..facts(items, each) };
-                    let recipe = Choice::of(&facts).unwrap().recipe;
+                    let mut recipe = Choice::of(&facts).unwrap().recipe;
+                    let text = TextSettings { pretrained: "minilm".into(), dropout: None };
+                    recipe.text = pretrained.then_some(text);
                     recipe.validate().unwrap();
                     assert_eq!(recipe.space.is_some(), pretrained);
                     assert_eq!(recipe.training.epochs == 0, pretrained && unseen);

@@ -132,19 +132,15 @@ fn other_recipes_say_what_they_miss_in_foreign_data() {
         (
             "emoji.toml",
             &[][..],
-            &["[train] of the recipe: captions: kinds", "`cldr_keywords`", "without a recipe"][..],
+            &["[train] of the recipe: kinds", "`cldr_keywords`", "without a recipe"][..],
         ),
-        (
-            "emoji.toml",
-            &["train={}"],
-            &["[queries] of the recipe: captions: kinds", "no caption has a kind"],
-        ),
+        ("emoji.toml", &["train={}"], &["[queries] of the recipe: kinds", "no caption has a kind"]),
         (
             "emoji.toml",
             &sources,
-            &["[train] of the recipe: captions: sources", "`me`", "no caption has a source"],
+            &["[train] of the recipe: sources", "`me`", "no caption has a source"],
         ),
-        ("emoji.toml", &validation, &["[validation] of the recipe: captions: kinds", "`x`"]),
+        ("emoji.toml", &validation, &["[validation] of the recipe: kinds", "`x`"]),
         ("flickr8k_clip.toml", &[], &["[train]", "every item has one caption", "without a recipe"]),
         ("emoji_b.toml", &["queries={}"], &["[splits]", "splits.json", "without a recipe"]),
     ] {
