@@ -171,9 +171,8 @@ async fn in_turn<B: LocalBackend>(
             request.extensions_mut().insert::<Turn>(Arc::new(turn));
             next.run(request).await
         }
-        Err(_) => {
-            Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the service is ending").into_response()
-        }
+        Err(_) => Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the service is shutting down")
+            .into_response(),
     }
 }
 
@@ -204,7 +203,7 @@ async fn watched<B: LocalBackend>(
             Ok(response) => response,
             Err(_) => Failure::new(
                 StatusCode::SERVICE_UNAVAILABLE,
-                "the request took too long; a change may have been made all the same",
+                "the request took too long; a change may have been made nevertheless",
             )
             .into_response(),
         },
