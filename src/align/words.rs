@@ -37,13 +37,13 @@ impl WordWeights {
                 "weight of the words",
                 "a number above 0",
                 weight.to_string(),
-                "0.4 is usual; leave it out for none",
+                "0.4 is usual; leave it out to disable it",
             ));
         }
         if train.is_empty() {
             return Err(Error::captions(
                 "training texts",
-                "at least one, to count words in",
+                "at least one text",
                 "none",
                 "check the filter of the training captions",
             ));

@@ -215,6 +215,6 @@ fn check_weight(weight: f32) -> Result<()> {
         "weight of the captioner",
         "a finite number above 0",
         weight.to_string(),
-        "1 counts its captions like those of people, less trusts them less",
+        "1 counts its captions like human ones, a smaller weight less",
     ))
 }

@@ -126,7 +126,7 @@ impl DataFolder {
                 path.as_ref().display().to_string(),
                 format!("captions of the kind `{GENERATED}`"),
                 format!("{:?} of `{}`, whose kind is {kind}", other.text, other.id),
-                "give the file of a captioner; captions of people belong to captions.jsonl",
+                "give the file of a captioner; human captions belong in captions.jsonl",
             ));
         }
         captions.resolve(|id| self.items.index_of(id))
@@ -199,8 +199,8 @@ fn left_out(folder: &Path, ids: &ItemIds) -> Result<HashSet<String>> {
                 path.display().to_string(),
                 "a JSON object with an `id` on each line",
                 e.to_string(),
-                "remove the file, and what captions, splits and metadata say about items without \
-                 features",
+                "remove the file, and the entries of captions, splits and metadata about items \
+                 without features",
             )
         })?;
         if ids.index_of(&id).is_none() {
@@ -361,7 +361,7 @@ mod tests {
         line = r#"{"id": "z", "caption": "four", "kind": "generated"}"#;
         assert!(refused(line).contains("\"z\""));
         let own = data.generated(folder.path().join("captions.jsonl")).unwrap_err();
-        assert!(own.to_string().contains("captions of people"), "{own}");
+        assert!(own.to_string().contains("human captions"), "{own}");
     }
 
     #[test]

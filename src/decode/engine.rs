@@ -177,12 +177,12 @@ impl<B: Backend> Engine<B> {
                 Err(Error::config("precision of the search", expected, found, remedy))
             };
             if !on_host::<B>(&self.device) {
-                let expected = "f32, or a backend in the host's memory for bf16";
+                let expected = "f32, or a CPU backend for bf16";
                 return problem(expected, format!("bf16 on {}", B::name(&self.device)));
             }
             if !bf16_products() {
                 let expected = "f32, or a processor with AVX-512 BF16 for bf16";
-                return problem(expected, "bf16 on one without".into());
+                return problem(expected, "bf16 on a processor without it".into());
             }
         }
         Ok(Self { precision, host: OnceLock::new(), ..self })

@@ -216,7 +216,7 @@ impl CandidateIndex {
                 "condition",
                 "an index with metadata",
                 "one without",
-                "give the index what is known about its candidates (CandidateIndex::with_metadata)",
+                "attach metadata to the index (CandidateIndex::with_metadata)",
             )
         })?;
         let allowed = metadata.matching(condition)?;

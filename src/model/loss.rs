@@ -110,7 +110,7 @@ impl LossConfig {
             return Err(Error::config(
                 "soft_targets",
                 "a share in [0, 1), less than 1 together with label_smoothing",
-                format!("{} beside {}", self.soft_targets, self.label_smoothing),
+                format!("{} with label_smoothing {}", self.soft_targets, self.label_smoothing),
                 "0 turns soft targets off",
             ));
         }
@@ -119,7 +119,7 @@ impl LossConfig {
                 "guide_factor",
                 "a number in [0.01, 100]",
                 self.guide_factor.to_string(),
-                "1 takes the geometry's scores as they are in a search",
+                "1 uses the geometry's scores as a search does",
             ));
         }
         if !(0.0..=1.0).contains(&self.guide_dropout) {

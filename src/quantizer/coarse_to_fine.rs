@@ -273,7 +273,7 @@ impl<B: Backend> CoarseToFine<B> {
                 "coarse-to-fine quantizer",
                 format!("a fine quantizer of width {a}"),
                 b.to_string(),
-                "put parts of one fit together",
+                "combine parts of one fit",
             ));
         }
         Ok(Self { coarse, fine })

@@ -170,7 +170,7 @@ impl Choice {
                 "candidates to train on",
                 "at least two whose rows differ",
                 format!("{} with {} different rows", rows.items, rows.distinct),
-                "add candidates, or make their features again: nothing tells equal rows apart",
+                "add candidates, or recompute their features: equal rows cannot be told apart",
             ));
         }
         if facts.pairs == 0 {
@@ -194,13 +194,13 @@ impl Choice {
         )];
         reasons.push(match (held_out, facts.asks) {
             (0, false) => format!(
-                "{pairs} captions, one for each candidate: all are trained on, and none is left to \
-                 evaluate with"
+                "{pairs} captions, one for each candidate: all are used for training, and none is \
+                 left for evaluation"
             ),
             (0, true) => format!("{pairs} captions to train on"),
             _ => format!(
                 "{pairs} captions to train on; the last caption of each of {held_out} candidates \
-                 with several is kept for `evaluate`"
+                 with several is held out for `evaluate`"
             ),
         });
         if rows.repeated > 0 {
@@ -212,7 +212,7 @@ impl Choice {
         }
         if described < rows.items {
             reasons.push(format!(
-                "{} candidates have no caption: queries find them by their features at best",
+                "{} candidates have no caption: queries can only find them by their features",
                 rows.items - described
             ));
         }
@@ -317,12 +317,12 @@ fn pretrained(facts: &Facts) -> (Recipe, String) {
         ..common
     };
     let why = match epochs {
-        0 => "pretrained text encoder, unseen candidates: candidates in its space by their \
-              features, and an untrained decoder"
+        0 => "pretrained text encoder, unseen candidates: their features are mapped to its space, \
+             and the decoder is not trained"
             .to_string(),
         _ => format!(
-            "pretrained text encoder: candidates in its space, {epochs} passes over {pairs} \
-             captions in batches of {batch}"
+            "pretrained text encoder: candidates are mapped to its space; {epochs} passes over \
+             {pairs} captions in batches of {batch}"
         ),
     };
     (recipe, why)
@@ -545,7 +545,7 @@ mod tests {
         let said = |facts: &Facts| Choice::of(facts).unwrap().reasons.join("\n");
         let single = said(&facts(213, 1));
         assert!(single.contains("213 different rows of 512 numbers: k = 8"), "{single}");
-        assert!(single.contains("none is left to evaluate with"), "{single}");
+        assert!(single.contains("none is left for evaluation"), "{single}");
         let mut some = facts(30, 3);
         some.described = 28;
         some.rows = Rows { distinct: 2, repeated: 30, largest: 16, ..some.rows };

@@ -227,7 +227,7 @@ impl<'a> Fit<'a> {
         };
         let pairs = self.pairs(text, &prepared)?;
         let (model, seconds) = if self.recipe.training.epochs == 0 {
-            self.note("0 passes: the network keeps its first weights");
+            self.note("0 passes: the network keeps its initial weights");
             (network.valid(), 0.0)
         } else {
             self.trained(network, &pairs, devices)?
@@ -381,7 +381,7 @@ impl<'a> Fit<'a> {
         self.note(index.health().to_string());
         match index.ensure_healthy(health) {
             Err(error) if self.ignore_health => {
-                (self.progress)(FitEvent::Warning(format!("the check of health: {error}")));
+                (self.progress)(FitEvent::Warning(format!("health check: {error}")));
             }
             result => result?,
         }
@@ -405,7 +405,7 @@ impl<'a> Fit<'a> {
         let FineConfig::RqVae(mut fine) = config.fine else {
             return Err(Error::config(
                 "without_coarse",
-                "an RQ-VAE, which alone takes the place of the coarse K-Means",
+                "an RQ-VAE, which replaces the coarse K-Means",
                 "another fine quantizer",
                 "set quantizer.fine.method to \"rq-vae\", or remove without_coarse",
             ));
@@ -475,7 +475,7 @@ impl<'a> Fit<'a> {
         )?;
         let mrr: Vec<String> = tuned.validation_mrr.iter().map(|v| format!("{v:.3}")).collect();
         self.note(format!(
-            "text encoder tuned in {:.0} s, share {}; MRR of captions kept out: {}",
+            "text encoder tuned in {:.0} s, share {}; MRR on held-out captions: {}",
             started.elapsed().as_secs_f64(),
             tuned.share,
             mrr.join(" ")

@@ -159,15 +159,16 @@ impl Task {
         }
         Some(match (recipe.chooses_queries(), recipe.holds_out()) {
             (true, false) => {
-                "nothing to ask: every candidate has one caption, which the index was trained on, \
-                 and asking with it would measure memory; give some candidates a second caption, \
-                 which is then kept for queries, or name other captions in [queries] of a recipe"
+                "no queries: every candidate has one caption, which the index was trained on, so \
+                 that a query with it would measure memorisation; give some candidates a second \
+                 caption, which is then held out as a query, or select other captions in \
+                 [queries] of a recipe"
             }
             (true, true) => {
-                "nothing to ask: the captions that are kept for queries have the words of others \
-                 of their candidate; give candidates captions that differ"
+                "no queries: the held-out captions have the same words as other captions of their \
+                 candidates; give candidates captions that differ"
             }
-            (false, _) => "nothing to ask: check [queries] and [splits] of the recipe",
+            (false, _) => "no queries: check [queries] and [splits] of the recipe",
         })
     }
 
@@ -195,7 +196,7 @@ impl Task {
         if self.asked != Asked::All {
             return Err(Error::config(
                 "[splits] of the recipe",
-                "no splits where candidates are held back",
+                "no splits when candidates are held back",
                 "splits",
                 "give a recipe without [splits]",
             ));
@@ -207,7 +208,7 @@ impl Task {
         if rows.len() < 2 || later.is_empty() {
             return Err(Error::config(
                 "share of candidates to hold back",
-                format!("one that leaves two of {n} candidates now and one for later"),
+                format!("a share that leaves at least two of {n} candidates now and one for later"),
                 share.to_string(),
                 "choose another share",
             ));
@@ -276,7 +277,7 @@ impl Task {
         for item in found.iter_mut().flat_map(|ranking| &mut ranking.items) {
             *item = place[*item as usize].ok_or_else(|| {
                 Error::query(
-                    "answers of the asked split",
+                    "answers of the queried split",
                     "candidates of the split",
                     "another one",
                     "report this: the filter let it through",
@@ -395,7 +396,7 @@ fn generated(recipe: &Recipe, data: &DataFolder) -> Result<Vec<ItemCaption>> {
 fn selected(data: &DataFolder, filter: &CaptionFilter, table: &str) -> Result<Vec<ItemCaption>> {
     data.select(filter).map_err(|error| {
         error.within(format!("[{table}] of the recipe")).or_else(
-            "the recipe is meant for other captions; without a recipe, any captions are taken",
+            "the recipe is meant for other captions; without a recipe, all captions are used",
         )
     })
 }

@@ -78,7 +78,7 @@ impl<B: Backend> Retriever<B> {
     /// Whether the parts fit each other.
     fn check(&self) -> Result<()> {
         let problem = |subject: &str, expected: String, found: String| {
-            Error::model(subject, expected, found, "put together parts of one training")
+            Error::model(subject, expected, found, "combine parts of one training")
         };
         if &self.config.vocabulary != self.index.vocabulary() {
             return Err(problem(
@@ -112,7 +112,7 @@ impl<B: Backend> Retriever<B> {
         let found = self.index.geometry().map(|geometry| geometry.dim());
         if let Some(wanted) = wanted.filter(|wanted| found != Some(wanted.dim)) {
             return Err(problem(
-                "candidates of a network that their vectors guide",
+                "candidates of a guided network",
                 format!("vectors of width {}", wanted.dim),
                 found.map_or("none".into(), |dim| format!("width {dim}")),
             ));

@@ -215,14 +215,19 @@ impl<'a, B: Backend, S: AsRef<str>> SearchAll<'a, B, S> {
 
     /// The best entry of each candidate found.
     fn answers(self) -> Result<Vec<Vec<Answer>>> {
-        for (name, count) in [("top", self.top), ("answers of a cluster", self.per_cluster)] {
+        for (name, count) in [("top", self.top), ("answers per cluster", self.per_cluster)] {
             if count == 0 {
-                let remedy = "ask for one candidate or more";
+                let remedy = "ask for at least one candidate";
                 return Err(Error::query(name, "at least 1", "0", remedy));
             }
         }
         if self.least.is_nan() {
-            return Err(Error::query("least score", "a number", "NaN", "leave it out for none"));
+            return Err(Error::query(
+                "minimum score",
+                "a number",
+                "NaN",
+                "leave it out for no minimum",
+            ));
         }
         let beam = BeamConfig { width: self.beam.width.max(self.top), ..self.beam.clone() };
         let mut answers = match self.queries {

@@ -160,7 +160,7 @@ impl TrainConfig {
         if self.frozen_cache.mebibytes > 0 && !frozen {
             return Err(Error::config(
                 "frozen_cache",
-                "frozen layers, whose outputs could be kept",
+                "frozen layers, whose outputs can be cached",
                 format!("freeze = {:?}", self.freeze),
                 "freeze layers or the encoder, or set frozen_cache.mebibytes to 0",
             ));
@@ -168,7 +168,7 @@ impl TrainConfig {
         if self.frozen_cache.mebibytes > 0 && self.word_dropout > 0.0 {
             return Err(Error::config(
                 "frozen_cache",
-                "captions that read the same at every step",
+                "captions that are the same at every step",
                 format!("word_dropout = {}", self.word_dropout),
                 "set word_dropout to 0, or frozen_cache.mebibytes to 0",
             ));

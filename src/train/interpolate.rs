@@ -88,9 +88,10 @@ pub(super) fn check<B: Backend>(config: &TrainConfig, model: &Cart<B>) -> Result
     if config.interpolation > 0.0 && (guided || config.loss.alignment > 0.0) {
         return Err(Error::config(
             "interpolation",
-            "0 for a network that the candidates' vectors guide, or with an alignment loss",
+            "0 for a guided network or with an alignment loss",
             config.interpolation.to_string(),
-            "a query of two captions needs a vector that has seen neither: leave one of the two out",
+            "a query mixed from two captions needs a vector that has seen neither: turn one of \
+             the two off",
         ));
     }
     Ok(())

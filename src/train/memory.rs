@@ -18,7 +18,7 @@ pub(super) fn or_out_of_memory<T>(train: impl FnOnce() -> T) -> Result<T> {
     catch_unwind(AssertUnwindSafe(train)).map_err(|panic| match message(&*panic) {
         Some(message) if is_out_of_memory(message) => Error::training(
             "memory of the device",
-            "room for a step",
+            "enough memory for a step",
             message.lines().next().unwrap_or_default(),
             "set a micro_batch, lower batch_size or max_tokens, freeze the encoder, or train on \
              several devices; the last checkpoint is kept",

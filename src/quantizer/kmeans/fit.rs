@@ -208,7 +208,7 @@ pub(super) fn tell(progress: Progress<'_>, event: KMeansEvent) -> Result<()> {
         ControlFlow::Break(()) => Err(Error::interrupted(
             "K-Means",
             "to run until it converges",
-            "a wish to stop",
+            "a request to stop",
             "start it again; an unfinished fit keeps nothing",
         )),
     }

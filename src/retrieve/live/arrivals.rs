@@ -74,7 +74,7 @@ impl<'a> Arrivals<'a> {
                 "metadata of the candidates to add",
                 format!("an object for each of {}, or none at all", self.items.len()),
                 self.metadata.len().to_string(),
-                "write an empty object where nothing is known",
+                "use an empty object for candidates without metadata",
             ));
         }
         let embedded;

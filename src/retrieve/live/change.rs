@@ -86,7 +86,7 @@ impl Change {
         let objects = [0, n].contains(&metadata.len());
         if levels == 0 || tokens.saturating_add(vectors) != body.len() || !objects {
             let found = format!("{} bytes, {} objects", body.len(), metadata.len());
-            return Err(wrong("tokens, vectors and objects of the candidates that come", found));
+            return Err(wrong("tokens, vectors and metadata of the added candidates", found));
         }
         let (tokens, vectors) = body.split_at(tokens);
         let tokens = tokens.as_chunks().0.iter().map(|b| u16::from_le_bytes(*b)).collect();

@@ -102,7 +102,7 @@ impl DriftReport {
                 && added > max_error_ratio * fitted
             {
                 reasons.push(format!(
-                    "what came lies {:.2} times as far from its codes as what the quantizer was fitted on",
+                    "reconstruction error of added candidates is {:.2}x that at fit",
                     added / fitted
                 ));
             }
@@ -110,20 +110,22 @@ impl DriftReport {
                 added_shared.filter(|s| *s > health.shared_share + max_more_shared)
             {
                 reasons.push(format!(
-                    "{:.1} % of what came found its codes in use, {:.1} % of the fit share theirs",
+                    "{:.1} % of added candidates share their codes with another one, {:.1} % at \
+                     fit",
                     100.0 * shared,
                     100.0 * health.shared_share
                 ));
             }
             if spilled > max_spilled {
                 reasons.push(format!(
-                    "{:.1} % of what came found no unique token left and took a neighbouring code",
+                    "{:.1} % of added candidates found no free unique token and have a \
+                     neighbouring code",
                     100.0 * spilled
                 ));
             }
             if growth.added as f64 > max_added * candidates as f64 {
                 reasons.push(format!(
-                    "{} candidates came to a collection of now {candidates}",
+                    "{} of now {candidates} candidates were added after the fit",
                     growth.added
                 ));
             }
@@ -147,24 +149,25 @@ impl fmt::Display for DriftReport {
         let error = |error: Option<f64>| error.map_or("unknown".into(), |e| format!("{e:.4}"));
         writeln!(
             f,
-            "{} candidates; {} at the fit, {added} came, {removed} went",
+            "{} candidates; {} at fit, {added} added, {removed} removed",
             self.candidates, self.fitted
         )?;
         writeln!(
             f,
-            "mean squared error: {} at the fit, {} of what came",
+            "mean squared error: {} at fit, {} of added candidates",
             error(self.fitted_error),
             error(self.added_error)
         )?;
         writeln!(
             f,
-            "codes in use: {:.1} % at the fit, {} of what came, {spilled} took a neighbouring code",
+            "shared codes: {:.1} % at fit, {} of added candidates; {spilled} have a neighbouring \
+             code",
             100.0 * self.fitted_shared,
             self.added_shared.map_or("unknown".into(), |s| format!("{:.1} %", 100.0 * s))
         )?;
         match self.reasons.is_empty() {
-            true => write!(f, "nothing speaks for a new fit"),
-            false => write!(f, "fit again: {}", self.reasons.join("; ")),
+            true => write!(f, "no refit needed"),
+            false => write!(f, "refit: {}", self.reasons.join("; ")),
         }
     }
 }

@@ -275,7 +275,7 @@ impl<B: Backend> LiveRetriever<B> {
             Access::Read(_) => Err(Error::index(
                 self.folder.display().to_string(),
                 "an index that is open for changes",
-                "one that was opened to be searched only",
+                "one that was opened read-only",
                 "open it with LiveRetriever::open, or make the change in the program that has it open",
             )),
         }
