@@ -1,5 +1,5 @@
 //! Queries that are embeddings: texts for a picture, more like this, and a projection fitted to a
-//! trained index; each beside a flat search over the same vectors.
+//! trained index; each compared with a flat search over the same vectors.
 
 #[macro_use]
 extern crate cart_examples_common as common;

@@ -3,7 +3,7 @@
 //!
 //! Trains on a part of a collection, adds the rest to the saved index without training, first by
 //! its features alone, then with its captions; optionally goes on training for a while on the
-//! captions of both (fine-tuning with replay), and trains anew on everything as the yardstick.
+//! captions of both (fine-tuning with replay), and retrains on everything as a reference.
 
 #[macro_use]
 extern crate cart_examples_common as common;
@@ -28,7 +28,7 @@ use common::{backend::Hardware, outputs::with_report, progress::Progress, recipe
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
-/// Recall of candidates that came after the training.
+/// Recall of candidates that were added after training.
 #[derive(Parser)]
 struct Args {
     /// Folder with features, ids.txt and captions.jsonl.

@@ -24,7 +24,7 @@
 //! | [`train`] | training on burn-train's learner, checkpoints, resumption |
 //! | [`decode`] | beam search over the trie, exhaustive scoring |
 //! | [`retrieve`] | [`Retriever`](retrieve::Retriever), the front door; the index folder |
-//! | [`metadata`] | what is known about candidates beside their vectors, and conditions to filter by |
+//! | [`metadata`] | metadata of candidates, and conditions to filter by |
 //! | [`eval`] | Recall@K, MRR, confidence intervals; BM25 and dual-tower baselines |
 //! | [`backend`] | choosing a backend and a device at run time |
 //! | [`cancel`] | stopping long work from another thread |

@@ -178,7 +178,7 @@ fn captions(data: &DataFolder, index: &CandidateIndex) -> Result<Vec<String>> {
     Ok(captions)
 }
 
-/// What the pages have beside the style of all pages.
+/// Styles of these pages, in addition to those of all pages.
 const STYLE: &str = "
 h2 small { font-weight: 400; color: var(--soft); margin-left: .5rem; }
 .sheet { display: grid; grid-template-columns: repeat(auto-fill, minmax(120px, 1fr)); gap: .75rem; margin-top: .75rem; }

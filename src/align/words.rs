@@ -19,8 +19,8 @@ pub struct WordWeights {
 }
 
 impl WordWeights {
-    /// Counts words in training texts. `weight` is that of the cosine of the words, beside 1 for that
-    /// of the pooled texts.
+    /// Counts words in training texts. `weight` is the weight of the cosine of the words; that of
+    /// the pooled texts has weight 1.
     ///
     /// # Errors
     /// [`Error::Config`] for a weight that is not a number above 0; [`Error::Captions`] without texts;

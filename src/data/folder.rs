@@ -170,7 +170,7 @@ impl DataFolder<ShardedFeatures> {
     }
 }
 
-/// What a folder says about its candidates beside all that.
+/// Further information of a folder about its candidates.
 fn metadata(folder: &Path, ids: &ItemIds) -> Result<Option<ItemMetadata>> {
     let path = folder.join("metadata.jsonl");
     if !path.exists() {

@@ -167,7 +167,7 @@ impl<'a, B: Backend> Prepared<'a, B> {
         Self::of(model, Queries::new(Cow::Borrowed(encoded), None), space, config)
     }
 
-    /// Leaves this search a number of threads, where others run beside it.
+    /// Limits the number of threads of this search, for searches that run in parallel.
     pub(super) fn with_threads(self, threads: usize) -> Self {
         Self { threads, ..self }
     }

@@ -206,9 +206,9 @@ impl<B: Backend> Engine<B> {
     /// Answers tokenised queries, in their order: queries of like length are encoded together, and every
     /// thread is given a batch until none is left.
     ///
-    /// On `flex`, a query's answers are the same to the last bit whatever queries are asked beside it (with a
-    /// text encoder wider than 64, or feed-forward blocks of up to 512: `gemm` cuts the sums of others by the number
-    /// of rows).
+    /// On `flex`, answers are batch-invariant, bit for bit. Exceptions are text encoders of
+    /// width up to 64 with feed-forward blocks above 512, because `gemm` splits their sums by the
+    /// number of rows.
     ///
     /// # Shapes
     /// - `queries`: token rows of any lengths, padded with `padding` where they have to be

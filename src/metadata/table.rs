@@ -189,7 +189,7 @@ impl ItemMetadata {
         Ok(changed)
     }
 
-    /// The same objects in one text, without what nobody refers to any more.
+    /// The same objects in one text, without unreferenced parts.
     fn joined(&self) -> Self {
         let mut start = 0;
         let place = |place: &Place| {

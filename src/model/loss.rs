@@ -42,9 +42,9 @@ pub struct LossConfig {
     ///
     /// [`AlignmentHead::near`]: crate::nn::AlignmentHead::near
     pub soft_targets: f64,
-    /// Share of the rows, anew at every step, whose logits the candidates' geometry does not guide: a
-    /// decoder that is always guided has little to learn from captions that its encoder was tuned on.
-    /// It needs a guided network (ours).
+    /// Share of the rows, redrawn at every step, whose logits are not guided by the candidates'
+    /// geometry. A decoder that is always guided learns little from captions that its encoder was
+    /// tuned on. It needs a guided network (ours).
     pub guide_dropout: f64,
     /// What the geometry's scores are multiplied by while training. Where factors of the cosine are
     /// small, as suits a search, the geometry is less sure than it could be, and a decoder

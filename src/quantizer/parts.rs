@@ -69,7 +69,7 @@ pub struct CodesPart {
     tallies: Vec<Tally>,
 }
 
-/// The description beside the tensors.
+/// The description stored with the tensors.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Meta {

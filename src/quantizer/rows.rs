@@ -167,7 +167,7 @@ pub(crate) fn draw_rows<'a>(
     Ok(Cow::Owned(rows))
 }
 
-/// Reads rows and checks what came.
+/// Reads rows and checks the result.
 pub(crate) fn read_checked(
     source: &dyn RowSource,
     range: Range<usize>,

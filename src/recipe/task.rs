@@ -54,7 +54,7 @@ pub enum Asked {
     Unseen,
 }
 
-/// Candidates that come later, by their own rows.
+/// Candidates that are added later, by their own rows.
 pub struct Later {
     /// The candidates.
     pub items: Features,

@@ -154,7 +154,7 @@ impl NamedTensors {
         Ok((shape, bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect()))
     }
 
-    /// Fails when tensors are left that nobody took.
+    /// Fails if unused tensors are left.
     ///
     /// # Errors
     /// [`Error::Model`] naming them.

@@ -56,7 +56,7 @@ pub struct TrainConfig {
     pub clip_norm: f64,
     /// The loss.
     pub loss: LossConfig,
-    /// Share of a caption's tokens that are left out, anew at every step.
+    /// Share of a caption's tokens that are dropped, redrawn at every step.
     pub word_dropout: f64,
     /// Share of the queries that are mixed with another caption of their candidate ([`Partners`](super::Partners)). Not for
     /// guided networks.

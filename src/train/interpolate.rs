@@ -36,7 +36,7 @@ impl<B: Backend> Partners<B> {
         }
     }
 
-    /// The shares on a device, once for each of so many passes behind each other: `[passes * batch]`.
+    /// The shares on a device, repeated for each pass: `[passes * batch]`.
     pub(super) fn shares(&self, passes: usize, device: &B::Device) -> Tensor<B, 1> {
         let shares = self.shares.repeat(passes);
         let count = shares.len();

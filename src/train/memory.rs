@@ -27,9 +27,9 @@ pub(super) fn or_out_of_memory<T>(train: impl FnOnce() -> T) -> Result<T> {
     })
 }
 
-/// Runs a device's part of a step beside those of other devices. burn-train waits for all of them for
-/// ever when one panics, so a panic is kept with the guard, which ends the training, and `instead`
-/// stands in.
+/// Runs a device's part of a step in parallel with other devices. burn-train waits for all of them
+/// for ever when one panics, so a panic is kept with the guard, which ends the training, and
+/// `instead` stands in.
 pub(super) fn or_fault<T>(
     guard: &Guard,
     part: impl FnOnce() -> T,

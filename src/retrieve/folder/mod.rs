@@ -182,7 +182,7 @@ impl<B: Backend> Retriever<B> {
         self.save_locked(folder, &lock)
     }
 
-    /// Saves to a folder that nobody else can change meanwhile.
+    /// Saves to a folder whose write lock is held.
     pub(super) fn save_locked(&self, folder: &Path, _lock: &FolderLock) -> Result<()> {
         let before = Manifest::read(folder).ok();
         let mut files = BTreeMap::new();

@@ -9,9 +9,11 @@ use crate::{
     metadata::Fields,
 };
 
-/// Candidates that go, candidates that come, and others of which something else is known from now on; in this order.
+/// Candidates to remove, candidates to add, and candidates with new metadata; applied in this
+/// order.
 ///
-/// What came is kept with its identifiers, so that reading a change again needs no quantizer and gives the same.
+/// Added candidates are stored with their identifiers, so that reading a change needs no quantizer
+/// and always gives the same result.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::retrieve) struct Change {
     pub(super) removed: Vec<String>,

@@ -48,7 +48,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// An index with changes, and how it has grown by them; none where there are no changes.
+    /// An index with changes, and their statistics; `None` without changes.
     pub(in crate::retrieve) fn with_changes(
         base: &CandidateIndex,
         changes: Vec<Change>,
@@ -135,7 +135,7 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    /// The index as it is now: what was there in its order, then what came.
+    /// The changed index: remaining candidates in their order, then the added ones.
     ///
     /// # Errors
     /// [`Error::Index`] when no candidate is left.

@@ -1,4 +1,4 @@
-//! Identifiers for candidates that come, from the quantizer as it is.
+//! Identifiers for new candidates, from the fitted quantizer.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ use crate::{
     trie::Trie,
 };
 
-/// Identifiers that no candidate of the index has, for rows that come after `removed` ones went.
+/// Free identifiers for new rows, after the candidates `removed` are gone.
 ///
 /// A row has the tokens that the quantizer gives it, and the smallest unique token that is free. Where none is free, the
 /// fewest of its last tokens give way to the nearest ones below which some are.

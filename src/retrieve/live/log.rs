@@ -51,7 +51,7 @@ impl Log {
         format!("{}-{}.log", Self::ROLE, &manifest.digest()[..12])
     }
 
-    /// Reads the changes since a manifest was written; none where there is no file.
+    /// Reads the changes since a manifest was written; `None` without a file.
     ///
     /// # Errors
     /// [`Error::Index`] when a byte was changed; a last change that was cut short, as by a crash,

@@ -1,4 +1,4 @@
-//! Trains and measures an index, seed by seed, beside honest baselines on the same text.
+//! Trains and measures an index over several seeds, compared with tuned baselines on the same text.
 
 #[macro_use]
 extern crate cart_examples_common as common;
