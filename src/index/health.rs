@@ -39,7 +39,7 @@ pub struct LevelHealth {
 
 /// Health of a quantizer on the items it is to name.
 ///
-/// A collapsed quantizer (few codes used, or many items with one code) cannot be mended by
+/// A collapsed quantizer (few codes used, or many items with one code) cannot be repaired by
 /// training the decoder longer, so look here before training.
 ///
 /// # Example

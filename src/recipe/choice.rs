@@ -1,4 +1,4 @@
-//! Settings that follow the data, and why they are what they are.
+//! Settings chosen from the data, with reasons.
 //!
 //! Counts go in; settings and their reasons come out. Nothing is read or computed here.
 
@@ -29,7 +29,7 @@ const DEEPEST: usize = 8;
 /// Share of the candidates that may share their codes, on top of those that nothing tells apart.
 const SHARED: f64 = 0.2;
 
-/// How far rows differ from each other.
+/// How many rows differ from each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rows {
     /// Rows.
@@ -40,7 +40,7 @@ pub struct Rows {
     pub distinct: usize,
     /// Rows that another row equals.
     pub repeated: usize,
-    /// Most rows that are all equal.
+    /// Size of the largest group of equal rows.
     pub largest: usize,
 }
 
@@ -84,7 +84,7 @@ impl Rows {
     }
 }
 
-/// What was counted in the data, as far as settings follow from it.
+/// Facts about the data that determine the settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Facts {
     /// The rows of the candidates that are trained on.
@@ -95,7 +95,7 @@ pub struct Facts {
     pub described: usize,
     /// Candidates that keep a caption for queries, where the choice decides that.
     pub held_out: usize,
-    /// Most words of a training caption.
+    /// Number of words of the longest training caption.
     pub words: usize,
     /// Whether there are captions to query with.
     pub asks: bool,
@@ -133,17 +133,17 @@ impl Facts {
     }
 }
 
-/// What is chosen, and why.
+/// The choice and its reasons.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Choice {
     /// The settings.
     pub(super) recipe: Recipe,
-    /// The same in words.
+    /// The reasons in words.
     pub(super) reasons: Vec<String>,
 }
 
 impl Choice {
-    /// Chooses for data as there might be, to read a recipe without any.
+    /// Chooses for typical data, to check a recipe without data.
     pub(super) fn of_some_data(pretrained: bool) -> Self {
         let rows = Rows { items: 1000, dim: 512, distinct: 1000, repeated: 0, largest: 1 };
         Self::of_rows(&Facts {
@@ -161,8 +161,8 @@ impl Choice {
     /// Chooses the settings for some data.
     ///
     /// # Errors
-    /// [`Error::Features`] with fewer than two different rows, which no identifier tells apart;
-    /// [`Error::Captions`] without a training caption.
+    /// [`Error::Features`] with fewer than two different rows; [`Error::Captions`] without a
+    /// training caption.
     pub(super) fn of(facts: &Facts) -> Result<Self> {
         let rows = facts.rows;
         if rows.distinct < 2 {

@@ -1,4 +1,4 @@
-//! What can be said about identifiers before anything is computed.
+//! Checks of identifier settings before anything is computed.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -8,7 +8,7 @@ use crate::{
     quantizer::FineConfig,
 };
 
-/// What else helps.
+/// An additional remedy.
 const AUTOMATIC: &str = "without [quantizer] in the recipe, sizes follow the data";
 
 /// Names the recipe's tables that an error of a quantizer is about.

@@ -1,4 +1,4 @@
-//! Recipe files: what should differ from the automatic choice.
+//! Recipe files: settings that differ from the automatic choice.
 
 use std::{fs, path::Path};
 
@@ -13,7 +13,7 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Settings in place of the automatic choice, as a recipe file holds them.
+/// Settings of a recipe file, which replace the automatic choice.
 ///
 /// # Example
 /// ```no_run

@@ -1,4 +1,4 @@
-//! What a recipe makes of a data folder: what to train on, what to find, what to ask.
+//! Training data, candidates and queries that a recipe selects from a data folder.
 
 use std::collections::HashSet;
 
@@ -16,18 +16,18 @@ use crate::{
     retrieve::Retriever,
 };
 
-/// Which captions of a recipe query.
+/// Which captions of a recipe are the queries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     /// The queries that are reported.
     Test,
-    /// Those that settings are chosen by.
+    /// The queries for choosing settings.
     Tuning,
 }
 
-/// What to train on, what to find, and what to ask.
+/// Training data, candidates and queries.
 pub struct Task {
-    /// Candidates of the training.
+    /// Candidates to train on.
     pub items: Features,
     /// Captions to train on.
     pub train: Vec<ItemCaption>,
@@ -35,7 +35,7 @@ pub struct Task {
     pub valid: Vec<ItemCaption>,
     /// Candidates to find.
     pub candidates: Features,
-    /// What to ask.
+    /// The queries.
     pub queries: Vec<ItemCaption>,
     /// Where those candidates are in the training.
     pub asked: Asked,
@@ -58,17 +58,17 @@ pub enum Asked {
 pub struct Later {
     /// The candidates.
     pub items: Features,
-    /// What would have been trained on.
+    /// Their captions, which are not trained on.
     pub texts: Vec<ItemCaption>,
-    /// What to ask for them.
+    /// Their queries.
     pub queries: Vec<ItemCaption>,
 }
 
 impl Task {
-    /// Selects from `data` what a recipe says.
+    /// Selects training data, candidates and queries from `data`.
     ///
     /// With splits, the train split is trained on with its captions, and queries are those of the
-    /// asked split, whose items are the candidates. They belong to the training only where
+    /// queried split, whose items are the candidates. They belong to the training only where
     /// captioners have described items (`generated`); then with those captions alone.
     ///
     /// # Errors
@@ -143,8 +143,7 @@ impl Task {
         })
     }
 
-    /// Refuses what the recipe's audit refuses of queries among the training texts, and gives what
-    /// it warns of.
+    /// Applies the recipe's audit of queries among the training texts, and returns its warnings.
     ///
     /// # Errors
     /// As [`LeakAudit::ensure`].
@@ -152,7 +151,7 @@ impl Task {
         self.leaks.ensure(&recipe.audit).map_err(|error| error.within("[audit] of the recipe"))
     }
 
-    /// Why there is nothing to ask, where there is not.
+    /// The reason why there are no queries, if there are none.
     pub fn nothing_to_ask(&self, recipe: &Recipe) -> Option<&'static str> {
         if !self.queries.is_empty() {
             return None;
@@ -181,7 +180,7 @@ impl Task {
         }
     }
 
-    /// How the training knows the candidates, in a word.
+    /// How the training knows the candidates, for reports.
     pub fn known(&self) -> &'static str {
         match self.asked {
             Asked::All => "seen",
