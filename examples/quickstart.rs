@@ -15,28 +15,26 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use burn::backend::Autodiff;
 use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
     data::{
-        DataFolder,
-        procedural::{self, Benchmark, SplitCaptions, write_benchmark},
+        Caption, DataFolder,
+        procedural::{Benchmark, QUERY, SplitCaptions, TRAINING, write_benchmark},
     },
-    eval::{Bm25, Bm25Config, BootstrapConfig, EvalRecord, TruncatedTies, bootstrap, evaluate},
+    eval::{Bm25, Bm25Config, EvalRecord},
     extract::{ExtractConfig, extract},
     media::Descriptors,
     prelude::*,
-    quantizer::{HealthThresholds, RqVaeConfig},
-    recipe::FitEvent,
+    recipe::{Fit, Judge, Part, Recipe, Settings, Task},
     storage::Outputs,
-    train::{StopFlag, TrainEvent},
+    train::StopFlag,
 };
 use clap::{Parser, ValueEnum};
 use common::{
     backend::Hardware,
     drawn::{Kind, told_apart},
     outputs::{with_page, with_report},
-    page::{HitCard, Media, Metric, Page, QueryCard},
+    page::{HitCard, Media, Page, QueryCard, Results},
     plot::{RecallPoint, training_svg},
     progress::Progress,
 };
@@ -130,9 +128,6 @@ fn quickstart<B: LocalBackend>(
     device: &B::Device,
 ) -> Result<Vec<EvalRecord>> {
     let started = Instant::now();
-    let (usual, codes) = if kind == Kind::Image { (14, 48) } else { (10, 32) };
-    let (items, epochs) =
-        if args.short { (300, 3) } else { (args.items, args.epochs.unwrap_or(usual)) };
     let index_folder = out.join("index");
     let outputs = with_page(Outputs::new().fills([out]), &out.join("index.html"));
     with_report(outputs, &args.json).prepare()?;
@@ -140,22 +135,20 @@ fn quickstart<B: LocalBackend>(
     println!("{}, seed {}", B::describe(device), args.seed);
 
     // 1. A captioned collection. Queries are captions that no training caption repeats.
+    let items = if args.short { 300 } else { args.items };
     let benchmark = kind.benchmark(items, args.max_objects, args.seed)?;
     let (items, captions) = match kind {
         Kind::Image => in_memory(&*benchmark)?,
         Kind::Audio | Kind::Video => through_files(&*benchmark, &out.join("data"), stop)?,
     };
-    items.check()?;
-    let train = item_captions(&captions.training);
-    let held_out = item_captions(&captions.queries);
-    let (valid, test) = held_out.split_at(held_out.len() / 8);
     println!(
-        "{} {}, {} features each, {} training captions, {} held-out queries ({} worded by templates never trained on), {:.0} s",
+        "{} {}, {} features each, {} training captions, {} held-out queries ({} worded by \
+         templates never trained on), {:.0} s",
         items.len(),
         kind.plural(),
         items.dim(),
-        train.len(),
-        held_out.len(),
+        captions.training.len(),
+        captions.queries.len(),
         captions.audit.held_out_templates,
         started.elapsed().as_secs_f64()
     );
@@ -163,85 +156,49 @@ fn quickstart<B: LocalBackend>(
         let right = told_apart(&*benchmark, &items)?;
         println!("another drawing of an item is nearest to it for {right} of {}", items.len());
     }
+    let data = DataFolder::new(items, captions_of(&*benchmark, &captions)?)?;
 
-    // 2. Identifiers: K-Means, then an RQ-VAE on what it leaves.
-    let codes = if args.short { 16 } else { args.codes.unwrap_or(codes) };
-    let fine = RqVaeConfig::new(vec![codes; 4]).with_epochs(if args.short { 20 } else { 40 });
+    // 2. All settings, and what they select from the data.
+    let recipe = recipe(args, kind, &data)?;
+    let task = Task::new(&recipe, &data, Part::Test)?;
+
+    // 3. Identifiers and network.
     let progress = Progress::default();
-    let quantizer = CoarseToFineConfig::new(codes, vec![])
-        .with_fine(FineConfig::RqVae(fine))
-        .with_seed(args.seed)
-        .fit_with_progress::<Autodiff<B>>(&items, device, &mut progress.quantizer(stop.clone()))?;
-    let index = quantizer.assign(&items)?;
-    println!("{}", index.health());
-    index.ensure_healthy(&HealthThresholds::default())?;
-
-    // 3. The network.
-    let tokenizer = TextTokenizer::train(
-        train.iter().map(|caption| caption.text.as_str()),
-        &TokenizerConfig { vocabulary: 1000, ..TokenizerConfig::default() },
-        40,
-    )?;
-    let config = CartConfig::new(tokenizer.vocabulary(), index.vocabulary().clone())
-        .with_max_tokens(tokenizer.max_tokens())
-        .with_seed(args.seed);
-    println!("{}", config.num_params());
-    let data = TrainingData::new(&tokenizer, &train, valid, &index)?;
-    let listener = progress.listener();
-    let trained = Trainer::new(TrainConfig {
-        epochs,
-        batch_size: 32,
-        learning_rate: 2e-3,
-        validations: 10,
-        seed: args.seed,
-        loss: LossConfig { r_drop: 0.0, ..LossConfig::default() },
-        ..TrainConfig::default()
-    })
-    .with_stop(stop.clone())
-    .with_listener(move |event: TrainEvent| listener(FitEvent::Training(event)))
-    .fit(config.init::<Autodiff<B>>(device)?, &data, device)?;
-    println!("trained for {:.0} s; best round {:?}", trained.seconds, trained.best_round);
+    let fitted = Fit::new(&recipe, &task)
+        .with_stop(stop.clone())
+        .with_progress(progress.listener())
+        .run::<B>(std::slice::from_ref(device))?;
+    println!("trained for {:.0} s", fitted.seconds);
 
     // 4. The index, saved and loaded again, as another program would.
-    Retriever::new(trained.model, config, tokenizer, quantizer, index, device.clone())?
-        .save(&index_folder)?;
+    fitted.retriever.save(&index_folder)?;
     let retriever = Retriever::<B>::load(&index_folder, device)?;
 
-    // 5. Recall on the captions it never saw, beside BM25 over the training captions.
-    let texts: Vec<&str> = test.iter().map(|caption| caption.text.as_str()).collect();
-    let relevant: Vec<[u32; 1]> = test.iter().map(|caption| [caption.item]).collect();
+    // 5. Recall on the captions it never saw, and that of BM25 over the training captions.
+    let judge = Judge::new(&task);
     let search = Instant::now();
-    let rankings = retriever.search_all(&texts).top(50).beam(50).rankings()?;
-    let per_second = texts.len() as f64 / search.elapsed().as_secs_f64();
-    let documents: Vec<(u32, &str)> = train.iter().map(|c| (c.item, c.text.as_str())).collect();
-    let bm25 = Bm25::fit(&documents, items.len(), &Bm25Config::default())?;
+    let rankings = retriever.search_all(&judge.texts).top(50).beam(50).rankings()?;
+    let per_second = judge.texts.len() as f64 / search.elapsed().as_secs_f64();
+    let documents: Vec<(u32, &str)> =
+        task.train.iter().map(|caption| (caption.item, caption.text.as_str())).collect();
+    let bm25 = Bm25::fit(&documents, task.items.len(), &Bm25Config::default())?;
     let mut records = Vec::new();
-    let dataset = match kind {
-        Kind::Image => "procedural scenes",
-        Kind::Audio => "procedural sounds",
-        Kind::Video => "procedural videos",
-    };
-    for (method, rankings, ties) in [
-        ("CART", rankings, TruncatedTies::Listed),
-        ("BM25", bm25.search_all(&texts, 50), TruncatedTies::AllUnlisted),
+    for (method, rankings, seconds) in [
+        ("CART", rankings, fitted.seconds),
+        ("BM25", bm25.search_all(&judge.texts, task.items.len()), 0.0),
     ] {
-        let scores = evaluate(&rankings, &relevant, items.len(), ties)?;
-        let metrics = scores.metrics();
-        println!("{method}: {metrics}");
-        let seconds = if method == "CART" { trained.seconds } else { 0.0 };
-        records.push(
-            EvalRecord::new(dataset, "held-out captions", method, &metrics)
-                .with_intervals(&bootstrap(&scores, &BootstrapConfig::default())?)
-                .with_seed(args.seed)
-                .with_seconds(seconds)
-                .with_hardware(common::hardware::<B>(device))
-                .with_command(common::command()),
-        );
+        let record = judge
+            .record(&recipe, method, &rankings)?
+            .with_seconds(seconds)
+            .with_hardware(common::hardware::<B>(device))
+            .with_command(common::command());
+        records.push(record);
     }
+    println!("\n{}", cart_retrieval::eval::markdown_table(&records));
     println!("{per_second:.0} queries/s at beam 50");
 
     // 6. A page to look at.
-    let shown = &test[..12.min(test.len())];
+    let shown = &task.queries[..12.min(task.queries.len())];
     let queries = shown
         .iter()
         .map(|caption| query_card(&retriever, &*benchmark, caption))
@@ -268,12 +225,12 @@ fn quickstart<B: LocalBackend>(
         title: "CART quickstart".to_string(),
         summary: format!(
             "{} {}, trained for {:.0} s on {}. Every query is a caption the model never saw.",
-            items.len(),
+            task.items.len(),
             kind.plural(),
-            trained.seconds,
+            fitted.seconds,
             common::hardware::<B>(device)
         ),
-        metrics: records.iter().flat_map(metric_rows).collect(),
+        results: results(&records),
         health: retriever.index().health().to_string(),
         plot_svg: training_svg(&curves.losses, &recalls)?,
         queries,
@@ -359,11 +316,51 @@ fn remove_earlier(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn item_captions(captions: &[procedural::Caption]) -> Vec<ItemCaption> {
-    captions
-        .iter()
-        .map(|c| ItemCaption { item: c.item as u32, text: c.text.clone(), weight: 1.0 })
-        .collect()
+/// The kind of the captions that choose the best model.
+const VALIDATION: &str = "validation";
+
+/// All captions with their kinds; an eighth of those that query chooses the best model.
+fn captions_of(benchmark: &dyn Benchmark, captions: &SplitCaptions) -> Result<Captions> {
+    let (valid, test) = captions.queries.split_at(captions.queries.len() / 8);
+    let mut all = Captions::new();
+    for (captions, kind) in
+        [(captions.training.as_slice(), TRAINING), (valid, VALIDATION), (test, QUERY)]
+    {
+        for caption in captions {
+            let id = benchmark.id(caption.item);
+            all.push(Caption::new(id, &caption.text).with_kind(kind))?;
+        }
+    }
+    Ok(all)
+}
+
+/// The automatic recipe, with the settings that suit these benchmarks best.
+fn recipe(args: &Args, kind: Kind, data: &DataFolder) -> Result<Recipe> {
+    let (passes, codes) = if kind == Kind::Image { (14, 48) } else { (10, 32) };
+    let epochs = if args.short { 3 } else { args.epochs.unwrap_or(passes) };
+    let codes = if args.short { 16 } else { args.codes.unwrap_or(codes) };
+    let vae_epochs = if args.short { 20 } else { 40 };
+    let settings = Settings::default().with_all([
+        format!("dataset=\"procedural {}\"", kind.plural()),
+        "protocol=\"held-out captions\"".to_string(),
+        format!("seed={}", args.seed),
+        format!("train.kinds=[\"{TRAINING}\"]"),
+        format!("validation.kinds=[\"{VALIDATION}\"]"),
+        format!("queries.kinds=[\"{QUERY}\"]"),
+        "tokenizer={ vocabulary=1000 }".to_string(),
+        format!("quantizer.coarse={{ k={codes} }}"),
+        format!(
+            "quantizer.fine={{ method=\"rq-vae\", sizes=[{codes},{codes},{codes},{codes}], \
+             epochs={vae_epochs} }}"
+        ),
+        "health={ max_shared_items=0.3 }".to_string(),
+        format!("training.epochs={epochs}"),
+        "training.batch_size=32".to_string(),
+        "training.learning_rate=2e-3".to_string(),
+        "training.word_dropout=0.0".to_string(),
+        "training.validations=10".to_string(),
+    ])?;
+    Ok(settings.recipe(data)?)
 }
 
 fn query_card<B: LocalBackend>(
@@ -384,16 +381,15 @@ fn query_card<B: LocalBackend>(
     })
 }
 
-fn metric_rows(record: &EvalRecord) -> Vec<Metric> {
-    [
-        ("Recall@1", record.recall_at_1),
-        ("Recall@5", record.recall_at_5),
-        ("Recall@10", record.recall_at_10),
-        ("MRR@10", record.mrr_at_10),
-    ]
-    .map(|(name, value)| Metric {
-        name: format!("{} {name}", record.method),
-        value: format!("{:.1} %", 100.0 * value),
-    })
-    .into()
+fn results(records: &[EvalRecord]) -> Results {
+    let percent = |value: f64| format!("{:.1} %", 100.0 * value);
+    let values = |record: &EvalRecord| {
+        [record.recall_at_1, record.recall_at_5, record.recall_at_10, record.mrr_at_10]
+            .map(percent)
+            .into()
+    };
+    Results {
+        measures: ["Recall@1", "Recall@5", "Recall@10", "MRR@10"].map(String::from).into(),
+        rows: records.iter().map(|record| (record.method.clone(), values(record))).collect(),
+    }
 }

@@ -23,6 +23,7 @@
 //! | [`pretrained`] | text encoders, CLIP, CLAP and ImageBind from their published weights |
 //! | [`train`] | training on burn-train's learner, checkpoints, resumption |
 //! | [`decode`] | beam search over the trie, exhaustive scoring |
+//! | [`recipe`] | all settings of an index, chosen from the data; from a data folder to an index |
 //! | [`retrieve`] | [`Retriever`](retrieve::Retriever), the main entry point; the index folder |
 //! | [`metadata`] | metadata of candidates, and conditions to filter by |
 //! | [`eval`] | Recall@K, MRR, confidence intervals; BM25 and dual-tower baselines |
@@ -39,37 +40,25 @@
 //! # Example
 //! From a folder with `features.npy`, `ids.txt` and `captions.jsonl` to answers:
 //! ```no_run
-//! use burn::backend::{Autodiff, Flex};
-//! use cart_retrieval::{data::DataFolder, prelude::*, quantizer::HealthThresholds};
+//! use burn::backend::Flex;
+//! use cart_retrieval::prelude::*;
 //!
 //! # fn main() -> cart_retrieval::Result<()> {
-//! type Training = Autodiff<Flex>;
 //! let device = Default::default();
 //! let data = DataFolder::open("my-data")?;
-//! let captions = data.select(&CaptionFilter::default())?;
-//!
-//! let quantizer = CoarseToFineConfig::new(32, vec![64; 3]).fit::<Training>(&data.items, &device)?;
-//! let index = quantizer.assign(&data.items)?;
-//! println!("{}", index.health());
-//! index.ensure_healthy(&HealthThresholds::default())?;
-//!
-//! let texts = captions.iter().map(|caption| caption.text.as_str());
-//! let tokenizer = TextTokenizer::train(texts, &TokenizerConfig::default(), 40)?;
-//! let config = CartConfig::new(tokenizer.vocabulary(), index.vocabulary().clone())
-//!     .with_max_tokens(tokenizer.max_tokens());
-//! let pairs = TrainingData::new(&tokenizer, &captions, &[], &index)?;
-//! let trained = Trainer::new(TrainConfig::default())
-//!     .fit(config.init::<Training>(&device)?, &pairs, &device)?;
-//!
-//! let retriever =
-//!     Retriever::new(trained.model, config, tokenizer, quantizer, index, device)?;
+//! let recipe = Recipe::for_data(&data)?.with_encoder("all-MiniLM-L6-v2")?;
+//! let retriever = recipe.fit::<Flex>(&data, &device)?;
+//! retriever.save("my-index")?;
 //! for hit in retriever.search("two dogs play in the snow").top(10).run()? {
 //!     println!("{}  {:.3}", hit.id, hit.score);
 //! }
-//! retriever.save("my-index")?;
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! Without [`with_encoder`](recipe::Recipe::with_encoder) a text encoder is trained from scratch.
+//! [`recipe`] chooses all settings from the data. Its parts can be put together by hand, too:
+//! [`quantizer`], [`model`], [`train`] and [`Retriever::new`](retrieve::Retriever::new).
 
 #![warn(missing_docs)]
 // Allowed again, file by file, where docs/design.md says why.

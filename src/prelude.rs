@@ -1,13 +1,18 @@
 //! What most programs need: `use cart_retrieval::prelude::*;`.
 
 pub use crate::{
-    data::{CaptionFilter, Captions, ItemCaption, Splits, TextTokenizer, TokenizerConfig},
+    data::{
+        Caption, CaptionFilter, Captions, DataFolder, ItemCaption, Splits, TextTokenizer,
+        TokenizerConfig,
+    },
     decode::BeamConfig,
     error::{Error, Result},
     features::Features,
+    index::{CandidateIndex, HealthThresholds},
     model::{CartConfig, LossConfig, Preset, Scope},
     nn::FusionMode,
-    quantizer::{CandidateIndex, CoarseToFine, CoarseToFineConfig, FineConfig, Quantizer},
-    retrieve::{Hit, Retriever},
+    quantizer::{CoarseToFine, CoarseToFineConfig, FineConfig, Quantizer},
+    recipe::{Recipe, Settings},
+    retrieve::{Hit, LiveRetriever, Retriever},
     train::{TrainConfig, Trainer, TrainingData},
 };

@@ -60,11 +60,12 @@ pub struct QueryCard {
     pub target: Option<HitCard>,
 }
 
-/// One row of the table of metrics.
-#[derive(Debug, Clone)]
-pub struct Metric {
-    pub name: String,
-    pub value: String,
+/// A table of results: methods in rows, measures in columns.
+#[derive(Debug, Clone, Default)]
+pub struct Results {
+    pub measures: Vec<String>,
+    /// Each method with a value for each measure.
+    pub rows: Vec<(String, Vec<String>)>,
 }
 
 /// Everything a page shows.
@@ -72,7 +73,7 @@ pub struct Metric {
 pub struct Page {
     pub title: String,
     pub summary: String,
-    pub metrics: Vec<Metric>,
+    pub results: Results,
     /// A text table of the quantizer's health, shown as it is.
     pub health: String,
     /// The plot of the training, as [`super::plot::training_svg`] draws it: the only part that is
@@ -90,7 +91,7 @@ impl Page {
     /// The page as text.
     pub fn html(&self) -> String {
         let mut html = String::new();
-        self.push_metrics(&mut html);
+        self.push_results(&mut html);
         if !self.plot_svg.is_empty() {
             html.push_str("<section>\n<h2>Training</h2>\n<figure class=\"plot\">");
             html.push_str(&self.plot_svg);
@@ -109,14 +110,22 @@ impl Page {
         document(&self.title, &self.summary, "", &html)
     }
 
-    fn push_metrics(&self, html: &mut String) {
-        if self.metrics.is_empty() {
+    fn push_results(&self, html: &mut String) {
+        let Results { measures, rows } = &self.results;
+        if rows.is_empty() {
             return;
         }
-        html.push_str("<section>\n<h2>Results</h2>\n<table>\n");
-        for Metric { name, value } in &self.metrics {
-            let (name, value) = (escaped(name), escaped(value));
-            push(html, format_args!("<tr><th scope=\"row\">{name}</th><td>{value}</td></tr>\n"));
+        html.push_str("<section>\n<h2>Results</h2>\n<table>\n<tr><th scope=\"col\">Method</th>");
+        for measure in measures {
+            push(html, format_args!("<th scope=\"col\">{}</th>", escaped(measure)));
+        }
+        html.push_str("</tr>\n");
+        for (name, values) in rows {
+            push(html, format_args!("<tr><th scope=\"row\">{}</th>", escaped(name)));
+            for value in values {
+                push(html, format_args!("<td>{}</td>", escaped(value)));
+            }
+            html.push_str("</tr>\n");
         }
         html.push_str("</table>\n</section>\n");
     }

@@ -9,12 +9,8 @@ mod print;
 
 use std::time::Instant;
 
-use burn::backend::{Autodiff, Flex};
-use cart_retrieval::{
-    eval::{TruncatedTies, evaluate},
-    prelude::*,
-    quantizer::HealthThresholds,
-};
+use burn::backend::Flex;
+use cart_retrieval::prelude::*;
 
 const COLOURS: [&str; 6] = ["red", "green", "blue", "white", "black", "yellow"];
 const THINGS: [&str; 10] =
@@ -72,57 +68,41 @@ fn main() -> Result<()> {
     let items = Features::from_rows(rows, DIM)?.with_id_list(ids)?;
     items.check()?;
 
-    // 2. Captions: two train, the third asks.
-    let caption = |item: usize, text: String| ItemCaption { item: item as u32, text, weight: 1.0 };
-    let (mut train, mut queries) = (Vec::new(), Vec::new());
+    // 2. Captions: the recipe trains on all but the last of an item, which is kept for queries.
+    let mut captions = Captions::new();
+    let mut queries = Vec::new();
     for (i, item) in all.iter().enumerate() {
-        let [first, second, query] = item.captions();
-        train.extend([caption(i, first), caption(i, second)]);
-        queries.push(query);
+        let texts = item.captions();
+        queries.push(texts[2].clone());
+        for text in texts {
+            captions.push(Caption::new(format!("picture-{i:03}"), text))?;
+        }
+    }
+    let data = DataFolder::new(items, captions)?;
+
+    // 3. All settings follow the data; a small network and few passes, to take seconds.
+    let recipe = Settings::default()
+        .with_all([
+            "model={ d_model=64, d_ff=128, n_heads=4, encoder_layers=2, decoder_layers=1 }",
+            "training={ epochs=30, learning_rate=3e-3, word_dropout=0.0, validations=1 }",
+        ])?
+        .recipe(&data)?;
+    for reason in recipe.reasons() {
+        println!("chosen: {reason}");
     }
 
-    // 3. Identifiers.
-    let quantizer = CoarseToFineConfig::new(12, vec![16, 16])
-        .with_seed(1)
-        .fit::<Autodiff<Flex>>(&items, &device)?;
-    let index = quantizer.assign(&items)?;
-    println!("{}", index.health());
-    index.ensure_healthy(&HealthThresholds {
-        max_shared_items: 0.6,
-        ..HealthThresholds::default()
-    })?;
-
-    // 4. The network, trained for seconds.
-    let texts = train.iter().map(|caption| caption.text.as_str());
-    let tokenizer = TextTokenizer::train(texts, &TokenizerConfig::default(), 24)?;
-    let config = CartConfig::new(tokenizer.vocabulary(), index.vocabulary().clone())
-        .with_width(64, 128, 4)
-        .with_layers(2, 1)
-        .with_max_tokens(tokenizer.max_tokens())
-        .with_seed(1);
-    let data = TrainingData::new(&tokenizer, &train, &[], &index)?;
-    let trained = Trainer::new(TrainConfig {
-        epochs: 30,
-        batch_size: 32,
-        learning_rate: 3e-3,
-        seed: 1,
-        loss: LossConfig { r_drop: 0.0, ..LossConfig::default() },
-        ..TrainConfig::default()
-    })
-    .fit(config.init::<Autodiff<Flex>>(&device)?, &data, &device)?;
-    println!("trained for {:.1} s", trained.seconds);
+    // 4. Identifiers and network.
+    let made = recipe.fit::<Flex>(&data, &device)?;
+    println!("trained in {:.1} s", started.elapsed().as_secs_f64());
 
     // 5. Saved, and loaded as another program would.
     let folder = std::env::temp_dir().join(format!("cart-standalone-{}", std::process::id()));
-    let made = Retriever::new(trained.model, config, tokenizer, quantizer, index, device)?;
     made.save(&folder)?;
     let retriever = Retriever::<Flex>::load(&folder, &device)?;
 
     // 6. The loaded index answers as the one in memory, to the last bit.
     assert_eq!(retriever.search_all(&queries).run()?, made.search_all(&queries).run()?);
-    let relevant: Vec<[u32; 1]> = (0..all.len() as u32).map(|item| [item]).collect();
-    let rankings = retriever.search_all(&queries).top(10).rankings()?;
-    let metrics = evaluate(&rankings, &relevant, all.len(), TruncatedTies::Listed)?.metrics();
+    let metrics = recipe.evaluate(retriever.clone(), &data)?.metrics;
     println!("{metrics}");
     for hit in retriever.search("the boat on the beach is green").top(3).run()? {
         println!("{}  {:.3}  {}", hit.id, hit.score, hit.identifier);

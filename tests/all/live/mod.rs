@@ -423,3 +423,21 @@ fn a_retriever_is_shared_by_threads() {
     shared::<Retriever<Flex>>();
     shared::<LiveRetriever<Flex>>();
 }
+
+/// `docs/index.md` lists every field, and a field that is not known is refused by name.
+#[test]
+fn the_fields_of_the_manifest_are_documented_and_no_other_is_read() {
+    let (folder, _) = saved(true);
+    let path = folder.path().join("manifest.json");
+    let mut manifest: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/index.md");
+    let page = fs::read_to_string(page).unwrap();
+    for field in manifest.keys() {
+        assert!(page.contains(&format!("`{field}`")), "{field} is not in docs/index.md");
+    }
+    manifest["health"].as_object_mut().unwrap().insert("mood".into(), 1.into());
+    fs::write(&path, serde_json::to_vec(&manifest).unwrap()).unwrap();
+    let error = Manifest::read(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("mood"), "{error}");
+}
