@@ -31,8 +31,8 @@
 //! | [`cancel`] | stopping long work from another thread |
 //! | [`storage`] | atomic writes, checksums, named tensors |
 //!
-//! Neural modules are generic over a burn `Backend`. Choose one or more by a
-//! cargo feature (`flex`, `ndarray`, `tch`, `wgpu`, `vulkan`, `metal`, `cuda`).
+//! Neural modules are generic over a burn `Backend`. Choose one or more by a cargo feature (`flex`,
+//! `ndarray`, `tch`, `wgpu`, `vulkan`, `metal`, `cuda`).
 //!
 //! The features `media`, `towers`, `procedural` and `formats` are on by default. A program that brings
 //! embeddings needs none of them: `default-features = false, features = ["flex"]`.
