@@ -45,10 +45,10 @@ struct Cli {
     /// File of the data folder to write
     #[arg(long, default_value = "generated.jsonl")]
     out: PathBuf,
-    /// Describes the items that have training captions too
+    /// Also describes items that have training captions
     #[arg(long)]
     all: bool,
-    /// Weight of the captions; those of people have 1
+    /// Weight of the captions; human captions have 1
     #[arg(long, default_value_t = 0.5)]
     weight: f32,
     #[command(subcommand)]
@@ -65,16 +65,17 @@ enum Kind {
 
 #[derive(Args)]
 struct Retrieval {
-    /// Neighbours whose captions are taken
+    /// Number of neighbours whose captions are used
     #[arg(long, default_value_t = RetrievalConfig::default().k)]
     k: usize,
     /// How candidates are compared
     #[arg(long, default_value = "cosine")]
     metric: MetricName,
-    /// Similarity that a neighbour may lack for its captions to weigh 1/e of the nearest one's
+    /// Temperature: captions of a neighbour that is less similar by this much weigh 1/e of the
+    /// nearest one's
     #[arg(long, default_value_t = RetrievalConfig::default().temperature)]
     temperature: f64,
-    /// Captions of a neighbour that are taken, the first ones; all unless told
+    /// Number of captions to use per neighbour, from the first; all by default
     #[arg(long)]
     per_neighbour: Option<usize>,
 }
@@ -90,16 +91,16 @@ struct Command {
     /// Folder of the media files
     #[arg(long)]
     media: PathBuf,
-    /// Name of the captioner in the file; the program's unless told
+    /// Name of the captioner in the file; by default the program's
     #[arg(long)]
     source: Option<String>,
-    /// Most captions of an item
+    /// Maximum number of captions per item
     #[arg(long, default_value_t = 1)]
     per_item: usize,
-    /// Items a start of the program
+    /// Number of items per start of the program
     #[arg(long, default_value_t = 1024)]
     batch: usize,
-    /// Seconds that a batch may take
+    /// Time limit of a batch in seconds
     #[arg(long, default_value_t = 3600.0)]
     seconds: f64,
     /// The program and its arguments; no shell reads them
@@ -147,7 +148,7 @@ fn main() -> Result<()> {
         ids.len()
     );
     if ids.is_empty() {
-        bail!("every item has a training caption: --all describes them all the same");
+        bail!("every item has a training caption; --all describes them anyway");
     }
     let job = CaptionJob::new(&ids)?;
     Outputs::new().writes([&file]).prepare()?;
@@ -250,7 +251,7 @@ fn summary(made: &Captioned, ids: &[&str], file: &Path) {
         made.resumed
     );
     if let Some(first) = made.without.first() {
-        println!("{} items got none, the first is `{first}`", made.without.len());
+        println!("{} items got no caption; the first is `{first}`", made.without.len());
     }
     for caption in made.captions.iter().take(3) {
         println!("  {}: {:?}, weight {:.3}", caption.id, caption.text, caption.weight);
@@ -260,7 +261,7 @@ fn summary(made: &Captioned, ids: &[&str], file: &Path) {
 /// How many of the recipe's queries the training texts give away, with the new captions among them.
 fn check(mut recipe: Recipe, data: &DataFolder, args: &Cli) -> Result<()> {
     if !recipe.generated.contains(&args.out) {
-        println!("to train on them, put into the recipe: generated = [{:?}]", args.out);
+        println!("to train on them, add to the recipe: generated = [{:?}]", args.out);
         recipe.generated = vec![args.out.clone()];
     }
     let task = Task::new(&recipe, data, Part::Test)?;

@@ -26,13 +26,14 @@ struct Args {
     /// Number of items; a sound takes 50 to 100 KB, a video 16 small files
     #[arg(long, default_value_t = 2000)]
     items: usize,
-    /// Most objects in a picture (1 to 3), events in a sound (1 to 3) or shapes in a video (1 or 2)
+    /// Maximum number of objects in a picture (1 to 3), events in a sound (1 to 3) or shapes in a
+    /// video (1 or 2)
     #[arg(long, default_value_t = 1)]
     max_objects: usize,
-    /// Everything random follows from this number
+    /// Seed of everything random
     #[arg(long, default_value_t = 7)]
     seed: u64,
-    /// Folder to write, new or empty
+    /// New or empty folder to write to
     #[arg(long)]
     out: PathBuf,
 }

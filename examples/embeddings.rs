@@ -1,5 +1,5 @@
 //! Queries that are embeddings: texts for a picture, more like this, and a projection fitted to a
-//! trained index; each beside a flat search over the same vectors.
+//! trained index; each compared with a flat search over the same vectors.
 
 #[macro_use]
 extern crate cart_examples_common as common;
@@ -24,7 +24,7 @@ use common::{
 };
 use rayon::prelude::*;
 
-/// Measures queries that are no texts.
+/// Measures non-text queries.
 #[derive(Parser)]
 struct Args {
     #[command(subcommand)]
@@ -50,7 +50,7 @@ enum What {
         /// The index that `quickstart` made with its default options.
         #[arg(long)]
         index: PathBuf,
-        /// Passes over the items.
+        /// Number of passes over the items.
         #[arg(long, default_value_t = 40)]
         epochs: usize,
         /// Noise added to the items, as a share of their deviation.

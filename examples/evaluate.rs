@@ -24,7 +24,7 @@ use common::{
     recipe::{RecipeArgs, check_leaks},
 };
 
-/// Recall and MRR of an index, with confidence intervals, beside BM25 and a dual tower.
+/// Recall and MRR of an index with confidence intervals, compared with BM25 and a dual tower.
 #[derive(Parser)]
 struct Args {
     /// Folder with features, ids.txt and captions.jsonl.
@@ -32,23 +32,22 @@ struct Args {
     data: PathBuf,
     #[command(flatten)]
     recipe: RecipeArgs,
-    /// The index; without it only baselines are measured.
+    /// Index folder; without it, only baselines are measured.
     #[arg(long)]
     index: Option<PathBuf>,
     /// Name of the index in the report.
     #[arg(long, default_value = "CART")]
     method: String,
-    /// Width of the beam, if not the index's.
+    /// Beam width; by default the index's.
     #[arg(long)]
     beam: Option<usize>,
-    /// Precision of the search: f32, or bf16 where the processor multiplies such numbers.
+    /// Precision of the search: f32, or bf16 on processors with bf16 products.
     #[arg(long, default_value_t = SearchPrecision::F32)]
     precision: SearchPrecision,
-    /// Also compares beams with the exact answers, looking at up to this many prefixes a level for
-    /// these.
+    /// Also compares beams with exact search, which examines up to this many prefixes per level.
     #[arg(long, value_name = "BUDGET")]
     exact: Option<usize>,
-    /// Widths of the beams to compare, with commas between; 10 at least.
+    /// Beam widths to compare, separated by commas; at least 10.
     #[arg(long, value_delimiter = ',', default_value = "10,20,50,100")]
     widths: Vec<usize>,
     /// Also measures BM25 over the training text of each candidate.
@@ -57,7 +56,7 @@ struct Args {
     /// Also trains and measures a dual tower with the recipe's text encoder, for this many epochs.
     #[arg(long)]
     dual_tower: Option<usize>,
-    /// Seconds the index was trained for, for the report.
+    /// Training time of the index in seconds, for the report.
     #[arg(long, default_value_t = 0.0)]
     seconds: f64,
     /// Writes the figures as JSON.
@@ -183,7 +182,10 @@ fn agreement<B: LocalBackend>(
     widths: &[usize],
     budget: usize,
 ) -> Result<()> {
-    ensure!(widths.iter().all(|&width| width >= TOP), "beams to compare are {TOP} wide at least");
+    ensure!(
+        widths.iter().all(|&width| width >= TOP),
+        "beams to compare must be at least {TOP} wide"
+    );
     let exact: Vec<Exact> = texts
         .iter()
         .map(|text| retriever.search_exact(text, TOP, budget))

@@ -46,10 +46,10 @@ struct Args {
     /// Folder to write to
     #[arg(long)]
     out: PathBuf,
-    /// Frames of a video that are looked at
+    /// Number of frames to use per video
     #[arg(long, default_value_t = 16)]
     frames: usize,
-    /// Items extracted at once, and kept when the program is stopped
+    /// Number of items per part; finished parts are kept when the program stops
     #[arg(long, default_value_t = 1024)]
     part: usize,
     #[command(flatten)]
@@ -67,10 +67,10 @@ struct Args {
 #[derive(clap::Args)]
 #[group(multiple = false)]
 struct Encoder {
-    /// Folder of a CLIP in the layout of Hugging Face: pictures and videos
+    /// CLIP model folder in the Hugging Face layout: pictures and videos
     #[arg(long)]
     clip: Option<PathBuf>,
-    /// Folder of a CLAP in the layout of Hugging Face: sounds
+    /// CLAP model folder in the Hugging Face layout: sounds
     #[arg(long)]
     clap: Option<PathBuf>,
     /// imagebind_huge.pth (in a build with the feature pth), or its tensors as .safetensors: all
@@ -130,7 +130,7 @@ enum Source {
         /// Tables of captions, as train=train.csv
         #[arg(required = true)]
         tables: Vec<String>,
-        /// What the files are called
+        /// How the files are named
         #[arg(long, default_value = "id-and-start")]
         names: Names,
     },
@@ -164,8 +164,7 @@ fn main() -> Result<()> {
     for unknown in extraction.check()? {
         let (file, entries, first) = (unknown.file.display(), unknown.entries, &unknown.ids[0]);
         eprintln!(
-            "passed over: {entries} entries of {file} about {} ids that no item has, the first is \
-             `{first}`",
+            "ignored: {entries} entries of {file} with {} unknown ids; the first is `{first}`",
             unknown.ids.len()
         );
     }
@@ -189,7 +188,7 @@ fn main() -> Result<()> {
     bar.finish_and_clear();
     if made.unchanged {
         println!(
-            "{} has all of it from an earlier run: {} items; nothing was changed",
+            "{} is complete from an earlier run: {} items; nothing was changed",
             args.out.display(),
             made.items
         );

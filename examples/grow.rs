@@ -3,7 +3,7 @@
 //!
 //! Trains on a part of a collection, adds the rest to the saved index without training, first by
 //! its features alone, then with its captions; optionally goes on training for a while on the
-//! captions of both (fine-tuning with replay), and trains anew on everything as the yardstick.
+//! captions of both (fine-tuning with replay), and retrains on everything as a reference.
 
 #[macro_use]
 extern crate cart_examples_common as common;
@@ -28,7 +28,7 @@ use common::{backend::Hardware, outputs::with_report, progress::Progress, recipe
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
-/// Recall of candidates that came after the training.
+/// Recall of candidates that were added after training.
 #[derive(Parser)]
 struct Args {
     /// Folder with features, ids.txt and captions.jsonl.
@@ -36,19 +36,19 @@ struct Args {
     data: PathBuf,
     #[command(flatten)]
     recipe: RecipeArgs,
-    /// Share of the candidates that come later.
+    /// Share of the candidates that are added later.
     #[arg(long, default_value_t = 0.2)]
     later: f64,
-    /// Candidates added at once.
+    /// Number of candidates per addition.
     #[arg(long, default_value_t = 1000)]
     batch: usize,
-    /// Passes of a fine-tuning over the new captions and as many of the old ones.
+    /// Number of fine-tuning passes over the new captions and as many old ones.
     #[arg(long, default_value_t = 0)]
     fine_tune: usize,
-    /// Learning rate of that, relative to the recipe's.
+    /// Learning rate of the fine-tuning, relative to the recipe's.
     #[arg(long, default_value_t = 0.3)]
     fine_tune_rate: f64,
-    /// Also trains anew on all candidates.
+    /// Also retrains on all candidates.
     #[arg(long)]
     refit: bool,
     /// Folder for the index (replaced).
@@ -163,7 +163,7 @@ fn grow<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     live.compact()?;
     if args.refit {
         let (retriever, seconds) = trained(&all()?)?;
-        report.measure("trained anew on all", &retriever, true, seconds)?;
+        report.measure("retrained on all", &retriever, true, seconds)?;
     }
     report.print();
     if let Some(path) = &args.json {
@@ -179,7 +179,7 @@ fn add<B: LocalBackend>(
     batch: usize,
     described: bool,
 ) -> Result<()> {
-    ensure!(batch > 0, "--batch has to be at least 1");
+    ensure!(batch > 0, "--batch must be at least 1");
     for first in (0..later.items.len()).step_by(batch) {
         let rows: Vec<usize> = (first..later.items.len().min(first + batch)).collect();
         let items = later.items.select(&rows);

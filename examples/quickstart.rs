@@ -43,14 +43,14 @@ use common::{
 /// queries.
 #[derive(Parser)]
 struct Args {
-    /// What to draw; `all` takes them in turn, each into a folder of its own.
+    /// What to draw; `all` draws all three, each into its own folder.
     #[arg(long, value_enum, default_value_t = Modality::Image)]
     modality: Modality,
     /// Number of items.
     #[arg(long, alias = "scenes", default_value_t = 2000)]
     items: usize,
-    /// Most objects in a picture, events in a sound, shapes in a video; more make longer captions
-    /// and a harder task.
+    /// Maximum number of objects in a picture, events in a sound or shapes in a video; more make
+    /// captions longer and the task harder.
     #[arg(long, default_value_t = 1)]
     max_objects: usize,
     /// Tokens of each level of an identifier [default: 48 for pictures, 32 for sounds and videos].
@@ -65,7 +65,7 @@ struct Args {
     /// Folder for the index, the page and the files (replaced).
     #[arg(long, default_value = "out/quickstart")]
     out: PathBuf,
-    /// A run of seconds that only shows that everything works.
+    /// Smoke test of a few seconds.
     #[arg(long)]
     short: bool,
     /// Also measures how many items the features can tell apart: another drawing of each is looked

@@ -32,11 +32,10 @@ struct Args {
     /// Candidates per query.
     #[arg(long, default_value = "10")]
     top: NonZeroUsize,
-    /// Width of the beam, if not the index's; at least the candidates per query.
+    /// Beam width; by default the index's, and at least the number of candidates per query.
     #[arg(long)]
     beam: Option<NonZeroUsize>,
-    /// Prints one JSON object per query; `warnings` names words that the index does not know and
-    /// cut texts.
+    /// Prints one JSON object per query; `warnings` names unknown words and texts that were cut.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -76,7 +75,7 @@ fn answer_lines<B: LocalBackend>(retriever: &Retriever<B>, args: &Args) -> Resul
     let stdin = io::stdin();
     let prompt = stdin.is_terminal();
     if prompt {
-        println!("{} candidates; an empty line ends", retriever.index().ids().len());
+        println!("{} candidates; an empty line ends the program", retriever.index().ids().len());
     }
     let (mut stdin, mut number, mut asked, mut failed) = (stdin.lock(), 0, 0, 0);
     loop {

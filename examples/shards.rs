@@ -47,13 +47,13 @@ enum Job {
         /// Number of coarse tokens.
         #[arg(long)]
         coarse: usize,
-        /// Number of fine tokens of each level.
+        /// Number of fine tokens per level.
         #[arg(long, value_delimiter = ',')]
         fine: Vec<usize>,
-        /// Most rows to fit to.
+        /// Maximum number of rows to fit to.
         #[arg(long, default_value_t = 200_000)]
         sample: usize,
-        /// Most updates of the centres of a level.
+        /// Maximum number of iterations per level.
         #[arg(long, default_value_t = 20)]
         iterations: usize,
     },
@@ -61,10 +61,10 @@ enum Job {
     Encode {
         #[command(flatten)]
         files: Files,
-        /// Which part, from 0.
+        /// Index of the part, from 0.
         #[arg(long, default_value_t = 0)]
         part: usize,
-        /// How many parts there are.
+        /// Number of parts.
         #[arg(long, default_value_t = 1)]
         of: usize,
         /// File of the codes.

@@ -33,25 +33,25 @@ struct Args {
     data: PathBuf,
     #[command(flatten)]
     recipe: RecipeArgs,
-    /// Writes all settings as a recipe, before the training.
+    /// Writes all settings to a recipe file, before training.
     #[arg(long, value_name = "FILE")]
     write_recipe: Option<PathBuf>,
     /// Folder for the index.
     #[arg(long)]
     out: PathBuf,
-    /// Folder for checkpoints (the index's with "-training" behind it unless told).
+    /// Folder for checkpoints; by default the index folder's name followed by "-training".
     #[arg(long)]
     run: Option<PathBuf>,
-    /// Goes on with the training in that folder.
+    /// Resumes the training in that folder.
     #[arg(long)]
     resume: bool,
-    /// Other passes than the recipe's; 0 trains no network.
+    /// Number of passes; overrides the recipe's. With 0, the network is not trained.
     #[arg(long)]
     epochs: Option<usize>,
-    /// Another fusion than the recipe's (an ablation).
+    /// Feature fusion; overrides the recipe's (an ablation).
     #[arg(long)]
     fusion: Option<Fusion>,
-    /// Residual K-Means in place of the recipe's fine quantizer (an ablation).
+    /// Residual K-Means instead of the recipe's fine quantizer (an ablation).
     #[arg(long)]
     rq_kmeans: bool,
     /// Trains even on identifiers that the health check refuses (an ablation).

@@ -11,9 +11,9 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub struct Problem {
     /// What the message is about: a file and line, a parameter, a tensor.
     pub subject: String,
-    /// What would have been right.
+    /// What was expected.
     pub expected: String,
-    /// What was there instead.
+    /// What was found.
     pub found: String,
     /// What the reader can do about it.
     pub remedy: String,
@@ -52,7 +52,7 @@ pub enum Error {
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// The operating system's word.
+        /// The error of the operating system.
         source: io::Error,
         /// What to do.
         remedy: String,
@@ -72,7 +72,7 @@ pub enum Error {
     /// A splits file is malformed or contradicts the candidates.
     #[error("splits: {0}")]
     Splits(Problem),
-    /// What is known about candidates is malformed.
+    /// Metadata of candidates is malformed.
     #[error("metadata: {0}")]
     Metadata(Problem),
     /// A picture, sound or video cannot be read.
@@ -99,7 +99,7 @@ pub enum Error {
     /// A training checkpoint is missing, corrupt or of another run.
     #[error("checkpoint: {0}")]
     Checkpoint(Problem),
-    /// Training cannot start or cannot go on.
+    /// Training cannot start or continue.
     #[error("training: {0}")]
     Training(Problem),
     /// A query cannot be answered.
@@ -108,7 +108,7 @@ pub enum Error {
     /// A backend or a device is missing or does not work.
     #[error("device: {0}")]
     Device(Problem),
-    /// What is to be written would harm what is there, or cannot be written.
+    /// An output would overwrite something else, or cannot be written.
     #[error("output: {0}")]
     Output(Problem),
     /// The caller asked to stop; what was finished is kept.

@@ -12,27 +12,27 @@
 //! | [`features`] | candidate embeddings: `.npy`, `.npz`, `.safetensors`, memory-mapped and checked |
 //! | [`quantizer`] | K-Means, RQ-VAE, RQ-KMeans, hierarchical K-Means, coarse-to-fine, health report |
 //! | [`identifier`], [`trie`] | identifiers, unique tokens, the flat trie |
-//! | [`geometry`] | where the candidates below every prefix lie, and what that says about a query |
-//! | [`index`] | the candidates under their identifiers, with vectors, metadata and health |
+//! | [`geometry`] | statistics of the candidates' vectors below every prefix, which guide the decoder |
+//! | [`index`] | the candidates with their identifiers, vectors, metadata and health |
 //! | [`align`] | candidates as vectors in the space of the text encoder |
-//! | [`media`] | pictures, sounds and videos from their files, built-in descriptors |
-//! | `extract` | from files of media to the features of a data folder (feature `media`) |
+//! | [`media`] | reading pictures, sounds and videos; built-in descriptors |
+//! | `extract` | from media files to the features of a data folder (feature `media`) |
 //! | [`data`] | captions, splits, tokenizers, batches, readers of published sets, procedural benchmarks |
-//! | [`captioner`] | captions of candidates that have none, by neighbours or by a program |
+//! | [`captioner`] | captions for candidates that have none, from neighbours or a program |
 //! | [`nn`], [`model`] | attention, encoder, fusion, decoder; the network and its loss |
 //! | [`pretrained`] | text encoders, CLIP, CLAP and ImageBind from their published weights |
 //! | [`train`] | training on burn-train's learner, checkpoints, resumption |
 //! | [`decode`] | beam search over the trie, exhaustive scoring |
 //! | [`recipe`] | all settings of an index, chosen from the data; from a data folder to an index |
-//! | [`retrieve`] | [`Retriever`](retrieve::Retriever), the front door; the index folder |
-//! | [`metadata`] | what is known about candidates beside their vectors, and conditions to filter by |
+//! | [`retrieve`] | [`Retriever`](retrieve::Retriever), the main entry point; the index folder |
+//! | [`metadata`] | metadata of candidates, and conditions to filter by |
 //! | [`eval`] | Recall@K, MRR, confidence intervals; BM25 and dual-tower baselines |
 //! | [`backend`] | choosing a backend and a device at run time |
 //! | [`cancel`] | stopping long work from another thread |
 //! | [`storage`] | atomic writes, checksums, named tensors |
 //!
-//! Neural modules are generic over a burn `Backend`; the library itself depends on none. Choose one
-//! by a cargo feature (`flex`, `ndarray`, `tch`, `wgpu`, `vulkan`, `metal`, `cuda`).
+//! Neural modules are generic over a burn `Backend`. Choose one or more by a cargo feature (`flex`,
+//! `ndarray`, `tch`, `wgpu`, `vulkan`, `metal`, `cuda`).
 //!
 //! The features `media`, `towers`, `procedural` and `formats` are on by default. A program that brings
 //! embeddings needs none of them: `default-features = false, features = ["flex"]`.

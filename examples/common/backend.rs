@@ -7,8 +7,7 @@ use clap::Args;
 /// Options that choose where to compute.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct Hardware {
-    /// Backend, of those built in: cuda, tch, wgpu, ndarray, flex; by default the first of these
-    /// that the build has.
+    /// Backend: cuda, tch, wgpu, ndarray or flex; by default the first of these in the build.
     #[arg(long, global = true)]
     pub backend: Option<BackendKind>,
     /// Device: default, cpu, gpu, gpu:N or N.

@@ -5,7 +5,7 @@
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Keeps freed memory for the next step instead of giving it back to the system: a training step of
-/// a MiniLM-sized network would get and clear some 140,000 pages anew.
+/// a MiniLM-sized network would request and clear some 140,000 pages again.
 pub fn keep_freed_memory() {
     const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15; // mi_option_purge_delay, not exported.
     // SAFETY: sets an integer option of the allocator in use; -1 is a documented value of it.

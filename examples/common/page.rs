@@ -27,7 +27,7 @@ impl Media {
             Drawn::Picture(picture) => Self::Picture(picture.to_png()?),
             Drawn::Sound(sound) => Self::Sound(sound.to_wav()?),
             Drawn::Frames(frames) => Self::Video(to_gif(frames, Clip::RATE)?),
-            _ => bail!("no page shows this kind of media"),
+            _ => bail!("pages cannot show this kind of media"),
         })
     }
 

@@ -89,7 +89,7 @@ fn lost(written: io::Result<()>) {
         }
         Outcome::GoesOn if SAID.swap(true, Ordering::Relaxed) => {}
         Outcome::GoesOn => {
-            err(format_args!("cannot write the output ({error}); the work goes on without it\n"));
+            err(format_args!("cannot write the output ({error}); continuing without it\n"));
         }
     }
 }

@@ -32,7 +32,7 @@ pub struct Curves {
 }
 
 fn bar(what: &str, length: usize) -> ProgressBar {
-    let style = "{prefix:>12} [{bar:30}] {pos}/{len} {elapsed} (left {eta}) {msg}";
+    let style = "{prefix:>12} [{bar:30}] {pos}/{len} {elapsed} (ETA {eta}) {msg}";
     let style = ProgressStyle::with_template(style)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("=> ");

@@ -14,16 +14,16 @@ use clap::Args;
 /// Options of a recipe. Without any, all settings follow the data.
 #[derive(Args, Clone, Debug, Default)]
 pub struct RecipeArgs {
-    /// Recipe: a file with the settings that should differ from the automatic choice.
+    /// Recipe file: settings that should differ from the automatic choice.
     #[arg(long, value_name = "FILE")]
     pub recipe: Option<PathBuf>,
-    /// Pretrained text encoder: a folder in the layout of Hugging Face.
+    /// Pretrained text encoder: a model folder in the Hugging Face layout.
     #[arg(long, value_name = "FOLDER")]
     pub encoder: Option<PathBuf>,
-    /// A setting in place of the recipe's, as in `training.epochs=3`; may be given several times.
+    /// Overrides one setting of the recipe, as in `training.epochs=3`; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
-    /// Seed of all parts, in place of the recipe's.
+    /// Seed of all parts; overrides the recipe's.
     #[arg(long)]
     pub seed: Option<u64>,
 }

@@ -39,7 +39,7 @@ struct Args {
     /// Folder with the pictures, sounds or videos of the candidates.
     #[arg(long, global = true)]
     media: Option<PathBuf>,
-    /// Links to the media in place of putting them into the page.
+    /// Links to the media files instead of embedding them in the page.
     #[arg(long, global = true)]
     link: bool,
     /// Folder with features, ids.txt and captions.jsonl: shows a caption of every candidate.
@@ -58,12 +58,12 @@ struct Args {
 enum Command {
     /// The candidates whose identifiers begin with a prefix, as 12 or 12-3.
     Prefix {
-        /// Prefixes; without any, the fullest clusters.
+        /// Prefixes; by default the largest clusters.
         prefixes: Vec<String>,
-        /// Clusters to show where no prefix is given.
+        /// Number of clusters to show if no prefix is given.
         #[arg(long, default_value_t = 8)]
         clusters: usize,
-        /// Most candidates of a prefix.
+        /// Maximum number of candidates per prefix.
         #[arg(long, default_value_t = 48)]
         most: usize,
     },
@@ -73,16 +73,16 @@ enum Command {
     Queries {
         #[command(flatten)]
         recipe: RecipeArgs,
-        /// Width of the beam, if not the index's.
+        /// Beam width; by default the index's.
         #[arg(long)]
         beam: Option<usize>,
-        /// Most queries to follow; of more, an even sample.
+        /// Maximum number of queries to trace; an even sample if there are more.
         #[arg(long, default_value_t = 1000)]
         queries: usize,
-        /// Queries to show.
+        /// Number of queries to show.
         #[arg(long, default_value_t = 24)]
         show: usize,
-        /// Answers to show of each.
+        /// Number of answers to show per query.
         #[arg(long, default_value_t = 5)]
         top: usize,
     },
@@ -178,7 +178,7 @@ fn captions(data: &DataFolder, index: &CandidateIndex) -> Result<Vec<String>> {
     Ok(captions)
 }
 
-/// What the pages have beside the style of all pages.
+/// Styles of these pages, in addition to those of all pages.
 const STYLE: &str = "
 h2 small { font-weight: 400; color: var(--soft); margin-left: .5rem; }
 .sheet { display: grid; grid-template-columns: repeat(auto-fill, minmax(120px, 1fr)); gap: .75rem; margin-top: .75rem; }

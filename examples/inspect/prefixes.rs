@@ -12,9 +12,7 @@ use crate::{
 fn parse(text: &str) -> Result<Vec<u16>> {
     let token = |part: &str| part.parse::<u16>().ok();
     text.split('-').map(token).collect::<Option<Vec<u16>>>().with_context(|| {
-        format!(
-            "{text:?}: expected a prefix as the identifiers of the index begin, like 12 or 12-3"
-        )
+        format!("{text:?}: expected the beginning of an identifier, such as 12 or 12-3")
     })
 }
 

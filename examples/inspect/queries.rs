@@ -124,7 +124,7 @@ fn overview<B: LocalBackend>(html: &mut String, all: &[Followed], retriever: &Re
     let share = |count: usize| 100.0 * count as f64 / all.len() as f64;
     let mut lines = Vec::new();
     for (name, ranks) in
-        [("found first", 0..1), ("found at 2 to 10", 1..10), ("found behind 10", 10..usize::MAX)]
+        [("found first", 0..1), ("found at 2 to 10", 1..10), ("found after 10", 10..usize::MAX)]
     {
         let found = |followed: &&Followed| followed.rank.is_some_and(|rank| ranks.contains(&rank));
         lines.push((name.to_string(), all.iter().filter(found).count()));
@@ -134,7 +134,9 @@ fn overview<B: LocalBackend>(html: &mut String, all: &[Followed], retriever: &Re
             |followed: &&Followed| followed.rank.is_none() && followed.trace.lost_at == Some(level);
         lines.push((format!("lost at level {}", level + 1), all.iter().filter(lost).count()));
     }
-    html.push_str("<section>\n<h2>Where the right candidate ends</h2>\n<table class=\"all\">\n");
+    html.push_str(
+        "<section>\n<h2>What happens to the right candidate</h2>\n<table class=\"all\">\n",
+    );
     for (name, count) in lines {
         let bar = share(count);
         push(
@@ -214,7 +216,8 @@ fn card<B: LocalBackend>(
             push(
                 html,
                 format_args!(
-                    "<p class=\"lead\">A search without a beam puts it at rank {} of {}, with a score of {:.2}; the best has {:.2}.</p>\n",
+                    "<p class=\"lead\">An exhaustive search ranks it {} of {}, with a score of \
+                     {:.2}; the best score is {:.2}.</p>\n",
                     place + 1,
                     scored.len(),
                     scored[place].score,

@@ -27,8 +27,7 @@ pub fn page(index: &CandidateIndex) -> Result<String> {
     push(&mut body, format_args!("<pre tabindex=\"0\">{health}</pre>\n</section>\n"));
 
     body.push_str("<section>\n<h2>Prefixes</h2>\n<div class=\"wide\"><table class=\"all\">\n<tr>");
-    for head in ["level", "tokens", "used", "prefixes", "alone", "most below one", "children, mean"]
-    {
+    for head in ["level", "tokens", "used", "prefixes", "alone", "largest", "mean children"] {
         push(&mut body, format_args!("<th scope=\"col\">{head}</th>"));
     }
     body.push_str("</tr>\n");
@@ -52,8 +51,11 @@ pub fn page(index: &CandidateIndex) -> Result<String> {
         );
         nodes = below;
     }
-    body.push_str("</table></div>\n<p class=\"lead\">Prefixes: that exist. Alone: of them, with one candidate below. ");
-    body.push_str("Most below one: candidates of the fullest.</p>\n</section>\n");
+    body.push_str(
+        "</table></div>\n<p class=\"lead\">Prefixes: how many exist. Alone: how many of them have \
+         a single candidate. ",
+    );
+    body.push_str("Largest: candidates of the largest prefix.</p>\n</section>\n");
 
     for (level, counts) in counts.iter().enumerate() {
         push(&mut body, format_args!("<section>\n<h2>{}</h2>\n", name(index, level)));
@@ -61,8 +63,8 @@ pub fn page(index: &CandidateIndex) -> Result<String> {
         body.push_str("</section>\n");
     }
     let summary = format!(
-        "{} candidates, identifiers of {levels} tokens. A cell is a token; the stronger its colour, the more candidates have \
-         it. Crossed cells are tokens that no candidate has.",
+        "{} candidates, identifiers of {levels} tokens. A cell is a token; a stronger colour \
+         means more candidates. Crossed cells are tokens that no candidate has.",
         trie.len()
     );
     Ok(document("Use of the tokens", &summary, crate::STYLE, &body))
@@ -96,7 +98,8 @@ fn heat_map(html: &mut String, counts: &[usize], items: usize) {
     push(
         html,
         format_args!(
-            "<p class=\"lead\">{used} of {} used; {even:.1} candidates each if all were even. Fullest: {}.</p>\n",
+            "<p class=\"lead\">{used} of {} used; {even:.1} candidates each if spread evenly. \
+             Largest: {}.</p>\n",
             counts.len(),
             fullest.join(", ")
         ),

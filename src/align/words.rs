@@ -19,8 +19,8 @@ pub struct WordWeights {
 }
 
 impl WordWeights {
-    /// Counts words in training texts. `weight` is that of the cosine of the words, beside 1 for that
-    /// of the pooled texts.
+    /// Counts words in training texts. `weight` is the weight of the cosine of the words; that of
+    /// the pooled texts has weight 1.
     ///
     /// # Errors
     /// [`Error::Config`] for a weight that is not a number above 0; [`Error::Captions`] without texts;
@@ -37,13 +37,13 @@ impl WordWeights {
                 "weight of the words",
                 "a number above 0",
                 weight.to_string(),
-                "0.4 is usual; leave it out for none",
+                "0.4 is usual; leave it out to disable it",
             ));
         }
         if train.is_empty() {
             return Err(Error::captions(
                 "training texts",
-                "at least one, to count words in",
+                "at least one text",
                 "none",
                 "check the filter of the training captions",
             ));

@@ -68,7 +68,7 @@ impl LocalBackend for burn::backend::LibTorch {
                 Self::KIND,
                 choice,
                 match gpus {
-                    0 => "no GPU that LibTorch can use".into(),
+                    0 => "no GPU usable by LibTorch".into(),
                     _ => format!("{gpus} GPU(s), numbered from 0"),
                 },
                 "use a smaller index or --device cpu; for CUDA, build against a LibTorch with CUDA \
@@ -150,7 +150,8 @@ impl LocalBackend for burn::backend::Wgpu {
                 choice,
                 "no adapter".into(),
                 "install the driver of the GPU (on Linux with Vulkan), or mesa-vulkan-drivers and \
-                 libvulkan1 to compute on the CPU; vulkaninfo --summary lists what there is",
+                 libvulkan1 to compute on the CPU; vulkaninfo --summary lists the available \
+                 adapters",
             ),
             false => missing(
                 Self::KIND,

@@ -1,11 +1,11 @@
-//! Caption enhancement: captions of candidates by a [`Captioner`], for those that nobody described.
+//! Caption enhancement: a [`Captioner`] writes captions for candidates that have none.
 //!
 //! The method trains on descriptions of every candidate, test candidates included (CART, section on
 //! training data). Two captioners are built in. [`RetrievalCaptioner`] gives a candidate the
 //! captions of the candidates nearest to it in the feature space. [`CommandCaptioner`] runs a
-//! program: one around BLIP, or anything that reads paths and writes JSON lines. What they give are
-//! [`Captions`] of the kind `generated`, with a source and a weight, to be written beside those of
-//! people and read together with them ([`Captions::extend`]).
+//! program: one around BLIP, or anything that reads paths and writes JSON lines. They return
+//! [`Captions`] of the kind `generated`, with a source and a weight, which are stored next to human
+//! captions and read together with them ([`Captions::extend`]).
 
 mod command;
 mod neighbours;
@@ -215,6 +215,6 @@ fn check_weight(weight: f32) -> Result<()> {
         "weight of the captioner",
         "a finite number above 0",
         weight.to_string(),
-        "1 counts its captions like those of people, less trusts them less",
+        "1 counts its captions like human ones, a smaller weight less",
     ))
 }

@@ -157,7 +157,7 @@ pub(super) fn norms(features: &Features, metric: Metric) -> Result<Vec<f64>> {
             "features of the retrieval captioner",
             "finite numbers, not all of them zero",
             format!("a row of length {} for `{}`", norms[row], features.id(row)),
-            "make its features again, or leave the item out",
+            "recompute its features, or leave the item out",
         )),
     }
 }

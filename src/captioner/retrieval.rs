@@ -55,7 +55,7 @@ impl RetrievalConfig {
             [("k", self.k), ("per_neighbour", self.per_neighbour.unwrap_or(usize::MAX))]
         {
             if count == 0 {
-                let remedy = "take one or more, 5 for example";
+                let remedy = "use one or more, for example 5";
                 return Err(Error::config(
                     format!("{name} of the retrieval captioner"),
                     "at least 1",
@@ -70,7 +70,7 @@ impl RetrievalConfig {
                 "temperature of the retrieval captioner",
                 "a number above 0",
                 self.temperature.to_string(),
-                "0.1 suits cosines; a very large one weighs all neighbours alike",
+                "0.1 suits cosines; a very large value weights all neighbours equally",
             ));
         }
         Ok(())
@@ -106,7 +106,7 @@ impl RetrievalConfig {
         if rows.is_empty() {
             return Err(Error::captions(
                 "captions of the retrieval captioner",
-                "at least one to give to others",
+                "at least one caption",
                 "none",
                 "give the captions of the training split",
             ));
@@ -169,10 +169,10 @@ impl Captioner for RetrievalCaptioner {
             Err(Error::features("items to describe by their neighbours", expected, found, remedy))
         };
         let Some(features) = job.features() else {
-            return wrong("none".into(), "tell them by `CaptionJob::with_features`");
+            return wrong("none".into(), "pass them with `CaptionJob::with_features`");
         };
         if features.dim() != self.neighbours.dim() {
-            let remedy = "take those of the same encoder as the captioner's";
+            let remedy = "use features of the captioner's encoder";
             return wrong(format!("width {}", features.dim()), remedy);
         }
         let mut made = Captioned::default();

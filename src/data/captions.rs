@@ -374,7 +374,7 @@ fn parse_line(line: &[u8], origin: &Origin) -> Result<Option<Caption>> {
             subject(),
             r#"one JSON object {"id": "...", "caption": "..."}"#,
             format!("{message} (column {})", e.column()),
-            "mend the line; ids and captions are strings in double quotes",
+            "correct the line; ids and captions are strings in double quotes",
         )
     })?;
     let Line { id, caption: text, kind, source, weight, idx } = line;

@@ -86,7 +86,7 @@ impl CaptionFilter {
                 "at most one of `ordinals`, `last`, `except_last`, `held_out` and \
                  `except_held_out`",
                 positions.join(" and "),
-                "keep the one that is meant",
+                "keep one of them",
             ));
         }
         if self.ordinals.as_ref().is_some_and(Vec::is_empty) {
@@ -197,7 +197,7 @@ impl Captions {
                         format!("none of {}: an item has at most {most} captions", self.len())
                     }
                 },
-                "loosen the filter; positions are counted from 0 after kinds and sources",
+                "relax the filter; positions count from 0 after filtering by kinds and sources",
             ));
         }
         Ok(kept)

@@ -26,8 +26,8 @@ const LONGEST: u64 = 1 << 32;
 /// so on. [`DataFolder::open`] gives one matrix in any case; [`DataFolder::open_sharded`] leaves
 /// the rows in their files.
 ///
-/// What captions, splits and metadata say about the items of `left-out.jsonl`, which an extraction
-/// writes for those without features, is passed over.
+/// Captions, splits and metadata of the items in `left-out.jsonl` are ignored. An extraction lists
+/// items without features there.
 ///
 /// # Example
 /// ```no_run
@@ -42,9 +42,9 @@ pub struct DataFolder<I = Features> {
     pub items: I,
     /// All captions.
     pub captions: Captions,
-    /// The splits, where the folder has any.
+    /// The splits, if the folder has any.
     pub splits: Option<Splits>,
-    /// What else is known about the candidates, where the folder says something.
+    /// The metadata of the candidates, if the folder has any.
     pub metadata: Option<ItemMetadata>,
     folder: PathBuf,
 }
@@ -75,7 +75,7 @@ impl DataFolder {
         Ok(Self { items, captions, splits, metadata, folder: folder.to_path_buf() })
     }
 
-    /// Data that are in memory.
+    /// Data in memory.
     ///
     /// # Errors
     /// As [`Features::check`]; [`Error::Captions`] for a caption of an item that has no features.
@@ -102,8 +102,8 @@ impl DataFolder {
         self.captions.select(filter)?.resolve(|id| self.items.index_of(id))
     }
 
-    /// Captions of a captioner, from a file of their own, with the rows of their candidates. They
-    /// only train: a filter of [`DataFolder::captions`] does not see them.
+    /// Generated captions from a separate file, with the rows of their candidates. They are for
+    /// training only: filters of [`DataFolder::captions`] do not see them.
     ///
     /// # Errors
     /// As [`Captions::from_jsonl`] and [`Captions::resolve`]; [`Error::Captions`] for a caption of
@@ -126,7 +126,7 @@ impl DataFolder {
                 path.as_ref().display().to_string(),
                 format!("captions of the kind `{GENERATED}`"),
                 format!("{:?} of `{}`, whose kind is {kind}", other.text, other.id),
-                "give the file of a captioner; captions of people belong to captions.jsonl",
+                "give the file of a captioner; human captions belong in captions.jsonl",
             ));
         }
         captions.resolve(|id| self.items.index_of(id))
@@ -170,7 +170,7 @@ impl DataFolder<ShardedFeatures> {
     }
 }
 
-/// What a folder says about its candidates beside all that.
+/// Further information of a folder about its candidates.
 fn metadata(folder: &Path, ids: &ItemIds) -> Result<Option<ItemMetadata>> {
     let path = folder.join("metadata.jsonl");
     if !path.exists() {
@@ -180,7 +180,7 @@ fn metadata(folder: &Path, ids: &ItemIds) -> Result<Option<ItemMetadata>> {
     ItemMetadata::from_jsonl_without(path, ids, &|id| left_out.contains(id)).map(Some)
 }
 
-/// Ids of the items that an extraction found no features of, which other files may still name.
+/// Ids of items without features, which other files may still mention.
 fn left_out(folder: &Path, ids: &ItemIds) -> Result<HashSet<String>> {
     #[derive(Deserialize)]
     struct Line {
@@ -199,8 +199,8 @@ fn left_out(folder: &Path, ids: &ItemIds) -> Result<HashSet<String>> {
                 path.display().to_string(),
                 "a JSON object with an `id` on each line",
                 e.to_string(),
-                "remove the file, and what captions, splits and metadata say about items without \
-                 features",
+                "remove the file, and the entries of captions, splits and metadata about items \
+                 without features",
             )
         })?;
         if ids.index_of(&id).is_none() {
@@ -210,7 +210,7 @@ fn left_out(folder: &Path, ids: &ItemIds) -> Result<HashSet<String>> {
     Ok(left_out)
 }
 
-/// Captions and splits of a folder, all of whose ids exist.
+/// Captions and splits of a folder; all of their ids exist.
 fn texts(folder: &Path, ids: &ItemIds) -> Result<(Captions, Option<Splits>)> {
     let left_out = left_out(folder, ids)?;
     let mut captions = Captions::from_jsonl(folder.join("captions.jsonl"))?;
@@ -361,7 +361,7 @@ mod tests {
         line = r#"{"id": "z", "caption": "four", "kind": "generated"}"#;
         assert!(refused(line).contains("\"z\""));
         let own = data.generated(folder.path().join("captions.jsonl")).unwrap_err();
-        assert!(own.to_string().contains("captions of people"), "{own}");
+        assert!(own.to_string().contains("human captions"), "{own}");
     }
 
     #[test]

@@ -57,7 +57,7 @@ impl Splits {
                 &subject,
                 r#"a JSON object {"train": ["id", ...], "test": ["id", ...]}"#,
                 e.to_string(),
-                "mend the file; ids are strings in double quotes",
+                "correct the file; ids are strings in double quotes",
             )
         })?;
         Self::checked(splits, &subject)

@@ -38,14 +38,14 @@ impl TextCheck {
             let found = if words.is_empty() { "no word at all" } else { words.as_str() };
             warnings.push(format!(
                 "the tokenizer knows no word of this text ({found}): the answers do not depend on \
-                 what it says"
+                 it"
             ));
         } else if !self.unknown.is_empty() {
             warnings.push(format!("the tokenizer does not know {words}"));
         }
         if self.cut > 0 {
             warnings.push(format!(
-                "the text is cut after {} tokens; {} more at its end are not read",
+                "the text is cut after {} tokens; the last {} are ignored",
                 self.tokens, self.cut
             ));
         }

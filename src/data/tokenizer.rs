@@ -166,7 +166,7 @@ impl TextTokenizer {
         let json: serde_json::Value =
             serde_json::from_slice(bytes).map_err(|e| wrong(e.to_string()))?;
         if let Some(error) = bad_normalizer(&json["normalizer"]) {
-            return Err(wrong(format!("a normalizer of type Precompiled that is none: {error}")));
+            return Err(wrong(format!("an invalid normalizer of type Precompiled: {error}")));
         }
         let inner = Tokenizer::from_bytes(bytes).map_err(|e| wrong(e.to_string()))?;
         // At the first text that it is given, otherwise.

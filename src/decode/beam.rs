@@ -127,8 +127,8 @@ impl<'a, B: Backend> Prepared<'a, B> {
                 "identifier levels of the candidates",
                 format!("the network's, {sizes:?}"),
                 format!("{found:?}"),
-                "search candidates with identifiers of the network's quantizer, with room for as many \
-                 unique tokens (Trie::within)",
+                "search candidates whose identifiers have the network's levels, with the same \
+                 capacity for unique tokens (Trie::within)",
             ));
         }
         let weights = config.level_weights.len();
@@ -167,7 +167,7 @@ impl<'a, B: Backend> Prepared<'a, B> {
         Self::of(model, Queries::new(Cow::Borrowed(encoded), None), space, config)
     }
 
-    /// Leaves this search a number of threads, where others run beside it.
+    /// Limits the number of threads of this search, for searches that run in parallel.
     pub(super) fn with_threads(self, threads: usize) -> Self {
         Self { threads, ..self }
     }
@@ -342,7 +342,7 @@ pub(super) fn numbers(children: &[(u16, f32, Node)], level: usize) -> Result<()>
             format!("scores of level {level}"),
             "numbers",
             bad.to_string(),
-            "look for vectors of candidates that are damaged (retrieve::verify), or far too large",
+            "look for damaged (retrieve::verify) or far too large vectors of candidates",
         )),
         _ => Ok(()),
     }

@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
-/// Time by what it went into, added up over the batches that threads work on beside each other. A
-/// thread that waits within one part may do another's work meanwhile, so shares are approximate.
+/// Time per part of the search, summed over the batches that threads process in parallel. A thread
+/// that waits within one part may do work of another one, so shares are approximate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SearchTimes {
     /// Text encoder, keys and values of the queries.

@@ -15,10 +15,10 @@ pub struct BeamConfig {
     pub width: usize,
     /// Tokens that probabilities are normalised over; as in training.
     pub scope: Scope,
-    /// Factor of the decoder's logits beside what the candidates' geometry adds to them: 1 takes them
-    /// as they were trained, 0 asks the geometry alone. A guided decoder that was trained on few
-    /// captions trusts itself too much; choose the weight on validation queries (ours). Without
-    /// guidance this is no more than a temperature, and has to be above 0.
+    /// Factor of the decoder's logits, to which the candidates' geometry is added: 1 uses them as
+    /// trained, 0 uses the geometry alone. A guided decoder that was trained on few captions is
+    /// overconfident; choose the weight on validation queries (ours). Without guidance this is only
+    /// a temperature, and must be above 0.
     pub decoder_weight: f32,
     /// Weight of the cosine between query and candidate that is added to the log-probability of
     /// every answer; 0 leaves them as they are. It needs a network with an alignment.

@@ -177,12 +177,12 @@ impl<B: Backend> Engine<B> {
                 Err(Error::config("precision of the search", expected, found, remedy))
             };
             if !on_host::<B>(&self.device) {
-                let expected = "f32, or a backend in the host's memory for bf16";
+                let expected = "f32, or a CPU backend for bf16";
                 return problem(expected, format!("bf16 on {}", B::name(&self.device)));
             }
             if !bf16_products() {
                 let expected = "f32, or a processor with AVX-512 BF16 for bf16";
-                return problem(expected, "bf16 on one without".into());
+                return problem(expected, "bf16 on a processor without it".into());
             }
         }
         Ok(Self { precision, host: OnceLock::new(), ..self })
@@ -206,9 +206,9 @@ impl<B: Backend> Engine<B> {
     /// Answers tokenised queries, in their order: queries of like length are encoded together, and every
     /// thread is given a batch until none is left.
     ///
-    /// On `flex`, a query's answers are the same to the last bit whatever queries are asked beside it (with a
-    /// text encoder wider than 64, or feed-forward blocks of up to 512: `gemm` cuts the sums of others by the number
-    /// of rows).
+    /// On `flex`, answers are batch-invariant, bit for bit. Exceptions are text encoders of
+    /// width up to 64 with feed-forward blocks above 512, because `gemm` splits their sums by the
+    /// number of rows.
     ///
     /// # Shapes
     /// - `queries`: token rows of any lengths, padded with `padding` where they have to be

@@ -65,7 +65,7 @@ pub(super) fn exact<B: Backend>(
             "exact search",
             "a top of at least 1, and a budget of at least top",
             format!("a top of {top}, a budget of {budget}"),
-            "a budget of some thousand prefixes a level is usual",
+            "a budget of a few thousand prefixes per level is usual",
         ));
     }
     let mut limits = Limits { width: config.width.max(top), floor: f32::NEG_INFINITY };

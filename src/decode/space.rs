@@ -63,7 +63,7 @@ impl<'a> SearchSpace<'a> {
         if guided && config.scope == Scope::All {
             return Err(Error::config(
                 "scope of the search",
-                "the legal tokens, for a network that is guided by the candidates' geometry",
+                "the legal tokens, for a guided network",
                 "all tokens",
                 "search with Scope::Legal",
             ));
@@ -71,7 +71,7 @@ impl<'a> SearchSpace<'a> {
         if config.decoder_weight == 0.0 && !guided {
             return Err(Error::config(
                 "weight of the decoder",
-                "more than 0, for a network that no geometry guides",
+                "more than 0, for an unguided network",
                 "0",
                 "keep 1",
             ));
@@ -82,8 +82,8 @@ impl<'a> SearchSpace<'a> {
             }
             (Some(_), None) if guided => Err(Error::model(
                 "candidates",
-                "their vectors, which guide this network",
-                "identifiers alone",
+                "vectors of the candidates, for a guided network",
+                "identifiers only",
                 "give the index the vectors it was made from (CandidateIndex::with_vectors)",
             )),
             _ if config.rerank > 0.0 => Err(Error::config(

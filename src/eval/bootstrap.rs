@@ -178,7 +178,7 @@ pub fn paired_bootstrap(
             metric.name(),
             "lists that are long enough in both systems",
             "shorter lists",
-            "ask both systems for more items or compare another metric",
+            "request more items from both systems, or compare another metric",
         ));
     };
     if first.len() != second.len() {

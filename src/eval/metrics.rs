@@ -363,7 +363,7 @@ impl Group {
 
 fn check_k(k: usize) -> Result<()> {
     if k == 0 {
-        return Err(Error::query("k", "at least 1", "0", "ask for one place or more"));
+        return Err(Error::query("k", "at least 1", "0", "ask for at least one place"));
     }
     Ok(())
 }

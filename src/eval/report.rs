@@ -171,7 +171,7 @@ impl EvalRecord {
             format!("record {position}, {name}"),
             expected,
             value.to_string(),
-            "JSON knows no NaN: repair the evaluation before writing it down",
+            "JSON has no NaN: correct the evaluation before writing it",
         ))
     }
 }

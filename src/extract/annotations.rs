@@ -130,8 +130,8 @@ impl<'a> Annotations<'a> {
                 file.display().to_string(),
                 format!("ids of the {} items, such as `{}`", ids.len(), ids.get(0)),
                 format!("none of them among {all}, but `{first}`"),
-                "spell ids as the items are called: paths below the folder of the media, with \
-                 `--stems` without extensions",
+                "use the ids of the items: paths below the media folder, with `--stems` without \
+                 extensions",
             ));
         }
         if in_place {
@@ -191,7 +191,7 @@ impl<'a> Annotations<'a> {
         let mut listed: HashSet<&str> = failed.iter().map(|failure| failure.id.as_str()).collect();
         let mut bytes = Vec::new();
         let unknown = self.unknown_in_place.iter().filter(|id| listed.insert(id)).map(|id| {
-            Failure { id: id.clone(), message: "named in this folder, but no item".into() }
+            Failure { id: id.clone(), message: "named in this folder, but not an item".into() }
         });
         for failure in failed.iter().cloned().chain(unknown.collect::<Vec<_>>()) {
             bytes.extend(to_json(&failure)?);

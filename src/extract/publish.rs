@@ -144,7 +144,7 @@ pub(super) fn check_free(out: &Path, names: &[&str], record: Option<&Record>) ->
                 out.display().to_string(),
                 "a folder without features",
                 path.display().to_string(),
-                "write to another folder, or remove the features that are there",
+                "write to another folder, or remove the existing features",
             ));
         }
     }

@@ -184,7 +184,7 @@ impl<'a> Extraction<'a> {
                     "extraction",
                     format!("features of {} items", items.len()),
                     format!("a stop after {done}, which are kept in {}", state.folder().display()),
-                    "start it again with the same settings to go on",
+                    "start it again with the same settings to continue",
                 ));
             }
             resumed += kept.as_ref().map_or(0, |kept| kept.ids.len());
@@ -200,7 +200,7 @@ impl<'a> Extraction<'a> {
                 root.display().to_string(),
                 "at least one item with features",
                 format!("none of {}; the first: {}", items.len(), first.message),
-                "name the folder of the media, or mend its files; then start again",
+                "name the media folder, or repair its files; then start again",
             ));
         }
         let mut files = annotations.files(&failed)?;
@@ -235,7 +235,7 @@ fn finished(out: &Path, run: &Run) -> Result<Option<Extracted>> {
             out.display().to_string(),
             format!("a folder without features, or those of {}", run.shown()),
             format!("features of {}", record.run.shown()),
-            "write to another folder, or remove the features that are there",
+            "write to another folder, or remove the existing features",
         ));
     }
     Ok(Some(Extracted {

@@ -41,7 +41,7 @@ impl Run {
             Err(Error::media("items to extract features of", expected, found, remedy))
         };
         if config.part == 0 {
-            let remedy = "choose some hundred or thousand";
+            let remedy = "a few hundred or thousand are usual";
             return Err(Error::config("items a part", "at least 1", "0", remedy));
         }
         let Some(first) = items.first() else {
@@ -116,7 +116,7 @@ impl State {
                     folder.display().to_string(),
                     format!("an extraction of {}", run.shown()),
                     format!("one of {}", found.shown()),
-                    "start with the settings and files of that one, remove this folder, or write to \
+                    "use the settings and files of that run, remove this folder, or write to \
                      another one",
                 ));
             }
@@ -125,9 +125,9 @@ impl State {
         let Some(lock) = Self::acquire(&folder)? else {
             return Err(Error::media(
                 folder.display().to_string(),
-                "an extraction that no other program works on",
-                "one that is under way",
-                "wait until it has ended, or write to another folder",
+                "an extraction that no other program runs",
+                "one that is running",
+                "wait until it ends, or write to another folder",
             ));
         };
         if !file.exists() {
@@ -202,10 +202,10 @@ impl State {
         let found = extractor.extract(root, &open);
         if found.len() != open.len() {
             return Err(Error::media(
-                "what the extractor gave",
+                "output of the extractor",
                 format!("a result for each of {} items", open.len()),
                 found.len().to_string(),
-                "mend the extractor",
+                "correct the extractor",
             ));
         }
         let mut found = found.into_iter();
@@ -263,6 +263,6 @@ fn checked(item: &MediaItem, row: Vec<f32>, dim: usize) -> Result<Vec<f32>> {
         item.path.display().to_string(),
         format!("{dim} finite numbers of the extractor, not all of them zero"),
         format!("{} numbers, {}", row.len(), if finite { "finite" } else { "some not finite" }),
-        "leave the item out, or mend the extractor",
+        "leave the item out, or correct the extractor",
     ))
 }

@@ -280,7 +280,7 @@ fn two_extractions_into_one_folder_are_told_apart() {
         }
     })
     .unwrap();
-    assert!(errors[0].contains("no other program works on"), "{errors:?}");
+    assert!(errors[0].contains("no other program runs"), "{errors:?}");
 }
 
 /// Counts what it is asked for.

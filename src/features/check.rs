@@ -126,7 +126,7 @@ impl Features {
             "feature matrix",
             "finite numbers",
             format!("{value} in row {row} (id \"{}\"), column {column}{others}", self.id(row)),
-            "make these features again, or leave the items out with `Features::select`",
+            "recompute these features, or leave the items out with `Features::select`",
         ))
     }
 }
@@ -246,7 +246,7 @@ fn refuse_zero(matrix: &impl Rows, pieces: &[Piece]) -> Result<()> {
         "feature matrix",
         "rows with a number other than zero",
         format!("{} all-zero rows: {named}", zero.len()),
-        "make these features again, or leave the items out with `Features::select`",
+        "recompute these features, or leave the items out with `Features::select`",
     ))
 }
 

@@ -282,7 +282,7 @@ impl ItemIds {
                     "ids to add",
                     "ids that the index does not have, each once",
                     format!("\"{}\" a second time", id(row)),
-                    "rename the item, or update the one that is there",
+                    "rename the item, or update the existing one",
                 ));
             }
             order.push(row);
@@ -411,7 +411,7 @@ fn append<'a>(
 ) -> Result<()> {
     for (row, id) in ids.enumerate() {
         let found = if id.trim().is_empty() {
-            "a blank one".to_string()
+            "a blank line".to_string()
         } else if let Some(bad) = id.chars().find(|&c| breaks_lines(c)) {
             format!("the character U+{:04X} in \"{}\"", bad as u32, id.escape_debug())
         } else {

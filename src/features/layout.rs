@@ -56,7 +56,7 @@ impl Layout {
             return wrong(
                 "at least one row and one column",
                 format!("shape {shape}"),
-                "check the program that made the features",
+                "check the program that wrote the features",
             );
         }
         if rows > u64::from(u32::MAX) {

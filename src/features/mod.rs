@@ -1,9 +1,9 @@
 //! Candidate embeddings: one row of `f32` per item, with the items' ids.
 //!
-//! [`Features`] opens `.npy`, `.npz` and `.safetensors` files, mapping them into memory where the
-//! bytes on disk are already what is needed, and [`Features::check`] looks for what spoils
-//! training: NaN, infinities and empty rows. [`ShardedFeatures`] reads a collection larger than
-//! memory from several files. [`ItemIds`] names the rows.
+//! [`Features`] opens `.npy`, `.npz` and `.safetensors` files and memory-maps them if no conversion
+//! is needed. [`Features::check`] finds values that spoil training: NaN, infinities and all-zero
+//! rows. [`ShardedFeatures`] reads a collection larger than memory from several files. [`ItemIds`]
+//! names the rows.
 //!
 //! # Example
 //! ```

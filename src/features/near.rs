@@ -125,11 +125,11 @@ pub(crate) fn advice(id: &str, near: &str) -> String {
     let near_id = shown(near);
     if canonical_id(id) == canonical_id(near) {
         format!(
-            "there is {near_id}, which looks the same: they differ in spaces, invisible characters or \
-             Unicode normalisation; spell both alike"
+            "{near_id} exists and looks the same: they differ in spaces, invisible characters or \
+             Unicode normalisation; use one spelling for both"
         )
     } else {
-        format!("there is {near_id}: spell both alike")
+        format!("{near_id} exists: use one spelling for both")
     }
 }
 

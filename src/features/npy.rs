@@ -37,7 +37,7 @@ pub(super) fn parse(subject: &str, bytes: &[u8]) -> Result<(Description, usize)>
         let start = bytes.get(..bytes.len().min(8)).unwrap_or_default();
         return Err(wrong("a .npy file, which starts with \\x93NUMPY", format!("{start:02x?}")));
     };
-    let truncated = || wrong("a whole .npy header", format!("only {} bytes", bytes.len()));
+    let truncated = || wrong("a complete .npy header", format!("only {} bytes", bytes.len()));
     let (length, start) = match version {
         [1, 0] => {
             let length = rest.first_chunk::<2>().ok_or_else(truncated)?;

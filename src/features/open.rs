@@ -101,7 +101,7 @@ fn map_file(path: &Path, subject: &str) -> Result<Mmap> {
     }
     if !metadata.is_file() || metadata.len() == 0 {
         let found = if metadata.is_file() { "an empty file" } else { "a pipe or a device" };
-        let remedy = "check the path, or make the features again";
+        let remedy = "check the path, or write the features again";
         return Err(Error::features(subject, "a file with features", found, remedy));
     }
     let file = File::open(path).map_err(refused)?;

@@ -92,7 +92,7 @@ impl ShardedFeatures {
                 return Err(Error::features(
                     &shard.subject,
                     "every shard once",
-                    "it named twice",
+                    "a shard that is listed twice",
                     "list each file once",
                 ));
             }
@@ -188,7 +188,7 @@ impl ShardedFeatures {
                 "files of ids",
                 format!("one for each of {} shards", self.shards.len()),
                 paths.len().to_string(),
-                "write the ids of each shard beside it, or all ids into one file",
+                "write the ids of each shard next to it, or all ids into one file",
             ));
         }
         let (ids, counts) = ItemIds::open_parts(paths)?;
@@ -363,7 +363,7 @@ impl Placed {
                     return Ok(());
                 }
                 let index = out.iter().position(|value| !value.is_finite()).unwrap_or(0);
-                let remedy = "make the features of that item again, or leave it out";
+                let remedy = "recompute the features of that item, or leave it out";
                 refuse(index, f64::from(out[index]), "finite numbers", remedy)
             })
             .collect::<Vec<Result<()>>>();

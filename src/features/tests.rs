@@ -130,7 +130,7 @@ fn broken_npy_files_are_refused() {
     refused("a.npy", b"hello, this is text", &["\\x93NUMPY"]);
     refused("a.npy", &good[..4], &["\\x93NUMPY"]);
     for end in [8, 9, 10, 60, 127] {
-        refused("a.npy", &good[..end], &["a whole .npy header", &format!("{end} bytes")]);
+        refused("a.npy", &good[..end], &["a complete .npy header", &format!("{end} bytes")]);
     }
     refused(
         "a.npy",
@@ -220,7 +220,7 @@ fn broken_npz_files_are_refused() {
     refused("a.npz", b"", &["an empty file"]);
     refused("a.npz", &matrix, &["a zip archive"]);
     refused("a.npz", &npz(&[("x.npy", &matrix[..140])]), &["\"x\"", "24 bytes", "12 bytes"]);
-    refused("a.npz", &npz(&[("x.npy", &matrix[..50])]), &["a whole .npy header"]);
+    refused("a.npz", &npz(&[("x.npy", &matrix[..50])]), &["a complete .npy header"]);
     let whole = npz(&[("x.npy", &matrix)]);
     for end in (0..whole.len()).step_by(7) {
         assert!(open("a.npz", &whole[..end]).is_err());

@@ -76,7 +76,7 @@ impl Geometry {
                 format!("vector of candidate {}", at / vectors.dim()),
                 format!("numbers of at most {LARGEST:e}"),
                 vectors.as_slice()[at].to_string(),
-                "look for what made it; features can be checked with Features::check",
+                "check the features with Features::check",
             ));
         }
         let levels = walk::levels(&vectors, trie);

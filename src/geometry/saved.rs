@@ -1,4 +1,4 @@
-//! The sums on disk, so that a large index need not sum up anew.
+//! The sums on disk, so that loading a large index need not recompute them.
 
 use rayon::prelude::*;
 

@@ -50,7 +50,7 @@ impl Groups {
                         format!("group of candidate {item}"),
                         format!("one of {}", names.join(", ")),
                         format!("{label:?}"),
-                        "name all groups before a network is trained with them",
+                        "list all groups before a network is trained with them",
                     )
                 })
             })

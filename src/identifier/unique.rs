@@ -68,7 +68,7 @@ pub fn assign_unique(codes: &Codes, sizes: &[usize], distance: &[f32]) -> Result
                 "unique tokens",
                 format!("at most {} items with the same tokens", Vocabulary::MAX_LEVEL),
                 "more",
-                "use more codes or levels: the quantizer tells these items apart too little",
+                "use more codes or levels, so that the quantizer separates these items",
             )
         })?;
     }

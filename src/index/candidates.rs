@@ -32,7 +32,7 @@ pub struct CandidateIndex {
 }
 
 impl CandidateIndex {
-    /// Puts ids and identifiers together.
+    /// Combines ids and identifiers.
     ///
     /// # Errors
     /// [`Error::Ids`] when there is not one id per identifier.
@@ -72,8 +72,7 @@ impl CandidateIndex {
         Ok(Self { ids, trie, owners, health, geometry: None, groups: None, metadata: None })
     }
 
-    /// Says that the first token of the identifiers is that of a group, and what the groups are
-    /// called.
+    /// Declares that the first token of the identifiers is a group, and names the groups.
     ///
     /// # Errors
     /// [`Error::Identifier`] when there is not one name for each token of the first level.
@@ -104,7 +103,7 @@ impl CandidateIndex {
         Ok(Some(&names[usize::from(identifier.tokens()[0])]))
     }
 
-    /// Lets a search answer with the candidates of one group only.
+    /// A filter that allows the candidates of one group only.
     ///
     /// # Errors
     /// [`Error::Query`] when there are no groups, or none of that name.
@@ -126,8 +125,8 @@ impl CandidateIndex {
         usize::from(self.groups.is_some())
     }
 
-    /// Makes room for at least so many unique tokens, so that a network trained with these
-    /// candidates can serve others among which more share their semantic tokens.
+    /// Sets the minimum capacity for unique tokens, so that a network trained with these candidates
+    /// can serve others of which more share their semantic tokens.
     ///
     /// # Errors
     /// [`Error::Identifier`] for more than 65,536.
@@ -147,8 +146,8 @@ impl CandidateIndex {
         Ok(Self { trie: self.trie.within(vocabulary)?, ..self })
     }
 
-    /// Keeps the candidates' vectors, summed up along the trie: what guides a network with an
-    /// alignment, and what reranking compares.
+    /// Attaches the candidates' vectors and their statistics along the trie. They guide a network
+    /// with an alignment, and a rerank compares them with the query.
     ///
     /// # Shapes
     /// - `vectors`: `[N, D]`, in the order of the ids; kept once for every identifier
@@ -184,7 +183,7 @@ impl CandidateIndex {
         Self { geometry: Some(Arc::new(geometry)), ..self }
     }
 
-    /// Keeps what is known about the candidates, to filter by and to show.
+    /// Attaches metadata for filtering and display.
     ///
     /// # Errors
     /// [`Error::Metadata`] when there is not one object for each candidate.
@@ -200,13 +199,13 @@ impl CandidateIndex {
         }
     }
 
-    /// What is known about the candidates, if that is kept.
+    /// Metadata of the candidates, if any.
     pub fn metadata(&self) -> Option<&ItemMetadata> {
         self.metadata.as_deref()
     }
 
-    /// Lets a search answer with the candidates that meet a condition. It is evaluated here, once
-    /// for every candidate; the filter can be used for any number of searches.
+    /// A filter that allows the candidates that meet a condition. The condition is evaluated here,
+    /// once for every candidate; the filter can be used for any number of searches.
     ///
     /// # Errors
     /// [`Error::Query`] for an index without metadata; otherwise as [`ItemMetadata::matching`].
@@ -216,14 +215,14 @@ impl CandidateIndex {
                 "condition",
                 "an index with metadata",
                 "one without",
-                "give the index what is known about its candidates (CandidateIndex::with_metadata)",
+                "attach metadata to the index (CandidateIndex::with_metadata)",
             )
         })?;
         let allowed = metadata.matching(condition)?;
         Ok(self.filter(|item| allowed[item as usize]))
     }
 
-    /// Where the candidates lie, if that is kept.
+    /// Geometry of the candidates, if they have vectors.
     pub fn geometry(&self) -> Option<&Arc<Geometry>> {
         self.geometry.as_ref()
     }
@@ -244,8 +243,8 @@ impl CandidateIndex {
         &self.owners
     }
 
-    /// Lets a search answer with the candidates that `allowed` says yes to; it is asked once for
-    /// each identifier.
+    /// A filter that allows the candidates for which `allowed` is true; it is called once for each
+    /// identifier.
     pub fn filter(&self, mut allowed: impl FnMut(u32) -> bool) -> Filter {
         Filter::by_item(&self.trie, |entry| allowed(self.owners.of(entry)))
     }

@@ -39,7 +39,7 @@ pub struct LevelHealth {
 
 /// Health of a quantizer on the items it is to name.
 ///
-/// A collapsed quantizer (few codes used, or many items with one code) cannot be mended by
+/// A collapsed quantizer (few codes used, or many items with one code) cannot be repaired by
 /// training the decoder longer, so look here before training.
 ///
 /// # Example
@@ -190,9 +190,8 @@ impl LevelHealth {
                 format!("normalised entropy of at least {}", thresholds.min_normalised_entropy),
                 format!("{:.3} (perplexity {:.1})", self.normalised_entropy, self.perplexity),
                 format!(
-                    "a few codes have most items: use fewer codes (set {setting} to {} or less), \
-                     and remove near-duplicates; \
-                     or set min_normalised_entropy to {:.2}",
+                    "a few codes hold most items: use fewer codes (set {setting} to {} or less), \
+                     and remove near-duplicates; or set min_normalised_entropy to {:.2}",
                     (self.perplexity as usize).clamp(2, self.size.max(2)),
                     rounded_down(self.normalised_entropy)
                 ),

@@ -1,9 +1,8 @@
-//! The candidates of a collection under their identifiers, with what else is known about them.
+//! The candidates of a collection with their identifiers, vectors and metadata.
 //!
-//! A [`CandidateIndex`] holds ids, the trie of identifiers, whose they are, and, where they are
-//! kept, vectors and metadata. A quantizer makes one
-//! ([`CoarseToFine::assign`](crate::quantizer::CoarseToFine::assign)) and leaves its
-//! [`HealthReport`] in it.
+//! A [`CandidateIndex`] holds ids, the trie of identifiers, and optionally vectors and metadata. A
+//! quantizer makes it ([`CoarseToFine::assign`](crate::quantizer::CoarseToFine::assign)) and adds
+//! its [`HealthReport`].
 
 mod candidates;
 mod health;

@@ -26,7 +26,7 @@ pub(crate) const PANEL: usize = GROUPS * LANES;
 const STEP: usize = 4;
 /// Added to the 8-bit values of centres, which the instruction takes without a sign.
 const OFFSET: i32 = 128;
-/// Bounds held at once by a thread: 256 KiB, beside the centres in the second-level cache.
+/// Bounds held at once by a thread: 256 KiB, which share the second-level cache with the centres.
 const BOUNDS: usize = 1 << 16;
 /// Widest rows whose products surely fit 32 bits: 2^31 / (255 * 127), rounded down.
 const WIDEST: usize = 1 << 16;

@@ -244,10 +244,10 @@ fn pixmap(stream: &mut impl Read) -> std::result::Result<Option<Picture>, String
         (None, _) => return Ok(None),
         (Some(b'P'), mut next) => {
             if next()? != Some(b'6') {
-                return Err("frames that are no portable pixmaps".into());
+                return Err("frames that are not portable pixmaps".into());
             }
         }
-        _ => return Err("frames that are no portable pixmaps".into()),
+        _ => return Err("frames that are not portable pixmaps".into()),
     }
     let mut numbers = [0usize; 3];
     for number in &mut numbers {
@@ -286,7 +286,7 @@ fn header_number(stream: &mut impl Read) -> std::result::Result<usize, String> {
                     return Ok(number);
                 }
             }
-            _ => return Err("frames that are no portable pixmaps".into()),
+            _ => return Err("frames that are not portable pixmaps".into()),
         }
     }
 }

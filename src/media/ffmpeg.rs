@@ -98,7 +98,7 @@ impl Ffmpeg<'_> {
 
     pub fn failed(&self, found: impl Into<String>) -> Error {
         let expected = format!("a file that `{}` (ffmpeg) reads", self.program);
-        Error::media(self.name(), expected, found.into(), "fetch it again, or leave it out")
+        Error::media(self.name(), expected, found.into(), "download it again, or leave it out")
     }
 }
 

@@ -198,7 +198,7 @@ fn a_wav_file_is_read_to_its_end_whatever_its_sizes_say() {
         assert!(files.sound(&whole[..end]).is_err(), "cut at {end}");
     }
     let error = files.sound(&whole[..5044]).unwrap_err().to_string();
-    assert!(error.contains("2500 samples where 5000"), "{error}");
+    assert!(error.contains("2500 of 5000 samples"), "{error}");
     assert!(files.sound(&wav(16_000, 1, &[], 36, 0)).is_err());
 
     // Sizes of 64 bits, known and not.

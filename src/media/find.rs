@@ -163,7 +163,7 @@ impl Walk<'_> {
                 // A socket or a pipe.
                 (Ok(false), Ok(_)) => self.leave_out(path, "not a file".into()),
                 (Err(e), _) | (_, Err(e)) => {
-                    self.leave_out(path, format!("a link to nothing, or not readable: {e}"));
+                    self.leave_out(path, format!("a broken link, or not readable: {e}"));
                 }
             }
         }
@@ -222,8 +222,7 @@ impl Walk<'_> {
 fn nothing(root: &Path, modalities: &[Modality], found: &MediaFound) -> Error {
     let kinds: Vec<String> = modalities.iter().map(ToString::to_string).collect();
     let mut none = "none".to_string();
-    let mut remedy =
-        "name the folder that has them; they are known by their extensions".to_string();
+    let mut remedy = "name their folder; files are recognised by their extensions".to_string();
     if let Some(kind) = found.other_kinds.first() {
         none = format!("{} files of .{}", kind.count, kind.extension);
         for kind in &found.other_kinds[1..found.other_kinds.len().min(4)] {

@@ -152,7 +152,7 @@ pub(super) fn pictures_of(folder: &Path) -> Result<Vec<PathBuf>> {
             folder.display().to_string(),
             "frames in files of pictures",
             "no picture",
-            "name the folder that has them",
+            "name their folder",
         ));
     }
     files.sort_by(|a, b| {

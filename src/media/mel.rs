@@ -196,7 +196,7 @@ impl MelBank {
         if !(low >= 0.0 && low < high && high <= nyquist) {
             return wrong(
                 "frequencies of the mel spectrogram",
-                format!("two in order between 0 and {nyquist} Hz"),
+                format!("two increasing frequencies between 0 and {nyquist} Hz"),
                 format!("{low} and {high}"),
                 "choose others, or another rate",
             );

@@ -13,9 +13,9 @@ const SILENCE: f32 = 1.0 / 32_768.0;
 pub(super) fn broken(name: &str, found: impl Into<String>) -> Error {
     Error::media(
         name,
-        "a WAV, FLAC, MP3, Ogg Vorbis, M4A, AIFF or CAF file that is whole",
+        "a complete WAV, FLAC, MP3, Ogg Vorbis, M4A, AIFF or CAF file",
         found.into(),
-        "fetch it again, convert it, or leave it out",
+        "download it again, convert it, or leave it out",
     )
 }
 
@@ -159,7 +159,7 @@ impl Mix {
         if self.part.audible && self.range.1 - self.range.0 <= SILENCE {
             return Err(Error::media(
                 self.name,
-                "a sound in which something can be heard",
+                "an audible sound",
                 format!("{:.1} seconds of silence", self.taken as f64 / f64::from(self.rate)),
                 "leave it out, or record it again",
             ));

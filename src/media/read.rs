@@ -135,7 +135,7 @@ fn read_all(name: &str, mut reader: impl Read, limits: PictureLimits) -> Result<
             name,
             format!("a file of at most {} bytes", limits.memory),
             "a larger one",
-            "leave it out, or raise the limit if it is meant to be so large",
+            "leave it out, or raise the limit if this size is intended",
         ));
     }
     Ok(bytes)
@@ -167,7 +167,7 @@ pub(super) fn within(name: &str, width: u32, height: u32, limits: PictureLimits)
             name,
             format!("a picture of 1 to {} pixels", limits.pixels),
             format!("{width} x {height}"),
-            "leave it out, or raise the limit if it is meant to be so large",
+            "leave it out, or raise the limit if this size is intended",
         ));
     }
     Ok(())
@@ -203,7 +203,7 @@ pub(super) fn broken(name: &str, error: image::ImageError) -> Error {
             name,
             "a picture within the limits of memory",
             e.to_string(),
-            "leave it out, or raise the limit if it is meant to be so large",
+            "leave it out, or raise the limit if this size is intended",
         ),
         Cause::Unsupported(_) => Error::media(
             name,
@@ -220,6 +220,6 @@ pub(super) fn broken(name: &str, error: image::ImageError) -> Error {
 
 /// A file that is damaged or ends early.
 fn not_whole(name: &str, found: impl Into<String>) -> Error {
-    let expected = format!("{FORMATS} that is whole");
-    Error::media(name, expected, found.into(), "fetch it again, or leave it out")
+    let expected = format!("a complete file: {FORMATS}");
+    Error::media(name, expected, found.into(), "download it again, or leave it out")
 }

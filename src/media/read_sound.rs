@@ -282,7 +282,7 @@ fn decode(name: &str, mut packets: Packets, mix: &mut Mix) -> Decoded<()> {
         mix.add(&interleaved, buffer.num_planes(), buffer.spec().rate())?;
     }
     if bad > good {
-        let found = format!("{bad} of {} packets that are broken", bad + good);
+        let found = format!("{bad} broken packets of {}", bad + good);
         return Err(broken(name, found).into());
     }
     match packets.declared() {
@@ -314,5 +314,5 @@ fn of_wav(name: &str, fault: Fault) -> Failure {
 
 fn truncated(name: &str, frames: u64, declared: Option<u64>) -> Error {
     let declared = declared.map_or("more".into(), |declared| declared.to_string());
-    broken(name, format!("{frames} samples where {declared} are announced (a truncated file)"))
+    broken(name, format!("{frames} of {declared} samples (the file is truncated)"))
 }

@@ -50,7 +50,7 @@ impl Sound {
                 "sound",
                 "at least one sample",
                 "none",
-                "leave it out: there is nothing to hear",
+                "leave it out: it is empty",
             )),
             Some(at) => Err(Error::media(
                 "sound",

@@ -135,7 +135,7 @@ fn header(source: &mut impl Read) -> Result<Header, Fault> {
     let mut first = [0; 12];
     source.read_exact(&mut first)?;
     if !is_wav(&first) {
-        return Err(Fault::Unsupported("no WAV file".into()));
+        return Err(Fault::Unsupported("not a WAV file".into()));
     }
     let (mut start, mut format, mut long) = (12, None, None);
     loop {
@@ -233,7 +233,7 @@ fn data_length(file: &mut File, header: &Header, length: u64) -> Result<u64, Fau
         }
         let Format { block, frames, .. } = header.format;
         return Err(Fault::Broken(format!(
-            "{} samples where {} are announced (a truncated file)",
+            "{} of {} samples (the file is truncated)",
             rest / block * frames,
             declared / block * frames
         )));

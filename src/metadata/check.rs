@@ -183,7 +183,8 @@ fn unknown(path: &str, candidates: impl Iterator<Item = Result<Fields>>) -> Resu
     let join = JOINS.into_iter().find(|join| join[1..].eq_ignore_ascii_case(path));
     let near = most_like(path, known.iter().map(String::as_str));
     let optional = format!(
-        "where it may be missing everywhere, ask for that too with {{\"{path}\": {{\"exists\": false}}}}"
+        "if it may be missing everywhere, also test for that with {{\"{path}\": {{\"exists\": \
+         false}}}}"
     );
     let remedy = match (join, near) {
         (Some(join), _) => format!("write {join}"),

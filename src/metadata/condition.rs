@@ -136,7 +136,7 @@ const FOREIGN: [(&str, &str); 13] = [
 const OPERATORS: [&str; 9] = ["eq", "ne", "lt", "le", "gt", "ge", "has", "in", "exists"];
 
 fn wrong(expected: impl Into<String>, found: impl Into<String>) -> Error {
-    let remedy = "see metadata::Condition for the forms there are";
+    let remedy = "see metadata::Condition for the possible forms";
     Error::query("condition", expected, found, remedy)
 }
 
@@ -156,11 +156,11 @@ pub(super) fn most_like<'a>(
 
 fn node(value: &Value, depth: usize) -> Result<Node> {
     if depth > DEEPEST {
-        return Err(wrong(format!("at most {DEEPEST} conditions within each other"), "more"));
+        return Err(wrong(format!("at most {DEEPEST} nested conditions"), "more"));
     }
     let entries = value.as_object().ok_or_else(|| wrong("an object", value.to_string()))?;
     if entries.is_empty() && depth > 0 {
-        return Err(wrong("a condition within another one", "{}, which always holds"));
+        return Err(wrong("a deeper condition", "{}, which always holds"));
     }
     let mut all = Vec::with_capacity(entries.len());
     for (key, value) in entries {
@@ -392,7 +392,7 @@ mod tests {
             assert!(error.contains(words), "{error}: {words}");
         }
         let deep = format!("{}{{}}{}", "{\"$not\": ".repeat(40), "}".repeat(40));
-        assert!(Condition::parse(&deep).unwrap_err().to_string().contains("within each other"));
+        assert!(Condition::parse(&deep).unwrap_err().to_string().contains("nested"));
     }
 
     #[test]

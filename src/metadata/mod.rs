@@ -1,5 +1,4 @@
-//! What is known about candidates beside their vectors, and conditions on it (ours; the paper has
-//! none).
+//! Metadata of candidates, and conditions to filter by (ours; the paper has none).
 
 mod check;
 mod condition;

@@ -128,8 +128,12 @@ impl ItemMetadata {
                 }
             };
             if let Some(before) = seen.insert(item, at + 1) {
-                let found = format!("{:?}, which line {before} has too", ids.get(item));
-                return Err(wrong("a candidate without a line before", found, "join the two"));
+                let found = format!("{:?}, which line {before} also has", ids.get(item));
+                return Err(wrong(
+                    "a candidate without an earlier line",
+                    found,
+                    "merge the two lines",
+                ));
             }
             rows[item] = fields;
         }
@@ -185,7 +189,7 @@ impl ItemMetadata {
         Ok(changed)
     }
 
-    /// The same objects in one text, without what nobody refers to any more.
+    /// The same objects in one text, without unreferenced parts.
     fn joined(&self) -> Self {
         let mut start = 0;
         let place = |place: &Place| {
@@ -214,9 +218,9 @@ impl ItemMetadata {
             if row.values().any(|value| is_deeper(value, DEEPEST - 1)) {
                 return Err(Error::metadata(
                     format!("object {at}"),
-                    format!("at most {DEEPEST} objects and lists within each other"),
+                    format!("at most {DEEPEST} nested objects and lists"),
                     "more",
-                    "write it flatter",
+                    "use a flatter object",
                 ));
             }
             let start = bytes.len();
@@ -339,9 +343,9 @@ mod tests {
             ("{\"n\": 1}\n", "`id`"),
             ("{\"id\": 7}\n", "found 7"),
             ("{\"id\": \"d\"}\n", "\"d\""),
-            ("{\"id\": \"a\"}\n{\"id\": \"a\"}\n", "line 1 has too"),
+            ("{\"id\": \"a\"}\n{\"id\": \"a\"}\n", "line 1 also has"),
             ("{\"id\": \"a\"", "line 1"),
-            ("{\"id\": \" a\"}\n", "there is \"a\", which looks the same"),
+            ("{\"id\": \" a\"}\n", "\"a\" exists and looks the same"),
         ] {
             let error = from_lines(lines).unwrap_err().to_string();
             assert!(error.contains(words), "{error}: {words}");

@@ -248,7 +248,7 @@ impl<B: Backend> Cart<B> {
                 "words of the alignment",
                 expected,
                 found,
-                "give AlignmentConfig the weight that the words were counted with",
+                "give AlignmentConfig the weight that the word weights were fitted with",
             )),
         }
     }

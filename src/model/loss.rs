@@ -42,9 +42,9 @@ pub struct LossConfig {
     ///
     /// [`AlignmentHead::near`]: crate::nn::AlignmentHead::near
     pub soft_targets: f64,
-    /// Share of the rows, anew at every step, whose logits the candidates' geometry does not guide: a
-    /// decoder that is always guided has little to learn from captions that its encoder was tuned on.
-    /// It needs a guided network (ours).
+    /// Share of the rows, redrawn at every step, whose logits are not guided by the candidates'
+    /// geometry. A decoder that is always guided learns little from captions that its encoder was
+    /// tuned on. It needs a guided network (ours).
     pub guide_dropout: f64,
     /// What the geometry's scores are multiplied by while training. Where factors of the cosine are
     /// small, as suits a search, the geometry is less sure than it could be, and a decoder
@@ -110,7 +110,7 @@ impl LossConfig {
             return Err(Error::config(
                 "soft_targets",
                 "a share in [0, 1), less than 1 together with label_smoothing",
-                format!("{} beside {}", self.soft_targets, self.label_smoothing),
+                format!("{} with label_smoothing {}", self.soft_targets, self.label_smoothing),
                 "0 turns soft targets off",
             ));
         }
@@ -119,7 +119,7 @@ impl LossConfig {
                 "guide_factor",
                 "a number in [0.01, 100]",
                 self.guide_factor.to_string(),
-                "1 takes the geometry's scores as they are in a search",
+                "1 uses the geometry's scores as a search does",
             ));
         }
         if !(0.0..=1.0).contains(&self.guide_dropout) {

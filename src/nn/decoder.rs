@@ -107,7 +107,7 @@ struct Biases<B: Backend> {
     experts: Tensor<B, 4>,
 }
 
-/// Self-attention caches of all beams, one row a beam, beams of a query behind each other.
+/// Self-attention caches of all beams, one row per beam, beams of a query in consecutive rows.
 #[derive(Debug, Clone)]
 pub struct DecoderState<B: Backend> {
     caches: Vec<SelfCache<B>>,

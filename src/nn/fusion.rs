@@ -75,9 +75,9 @@ pub struct GatedAttention<B: Backend> {
 /// `F = sum_i alpha_i * C_i / sqrt(S)` with `C_i = CrossAttention(Y, E_i)` and
 /// `alpha_i = sigmoid(W_i [Y; C_i] + b_i)`.
 ///
-/// The S experts are one batch: their keys and values lie behind each other (`[S * batch, ..]`),
-/// and `W_i [Y; C_i]` is the sum of a product with Y for all experts at once and a batched product
-/// with the C_i.
+/// The S experts are one batch: their keys and values are concatenated (`[S * batch, ..]`), and
+/// `W_i [Y; C_i]` is the sum of a product with Y for all experts at once and a batched product with
+/// the C_i.
 #[derive(Module, Debug)]
 pub struct FineFusion<B: Backend> {
     pub(super) attention: Attention<B>,
@@ -177,7 +177,7 @@ impl<B: Backend> GatedAttention<B> {
 }
 
 impl<B: Backend> FineFusion<B> {
-    /// Keys and values of all encoder layers, experts behind each other.
+    /// Keys and values of all encoder layers, concatenated over the experts.
     pub fn key_value(&self, encoded: &EncoderOutput<B>) -> KeyValue<B> {
         self.attention.key_value(Tensor::cat(encoded.layers.clone(), 0))
     }

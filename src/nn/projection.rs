@@ -105,7 +105,7 @@ impl<B: Backend> QueryProjection<B> {
             |name: &str| tensors.shape(name).and_then(|shape| <[usize; 2]>::try_from(shape).ok());
         let (inner, outer) = (shape("inner.weight"), shape("outer.weight"));
         let (Some(tokens), Some([dim, hidden]), Some([_, words])) = (tokens, inner, outer) else {
-            return Err(malformed("no number of words, or no layers"));
+            return Err(malformed("no words or no layers"));
         };
         if tokens == 0 || !words.is_multiple_of(tokens) {
             return Err(malformed(&format!("{words} numbers for {tokens} words")));

@@ -1,4 +1,4 @@
-//! The words of a query as a vector, beside what the text encoder makes of the whole.
+//! The words of a query as a vector, in addition to the pooled output of the text encoder.
 
 use burn::{
     module::{Module, Param},
@@ -16,7 +16,7 @@ use super::init::widened;
 pub struct WordView<B: Backend> {
     /// What a token's embedding is multiplied by, `[vocabulary]`.
     factors: Param<Tensor<B, 1>>,
-    /// Weight of the cosine of the words, beside 1 for that of the pooled queries.
+    /// Weight of the cosine of the words; that of the pooled queries has weight 1.
     #[module(skip)]
     weight: f32,
 }

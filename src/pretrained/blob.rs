@@ -33,7 +33,7 @@ pub(super) fn verify(path: &Path) -> Result<()> {
         path.display().to_string(),
         format!("SHA-256 {name}"),
         found,
-        "it was damaged on the way and has been removed: fetch it again",
+        "it was damaged during the download and has been removed: download it again",
     ))
 }
 
@@ -53,7 +53,7 @@ mod tests {
         verify(&link).unwrap();
         std::fs::write(&blob, "weighty").unwrap();
         let error = verify(&blob).unwrap_err().to_string();
-        assert!(error.contains(&sum) && error.contains("fetch it again"), "{error}");
+        assert!(error.contains(&sum) && error.contains("download it again"), "{error}");
         assert!(!blob.exists());
         assert!(verify(&blob).is_err());
     }

@@ -22,7 +22,7 @@ pub(super) fn fill<B: Backend, M: ModuleSnapshot<B>>(
     weights: Weights,
 ) -> Result<LoadReport> {
     let problem = |subject: String, expected: String, found: String| {
-        let remedy = "take settings and weights from one model, of a family that is supported";
+        let remedy = "use the settings and weights of one model of a supported family";
         Error::model(subject, expected, found, remedy)
     };
     let weights = Rc::new(weights);
@@ -32,7 +32,7 @@ pub(super) fn fill<B: Backend, M: ModuleSnapshot<B>>(
         let some: Vec<&str> = weights.names().take(3).collect();
         problem(
             weights.subject(),
-            format!("a tensor {:?}, whatever stands before it", names.anchor()),
+            format!("a tensor {:?}, with any prefix", names.anchor()),
             format!("tensors like {}", some.join(", ")),
         )
     })?;

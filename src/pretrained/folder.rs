@@ -60,7 +60,7 @@ impl PretrainedText {
                 path.display().to_string(),
                 format!("tokens below {}, which have embeddings", config.vocabulary()),
                 format!("a token of number {}", tokenizer.token_limit() - 1),
-                "take tokenizer and weights from one model",
+                "use the tokenizer and weights of one model",
             ));
         }
         let stated = settings::check_tokenizer(&folder, &tokenizer)?;
@@ -128,7 +128,12 @@ impl PretrainedText {
         let mut encoder = self.config.init::<B>(&mut WeightInit::zeros(), device);
         let names = Names::of(&self.config).ok_or_else(|| {
             let remedy = "load it as part of a training or of an index";
-            Error::model("weights", "an encoder of a family with names", "one of ours", remedy)
+            Error::model(
+                "weights",
+                "an encoder of a supported pretrained family",
+                "an encoder trained from scratch",
+                remedy,
+            )
         })?;
         let report = fill(&mut encoder, &names, weights)?;
         Ok((encoder, self.tokenizer.clone(), report))

@@ -164,7 +164,7 @@ fn cached(repo: &str, revision: &str, cache: &Cache) -> Result<PathBuf> {
     }
     Err(Error::model(
         format!("{repo}, revision {revision}"),
-        format!("to be in the cache {}, since the network is off", cache.path().display()),
+        format!("to be in the cache {} in offline mode", cache.path().display()),
         "nothing",
         "fetch it once without the offline mode, copy a filled cache there, or call open on a folder \
          with the model",
@@ -177,7 +177,7 @@ fn fetched(repo: &str, revision: &str, options: &HubOptions) -> Result<PathBuf> 
     let failed = |error: ApiError| {
         Error::model(
             &subject,
-            "the Hugging Face Hub to have it and to answer",
+            "an answer of the Hugging Face Hub with this model",
             error.to_string(),
             "check name and network; without a network, call open on a folder with the model, or turn the \
              offline mode on with a filled cache",

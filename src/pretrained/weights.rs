@@ -350,7 +350,7 @@ fn weight_map(index: &Path) -> Result<BTreeMap<String, String>> {
             &shown,
             "plain file names",
             format!("{name:?}"),
-            "do not use it: a name that leads out of the folder is no accident",
+            "do not use this file: names that lead out of the folder are a sign of an attack",
         )),
         None => Ok(map),
     }

@@ -1,4 +1,4 @@
-//! K-Means, then a fine quantizer on what it leaves: the tokens of the method.
+//! K-Means, then a fine quantizer on the residual: the tokens of the method.
 
 use std::ops::ControlFlow;
 
@@ -16,7 +16,7 @@ use crate::{
     identifier::Codes,
 };
 
-/// Which quantizer makes the fine tokens.
+/// The quantizer of the fine tokens.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "method", rename_all = "kebab-case")]
 pub enum FineConfig {
@@ -76,9 +76,9 @@ pub enum QuantizerEvent {
     RqKMeans(RqKMeansEvent),
     /// Of the assignment of codes.
     Encoded {
-        /// Rows that have codes.
+        /// Rows encoded so far.
         rows: usize,
-        /// Rows that will have codes.
+        /// Rows in all.
         of: usize,
     },
 }
@@ -120,14 +120,12 @@ impl CoarseToFineConfig {
 
     /// Fits both parts to candidates.
     ///
-    /// Where the coarse part leaves no residual (each centre is a candidate), RQ-VAE and RQ-KMeans
-    /// have nothing to fit: the
-    /// fine part is then one level at which all candidates have the same code.
+    /// If the coarse part leaves no residual (each centre is a candidate), RQ-VAE and RQ-KMeans
+    /// have nothing to fit. The fine part is then one level with the same code for all candidates.
     ///
     /// # Errors
-    /// Those of the parts, naming the level and the setting: NaN, more codes than distinct
-    /// candidates or residuals, settings out
-    /// of range.
+    /// Errors of the parts, naming the level and the setting: NaN, more codes than distinct
+    /// candidates or residuals, settings out of range.
     pub fn fit<B: AutodiffBackend>(
         &self,
         items: &Features,
@@ -137,7 +135,7 @@ impl CoarseToFineConfig {
     }
 
     /// Fits both parts to an even sample of at most `sample` rows of a collection larger than
-    /// memory; which rows, follows from the seed of the coarse part.
+    /// memory. The seed of the coarse part determines the sample.
     ///
     /// With no more rows than that, the result is that of [`CoarseToFineConfig::fit`]. For centres
     /// from all rows see [`KMeansConfig::fit_source`] and [`KMeansConfig::fit_minibatch`], and
@@ -167,7 +165,7 @@ impl CoarseToFineConfig {
         self.fit::<B>(&Features::from_rows(rows, source.dim())?, device)
     }
 
-    /// Fits both parts, telling of progress; the callback may stop it.
+    /// Fits both parts and reports progress; the callback may stop the fit.
     ///
     /// # Errors
     /// As [`CoarseToFineConfig::fit`], and [`Error::Interrupted`] when the callback breaks.
@@ -262,7 +260,7 @@ pub struct CoarseToFine<B: Backend> {
 }
 
 impl<B: Backend> CoarseToFine<B> {
-    /// Puts fitted parts together.
+    /// Combines fitted parts.
     ///
     /// # Errors
     /// [`Error::Quantizer`] when their widths differ.
@@ -273,7 +271,7 @@ impl<B: Backend> CoarseToFine<B> {
                 "coarse-to-fine quantizer",
                 format!("a fine quantizer of width {a}"),
                 b.to_string(),
-                "put parts of one fit together",
+                "combine parts of one fit",
             ));
         }
         Ok(Self { coarse, fine })
@@ -290,7 +288,7 @@ impl<B: Backend> CoarseToFine<B> {
     }
 }
 
-/// Coarse tokens, and each row less its centre.
+/// Coarse tokens and the residual of each row.
 fn residuals(coarse: &KMeans, rows: &[f32]) -> Result<(Vec<u32>, Vec<f32>)> {
     let dim = coarse.dim();
     let tokens = coarse.predict(rows)?;

@@ -44,7 +44,7 @@ impl CodeBeam<'_> {
         if count == 0 || count > there {
             return Err(Error::quantizer(
                 "code sequences of a row",
-                format!("1 to {there}, as many as there are"),
+                format!("1 to {there}, the number of sequences"),
                 count.to_string(),
                 "ask for fewer, or use more codes",
             ));

@@ -69,7 +69,7 @@ pub struct CodesPart {
     tallies: Vec<Tally>,
 }
 
-/// The description beside the tensors.
+/// The description stored with the tensors.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Meta {
@@ -230,7 +230,7 @@ impl CodesPart {
 fn damaged(subject: &str, found: &dyn std::fmt::Display) -> Error {
     Error::index(
         subject,
-        format!("a part of codes, format {VERSION}, as it was saved"),
+        format!("an unchanged part of codes of format {VERSION}"),
         found.to_string(),
         "make this part again",
     )
@@ -328,7 +328,7 @@ impl<B: Backend> CoarseToFine<B> {
         if part >= parts {
             return Err(Error::config(
                 "part",
-                format!("a number below {parts}, the parts there are"),
+                format!("a number below {parts}, the number of parts"),
                 part.to_string(),
                 "count parts from 0",
             ));
@@ -363,7 +363,7 @@ impl<B: Backend> CoarseToFine<B> {
             Err(Error::quantizer(
                 "parts to merge",
                 "every row of the collection in one of them",
-                format!("none with rows {range:?}"),
+                format!("no part with rows {range:?}"),
                 "make the missing part, or name its file",
             ))
         };
@@ -393,7 +393,7 @@ impl<B: Backend> CoarseToFine<B> {
                 return wrong(
                     part,
                     format!("rows from {end} on"),
-                    "rows that another part has".to_string(),
+                    "rows of another part".to_string(),
                     "merge each part once, all of one division",
                 );
             }
@@ -454,7 +454,7 @@ impl<B: Backend> CoarseToFine<B> {
                 return Err(Error::interrupted(
                     "assignment of codes",
                     "to run to the last row",
-                    "a wish to stop",
+                    "a request to stop",
                     "start it again; an unfinished part keeps nothing",
                 ));
             }

@@ -142,13 +142,13 @@ fn parts_that_do_not_go_together_are_refused() {
         assert!(matches!(error, Error::Quantizer(_)), "{error}");
         error.to_string()
     };
-    assert!(message(vec![]).contains("none with rows 0..0"));
-    assert!(message(vec![part(1, 2)]).contains(&format!("none with rows 0..{}", 2 * BLOCK)));
-    assert!(message(vec![part(0, 2)]).contains(&format!("none with rows {}..{N}", 2 * BLOCK)));
+    assert!(message(vec![]).contains("no part with rows 0..0"));
+    assert!(message(vec![part(1, 2)]).contains(&format!("no part with rows 0..{}", 2 * BLOCK)));
+    assert!(message(vec![part(0, 2)]).contains(&format!("no part with rows {}..{N}", 2 * BLOCK)));
     let text = message(vec![part(0, 3), part(2, 3)]);
     assert!(text.contains(&format!("{BLOCK}..{}", 2 * BLOCK)), "{text}");
     let text = message(vec![part(0, 2), part(1, 2), part(1, 2)]);
-    assert!(text.contains("rows that another part has"), "{text}");
+    assert!(text.contains("rows of another part"), "{text}");
     assert!(message(vec![part(0, 1), part(1, 3)]).contains("another part"));
 
     let other = fitted(&items, FineConfig::RqKmeans(RqKMeansConfig::new(vec![8, 8]).with_seed(9)));

@@ -167,7 +167,7 @@ pub(crate) fn draw_rows<'a>(
     Ok(Cow::Owned(rows))
 }
 
-/// Reads rows and checks what came.
+/// Reads rows and checks the result.
 pub(crate) fn read_checked(
     source: &dyn RowSource,
     range: Range<usize>,
@@ -180,7 +180,7 @@ pub(crate) fn read_checked(
             "row source",
             format!("{} rows for {range:?}", range.len()),
             found.to_string(),
-            "let `read` fill its buffer with exactly the rows of the range",
+            "make `read` fill its buffer with exactly the rows of the range",
         ));
     }
     Ok(())
@@ -247,7 +247,7 @@ pub(crate) fn check_codes(codes: &Codes, levels: usize, sizes: &[usize]) -> Resu
         return Err(Error::quantizer(
             "tokens to decode",
             format!("at most {} levels and one column for each", sizes.len()),
-            format!("{levels} levels asked of {} columns", codes.levels()),
+            format!("{levels} levels requested of {} columns", codes.levels()),
             "pass tokens of this quantizer and ask for levels it has",
         ));
     }

@@ -18,7 +18,7 @@ use crate::{
     storage::{NamedTensors, Sha256Writer, count, ensure_held, hex, load_module},
 };
 
-/// Settings beside the tensors.
+/// Settings stored with the tensors.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Meta {

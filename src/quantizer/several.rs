@@ -61,7 +61,7 @@ impl IdentifierConfig {
                     format!("identifiers of a candidate, {name}"),
                     "at least 1",
                     "0",
-                    "1 is the one identifier of the paper",
+                    "1 gives one identifier, as in the paper",
                 ));
             }
         }

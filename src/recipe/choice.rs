@@ -1,4 +1,4 @@
-//! Settings that follow the data, and why they are what they are.
+//! Settings chosen from the data, with reasons.
 //!
 //! Counts go in; settings and their reasons come out. Nothing is read or computed here.
 
@@ -29,7 +29,7 @@ const DEEPEST: usize = 8;
 /// Share of the candidates that may share their codes, on top of those that nothing tells apart.
 const SHARED: f64 = 0.2;
 
-/// How far rows differ from each other.
+/// How many rows differ from each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rows {
     /// Rows.
@@ -40,7 +40,7 @@ pub struct Rows {
     pub distinct: usize,
     /// Rows that another row equals.
     pub repeated: usize,
-    /// Most rows that are all equal.
+    /// Size of the largest group of equal rows.
     pub largest: usize,
 }
 
@@ -84,7 +84,7 @@ impl Rows {
     }
 }
 
-/// What was counted in the data, as far as settings follow from it.
+/// Facts about the data that determine the settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Facts {
     /// The rows of the candidates that are trained on.
@@ -95,7 +95,7 @@ pub struct Facts {
     pub described: usize,
     /// Candidates that keep a caption for queries, where the choice decides that.
     pub held_out: usize,
-    /// Most words of a training caption.
+    /// Number of words of the longest training caption.
     pub words: usize,
     /// Whether there are captions to query with.
     pub asks: bool,
@@ -132,17 +132,17 @@ impl Facts {
     }
 }
 
-/// What is chosen, and why.
+/// The choice and its reasons.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Choice {
     /// The settings.
     pub(super) recipe: Recipe,
-    /// The same in words.
+    /// The reasons in words.
     pub(super) reasons: Vec<String>,
 }
 
 impl Choice {
-    /// Chooses for data as there might be, to read a recipe without any.
+    /// Chooses for typical data, to check a recipe without data.
     pub(super) fn of_some_data(pretrained: bool) -> Self {
         let rows = Rows { items: 1000, dim: 512, distinct: 1000, repeated: 0, largest: 1 };
         Self::of_rows(&Facts {
@@ -160,8 +160,8 @@ impl Choice {
     /// Chooses the settings for some data.
     ///
     /// # Errors
-    /// [`Error::Features`] with fewer than two different rows, which no identifier tells apart;
-    /// [`Error::Captions`] without a training caption.
+    /// [`Error::Features`] with fewer than two different rows; [`Error::Captions`] without a
+    /// training caption.
     pub(super) fn of(facts: &Facts) -> Result<Self> {
         let rows = facts.rows;
         if rows.distinct < 2 {
@@ -169,7 +169,7 @@ impl Choice {
                 "candidates to train on",
                 "at least two whose rows differ",
                 format!("{} with {} different rows", rows.items, rows.distinct),
-                "add candidates, or make their features again: nothing tells equal rows apart",
+                "add candidates, or recompute their features: equal rows cannot be told apart",
             ));
         }
         if facts.pairs == 0 {
@@ -193,13 +193,13 @@ impl Choice {
         )];
         reasons.push(match (held_out, facts.asks) {
             (0, false) => format!(
-                "{pairs} captions, one for each candidate: all are trained on, and none is left to \
-                 evaluate with"
+                "{pairs} captions, one for each candidate: all are used for training, and none is \
+                 left for evaluation"
             ),
             (0, true) => format!("{pairs} captions to train on"),
             _ => format!(
                 "{pairs} captions to train on; the last caption of each of {held_out} candidates \
-                 with several is kept for `evaluate`"
+                 with several is held out for `evaluate`"
             ),
         });
         if rows.repeated > 0 {
@@ -211,7 +211,7 @@ impl Choice {
         }
         if described < rows.items {
             reasons.push(format!(
-                "{} candidates have no caption: queries find them by their features at best",
+                "{} candidates have no caption: queries can only find them by their features",
                 rows.items - described
             ));
         }
@@ -316,12 +316,12 @@ fn pretrained(facts: &Facts) -> (Recipe, String) {
         ..common
     };
     let why = match epochs {
-        0 => "pretrained text encoder, unseen candidates: candidates in its space by their \
-              features, and an untrained decoder"
+        0 => "pretrained text encoder, unseen candidates: their features are mapped to its space, \
+             and the decoder is not trained"
             .to_string(),
         _ => format!(
-            "pretrained text encoder: candidates in its space, {epochs} passes over {pairs} \
-             captions in batches of {batch}"
+            "pretrained text encoder: candidates are mapped to its space; {epochs} passes over \
+             {pairs} captions in batches of {batch}"
         ),
     };
     (recipe, why)
@@ -546,7 +546,7 @@ mod tests {
         let said = |facts: &Facts| Choice::of(facts).unwrap().reasons.join("\n");
         let single = said(&facts(213, 1));
         assert!(single.contains("213 different rows of 512 numbers: k = 8"), "{single}");
-        assert!(single.contains("none is left to evaluate with"), "{single}");
+        assert!(single.contains("none is left for evaluation"), "{single}");
         let mut some = facts(30, 3);
         some.described = 28;
         some.rows = Rows { distinct: 2, repeated: 30, largest: 16, ..some.rows };

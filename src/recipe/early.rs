@@ -1,4 +1,4 @@
-//! What can be said about identifiers before anything is computed.
+//! Checks of identifier settings before anything is computed.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -8,7 +8,7 @@ use crate::{
     quantizer::FineConfig,
 };
 
-/// What else helps.
+/// An additional remedy.
 const AUTOMATIC: &str = "without [quantizer] in the recipe, sizes follow the data";
 
 /// Names the recipe's tables that an error of a quantizer is about.
@@ -57,7 +57,9 @@ fn sizes(recipe: &Recipe, rows: &Rows) -> Result<()> {
     let found = rows.distinct;
     let refuse = |subject: String, setting: &str, size: usize| {
         let remedy = match found {
-            0 | 1 => "pass rows that differ: equal rows cannot be told apart".to_string(),
+            0 | 1 => {
+                "use candidates whose features differ: equal rows cannot be told apart".to_string()
+            }
             _ => format!("set {setting} to {found} or less, or pass more data"),
         };
         let expected = format!("at least {size} distinct rows");
@@ -85,7 +87,7 @@ fn sizes(recipe: &Recipe, rows: &Rows) -> Result<()> {
 /// Checks that duplicates and too few whole codes leave candidates enough codes of their own.
 fn shared(recipe: &Recipe, rows: &Rows) -> Result<()> {
     let most = recipe.health.max_shared_items;
-    let expected = format!("at most {:.1}% of the candidates sharing their code", 100.0 * most);
+    let expected = format!("at most {:.1}% of the candidates sharing a code", 100.0 * most);
     let bound = |share: f64| (share * 100.0).ceil() / 100.0;
     let share = rows.repeated_share();
     if share > most {
@@ -93,7 +95,7 @@ fn shared(recipe: &Recipe, rows: &Rows) -> Result<()> {
             format!("{} candidates", rows.items),
             expected,
             format!(
-                "{:.1}%, whatever the sizes: {} candidates are like another one",
+                "{:.1}% with any sizes: {} candidates have the same features as another one",
                 100.0 * share,
                 rows.repeated
             ),
@@ -108,7 +110,7 @@ fn shared(recipe: &Recipe, rows: &Rows) -> Result<()> {
         return Err(Error::collapsed(
             format!("{} candidates", rows.items),
             format!("at most {} with one code", recipe.health.max_largest_collision),
-            format!("{} that are all alike", rows.largest),
+            format!("{} with equal features", rows.largest),
             format!("remove duplicates, or set max_largest_collision to {}", rows.largest),
         ));
     }
@@ -194,7 +196,7 @@ mod tests {
         let error = checked(30, |item| item, &few).unwrap_err();
         assert!(error.contains("at least 86.7% of 30; add a level to sizes"), "{error}");
         let error = checked(30, |item| item / 2, &few).unwrap_err();
-        assert!(error.contains("100.0%, whatever the sizes: 30 candidates"), "{error}");
+        assert!(error.contains("100.0% with any sizes: 30 candidates"), "{error}");
         assert!(error.contains("set max_shared_items to 1.00"), "{error}");
         let all = [few[0], few[1], "health.max_shared_items=1.0"];
         assert_eq!(checked(30, |item| item / 2, &all), Ok(()));

@@ -17,10 +17,10 @@ use crate::{
     retrieve::Retriever,
 };
 
-/// Answers of a query that are looked at.
+/// Number of answers per query.
 const TOP: usize = 50;
 
-/// Figures of an index.
+/// Measures of an index.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Evaluation {
@@ -32,7 +32,7 @@ pub struct Evaluation {
     pub queries: usize,
     /// Number of candidates.
     pub candidates: usize,
-    /// What the audit warns of: queries among the training texts.
+    /// Warnings of the audit: queries among the training texts.
     pub warnings: Vec<String>,
 }
 
@@ -40,7 +40,7 @@ impl Recipe {
     /// Measures an index of this recipe with the captions that the recipe queries with.
     ///
     /// # Errors
-    /// As [`Task::new`]; [`Error::Captions`] when there is nothing to ask; [`Error::Index`] for an
+    /// As [`Task::new`]; [`Error::Captions`] when there are no queries; [`Error::Index`] for an
     /// index of other candidates.
     ///
     /// # Example
@@ -105,7 +105,7 @@ impl Judge {
         }
     }
 
-    /// The figures of some rankings, one for each query.
+    /// The measures of rankings, one for each query.
     ///
     /// # Errors
     /// As [`evaluate`].
@@ -115,7 +115,7 @@ impl Judge {
         Ok((scores.metrics(), intervals))
     }
 
-    /// The figures of some rankings as a record of a report.
+    /// The measures of rankings as a record of a report.
     ///
     /// # Errors
     /// As [`evaluate`].
@@ -131,7 +131,7 @@ impl Judge {
             .with_seed(recipe.seed))
     }
 
-    /// Share of the queries of which a right candidate is anywhere in the ranking.
+    /// Share of the queries with a right candidate anywhere in the ranking.
     pub fn share_found(&self, rankings: &[Ranking]) -> f64 {
         let found = rankings
             .iter()

@@ -1,16 +1,16 @@
-//! What a fit tells while it runs.
+//! Events of a fit.
 
 use std::fmt;
 
 use crate::{quantizer::QuantizerEvent, train::TrainEvent};
 
-/// What a fit tells while it runs.
+/// Events of a fit.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum FitEvent {
-    /// Something worth a line of a log: a part that is done, what was found, or replaced.
+    /// A line for a log: a finished part, a result, or a replacement.
     Note(String),
-    /// Something that may be wrong, although the fit goes on.
+    /// A possible problem; the fit continues.
     Warning(String),
     /// Progress of the quantizer.
     Quantizer(QuantizerEvent),

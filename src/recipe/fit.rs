@@ -32,8 +32,8 @@ use crate::{
     train::{StopFlag, StopReason, TrainEvent, Trainer, TrainingData, trainable},
 };
 
-/// The text side of an index: a tokenizer, and an encoder with weights where there is a pretrained
-/// one.
+/// The text side of an index: a tokenizer, and a pretrained encoder with weights if the recipe
+/// names one.
 #[derive(Debug, Clone)]
 pub struct TextSide<B: Backend> {
     /// The tokenizer.
@@ -70,7 +70,7 @@ impl<B: Backend> TextSide<B> {
         embed_texts(encoder, words, &self.tokenizer, captions, device)
     }
 
-    /// Weights of the words, where the recipe says that words count.
+    /// Weights of the words, if the recipe uses them.
     ///
     /// # Errors
     /// As [`WordWeights::fit`].
@@ -97,7 +97,7 @@ impl<B: Backend> TextSide<B> {
     }
 }
 
-/// A fit of an index, with everything that a program may want to say about it.
+/// A fit of an index with options: checkpoints, resuming, stopping and progress.
 ///
 /// # Example
 /// ```no_run
@@ -125,13 +125,13 @@ pub struct Fit<'a> {
     progress: Arc<dyn Fn(FitEvent) + Send + Sync>,
 }
 
-/// A trained index and what it took.
+/// A trained index, with its recipe and times.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Fitted<B: Backend> {
     /// The index.
     pub retriever: Retriever<B>,
-    /// The recipe, with the quantizer that was taken where the first was not healthy.
+    /// The recipe, with the quantizer that was used if the first one was not healthy.
     pub recipe: Recipe,
     /// Seconds of training the network.
     pub seconds: f64,
@@ -140,7 +140,7 @@ pub struct Fitted<B: Backend> {
 }
 
 impl<B: Backend> Fitted<B> {
-    /// The index with the metadata of its candidates, where the data folder has any.
+    /// The index with the metadata of its candidates, if the data folder has any.
     ///
     /// # Errors
     /// As [`Retriever::with_metadata`].
@@ -189,12 +189,12 @@ impl<'a> Fit<'a> {
         Self { dashboard, ..self }
     }
 
-    /// Stops after the step at hand when the flag is raised.
+    /// Stops after the current step when the flag is raised.
     pub fn with_stop(self, stop: StopFlag) -> Self {
         Self { stop, ..self }
     }
 
-    /// Tells what happens. The callback may be called from another thread.
+    /// Reports events. The callback may be called from another thread.
     pub fn with_progress(self, progress: impl Fn(FitEvent) + Send + Sync + 'static) -> Self {
         Self { progress: Arc::new(progress), ..self }
     }
@@ -227,7 +227,7 @@ impl<'a> Fit<'a> {
         };
         let pairs = self.pairs(text, &prepared)?;
         let (model, seconds) = if self.recipe.training.epochs == 0 {
-            self.note("0 passes: the network keeps its first weights");
+            self.note("0 passes: the network keeps its initial weights");
             (network.valid(), 0.0)
         } else {
             self.trained(network, &pairs, devices)?
@@ -248,7 +248,7 @@ impl<'a> Fit<'a> {
         (self.progress)(FitEvent::Note(text.into()));
     }
 
-    /// Refuses what can be refused before anything is computed.
+    /// Checks all settings before anything is computed.
     fn check(&self) -> Result<()> {
         let guided = self.recipe.alignment.as_ref().is_some_and(|alignment| alignment.guided);
         if self.recipe.mixed > 0 && guided {
@@ -381,7 +381,7 @@ impl<'a> Fit<'a> {
         self.note(index.health().to_string());
         match index.ensure_healthy(health) {
             Err(error) if self.ignore_health => {
-                (self.progress)(FitEvent::Warning(format!("the check of health: {error}")));
+                (self.progress)(FitEvent::Warning(format!("health check: {error}")));
             }
             result => result?,
         }
@@ -405,7 +405,7 @@ impl<'a> Fit<'a> {
         let FineConfig::RqVae(mut fine) = config.fine else {
             return Err(Error::config(
                 "without_coarse",
-                "an RQ-VAE, which alone takes the place of the coarse K-Means",
+                "an RQ-VAE, which replaces the coarse K-Means",
                 "another fine quantizer",
                 "set quantizer.fine.method to \"rq-vae\", or remove without_coarse",
             ));
@@ -475,7 +475,7 @@ impl<'a> Fit<'a> {
         )?;
         let mrr: Vec<String> = tuned.validation_mrr.iter().map(|v| format!("{v:.3}")).collect();
         self.note(format!(
-            "text encoder tuned in {:.0} s, share {}; MRR of captions kept out: {}",
+            "text encoder tuned in {:.0} s, share {}; MRR on held-out captions: {}",
             started.elapsed().as_secs_f64(),
             tuned.share,
             mrr.join(" ")

@@ -1,8 +1,8 @@
 //! From a data folder to a searchable index: every setting in one place, chosen from the data.
 //!
 //! [`Recipe::for_data`] chooses all settings and says why. [`Recipe::fit`] trains the index and
-//! [`Recipe::evaluate`] measures it on captions that were held out. A recipe file holds what should
-//! differ from the choice ([`Settings`]).
+//! [`Recipe::evaluate`] measures it on captions that were held out. A recipe file holds the
+//! settings that should differ from this choice ([`Settings`]).
 //!
 //! # Example
 //! ```no_run

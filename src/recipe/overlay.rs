@@ -1,4 +1,4 @@
-//! Recipe files: what should differ from the automatic choice.
+//! Recipe files: settings that differ from the automatic choice.
 
 use std::{fs, path::Path};
 
@@ -13,7 +13,7 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Settings in place of the automatic choice, as a recipe file holds them.
+/// Settings of a recipe file, which replace the automatic choice.
 ///
 /// # Example
 /// ```no_run
@@ -147,7 +147,7 @@ impl Settings {
             let next = at.entry(key.as_str()).or_insert_with(|| Value::Table(Table::new()));
             at = next
                 .as_table_mut()
-                .ok_or_else(|| problem("a table before the dot", format!("{key}, a value")))?;
+                .ok_or_else(|| problem("a table before the dot", format!("the value {key}")))?;
         }
         at.insert(last.clone(), parsed["value"].clone());
         Ok(())
@@ -201,7 +201,7 @@ fn shorten(value: &mut Value) {
 fn malformed(subject: &str, error: &dyn std::fmt::Display) -> Error {
     Error::config(
         subject,
-        "a recipe in TOML whose keys and values are those of docs/training.md",
+        "a recipe in TOML with the keys and values of docs/recipes.md",
         error.to_string().trim().to_string(),
         "correct it, or remove it for the automatic choice",
     )
@@ -212,9 +212,9 @@ fn old_key(table: &Table, subject: &str) -> Option<Error> {
     let automatic = table.get("automatic")?;
     Some(Error::config(
         format!("{subject}: automatic"),
-        "only settings that should differ from the automatic choice",
+        "only settings that differ from the automatic choice",
         automatic.to_string(),
-        "remove the line: every recipe is automatic in what it leaves out",
+        "remove the line: settings that a recipe leaves out are automatic",
     ))
 }
 

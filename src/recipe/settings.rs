@@ -1,4 +1,4 @@
-//! All settings of an index: what to train on, what to ask, and how.
+//! All settings of an index: training data, queries and parameters.
 
 use std::path::{Path, PathBuf};
 
@@ -27,8 +27,8 @@ use crate::{
 
 /// All settings of an index.
 ///
-/// [`Recipe::for_data`] chooses them from the data. A recipe file holds only what should differ
-/// from that choice: [`Settings`] reads it.
+/// [`Recipe::for_data`] chooses them from the data. A recipe file holds only the settings that
+/// should differ from that choice; [`Settings`] reads it.
 ///
 /// # Example
 /// ```no_run
@@ -46,19 +46,19 @@ use crate::{
 pub struct Recipe {
     /// Name of the data set, for reports.
     pub dataset: String,
-    /// What trains and what queries, for reports.
+    /// Name of the protocol, for reports.
     pub protocol: String,
     /// Seed of the quantizer, the weights and the order of the captions.
     pub seed: u64,
-    /// Files of the data folder with captions of captioners, to train on as well.
+    /// Files of the data folder with generated captions, used for training too.
     pub generated: Vec<PathBuf>,
-    /// Factor of the weights of those captions, in the space and in the training; 0 leaves them
+    /// Factor of the weights of generated captions, in the space and in training; 0 leaves them
     /// out.
     pub generated_weight: f32,
     /// Additional texts for each item, each made of two of its training captions; only the decoder
     /// trains on them.
     pub mixed: usize,
-    /// Fewest unique tokens that the network has room for.
+    /// Minimum number of unique tokens of the network.
     pub unique_capacity: usize,
     /// Trains without the coarse K-Means (an ablation): its codes become the first level of the
     /// RQ-VAE, which then sees whole vectors.
@@ -92,7 +92,7 @@ pub struct Recipe {
     pub identifiers: IdentifierSettings,
     /// The quantizer.
     pub quantizer: CoarseToFineConfig,
-    /// What makes a quantizer too unhealthy to train on.
+    /// Thresholds of the health check of the quantizer.
     pub health: HealthThresholds,
     /// The training.
     pub training: TrainConfig,
@@ -103,14 +103,14 @@ pub struct Recipe {
     pub(super) origin: Option<Origin>,
 }
 
-/// What the settings of a recipe follow from.
+/// Origin of the settings of a recipe.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Origin {
-    /// What was counted in the data.
+    /// Facts about the data.
     pub(super) facts: Facts,
-    /// What was written in place of the choice.
+    /// Settings written by the user.
     pub(super) written: Settings,
-    /// What was chosen, in words.
+    /// Reasons of the choice.
     pub(super) reasons: Vec<String>,
 }
 
@@ -206,7 +206,7 @@ impl IdentifierSettings {
 pub struct TextSettings {
     /// Its folder, with `config.json`, `tokenizer.json` and safetensors weights.
     pub pretrained: PathBuf,
-    /// Dropout while training, in place of the model's own.
+    /// Dropout while training, instead of the model's own.
     pub dropout: Option<f64>,
 }
 
@@ -214,7 +214,7 @@ pub struct TextSettings {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelSettings {
-    /// Most tokens of a text.
+    /// Maximum number of tokens of a text.
     pub max_tokens: usize,
     /// Width of the network.
     pub d_model: usize,
@@ -255,13 +255,12 @@ impl Recipe {
     /// candidate with several is kept for [`Recipe::evaluate`].
     ///
     /// # Errors
-    /// [`Error::Features`] when all candidates have equal features, which nothing can tell apart.
+    /// [`Error::Features`] when all candidates have equal features.
     pub fn for_data(data: &DataFolder) -> Result<Self> {
         Settings::default().recipe(data)
     }
 
-    /// Why the settings are what they are, a sentence for each choice; empty for a recipe that was
-    /// not chosen from data.
+    /// Reasons of the choice, one sentence each; empty for a recipe that was not chosen from data.
     pub fn reasons(&self) -> &[String] {
         self.origin.as_ref().map_or(&[], |origin| &origin.reasons)
     }
@@ -274,7 +273,7 @@ impl Recipe {
         super::overlay::to_toml(self)
     }
 
-    /// Takes a pretrained text encoder, and chooses again what depends on having one.
+    /// Uses a pretrained text encoder, and chooses again the settings that depend on it.
     ///
     /// # Errors
     /// As [`PretrainedText::open`] for a folder that holds no text encoder; [`Error::Config`] when
@@ -309,7 +308,7 @@ impl Recipe {
         self.without_repairs()
     }
 
-    /// Keeps the quantizer as it is: one that does not suit the data is refused, not replaced.
+    /// Keeps the quantizer: if it does not suit the data, it is refused instead of replaced.
     pub fn without_repairs(mut self) -> Self {
         if let Some(origin) = &mut self.origin {
             origin.written.keep_quantizer();

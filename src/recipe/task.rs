@@ -1,4 +1,4 @@
-//! What a recipe makes of a data folder: what to train on, what to find, what to ask.
+//! Training data, candidates and queries that a recipe selects from a data folder.
 
 use std::collections::HashSet;
 
@@ -16,18 +16,18 @@ use crate::{
     retrieve::Retriever,
 };
 
-/// Which captions of a recipe query.
+/// Which captions of a recipe are the queries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     /// The queries that are reported.
     Test,
-    /// Those that settings are chosen by.
+    /// The queries for choosing settings.
     Tuning,
 }
 
-/// What to train on, what to find, and what to ask.
+/// Training data, candidates and queries.
 pub struct Task {
-    /// Candidates of the training.
+    /// Candidates to train on.
     pub items: Features,
     /// Captions to train on.
     pub train: Vec<ItemCaption>,
@@ -35,7 +35,7 @@ pub struct Task {
     pub valid: Vec<ItemCaption>,
     /// Candidates to find.
     pub candidates: Features,
-    /// What to ask.
+    /// The queries.
     pub queries: Vec<ItemCaption>,
     /// Where those candidates are in the training.
     pub asked: Asked,
@@ -54,21 +54,21 @@ pub enum Asked {
     Unseen,
 }
 
-/// Candidates that come later, by their own rows.
+/// Candidates that are added later, by their own rows.
 pub struct Later {
     /// The candidates.
     pub items: Features,
-    /// What would have been trained on.
+    /// Their captions, which are not trained on.
     pub texts: Vec<ItemCaption>,
-    /// What to ask for them.
+    /// Their queries.
     pub queries: Vec<ItemCaption>,
 }
 
 impl Task {
-    /// Selects from `data` what a recipe says.
+    /// Selects training data, candidates and queries from `data`.
     ///
     /// With splits, the train split is trained on with its captions, and queries are those of the
-    /// asked split, whose items are the candidates. They belong to the training only where
+    /// queried split, whose items are the candidates. They belong to the training only where
     /// captioners have described items (`generated`); then with those captions alone.
     ///
     /// # Errors
@@ -143,8 +143,7 @@ impl Task {
         })
     }
 
-    /// Refuses what the recipe's audit refuses of queries among the training texts, and gives what
-    /// it warns of.
+    /// Applies the recipe's audit of queries among the training texts, and returns its warnings.
     ///
     /// # Errors
     /// As [`LeakAudit::ensure`].
@@ -152,22 +151,23 @@ impl Task {
         self.leaks.ensure(&recipe.audit).map_err(|error| error.within("[audit] of the recipe"))
     }
 
-    /// Why there is nothing to ask, where there is not.
+    /// The reason why there are no queries, if there are none.
     pub fn nothing_to_ask(&self, recipe: &Recipe) -> Option<&'static str> {
         if !self.queries.is_empty() {
             return None;
         }
         Some(match (recipe.chooses_queries(), recipe.holds_out()) {
             (true, false) => {
-                "nothing to ask: every candidate has one caption, which the index was trained on, \
-                 and asking with it would measure memory; give some candidates a second caption, \
-                 which is then kept for queries, or name other captions in [queries] of a recipe"
+                "no queries: every candidate has one caption, which the index was trained on, so \
+                 that a query with it would measure memorisation; give some candidates a second \
+                 caption, which is then held out as a query, or select other captions in \
+                 [queries] of a recipe"
             }
             (true, true) => {
-                "nothing to ask: the captions that are kept for queries have the words of others \
-                 of their candidate; give candidates captions that differ"
+                "no queries: the held-out captions have the same words as other captions of their \
+                 candidates; give candidates captions that differ"
             }
-            (false, _) => "nothing to ask: check [queries] and [splits] of the recipe",
+            (false, _) => "no queries: check [queries] and [splits] of the recipe",
         })
     }
 
@@ -180,7 +180,7 @@ impl Task {
         }
     }
 
-    /// How the training knows the candidates, in a word.
+    /// How the training knows the candidates, for reports.
     pub fn known(&self) -> &'static str {
         match self.asked {
             Asked::All => "seen",
@@ -195,7 +195,7 @@ impl Task {
         if self.asked != Asked::All {
             return Err(Error::config(
                 "[splits] of the recipe",
-                "no splits where candidates are held back",
+                "no splits when candidates are held back",
                 "splits",
                 "give a recipe without [splits]",
             ));
@@ -207,7 +207,7 @@ impl Task {
         if rows.len() < 2 || later.is_empty() {
             return Err(Error::config(
                 "share of candidates to hold back",
-                format!("one that leaves two of {n} candidates now and one for later"),
+                format!("a share that leaves at least two of {n} candidates now and one for later"),
                 share.to_string(),
                 "choose another share",
             ));
@@ -276,7 +276,7 @@ impl Task {
         for item in found.iter_mut().flat_map(|ranking| &mut ranking.items) {
             *item = place[*item as usize].ok_or_else(|| {
                 Error::query(
-                    "answers of the asked split",
+                    "answers of the queried split",
                     "candidates of the split",
                     "another one",
                     "report this: the filter let it through",
@@ -395,7 +395,7 @@ fn generated(recipe: &Recipe, data: &DataFolder) -> Result<Vec<ItemCaption>> {
 fn selected(data: &DataFolder, filter: &CaptionFilter, table: &str) -> Result<Vec<ItemCaption>> {
     data.select(filter).map_err(|error| {
         error.within(format!("[{table}] of the recipe")).or_else(
-            "the recipe is meant for other captions; without a recipe, any captions are taken",
+            "the recipe is meant for other captions; without a recipe, all captions are used",
         )
     })
 }

@@ -57,7 +57,7 @@ impl<B: Backend> Retriever<B> {
                 "search settings to compare",
                 "at least one",
                 "none",
-                "give the retriever's own, and others beside it",
+                "give the retriever's own settings and others to compare",
             ));
         }
         beams.iter().try_for_each(BeamConfig::validate)?;

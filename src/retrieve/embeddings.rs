@@ -28,7 +28,7 @@ impl<B: Backend> Retriever<B> {
                 "query projection",
                 format!("at most {most} words of width {}", encoder.d_model()),
                 format!("{tokens} of width {d_model}"),
-                "fit it to the network of this index (retrieve::ProjectionConfig)",
+                "fit the projection to the network of this index (retrieve::ProjectionConfig)",
             ));
         }
         Ok(Self { projection: Some(projection), ..self })

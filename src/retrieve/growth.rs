@@ -8,15 +8,15 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Growth {
-    /// Candidates that came, those included that went again.
+    /// Candidates that were added, including those removed later.
     pub added: u64,
-    /// Candidates that went.
+    /// Candidates that were removed.
     pub removed: u64,
-    /// Sum of the squared distances of those that came to what their codes stand for.
+    /// Sum of the squared reconstruction errors of added candidates.
     pub error: f64,
-    /// Those that came and found their semantic tokens in use.
+    /// Added candidates whose semantic tokens were already in use.
     pub shared: u64,
-    /// Those that found no unique token left there and took the nearest codes where there was one.
+    /// Added candidates that found no free unique token there and have the nearest codes with one.
     pub spilled: u64,
 }
 

@@ -1,4 +1,5 @@
-//! The front door: a trained index that answers text queries, in memory and on disk, and grows.
+//! The main entry point: a trained index that answers text queries, in memory and on disk, and
+//! accepts changes.
 
 mod compare;
 mod embeddings;

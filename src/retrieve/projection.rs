@@ -156,9 +156,9 @@ impl ProjectionConfig {
         if retriever.model().alignment().is_some_and(|head| head.is_guided()) {
             return Err(Error::model(
                 "network",
-                "one that no geometry guides",
-                "a guided one",
-                "search it with embeddings as it is (Retriever::search_embeddings)",
+                "an unguided network",
+                "a guided network",
+                "search it with embeddings directly (Retriever::search_embeddings)",
             ));
         }
         let device: B::Device = retriever.device().clone();

@@ -21,7 +21,7 @@ use crate::{
 
 /// Answers text queries with candidates.
 ///
-/// It never changes, and many threads may search it at once; clones share everything.
+/// It is immutable, any number of threads may search it at once, and clones share all data.
 ///
 /// # Example
 /// ```no_run
@@ -43,12 +43,12 @@ pub struct Retriever<B: Backend> {
     pub(super) beam: BeamConfig,
     pub(super) space: Option<Arc<CandidateSpace>>,
     pub(super) projection: Option<QueryProjection<B>>,
-    /// What became of the candidates since the quantizer was fitted.
+    /// Statistics of the changes since the quantizer was fitted.
     pub(super) growth: Growth,
 }
 
 impl<B: Backend> Retriever<B> {
-    /// Puts a trained index together.
+    /// Builds an index from its trained parts.
     ///
     /// # Errors
     /// [`Error::Model`] when network, tokenizer, quantizer and candidates do not fit each other.
@@ -78,7 +78,7 @@ impl<B: Backend> Retriever<B> {
     /// Whether the parts fit each other.
     fn check(&self) -> Result<()> {
         let problem = |subject: &str, expected: String, found: String| {
-            Error::model(subject, expected, found, "put together parts of one training")
+            Error::model(subject, expected, found, "combine parts of one training")
         };
         if &self.config.vocabulary != self.index.vocabulary() {
             return Err(problem(
@@ -112,7 +112,7 @@ impl<B: Backend> Retriever<B> {
         let found = self.index.geometry().map(|geometry| geometry.dim());
         if let Some(wanted) = wanted.filter(|wanted| found != Some(wanted.dim)) {
             return Err(problem(
-                "candidates of a network that their vectors guide",
+                "candidates of a guided network",
                 format!("vectors of width {}", wanted.dim),
                 found.map_or("none".into(), |dim| format!("width {dim}")),
             ));
@@ -120,8 +120,8 @@ impl<B: Backend> Retriever<B> {
         Ok(())
     }
 
-    /// Sets the beam that searches use unless told otherwise. Its scope should be the training's,
-    /// its weights are best chosen by [`Retriever::compare_beams`].
+    /// Sets the default beam of searches. Its scope should be that of the training;
+    /// [`Retriever::compare_beams`] helps to choose its weights.
     pub fn with_beam(self, beam: BeamConfig) -> Self {
         Self { beam, ..self }
     }
@@ -134,8 +134,8 @@ impl<B: Backend> Retriever<B> {
         Ok(Self { engine: self.engine.with_precision(precision)?, ..self })
     }
 
-    /// Searches other candidates from now on, with identifiers of the same quantizer: candidates
-    /// that the network was not trained on.
+    /// Replaces the candidates by others with identifiers of the same quantizer, which the network
+    /// need not have been trained on.
     ///
     /// # Errors
     /// [`Error::Identifier`] for identifiers of another quantizer, or when more candidates share
@@ -157,12 +157,12 @@ impl<B: Backend> Retriever<B> {
         Ok(made)
     }
 
-    /// The same over candidates that are known to fit.
+    /// The same, without checking the candidates.
     pub(super) fn with_index(self, index: CandidateIndex) -> Self {
         Self { index: Arc::new(index), ..self }
     }
 
-    /// Searches with another network of the same shape, as after a fine-tuning.
+    /// Replaces the network by another one of the same shape, for example after fine-tuning.
     ///
     /// # Errors
     /// [`Error::Model`] for a network with other levels.
@@ -181,7 +181,7 @@ impl<B: Backend> Retriever<B> {
         Ok(Self { engine, ..self })
     }
 
-    /// Keeps what is known about the candidates, to filter by and to show.
+    /// Attaches metadata for filtering and display.
     ///
     /// # Errors
     /// As [`CandidateIndex::with_metadata`].
@@ -190,12 +190,12 @@ impl<B: Backend> Retriever<B> {
         Ok(self.with_index(index))
     }
 
-    /// Keeps the map that made the candidates' vectors, for candidates to come.
+    /// Keeps the map from features to the candidates' vectors, which new candidates need.
     pub fn with_space(self, space: CandidateSpace) -> Self {
         Self { space: Some(Arc::new(space)), ..self }
     }
 
-    /// The map that made the candidates' vectors, if it is kept.
+    /// The map from features to the candidates' vectors, if it is kept.
     pub fn space(&self) -> Option<&CandidateSpace> {
         self.space.as_deref()
     }
@@ -206,7 +206,7 @@ impl<B: Backend> Retriever<B> {
         embed_with(encoder, words, &self.tokenizer, captions, self.engine.device())
     }
 
-    /// The candidates with where they lie.
+    /// The candidates with their geometry.
     pub(super) fn search_space(&self) -> SearchSpace<'_> {
         let geometry = self.index.geometry().map(|geometry| &**geometry);
         SearchSpace::from(self.index.trie()).with_geometry(geometry)
@@ -232,7 +232,7 @@ impl<B: Backend> Retriever<B> {
         self.engine.model()
     }
 
-    /// The device that it searches on.
+    /// The device of the searches.
     pub fn device(&self) -> &B::Device {
         self.engine.device()
     }
@@ -242,13 +242,13 @@ impl<B: Backend> Retriever<B> {
         &self.tokenizer
     }
 
-    /// The beam that searches use unless told otherwise.
+    /// The default beam of searches.
     pub fn beam(&self) -> &BeamConfig {
         &self.beam
     }
 
-    /// Scores of all candidates for a query, best first, weighted as the retriever's beam says, at
-    /// a cost that grows with the collection; the yardstick for a beam.
+    /// Exhaustive scores of all candidates for a query, best first, with the weights of the
+    /// retriever's beam. The cost grows with the collection; use it as a reference for a beam.
     ///
     /// # Errors
     /// [`Error::Query`] for a blank query; otherwise as a search with that beam.
@@ -257,9 +257,9 @@ impl<B: Backend> Retriever<B> {
         Ok(self.candidates(self.engine.score_all(&encoded, space, &self.beam)?))
     }
 
-    /// The best candidates under the model for a query, with whether that is proven
-    /// ([`exact_search`](crate::decode::exact_search)); at most `budget` prefixes are looked at in
-    /// a level.
+    /// The best candidates under the model for a query, and whether that is proven
+    /// ([`exact_search`](crate::decode::exact_search)). At most `budget` prefixes are examined per
+    /// level.
     ///
     /// # Errors
     /// [`Error::Query`] for a blank query, a `top` of 0 or a budget below it; otherwise as a search
@@ -272,8 +272,8 @@ impl<B: Backend> Retriever<B> {
         self.exact_candidates(top, budget, search)
     }
 
-    /// Why a candidate scores what it scores for a query: the log-probability of every token of its
-    /// identifier (the most probable of several), and the most probable others at each level.
+    /// Explains the score of a candidate: the log-probability of every token of its identifier (the
+    /// most probable one of several), and the most probable alternatives at each level.
     ///
     /// # Errors
     /// [`Error::Query`] for a blank query or an id that is not in the index; otherwise as a search
@@ -283,7 +283,7 @@ impl<B: Backend> Retriever<B> {
         self.explain_best(&encoded, item, runners_up)
     }
 
-    /// A filter that allows the candidates with these ids and no others.
+    /// A filter that allows only the candidates with these ids.
     ///
     /// # Errors
     /// [`Error::Query`] naming an id that is not in the index.

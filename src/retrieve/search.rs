@@ -1,4 +1,4 @@
-//! Searches: what to look for, how far, and what comes back.
+//! Search requests and their hits.
 
 use burn::tensor::backend::Backend;
 use serde::Serialize;
@@ -21,12 +21,12 @@ pub struct Hit {
     pub id: String,
     /// Row of the candidate.
     pub item: u32,
-    /// Log-probability of its identifier, at most 0, its levels weighted where the beam says so; with a rerank, plus
-    /// the weighted cosine.
+    /// Log-probability of its identifier, at most 0, with the level weights of the beam; a rerank
+    /// adds the weighted cosine.
     pub score: f32,
-    /// Its identifier; of several, the one that was found.
+    /// Its identifier; if it has several, the one that was found.
     pub identifier: Identifier,
-    /// What is known about it; absent in an index without metadata.
+    /// Its metadata; absent in an index without metadata.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Fields>,
 }
@@ -37,7 +37,7 @@ impl<B: Backend> Retriever<B> {
         Search::new(self, query)
     }
 
-    /// Starts a search for many queries, which are decoded in batches.
+    /// Starts a search for many queries, decoded in batches.
     pub fn search_all<'a, S: AsRef<str>>(&'a self, queries: &'a [S]) -> SearchAll<'a, B, S> {
         SearchAll::new(self, queries)
     }
@@ -68,7 +68,7 @@ impl<'a, B: Backend> Search<'a, B> {
         }
     }
 
-    /// Sets how many candidates to return (10 unless told).
+    /// Sets the number of candidates to return (default 10).
     pub fn top(self, top: usize) -> Self {
         Self { top, ..self }
     }
@@ -79,23 +79,23 @@ impl<'a, B: Backend> Search<'a, B> {
         self
     }
 
-    /// Answers with candidates that the filter allows.
+    /// Restricts the answers to candidates that the filter allows.
     pub fn filter(self, filter: &'a Filter) -> Self {
         Self { filter: Some(filter), ..self }
     }
 
-    /// Leaves out answers that score less.
+    /// Sets the minimum score of an answer.
     pub fn min_score(self, least: f32) -> Self {
         Self { least, ..self }
     }
 
-    /// Takes at most so many answers of a coarse token, as [`SearchAll::per_cluster`].
+    /// Limits the answers per coarse token, as [`SearchAll::per_cluster`].
     pub fn per_cluster(self, per_cluster: usize) -> Self {
         Self { per_cluster, ..self }
     }
 
-    /// Runs the search: `min(top, allowed)` distinct candidates, best first; fewer where a least score or a limit
-    /// of answers a cluster takes some away.
+    /// Runs the search: `min(top, allowed)` distinct candidates, best first; fewer if a minimum
+    /// score or a limit per cluster removes some.
     ///
     /// # Errors
     /// [`Error::Query`] for a blank query, a `top` of zero, or a filter of another index.
@@ -109,7 +109,7 @@ impl<'a, B: Backend> Search<'a, B> {
     }
 }
 
-/// What is looked for.
+/// The query.
 #[derive(Debug)]
 enum Queries<'a, S> {
     Texts(&'a [S]),
@@ -149,7 +149,7 @@ impl<'a, B: Backend, S: AsRef<str>> SearchAll<'a, B, S> {
         }
     }
 
-    /// Sets how many candidates to return per query (10 unless told).
+    /// Sets the number of candidates to return per query (default 10).
     pub fn top(self, top: usize) -> Self {
         Self { top, ..self }
     }
@@ -160,24 +160,24 @@ impl<'a, B: Backend, S: AsRef<str>> SearchAll<'a, B, S> {
         self
     }
 
-    /// Answers with candidates that the filters allow.
+    /// Restricts the answers to candidates that the filters allow.
     pub fn filters(self, filters: Filters<'a>) -> Self {
         Self { filters, ..self }
     }
 
-    /// Leaves out answers that score less.
+    /// Sets the minimum score of an answer.
     pub fn min_score(self, least: f32) -> Self {
         Self { least, ..self }
     }
 
-    /// Takes at most so many answers of a coarse token, the best of each. The beam finds no more than its width,
-    /// so give it a wide one where few clusters have most of the answers.
+    /// Limits the answers per coarse token to the best ones. The beam finds at most as many
+    /// candidates as it is wide, so use a wide one if few clusters hold most of the answers.
     pub fn per_cluster(self, per_cluster: usize) -> Self {
         Self { per_cluster, ..self }
     }
 
-    /// Runs the search: per query `min(top, allowed)` distinct candidates, best first; fewer where a least score or
-    /// a limit of answers a cluster takes some away.
+    /// Runs the search: per query `min(top, allowed)` distinct candidates, best first; fewer if a
+    /// minimum score or a limit per cluster removes some.
     ///
     /// # Errors
     /// [`Error::Query`] for a blank query (named), a `top` of zero, filters of another index or of another
@@ -198,7 +198,7 @@ impl<'a, B: Backend, S: AsRef<str>> SearchAll<'a, B, S> {
         self.answers()?.into_iter().map(|answers| answers.into_iter().map(hit).collect()).collect()
     }
 
-    /// Runs the search and gives rankings for [`evaluate`](crate::eval::evaluate).
+    /// Runs the search and returns rankings for [`evaluate`](crate::eval::evaluate).
     ///
     /// # Errors
     /// As [`SearchAll::run`].
@@ -215,14 +215,19 @@ impl<'a, B: Backend, S: AsRef<str>> SearchAll<'a, B, S> {
 
     /// The best entry of each candidate found.
     fn answers(self) -> Result<Vec<Vec<Answer>>> {
-        for (name, count) in [("top", self.top), ("answers of a cluster", self.per_cluster)] {
+        for (name, count) in [("top", self.top), ("answers per cluster", self.per_cluster)] {
             if count == 0 {
-                let remedy = "ask for one candidate or more";
+                let remedy = "ask for at least one candidate";
                 return Err(Error::query(name, "at least 1", "0", remedy));
             }
         }
         if self.least.is_nan() {
-            return Err(Error::query("least score", "a number", "NaN", "leave it out for none"));
+            return Err(Error::query(
+                "minimum score",
+                "a number",
+                "NaN",
+                "leave it out for no minimum",
+            ));
         }
         let beam = BeamConfig { width: self.beam.width.max(self.top), ..self.beam.clone() };
         let mut answers = match self.queries {

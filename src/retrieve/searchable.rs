@@ -84,8 +84,8 @@ compiled_here! {
 }
 
 impl<B: Searchable> Retriever<B> {
-    /// Vectors of captions by the text encoder, and by their words where these count: what
-    /// [`CandidateSpace::embed`] takes beside features.
+    /// Vectors of captions by the text encoder, and by their words where these count: an input of
+    /// [`CandidateSpace::embed`] in addition to features.
     ///
     /// # Errors
     /// As [`embed_texts`](crate::align::embed_texts).
@@ -95,10 +95,9 @@ impl<B: Searchable> Retriever<B> {
 
     /// Loads an index with the changes since it was saved.
     ///
-    /// Trie, vectors and metadata are mapped, so that a large index is there at once; saving
-    /// another index to the folder leaves this one as it is. Files of candidates beyond 32 MiB are
-    /// held to their lengths and their structure, all others to their checksums; [`verify`] reads
-    /// everything.
+    /// Trie, vectors and metadata are memory-mapped, so that a large index loads at once; saving
+    /// another index to the folder leaves this one unchanged. Files of candidates beyond 32 MiB are
+    /// checked by length and structure, all others by checksum; [`verify`] reads everything.
     ///
     /// # Errors
     /// [`Error::Io`] for a missing file, [`Error::Index`] for a changed one or another format, and
@@ -161,8 +160,8 @@ impl<B: Searchable> LiveRetriever<B> {
         B::add_to_live(self, arrivals, false)
     }
 
-    /// Puts other features, metadata and captions in the place of what candidates have; either of
-    /// all of them or, with an error, of none. They are named anew and move to the end of the rows.
+    /// Replaces features, metadata and captions of candidates; either of all of them or, with an
+    /// error, of none. They get new identifiers and move to the end of the rows.
     ///
     /// # Errors
     /// As [`LiveRetriever::add`], and [`Error::Ids`](crate::Error::Ids) for an id that is not
@@ -171,7 +170,7 @@ impl<B: Searchable> LiveRetriever<B> {
         B::add_to_live(self, arrivals, true)
     }
 
-    /// Saves the index anew with all changes, and starts an empty file of changes. Searches go on;
+    /// Saves the index with all changes, and starts an empty file of changes. Searches go on;
     /// changes wait.
     ///
     /// # Errors

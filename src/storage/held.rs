@@ -23,7 +23,8 @@ pub(crate) fn ensure_held(
             subject,
             format!("sizes of weights in {bytes} bytes"),
             found,
-            "take settings and weights of one model; the file is damaged, or another one",
+            "use settings and weights of one model; the file may be damaged or belong to another \
+             model",
         ))
     };
     let settings = serde_json::to_value(settings);

@@ -31,7 +31,7 @@ pub fn read_limited(path: impl AsRef<Path>, limit: u64) -> Result<Vec<u8>> {
     let path = path.as_ref();
     let refused = |source| Error::io("read", path, source);
     let too_long = |length: String| {
-        let message = format!("the file has {length} bytes where at most {limit} are expected");
+        let message = format!("the file has {length} bytes; at most {limit} are expected");
         refused(io::Error::new(io::ErrorKind::FileTooLarge, message))
     };
 

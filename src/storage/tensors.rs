@@ -154,7 +154,7 @@ impl NamedTensors {
         Ok((shape, bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect()))
     }
 
-    /// Fails when tensors are left that nobody took.
+    /// Fails if unused tensors are left.
     ///
     /// # Errors
     /// [`Error::Model`] naming them.
@@ -165,7 +165,7 @@ impl NamedTensors {
         let names: Vec<&str> = self.tensors.keys().map(String::as_str).collect();
         Err(Error::model(
             what,
-            "only tensors it has a place for",
+            "only tensors of the model",
             names.join(", "),
             "load the configuration that was saved with these weights",
         ))
@@ -234,7 +234,7 @@ pub fn load_module<B: Backend, M: ModuleSnapshot<B>>(
 fn malformed(error: &dyn std::fmt::Display) -> Error {
     Error::index(
         "weights",
-        "a whole safetensors file",
+        "a complete safetensors file",
         error.to_string(),
         "save it again, or restore it from a copy",
     )

@@ -33,7 +33,7 @@ pub(super) struct LayerCache {
 
 struct Group {
     pairs: Vec<u32>,
-    /// By caption: `outputs` matrices `[tokens, d_model]` behind each other.
+    /// By caption: `outputs` matrices `[tokens, d_model]`, concatenated.
     values: OnceLock<Vec<Values>>,
 }
 

@@ -61,9 +61,7 @@ pub(super) fn check(
     };
     match sha256_file(&path) {
         Ok(found) if hex(&found) == *sum => Ok(()),
-        Ok(_) => {
-            Err(Fault::Damaged(format!("{} is not what was written: its SHA-256 differs", name())))
-        }
+        Ok(_) => Err(Fault::Damaged(format!("{} has changed: its SHA-256 differs", name()))),
         Err(error) => Err(Fault::Damaged(error.to_string())),
     }
 }

@@ -27,53 +27,53 @@ pub struct TrainConfig {
     pub epochs: usize,
     /// Pairs per step.
     pub batch_size: usize,
-    /// Most pairs of a step that are computed at once on a device, to save memory; 0 is all of
-    /// them. Gradients are added up, weighted by rows, so that a step stays a step of `batch_size`
-    /// pairs: only rounding and the draws of the dropout depend on this setting.
+    /// Maximum number of pairs that a device computes at once, to save memory; 0 means all of a
+    /// step. Gradients are accumulated, weighted by rows, so that a step still has `batch_size`
+    /// pairs. Only rounding and dropout depend on this setting.
     pub micro_batch: usize,
     /// Precision of matrix products.
     pub precision: Precision,
     /// Part of the text encoder that keeps its weights.
     pub freeze: Freeze,
-    /// Memory for the outputs of frozen layers. Needs `word_dropout` 0, since a caption must read
-    /// the same at every step.
+    /// Memory for the cached outputs of frozen layers. Needs `word_dropout` 0, because a caption
+    /// must be the same at every step.
     pub frozen_cache: FrozenCache,
     /// Peak learning rate.
     pub learning_rate: f64,
-    /// Learning rate of the text encoder relative to that of everything else: below 1 for a
-    /// pretrained encoder, which has less to learn.
+    /// Learning rate of the text encoder relative to that of all other parameters; below 1 for a
+    /// pretrained encoder.
     pub encoder_lr: f64,
     /// Learning rate of an encoder layer relative to that of the layer above it; the embeddings are
     /// below the lowest layer. 1 gives all layers one rate.
     pub layer_decay: f64,
-    /// Share of the steps in which the rate rises to its peak.
+    /// Share of the steps for warm-up.
     pub warmup: f64,
     /// Rate at the end, relative to the peak.
     pub final_rate: f64,
     /// Weight decay of matrices; norms and biases are never decayed.
     pub weight_decay: f64,
-    /// Largest norm of the gradient of all parameters together; 0 turns clipping off.
+    /// Maximum global norm of the gradient; 0 turns clipping off.
     pub clip_norm: f64,
     /// The loss.
     pub loss: LossConfig,
-    /// Share of a caption's tokens that are left out, anew at every step.
+    /// Share of a caption's tokens that are dropped, redrawn at every step.
     pub word_dropout: f64,
     /// Share of the queries that are mixed with another caption of their candidate ([`Partners`](super::Partners)). Not for
     /// guided networks.
     pub interpolation: f64,
-    /// Number of stretches between validations; one more or less where the steps do not divide.
+    /// Number of validations; one more or less if the steps cannot be divided evenly.
     pub validations: usize,
-    /// Most validation queries; the first ones are taken.
+    /// Maximum number of validation queries; the first ones are used.
     pub validation_queries: usize,
-    /// Width of the beam of the validation; its scope is the loss's.
+    /// Beam width of the validation; its scope is that of the loss.
     pub validation_beam: usize,
     /// Validations without improvement after which training stops; 0 never stops early.
     pub patience: usize,
-    /// Steps in a row whose loss or gradients are not finite after which training ends with an
-    /// error. Such steps change neither weights nor moments. At least 1.
+    /// Number of consecutive steps with a non-finite loss or gradient after which training ends
+    /// with an error; at least 1. Such steps change neither weights nor moments.
     pub max_bad_steps: usize,
-    /// Share of the steps over which the weights are averaged: each step moves the average by one part in so many
-    /// towards the weights, and the average is what is validated, kept and returned. 0 takes the weights themselves.
+    /// Time constant of an exponential moving average of the weights, as a share of the steps. The
+    /// average is validated, kept and returned. 0 uses the weights themselves.
     pub averaging: f64,
     /// Seed of order, dropout and word dropout.
     pub seed: u64,
@@ -160,7 +160,7 @@ impl TrainConfig {
         if self.frozen_cache.mebibytes > 0 && !frozen {
             return Err(Error::config(
                 "frozen_cache",
-                "frozen layers, whose outputs could be kept",
+                "frozen layers, whose outputs can be cached",
                 format!("freeze = {:?}", self.freeze),
                 "freeze layers or the encoder, or set frozen_cache.mebibytes to 0",
             ));
@@ -168,7 +168,7 @@ impl TrainConfig {
         if self.frozen_cache.mebibytes > 0 && self.word_dropout > 0.0 {
             return Err(Error::config(
                 "frozen_cache",
-                "captions that read the same at every step",
+                "captions that are the same at every step",
                 format!("word_dropout = {}", self.word_dropout),
                 "set word_dropout to 0, or frozen_cache.mebibytes to 0",
             ));
@@ -176,19 +176,19 @@ impl TrainConfig {
         self.loss.validate(levels)
     }
 
-    /// Learning rates of an encoder of so many layers.
+    /// Learning rates of an encoder with this number of layers.
     pub(super) fn encoder_rates(&self, layers: usize) -> EncoderRates {
         let Self { encoder_lr, layer_decay, .. } = *self;
         EncoderRates { encoder_lr, layer_decay, layers }
     }
 
-    /// What is kept of the average of the weights at a step, of `steps` in all; `None` where nothing is averaged.
+    /// Decay of the moving average at a step, of `steps` in all; `None` without averaging.
     pub(super) fn average_decay(&self, steps: usize) -> Option<f64> {
         let over = self.averaging * steps as f64;
         (self.averaging > 0.0).then(|| 1.0 - 1.0 / over.max(1.0))
     }
 
-    /// Steps in which the rate rises, of `steps` in all.
+    /// Number of warm-up steps, of `steps` in all.
     pub(super) fn warmup_steps(&self, steps: usize) -> usize {
         (self.warmup * steps as f64).ceil() as usize
     }

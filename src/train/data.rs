@@ -191,14 +191,14 @@ impl TrainingData {
             if loss.scope == Scope::All {
                 return Err(Error::training(
                     "scope of the loss",
-                    "the legal tokens, for a network that is guided by the candidates' vectors",
+                    "the legal tokens, for a guided network",
                     "all tokens",
                     "train with Scope::Legal",
                 ));
             }
             if width != Some(head.dim()) {
                 return Err(Error::training(
-                    "vectors of the candidates, which guide this network",
+                    "vectors of the candidates, for a guided network",
                     format!("of width {}", head.dim()),
                     found(),
                     "give the index the vectors it was made from (CandidateIndex::with_vectors)",
@@ -209,7 +209,7 @@ impl TrainingData {
         if (loss.guide_dropout > 0.0 || loss.guide_factor != 1.0) && !guided {
             return Err(Error::config(
                 "guide_dropout and guide_factor of the loss",
-                "0 and 1 for a network that no geometry guides",
+                "0 and 1 for an unguided network",
                 format!("{} and {}", loss.guide_dropout, loss.guide_factor),
                 "leave them out, or use CartConfig::with_alignment, guided",
             ));

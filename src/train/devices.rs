@@ -103,7 +103,7 @@ impl Trainer {
             return Err(Error::config(
                 "devices",
                 "each device once",
-                format!("{:?} again", twice.1),
+                format!("{:?} twice", twice.1),
                 "list every device once, or use fit_devices",
             ));
         }
@@ -111,7 +111,7 @@ impl Trainer {
         if rest > 0 && rest < devices.len() {
             return Err(Error::config(
                 "batch_size",
-                format!("a last batch of at least {} rows, one a device", devices.len()),
+                format!("a last batch of at least {} rows, one per device", devices.len()),
                 format!("{rest} rows"),
                 "change batch_size, or use fit_devices",
             ));

@@ -1,8 +1,8 @@
-//! What a training tells of itself.
+//! Events of a training.
 
 use serde::{Deserialize, Serialize};
 
-/// What one validation found.
+/// Result of a validation.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct RoundSummary {
     /// Number of the round, from 1.
@@ -23,21 +23,21 @@ pub struct RoundSummary {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum TrainEvent {
-    /// It starts, or goes on after `step` steps.
+    /// It starts, or resumes after `step` steps.
     Started {
         /// Steps done before.
         step: usize,
         /// Steps in all.
         steps: usize,
     },
-    /// Outputs of frozen layers will be kept for some of the training captions.
+    /// Outputs of frozen layers will be cached for some of the training captions.
     Cached {
-        /// Pairs they are kept for.
+        /// Number of cached pairs.
         pairs: usize,
         /// Training captions.
         of: usize,
     },
-    /// A step was done. Comes from another thread, shortly after.
+    /// A step was done. Sent from another thread, shortly afterwards.
     Step {
         /// Steps done so far.
         step: usize,
@@ -46,40 +46,40 @@ pub enum TrainEvent {
         /// Running mean of the finite losses in this round.
         loss: f64,
     },
-    /// A step changed nothing, since its loss or gradients were not finite.
+    /// A step was skipped because its loss or gradients were not finite.
     Skipped {
         /// Number of the step, from 1.
         step: usize,
-        /// Such steps in a row; [`TrainConfig::max_bad_steps`](super::TrainConfig) of them end the
-        /// training. Steps that only made the loss scale smaller do not count.
+        /// Number of consecutive skipped steps; [`TrainConfig::max_bad_steps`](super::TrainConfig)
+        /// of them end the training. Steps that only reduced the loss scale do not count.
         in_a_row: usize,
-        /// Such steps since this training was started or resumed.
+        /// Number of skipped steps since this training was started or resumed.
         skipped: usize,
         /// Scale of the loss from the next step on; 1 unless the precision is `f16`.
         loss_scale: f64,
     },
     /// A validation was done.
     Validated {
-        /// What it found.
+        /// Its result.
         summary: RoundSummary,
         /// Whether it is the best so far.
         best: bool,
     },
-    /// A checkpoint could not be used when a training was resumed; an older one is taken instead.
+    /// A checkpoint could not be used for resuming; an older one is used instead.
     CheckpointSkipped {
         /// The round that it was made after.
         round: usize,
         /// What is wrong with it.
         reason: String,
     },
-    /// A file was damaged, and what was in it is known from elsewhere.
+    /// A file was damaged, and its content was recovered.
     Recovered {
         /// What is wrong, and what was done.
         reason: String,
     },
-    /// A log of the metrics could not be written. The training goes on.
+    /// A log of the metrics could not be written. The training continues.
     LogFailed {
-        /// The file, and what the operating system says.
+        /// The file and the error of the operating system.
         reason: String,
     },
 }
@@ -90,7 +90,7 @@ pub enum TrainEvent {
 pub enum StopReason {
     /// All steps were done.
     Finished,
-    /// Validation did not improve for as long as the patience says.
+    /// Validation did not improve within the patience.
     EarlyStop,
     /// The [`StopFlag`](crate::cancel::StopFlag) was raised; it can be resumed.
     Interrupted,

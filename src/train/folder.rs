@@ -21,7 +21,7 @@ pub(super) fn check_folder(folder: &Path, resume: bool) -> Result<()> {
             folder.display().to_string(),
             "a folder for checkpoints, or nothing",
             "a file",
-            "choose another folder; nothing was touched",
+            "choose another folder; nothing was changed",
         ));
     }
     if TrainState::exists(folder) {
@@ -46,7 +46,7 @@ pub(super) fn check_folder(folder: &Path, resume: bool) -> Result<()> {
             folder.display().to_string(),
             "an empty folder or one with a training",
             format!("{name:?} in it"),
-            "choose another folder; nothing was touched",
+            "choose another folder; nothing was changed",
         )),
     }
 }
@@ -78,9 +78,9 @@ impl RunFolder {
             Ok(None) => {
                 return Err(Error::checkpoint(
                     path.display().to_string(),
-                    "a training that no other process works on",
+                    "a training that no other process runs",
                     "one that is running",
-                    "wait for its end or stop it, or choose another folder",
+                    "wait until it ends, stop it, or choose another folder",
                 ));
             }
             Err(error) if error.kind() == std::io::ErrorKind::Unsupported => None,

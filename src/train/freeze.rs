@@ -45,7 +45,7 @@ impl Freeze {
             Self::Layers(count) if (1..=layers).contains(&count) => Ok(count),
             Self::Layers(count) => Err(Error::config(
                 "freeze",
-                format!("1 to {layers} layers, as the encoder has them"),
+                format!("1 to {layers} layers, the layers of the encoder"),
                 count.to_string(),
                 "freeze fewer layers, or nothing",
             )),

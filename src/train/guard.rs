@@ -75,7 +75,7 @@ pub(super) struct Guard {
     state: Mutex<State>,
     /// Raised by a loss that was no number.
     bad_loss: AtomicBool,
-    /// The first panic of a device that works beside others, and whether there was one.
+    /// The first panic of a device that works in parallel with others, if there was one.
     fault: Mutex<Option<Box<dyn Any + Send>>>,
     failed: AtomicBool,
     limit: usize,

@@ -36,7 +36,7 @@ impl<B: Backend> Partners<B> {
         }
     }
 
-    /// The shares on a device, once for each of so many passes behind each other: `[passes * batch]`.
+    /// The shares on a device, repeated for each pass: `[passes * batch]`.
     pub(super) fn shares(&self, passes: usize, device: &B::Device) -> Tensor<B, 1> {
         let shares = self.shares.repeat(passes);
         let count = shares.len();
@@ -88,9 +88,10 @@ pub(super) fn check<B: Backend>(config: &TrainConfig, model: &Cart<B>) -> Result
     if config.interpolation > 0.0 && (guided || config.loss.alignment > 0.0) {
         return Err(Error::config(
             "interpolation",
-            "0 for a network that the candidates' vectors guide, or with an alignment loss",
+            "0 for a guided network or with an alignment loss",
             config.interpolation.to_string(),
-            "a query of two captions needs a vector that has seen neither: leave one of the two out",
+            "a query mixed from two captions needs a vector that has seen neither: turn one of \
+             the two off",
         ));
     }
     Ok(())

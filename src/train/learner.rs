@@ -23,7 +23,7 @@ use crate::{
     trie::Trie,
 };
 
-/// What the steps need beside the weights.
+/// Everything that steps need except the weights.
 pub(super) struct Context {
     pub(super) loss: LossConfig,
     pub(super) micro_batch: usize,

@@ -63,9 +63,9 @@ impl Ledger {
         result.inspect_err(|error| {
             let copy = crate::error::Error::checkpoint(
                 "saving a checkpoint",
-                "room and rights to write it",
+                "disk space and permission to write it",
                 error.to_string(),
-                "make room, then resume: the checkpoint before it is whole",
+                "free some space, then resume: the previous checkpoint is intact",
             );
             let mut failure = self.failure.lock().unwrap_or_else(|e| e.into_inner());
             if failure.is_ok() {
@@ -183,7 +183,7 @@ mod tests {
         let path = file(folder.path(), "optim", 5);
         assert!(ledger.enter(&path, Err(crate::error::Error::io("write", &path, full))).is_err());
         let error = failure.lock().unwrap().as_ref().unwrap_err().to_string();
-        assert!(error.contains("make room"), "{error}");
+        assert!(error.contains("free some space"), "{error}");
         assert_eq!(named(), [3, 4]);
     }
 }

@@ -2,9 +2,8 @@
 //!
 //! A round of the learner (what burn-train calls an epoch) is the stretch between two validations.
 //! The batch of a step depends on the seed and the step's number only, and the backend's generator
-//! is seeded anew for every step, so a training that is resumed at any step goes on as if it had
-//! never stopped. With several devices, each has a loader that hands out its rows of the same
-//! batches.
+//! is reseeded for every step, so a training that is resumed at any step goes on as if it had never
+//! stopped. With several devices, each has a loader that hands out its rows of the same batches.
 
 use std::sync::{
     Arc, Mutex,
@@ -131,7 +130,7 @@ impl<B: Backend> TrainLoader<B> {
             .collect()
     }
 
-    /// This device's rows of a step; none where there are more devices than rows.
+    /// This device's rows of a step; `None` if there are more devices than rows.
     fn batch(&self, step: usize) -> Option<TrainBatch<B>> {
         let mut rng = ChaCha8Rng::seed_from_u64(self.config.seed ^ 0xD0_0D);
         rng.set_stream(step as u64);

@@ -18,7 +18,7 @@ pub(super) fn or_out_of_memory<T>(train: impl FnOnce() -> T) -> Result<T> {
     catch_unwind(AssertUnwindSafe(train)).map_err(|panic| match message(&*panic) {
         Some(message) if is_out_of_memory(message) => Error::training(
             "memory of the device",
-            "room for a step",
+            "enough memory for a step",
             message.lines().next().unwrap_or_default(),
             "set a micro_batch, lower batch_size or max_tokens, freeze the encoder, or train on \
              several devices; the last checkpoint is kept",
@@ -27,9 +27,9 @@ pub(super) fn or_out_of_memory<T>(train: impl FnOnce() -> T) -> Result<T> {
     })
 }
 
-/// Runs a device's part of a step beside those of other devices. burn-train waits for all of them for
-/// ever when one panics, so a panic is kept with the guard, which ends the training, and `instead`
-/// stands in.
+/// Runs a device's part of a step in parallel with other devices. burn-train waits for all of them
+/// for ever when one panics, so a panic is kept with the guard, which ends the training, and
+/// `instead` stands in.
 pub(super) fn or_fault<T>(
     guard: &Guard,
     part: impl FnOnce() -> T,

@@ -1,10 +1,11 @@
 //! Training on burn-train's learner.
 //!
-//! burn-train runs the loop, the metrics, the checkpointers and the dashboard. Replaced through its
-//! extension points, each for a reason given in its file: the optimizer ([`CartOptimizer`]: global
-//! clipping, no decay of norms and biases), the schedule ([`WarmupCosine`]), the data loader
-//! (resumable at any step), the recorder ([`AtomicRecorder`]: no half-written checkpoint), the
-//! choice of checkpoints and the stopping rule (by validation recall, read without delay).
+//! burn-train runs the loop, the metrics, the checkpointers and the dashboard. These parts are
+//! replaced through its extension points, for reasons given in their files: the optimizer
+//! ([`CartOptimizer`]: global clipping, no decay of norms and biases), the schedule
+//! ([`WarmupCosine`]), the data loader (resumable at any step), the recorder ([`AtomicRecorder`]:
+//! no half-written checkpoint), the choice of checkpoints and the stopping rule (by validation
+//! recall, read without delay).
 
 mod batch;
 mod cache;

@@ -48,7 +48,7 @@ impl Precision {
         match self.half() {
             Some(dtype) if !B::supports_dtype(device, dtype) => Err(Error::config(
                 "precision",
-                format!("one that {} computes in", B::name(device)),
+                format!("a precision of {}", B::name(device)),
                 format!("{self:?}").to_lowercase(),
                 "use f32, or a backend and device with half precision: cuda has bf16 and f16",
             )),

@@ -92,7 +92,7 @@ pub(super) fn prepare(
     if let Some((name, then, now)) = difference(&state.run, &run) {
         return Err(Error::checkpoint(
             format!("{}, {name}", folder.path().display()),
-            format!("{then} as when it began"),
+            format!("{then}, as at its start"),
             now,
             "resume with the same model, settings and data, or train in another folder",
         ));
@@ -162,9 +162,9 @@ pub(super) fn newest<B: AutodiffBackend>(
     }
     Err(Error::checkpoint(
         folder.join(FOLDER).display().to_string(),
-        "a checkpoint whose files are as they were written",
+        "a checkpoint with intact files",
         damaged.join("; "),
-        "put the files back, or delete them to start from the beginning",
+        "restore the files, or delete them to start from the beginning",
     ))
 }
 
@@ -199,9 +199,9 @@ fn best<B: AutodiffBackend>(
                 let path = file(folder, PARTS[0], round).with_extension(EXTENSION);
                 return Err(Error::checkpoint(
                     path.display().to_string(),
-                    "the best network so far, as it was written",
+                    "an intact file of the best network so far",
                     found,
-                    "put the file back, or delete it to go on with the best of the other rounds",
+                    "restore the file, or delete it to continue with the best of the other rounds",
                 ));
             }
             Err(fault) => skip(listener, round, format!("{}, of the best network", fault.reason())),
@@ -242,7 +242,7 @@ fn model<B: AutodiffBackend>(
             shown.clone(),
             format!("a network of {expected}"),
             found,
-            "put the file of this training back, or train in another folder",
+            "restore the file of this training, or train in another folder",
         )
     };
     let load = std::panic::AssertUnwindSafe(|| learner.clone().load_record(record));
@@ -265,11 +265,11 @@ fn read<B: Backend, R: Record<B>>(path: PathBuf, device: &B::Device) -> Result<R
     let found = match std::panic::catch_unwind(read) {
         Ok(Ok(record)) => return Ok(record),
         Ok(Err(error)) => error.to_string(),
-        Err(_) => "bytes that cannot be read".to_string(),
+        Err(_) => "unreadable bytes".to_string(),
     };
     Err(Error::checkpoint(
         shown,
-        "a whole checkpoint of this model",
+        "a complete checkpoint of this model",
         found,
         "delete that round's files to resume from the one before, if there is one",
     ))

@@ -262,8 +262,8 @@ fn ensure_learns<B: Backend>(model: &Cart<B>) -> Result<()> {
     }
     Err(Error::config(
         "network to train",
-        "parameters that are trained",
-        "constants alone, as of a network that was loaded",
+        "trainable parameters",
+        "none; a loaded network is frozen",
         "pass it through train::trainable, or freeze less",
     ))
 }

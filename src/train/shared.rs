@@ -121,7 +121,7 @@ impl Shared {
         }
         let found = match self.guard.in_a_row() {
             steps if steps >= max_bad_steps => {
-                format!("NaN or infinity in {steps} steps in a row, which were left out")
+                format!("NaN or infinity in {steps} consecutive steps, which were skipped")
             }
             _ => "NaN or infinity in the validation".to_string(),
         };
@@ -129,7 +129,7 @@ impl Shared {
             format!("step {}", self.position.step()),
             "a finite loss and finite gradients",
             found,
-            "lower the learning rate or raise the warm-up; the last good checkpoint is kept",
+            "lower the learning rate or lengthen the warm-up; the last good checkpoint is kept",
         ))
     }
 

@@ -120,9 +120,9 @@ impl TrainState {
         let damaged = |found: String| {
             Error::checkpoint(
                 path.display().to_string(),
-                "the state of a training, whole",
+                "the complete state of a training",
                 found,
-                "put the file back, or train in another folder",
+                "restore the file, or train in another folder",
             )
         };
         let state: Self =
@@ -139,7 +139,7 @@ impl TrainState {
             OLDEST => state.checksum.is_empty(),
             _ => is_signed(bytes),
         };
-        if whole { Ok(state) } else { Err(damaged("a content without its checksum".into())) }
+        if whole { Ok(state) } else { Err(damaged("content without its checksum".into())) }
     }
 }
 
@@ -209,7 +209,7 @@ mod tests {
         std::fs::write(&path, &good[1..]).unwrap();
         std::fs::write(&copy, &good[1..]).unwrap();
         let error = TrainState::read(folder.path()).unwrap_err().to_string();
-        assert!(error.contains("put the file back"), "{error}");
+        assert!(error.contains("restore the file"), "{error}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The trainer: what a training is told, and what it gives.
+//! The trainer and its result.
 
 use std::{
     path::{Path, PathBuf},
@@ -40,14 +40,14 @@ pub struct Trainer {
     pub(super) placement: Placement,
 }
 
-/// What a training gives.
+/// Result of a training.
 #[derive(Debug)]
 pub struct Trained<B: Backend> {
     /// The best model by validation Recall@1 (ties by MRR@10), or the last without validation.
     pub model: Cart<B>,
-    /// The round that model is from, if there was validation.
+    /// The round of that model, if there was validation.
     pub best_round: Option<usize>,
-    /// All rounds, those before a resumption included.
+    /// All rounds, including those before a resumption.
     pub history: Vec<RoundSummary>,
     /// Why it ended.
     pub reason: StopReason,
@@ -56,7 +56,7 @@ pub struct Trained<B: Backend> {
 }
 
 impl Trainer {
-    /// A trainer with these settings, which keeps nothing on disk.
+    /// A trainer with these settings that writes nothing to disk.
     pub fn new(config: TrainConfig) -> Self {
         Self {
             config,
@@ -69,12 +69,12 @@ impl Trainer {
         }
     }
 
-    /// Keeps checkpoints and logs in a folder, which is made if it does not exist.
+    /// Keeps checkpoints and logs in a folder, which is created if needed.
     pub fn with_folder(self, folder: impl AsRef<Path>) -> Self {
         Self { folder: Some(folder.as_ref().to_path_buf()), ..self }
     }
 
-    /// Goes on with the training in the folder, if there is one.
+    /// Resumes the training in the folder, if there is one.
     pub fn with_resume(self, resume: bool) -> Self {
         Self { resume, ..self }
     }
@@ -84,7 +84,7 @@ impl Trainer {
         Self { stop, ..self }
     }
 
-    /// Sends events somewhere. Step events come from another thread.
+    /// Sets a listener for events. Step events come from another thread.
     pub fn with_listener(self, listener: impl Fn(TrainEvent) + Send + Sync + 'static) -> Self {
         Self { listener: Arc::new(listener), ..self }
     }
@@ -95,13 +95,13 @@ impl Trainer {
         Self { dashboard, ..self }
     }
 
-    /// Checks that a training can keep its checkpoints in a folder, without changing anything: that
-    /// the folder does not exist, is empty, or holds a training that is to be resumed. Call it
-    /// before costly work.
+    /// Checks, without changing anything, that a training can keep its checkpoints in a folder: it
+    /// must be missing or empty, or hold a training to resume. Call it before expensive work.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`](crate::Error::Checkpoint) when something else is there, or a training that is not to be resumed;
-    /// [`Error::Io`](crate::Error::Io) when the folder cannot be read.
+    /// [`Error::Checkpoint`](crate::Error::Checkpoint) for a folder with other content, or with a
+    /// training that should not be resumed; [`Error::Io`](crate::Error::Io) when the folder cannot
+    /// be read.
     pub fn check_folder(folder: impl AsRef<Path>, resume: bool) -> Result<()> {
         check_folder(folder.as_ref(), resume)
     }

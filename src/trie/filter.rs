@@ -161,9 +161,9 @@ impl Filter {
         }
         Err(Error::query(
             "filter",
-            format!("one for {rows} candidates"),
+            format!("a filter for {rows} candidates"),
             self.rows.to_string(),
-            "make it for the trie that is searched",
+            "make the filter for the trie that is searched",
         ))
     }
 }
@@ -217,7 +217,7 @@ impl<'a> Filters<'a> {
             Self::Same(filter) => filter.belongs(candidates),
             Self::Each(filters) if filters.len() != queries => Err(Error::query(
                 "filters",
-                format!("{queries}, one a query"),
+                format!("{queries}, one per query"),
                 filters.len().to_string(),
                 "give every query a filter, or none",
             )),

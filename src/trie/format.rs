@@ -223,11 +223,11 @@ impl Layout {
         if bytes.len() - body != CHECKSUM {
             return Err(malformed(
                 &format!("{} bytes", body + CHECKSUM),
-                &format!("{} (a truncated file, or one with something behind it)", bytes.len()),
+                &format!("{} (the file is truncated or has trailing bytes)", bytes.len()),
             ));
         }
         if Sha256::digest(&bytes[..body]).as_slice() != &bytes[body..] {
-            return Err(malformed("bytes that match their SHA-256", "a flipped byte"));
+            return Err(malformed("bytes that match their SHA-256", "other bytes"));
         }
         Ok(Self { vocabulary, items, first, items_by_row, rows, columns })
     }
@@ -249,7 +249,7 @@ impl<'a> Reader<'a> {
         let Some(end) = end else {
             return Err(malformed(
                 &format!("{count} bytes after the first {}", self.at),
-                &format!("{} (a truncated file)", self.bytes.len() - self.at),
+                &format!("{} (the file is truncated)", self.bytes.len() - self.at),
             ));
         };
         let taken = &self.bytes[self.at..end];

@@ -156,7 +156,7 @@ impl Trie {
                 Identifier::new(identifier.to_vec()).to_string(),
                 "an identifier of this index",
                 "none of its candidates",
-                "look it up in the index that it came from",
+                "use identifiers of this index",
             )
         })?;
         Ok(self.items[node.lo as usize])

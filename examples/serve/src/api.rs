@@ -73,15 +73,17 @@ impl From<Error> for Failure {
 impl From<Unanswered> for Failure {
     fn from(unanswered: Unanswered) -> Self {
         match unanswered {
-            Unanswered::Full => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "too many queries wait; ask again later")
-            }
+            Unanswered::Full => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "too many queries are waiting; try again later",
+            ),
             Unanswered::Ending => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "the service is ending")
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "the service is shutting down")
             }
-            Unanswered::Failed => {
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the search failed; its log says why")
-            }
+            Unanswered::Failed => Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the search failed; the service's log says why",
+            ),
             Unanswered::Refused(error) => error.into(),
         }
     }
@@ -227,14 +229,14 @@ fn question<B: LocalBackend>(app: &App<B>, request: SearchRequest) -> Result<Que
     }
     if query.len() > LONGEST_QUERY {
         return bad(format!(
-            "the query has {} bytes where at most {LONGEST_QUERY} are read",
+            "the query has {} bytes; at most {LONGEST_QUERY} are allowed",
             query.len()
         ));
     }
     let top = top.unwrap_or(10);
     let beam = beam.unwrap_or(app.live.snapshot().beam().width);
     if !(1..=MOST).contains(&top) || !(1..=MOST).contains(&beam) {
-        return bad(format!("top and beam have to be 1 to {MOST}, not {top} and {beam}"));
+        return bad(format!("top and beam must be 1 to {MOST}, not {top} and {beam}"));
     }
     Ok(Question { query, top, beam, condition })
 }
@@ -403,7 +405,7 @@ pub async fn health<B: LocalBackend>(State(app): Shared<B>) -> Result<&'static s
     if app.batcher.is_running() {
         return Ok("ok\n");
     }
-    Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "queries are not answered any more"))
+    Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the service no longer answers queries"))
 }
 
 /// `GET /metrics`
@@ -419,7 +421,7 @@ async fn looked<B: LocalBackend, T: Send + 'static>(
     app: Arc<App<B>>,
     look: impl FnOnce(&App<B>) -> Result<T, Failure> + Send + 'static,
 ) -> Answer<T> {
-    let ending = |_| Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the service is ending");
+    let ending = |_| Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the service is shutting down");
     let turn = app.looks.clone().acquire_owned().await.map_err(ending)?;
     blocking(move || {
         let _turn = turn;

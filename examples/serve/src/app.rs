@@ -47,7 +47,7 @@ pub struct Limits {
     pub queue: usize,
     /// Queries searched together.
     pub batch: usize,
-    /// Bytes of changes after which the index is saved anew.
+    /// Bytes of changes after which the index is compacted.
     pub compact: u64,
     pub read_only: bool,
 }
@@ -63,7 +63,7 @@ pub struct App<B: LocalBackend> {
     /// Walks and prefixes wait for each other here, whether somebody still waits for them or not.
     pub looks: Arc<Semaphore>,
     changes: Arc<Semaphore>,
-    /// Whether the index is being saved anew.
+    /// Whether the index is being compacted.
     pub saving: AtomicBool,
 }
 
@@ -154,7 +154,7 @@ fn name(host: &str) -> &str {
     name.trim_start_matches('[').trim_end_matches(']')
 }
 
-/// Lets the bodies of a few changes in at once, and none where there are no changes.
+/// Limits how many bodies of changes are read at once; a read-only service reads none.
 async fn in_turn<B: LocalBackend>(
     State(app): State<Arc<App<B>>>,
     mut request: Request,
@@ -171,9 +171,8 @@ async fn in_turn<B: LocalBackend>(
             request.extensions_mut().insert::<Turn>(Arc::new(turn));
             next.run(request).await
         }
-        Err(_) => {
-            Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the service is ending").into_response()
-        }
+        Err(_) => Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the service is shutting down")
+            .into_response(),
     }
 }
 
@@ -204,7 +203,7 @@ async fn watched<B: LocalBackend>(
             Ok(response) => response,
             Err(_) => Failure::new(
                 StatusCode::SERVICE_UNAVAILABLE,
-                "the request took too long; a change may have been made all the same",
+                "the request took too long; a change may have been made nevertheless",
             )
             .into_response(),
         },

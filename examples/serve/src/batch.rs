@@ -1,7 +1,7 @@
-//! Queries that come at the same time are searched together.
+//! Queries that arrive at the same time are searched in one batch.
 //!
-//! One thread takes what waits, up to a limit, and searches it as one batch. While it does, the next batch gathers; a
-//! query that comes alone is searched alone, at once.
+//! One thread takes the waiting queries, up to a limit, and searches them as one batch. Meanwhile
+//! the next batch gathers. A single query is searched at once.
 
 use std::{
     collections::{BTreeMap, HashMap},

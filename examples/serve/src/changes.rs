@@ -128,9 +128,9 @@ fn refuse_twins(items: &[NewItem], known: &ItemIds) -> Result<(), Failure> {
             return Err(Failure::new(
                 StatusCode::BAD_REQUEST,
                 format!(
-                    "the id \"{id}\" looks like \"{twin}\", which there is: they differ in spaces, \
-                     invisible characters or Unicode normalisation; write it alike to update that \
-                     candidate (PUT), or give the new one another id"
+                    "the id \"{id}\" looks like the existing \"{twin}\": they differ in spaces, \
+                     invisible characters or Unicode normalisation; use the same spelling to \
+                     update that candidate (PUT), or another id for a new one"
                 ),
             ));
         }
@@ -188,7 +188,7 @@ pub async fn describe<B: LocalBackend>(
     Body(Described(described)): Body<Described>,
 ) -> Answer<Value> {
     if described.is_empty() {
-        let message = "there are no ids; send an object with what is known by id";
+        let message = "there are no ids; send an object with the metadata of each id";
         return Err(Failure::new(StatusCode::BAD_REQUEST, message));
     }
     changed(app, turn, move |live| Ok(live.describe(described)?)).await

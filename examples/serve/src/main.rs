@@ -44,11 +44,11 @@ struct Args {
     /// The index folder.
     #[arg(long)]
     index: PathBuf,
-    /// Address to listen at: 127.0.0.1:7878, [::1]:7878, localhost:7878.
+    /// Address to listen on: 127.0.0.1:7878, [::1]:7878, localhost:7878.
     #[arg(long, default_value = "127.0.0.1:7878", value_parser = address)]
     listen: SocketAddr,
-    /// Names that requests may be addressed to beside the address itself, with commas between; a
-    /// page on another site that has its name lead here is refused.
+    /// Host names that requests may use besides the address itself, separated by commas. Others are
+    /// refused, as a protection against DNS rebinding.
     #[arg(long, value_delimiter = ',')]
     hosts: Vec<String>,
     /// Folder of the pictures, sounds and videos, by the field `file` of a candidate's metadata, or
@@ -56,25 +56,26 @@ struct Args {
     /// of it is served.
     #[arg(long)]
     media: Option<PathBuf>,
-    /// Refuses all changes, locks and writes nothing, and follows the changes of other programs.
+    /// Refuses all changes, takes no lock, writes nothing, and follows the changes of other
+    /// programs.
     #[arg(long)]
     read_only: bool,
-    /// With --read-only: seconds between looks for changes; 0 for none.
+    /// With --read-only: seconds between checks for changes; 0 turns them off.
     #[arg(long, default_value_t = 2, requires = "read_only")]
     follow: u64,
-    /// Seconds until a request is given up.
+    /// Request timeout in seconds.
     #[arg(long, default_value_t = 30, value_parser = value_parser!(u64).range(1..=86_400))]
     timeout: u64,
-    /// Connections at once; more wait.
+    /// Maximum number of connections; more wait.
     #[arg(long, default_value_t = 512, value_parser = value_parser!(u32).range(1..=1_000_000))]
     connections: u32,
-    /// Queries that may wait; more are turned away.
+    /// Maximum number of waiting queries; more are refused.
     #[arg(long, default_value_t = 256, value_parser = value_parser!(u32).range(1..=1_000_000))]
     queue: u32,
-    /// Queries that are searched together at most.
+    /// Maximum number of queries searched in one batch.
     #[arg(long, default_value_t = 32, value_parser = value_parser!(u32).range(1..=100_000))]
     batch: u32,
-    /// MiB of changes after which the index is saved anew.
+    /// MiB of changes after which the index is compacted.
     #[arg(long, default_value_t = 64)]
     compact_mib: u64,
     #[command(flatten)]
@@ -119,7 +120,7 @@ impl BackendTask for Main {
             }
             let manners = Manners { connections: args.connections as usize, ..Manners::default() };
             if !net::serve(listener, app.router(), &manners, asked_to_end()).await {
-                println!("what was still under way was cut off");
+                println!("requests still in progress were cut off");
             }
             anyhow::Ok(())
         })?;
@@ -165,7 +166,9 @@ fn open<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<LiveRetrieve
         };
         let error = anyhow::Error::new(error);
         if unwritable {
-            return error.context("the index cannot be changed; --read-only serves it as it is");
+            return error.context(
+                "the index cannot be opened for changes; --read-only serves it unchanged",
+            );
         }
         error
     })
@@ -190,7 +193,7 @@ async fn follow<B: LocalBackend>(app: Arc<App<B>>, every: Duration) {
             }
             Ok(Err(error)) if !failed => {
                 failed = true;
-                eprintln!("the index as it was read before is still served: {error}");
+                eprintln!("the previous index is still served: {error}");
             }
             _ => {}
         }

@@ -28,15 +28,15 @@ impl Metrics {
             registry.register(Box::new(gauge.clone())).expect("a new name");
             gauge
         };
-        let waiting = gauge("cart_queries_waiting", "Queries that wait for a search");
+        let waiting = gauge("cart_queries_waiting", "Queries waiting for a search");
         let candidates = gauge("cart_candidates", "Candidates in the index");
         let pending = gauge("cart_pending_bytes", "Bytes of changes since the index was saved");
         let requests = Opts::new("cart_requests_total", "Requests by route and status");
         let requests = IntCounterVec::new(requests, &["route", "status"]).expect("a valid name");
-        let seconds = HistogramOpts::new("cart_request_seconds", "Seconds until an answer")
+        let seconds = HistogramOpts::new("cart_request_seconds", "Response time in seconds")
             .buckets(prometheus::exponential_buckets(0.001, 2.0, 16).expect("valid buckets"));
         let seconds = HistogramVec::new(seconds, &["route"]).expect("a valid name");
-        let batches = HistogramOpts::new("cart_batch_queries", "Queries searched together")
+        let batches = HistogramOpts::new("cart_batch_queries", "Queries per search batch")
             .buckets(vec![1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0]);
         let batches = Histogram::with_opts(batches).expect("a valid name");
         let changes =

@@ -203,7 +203,7 @@ fn take(tensors: &mut NamedTensors, prefix: &str) -> Result<Ridge> {
     if !whole {
         return Err(Error::index(
             "candidate space",
-            "a weight for every input and output of its map",
+            "weights of the shape of its map",
             format!("a weight of shape {shape:?}"),
             "the file is damaged: write the index again",
         ));

@@ -69,8 +69,8 @@ pub(super) fn is_better(values: &[f64], others: &[f64]) -> bool {
     gain > 2.0 * (squares / (n * (n - 1.0).max(1.0))).sqrt()
 }
 
-/// An encoder between the one that came and the tuned one, and the map that belongs to it: none where it is
-/// the one that came.
+/// An encoder between the original and the tuned one, and its map; `None` if it is the original
+/// encoder.
 pub(super) fn between<B: Backend>(
     start: &TextEncoder<B>,
     tuned: &Tuned<B>,

@@ -18,14 +18,15 @@ pub struct SpaceTuning {
     pub map_learning_rate: f64,
     /// Weight decay of matrices.
     pub weight_decay: f64,
-    /// Share of a caption's tokens that are left out, anew at every step.
+    /// Share of a caption's tokens that are dropped, redrawn at every step.
     pub word_dropout: f64,
     /// Temperature of the contrast before training; it is learned.
     pub temperature: f64,
-    /// How far to go from the encoder as it came to the tuned one: shares to choose from, by how well
-    /// captions find their candidates that were kept out of the training. The weights are mixed; half
-    /// way is often better than either end. The first is left only for one that is better by two standard
-    /// errors: few captions say little, and an encoder tuned to them may be worse for other texts.
+    /// Shares of the way from the original encoder to the tuned one, to choose from. The weights
+    /// are interpolated, and the choice is made by how well held-out captions find their
+    /// candidates; half way is often better than either end. Another share replaces the first one
+    /// only if it is better by two standard errors, because an encoder tuned on few captions may be
+    /// worse for other texts.
     pub shares: Vec<f64>,
     /// Share of the captions that are kept out. At 0, the last of `shares` is taken.
     pub validation_share: f64,

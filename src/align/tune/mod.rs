@@ -35,13 +35,13 @@ const LEAST: usize = 4;
 pub struct TunedEncoder<B: Backend> {
     /// The encoder.
     pub encoder: TextEncoder<B>,
-    /// The map of the features that was tuned with it, for [`CandidateSpaceConfig::fit_beside`]; none where
-    /// the encoder is the one that came.
+    /// The map of the features that was tuned with it, for [`CandidateSpaceConfig::fit_beside`];
+    /// `None` if the original encoder was kept.
     pub map: Option<Ridge>,
-    /// How far it is from the encoder as it came (0) to the last pass of the training (1).
+    /// Share of the way from the original encoder (0) to the last pass of tuning (1).
     pub share: f64,
-    /// Mean reciprocal rank of the captions kept out, for each of [`SpaceTuning::shares`]; empty
-    /// where none were kept out.
+    /// Mean reciprocal rank of the held-out captions for each of [`SpaceTuning::shares`]; empty if
+    /// none were held out.
     pub validation_mrr: Vec<f64>,
 }
 
@@ -52,12 +52,13 @@ impl SpaceTuning {
     /// the features and with the other training texts as the encoder last saw them. A caption's own
     /// candidate is made without that caption.
     ///
-    /// To choose one of `shares`, captions are kept out: of candidates that keep others, which are then found
-    /// among all candidates; or all captions of some candidates, which are then found among themselves:
-    /// where `space.texts` is 0 and the candidates to come have no texts, and where captions to spare are
-    /// fewer than half of those wanted. Those candidates then compete for no caption while training. With
-    /// fewer than four candidates to keep out or to keep, none is. With `on_all`, the encoder is then trained
-    /// anew on all captions, and goes as far as chosen.
+    /// To choose one of `shares`, captions are kept out: of candidates that keep others, which are
+    /// then found among all candidates; or all captions of some candidates, which are then found
+    /// among themselves: where `space.texts` is 0 and the candidates to come have no texts, and
+    /// where captions to spare are fewer than half of those wanted. Those candidates then compete
+    /// for no caption while training. With fewer than four candidates to keep out or to keep, none
+    /// is. With `on_all`, the encoder is then retrained on all captions, and the chosen share is
+    /// used.
     ///
     /// # Errors
     /// As [`CandidateSpaceConfig::fit`]; [`Error::Config`] for settings out of range;

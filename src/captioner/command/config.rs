@@ -117,7 +117,7 @@ impl CommandConfig {
             [("per_item", self.per_item), ("batch", self.batch), ("most_bytes", self.most_bytes)]
         {
             if count == 0 {
-                return wrong(name, "at least 1", "0".into(), "leave it out for the usual number");
+                return wrong(name, "at least 1", "0".into(), "leave it out for the default");
             }
         }
         if self.seconds.is_nan() || self.seconds <= 0.0 {

@@ -29,7 +29,7 @@ pub(super) fn parse(config: &CommandConfig, ids: &[&str], output: &[u8]) -> Resu
         };
         let text = std::str::from_utf8(line).map_err(|e| {
             let found = format!("another encoding at byte {} of the line", e.valid_up_to());
-            wrong("UTF-8 text", found, "let the program write UTF-8 (PYTHONIOENCODING=utf-8)")
+            wrong("UTF-8 text", found, "make the program write UTF-8 (PYTHONIOENCODING=utf-8)")
         })?;
         if text.trim().is_empty() {
             continue;
@@ -40,13 +40,14 @@ pub(super) fn parse(config: &CommandConfig, ids: &[&str], output: &[u8]) -> Resu
             wrong(
                 r#"one JSON object {"id": "...", "caption": "..."}"#,
                 format!("{message} (column {}) in {:?}", e.column(), start(text)),
-                "let the program write nothing else there; notes belong to its standard error",
+                "make the program write nothing else to its standard output; messages belong on \
+                 standard error",
             )
         })?;
         let Some(&place) = places.get(id.as_str()) else {
             let found = format!("`{id}`, which was not");
-            let remedy = "give ids back as they came; each start of the program gets its own";
-            return Err(wrong("the id of an item that was asked for", found, remedy));
+            let remedy = "return ids unchanged; each start of the program gets its own ids";
+            return Err(wrong("the id of a requested item", found, remedy));
         };
         if caption.trim().is_empty() {
             let found = format!("{caption:?} for `{id}`");
@@ -64,7 +65,7 @@ pub(super) fn parse(config: &CommandConfig, ids: &[&str], output: &[u8]) -> Resu
             return Err(wrong(
                 &format!("at most {} of `{id}`", counted(config.per_item)),
                 "one more".into(),
-                "set `per_item` higher, or let the program write fewer",
+                "raise `per_item`, or make the program write fewer",
             ));
         }
         batch[place].push((caption, weight));

@@ -221,7 +221,7 @@ impl CommandCaptioner {
             self.config.shown(),
             format!("captions of {of} items"),
             format!("a stop after {done}, {kept}"),
-            "start it again with the same settings to go on",
+            "start it again with the same settings to continue",
         )
     }
 }

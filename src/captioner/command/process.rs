@@ -61,7 +61,7 @@ pub(super) fn run(
         }
         let said = tail.lock().map(|tail| String::from_utf8_lossy(&tail).trim().to_string());
         let found = match said.unwrap_or_default() {
-            said if said.is_empty() => format!("{found}, without a word on its standard error"),
+            said if said.is_empty() => format!("{found}, with nothing on its standard error"),
             said => format!("{found}; its standard error ends with: {said}"),
         };
         Error::captions(config.shown(), expected, found, remedy)
@@ -81,7 +81,7 @@ pub(super) fn run(
                     return Err(failed(
                         format!("at most {} bytes for {items} items", config.most_bytes),
                         "more on its standard output".into(),
-                        "let it write a line for each caption only, or set `most_bytes` higher",
+                        "make it write only a line per caption, or raise `most_bytes`",
                     ));
                 }
                 Ok(Output::Broken(message)) => {
@@ -106,7 +106,7 @@ pub(super) fn run(
                 return Err(failed(
                     "the exit status 0".into(),
                     status.to_string(),
-                    "mend what it complains about; finished batches are kept",
+                    "fix the error that it reports; finished batches are kept",
                 ));
             }
             (Some(_), Some(bytes)) => return Ok(Some(bytes)),
@@ -116,8 +116,8 @@ pub(super) fn run(
             end(&mut child);
             return Err(failed(
                 format!("captions of {items} items within {} s", config.seconds),
-                "a program that is not done".into(),
-                "set `seconds` higher or `batch` lower, or see what it waits for",
+                "a program that is still running".into(),
+                "raise `seconds`, lower `batch`, or find out what it waits for",
             ));
         }
     }
@@ -138,7 +138,8 @@ fn start(config: &CommandConfig) -> Result<Child> {
             config.shown(),
             "a program that can be started",
             e.to_string(),
-            "install it, or give its whole path; arguments go into `args`, no shell reads them",
+            "install it, or give its full path; arguments belong in `args`, and no shell reads \
+             them",
         )
     })
 }

@@ -74,7 +74,7 @@ impl State {
                         true => "those of other items, files or numbers of captions".into(),
                         false => format!("those of {}", shown(&found)),
                     },
-                    "start with the settings of that one, or remove this folder",
+                    "use the settings of that run, or remove this folder",
                 ));
             }
         }
@@ -84,9 +84,9 @@ impl State {
         let Some(lock) = lock else {
             return Err(Error::captions(
                 folder.display().to_string(),
-                "batches that no other program works on",
-                "a captioner that is under way",
-                "wait until it has ended",
+                "batches without another running captioner",
+                "a captioner that is running",
+                "wait until it ends",
             ));
         };
         if !file.exists() {
@@ -111,7 +111,7 @@ impl State {
                 file.display().to_string(),
                 format!("the batch of {} items from `{}` on", ids.len(), ids[0]),
                 "other items",
-                "remove this file, to have it made again",
+                "remove this file, so that it is made again",
             ));
         }
         Ok(Some(kept.captions.into_iter().map(|(_, texts)| texts).collect()))
@@ -140,9 +140,9 @@ fn read<T: serde::de::DeserializeOwned>(file: &Path) -> Result<T> {
     serde_json::from_slice(&bytes).map_err(|e| {
         Error::captions(
             file.display().to_string(),
-            "what an interrupted captioner keeps",
+            "the state of an interrupted captioner",
             e.to_string(),
-            "remove this file, to have it made again",
+            "remove this file, so that it is made again",
         )
     })
 }

@@ -129,7 +129,7 @@ fn a_program_that_fails_is_quoted() {
     let found = message(script(text, folder.path()), 1);
     has(&found, &["the end"]);
     assert!(found.len() < 3000, "{}", found.len());
-    has(&message(script("exit 1", folder.path()), 1), &["without a word"]);
+    has(&message(script("exit 1", folder.path()), 1), &["nothing on its standard error"]);
     has(&message(script("kill -9 $$", folder.path()), 1), &["signal: 9"]);
     has(&message(script("cat > /dev/null", folder.path()), 4), &["at least one of 4 items"]);
 }

@@ -26,7 +26,7 @@ pub(super) fn parse<T: serde::de::DeserializeOwned>(path: &Path, shape: &str) ->
             path.display().to_string(),
             shape,
             e.to_string(),
-            "name the set's own file, or fetch it again",
+            "name the original file of the data set, or download it again",
         )
     })
 }
@@ -68,7 +68,7 @@ impl Row<'_> {
                 self.at(),
                 format!("a value in column `{}`", self.names[column]),
                 "none",
-                "mend the line, or fetch the file again",
+                "correct the line, or download the file again",
             )),
             value => Ok(value),
         }
@@ -83,7 +83,7 @@ impl Row<'_> {
                 self.at(),
                 format!("seconds in column `{}`", self.names[column]),
                 format!("{text:?}"),
-                "mend the line, or fetch the file again",
+                "correct the line, or download the file again",
             )
         })
     }
@@ -116,7 +116,7 @@ pub(super) fn read_table(
             format!("{file}{line}"),
             "comma-separated values in UTF-8",
             found,
-            "mend the line, or fetch the file again",
+            "correct the line, or download the file again",
         )
     };
     let names = reader.headers().map_err(broken)?.clone();
@@ -126,7 +126,8 @@ pub(super) fn read_table(
                 &file,
                 format!("the columns {}", columns.join(", ")),
                 format!("{} (no `{column}`)", names.iter().collect::<Vec<_>>().join(", ")),
-                "name the set's own file; its first line has the names of the columns",
+                "name the original file of the data set; its first line has the names of the \
+                 columns",
             )
         })
     };

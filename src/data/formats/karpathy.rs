@@ -54,7 +54,7 @@ pub fn karpathy(path: impl AsRef<Path>) -> Result<PublishedSet> {
                     at(),
                     "the split train, restval, val or test",
                     format!("{other:?}"),
-                    "name the set's own file",
+                    "name the original file of the data set",
                 ));
             }
         };
@@ -63,7 +63,7 @@ pub fn karpathy(path: impl AsRef<Path>) -> Result<PublishedSet> {
                 at(),
                 "sentences about the image",
                 format!("none for `{}`", image.filename),
-                "fetch the file again",
+                "download the file again",
             ));
         }
         let folder = image.filepath.as_deref().unwrap_or_default();

@@ -51,7 +51,7 @@ pub fn msvd<P: AsRef<Path>>(
                         format!("{}:{line}", path.display()),
                         "a clip, a space, and a sentence",
                         format!("{text:?}"),
-                        "mend the line, or fetch the file again",
+                        "correct the line, or download the file again",
                     ));
                 };
                 described.push((id.to_string(), text.trim().to_string()));
@@ -71,7 +71,7 @@ pub fn msvd<P: AsRef<Path>>(
                     at(),
                     format!("a clip that {} describes", path.display()),
                     format!("`{id}`"),
-                    "fetch both files again; clips are named VideoID_Start_End",
+                    "download both files again; clips are named VideoID_Start_End",
                 ));
             }
             set.item(at, id, format!("{id}.avi"), None)?;

@@ -71,7 +71,7 @@ impl PublishedSet {
                 folder.display().to_string(),
                 format!("the files of {} items", self.items.len()),
                 format!("{} missing, the first is {}", missing.len(), first.path.display()),
-                "fetch them, name the folder that has them, or keep the others with `retain_media`",
+                "download them, name their folder, or keep the others with `retain_media`",
             )),
         }
     }
@@ -89,8 +89,8 @@ impl PublishedSet {
             return Err(Error::captions(
                 folder.display().to_string(),
                 format!("files of the {} items", self.items.len()),
-                "not one of them",
-                "name the folder that has them",
+                "none of them",
+                "name their folder",
             ));
         }
         let gone: Vec<String> = gone.into_iter().map(|item| item.id).collect();
@@ -107,7 +107,7 @@ impl PublishedSet {
                     name,
                     "an item whose file is there",
                     "none",
-                    "fetch its files, or name the folder that has them",
+                    "fetch its files, or name their folder",
                 ));
             }
             Ok((name.to_string(), ids))
@@ -193,7 +193,7 @@ impl Builder {
                 at(),
                 "an item that was not named before",
                 format!("`{id}` again"),
-                "mend the file, or fetch it again",
+                "correct the file, or download it again",
             ));
         }
         self.rows.insert(id.to_string(), self.items.len());
@@ -240,7 +240,7 @@ impl Builder {
                 file.display().to_string(),
                 "items with captions",
                 format!("{} items and no caption", self.items.len()),
-                "fetch the file again",
+                "download the file again",
             ));
         }
         let place = |name: &str| ["train", "val", "test"].iter().position(|known| *known == name);

@@ -134,7 +134,7 @@ impl LeakAuditConfig {
                 "shingle of the audit",
                 "at least one word",
                 "0",
-                "1 compares sets of words, 2 or more minds their order",
+                "1 compares sets of words, 2 or more respect their order",
             ));
         }
         Ok(())
@@ -277,7 +277,8 @@ impl LeakAudit {
                 LeakKind::NearSameItem => (
                     config.near_same_item,
                     format!(
-                        "are nearly one of their own item (similarity {} or more)",
+                        "are near duplicates of a training text of their own item (similarity {} \
+                         or more)",
                         self.threshold
                     ),
                 ),
@@ -287,7 +288,8 @@ impl LeakAudit {
                 LeakKind::NearOtherItem => (
                     config.other_items,
                     format!(
-                        "are nearly one of another item (similarity {} or more)",
+                        "are near duplicates of a training text of another item (similarity {} or \
+                         more)",
                         self.threshold
                     ),
                 ),
@@ -310,11 +312,11 @@ impl LeakAudit {
                 LeakPolicy::Refuse => {
                     return Err(Error::captions(
                         "audit",
-                        "queries that no training text gives away",
+                        "queries that do not occur among the training texts",
                         found,
                         format!(
-                            "take those captions out of the training or the queries, or set `{}` of the audit to \
-                             \"warn\" and report the count beside the results",
+                            "remove those captions from the training texts or the queries, or set \
+                             `{}` of the audit to \"warn\" and report the count with the results",
                             kind.setting()
                         ),
                     ));

@@ -47,7 +47,7 @@ pub struct DualTowerConfig {
     pub encoder_lr: f64,
     /// Weight decay of matrices.
     pub weight_decay: f64,
-    /// Share of a caption's tokens that are left out, anew at every step.
+    /// Share of a caption's tokens that are dropped, redrawn at every step.
     pub word_dropout: f64,
     /// Seed of weights, order and dropout.
     pub seed: u64,

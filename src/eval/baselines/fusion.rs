@@ -137,7 +137,7 @@ impl ScoreFusion {
         if systems.len() != self.weights.len() {
             return Err(Error::query(
                 "systems to fuse",
-                format!("{}, one a weight", self.weights.len()),
+                format!("{}, one per weight", self.weights.len()),
                 systems.len().to_string(),
                 "pass the systems that the weights were chosen for",
             ));
@@ -166,8 +166,10 @@ impl Scaled {
             return Err(Error::query(
                 "systems to fuse",
                 format!("rankings of all {candidates} candidates for the same queries"),
-                odd.map_or("no system".into(), |at| format!("others from system {at}")),
-                "ask every system for all candidates",
+                odd.map_or("no system".into(), |at| {
+                    format!("other candidates or queries from system {at}")
+                }),
+                "request all candidates from every system",
             ));
         }
         let scaled = |system: &&[Ranking]| {

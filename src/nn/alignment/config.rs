@@ -82,7 +82,7 @@ impl AlignmentConfig {
                 "alignment dim",
                 "at least 1",
                 "0",
-                "use that of the vectors",
+                "use the width of the vectors",
             ));
         }
         let usable = self.scales.iter().all(|scale| *scale > 0.0 && scale.is_finite());

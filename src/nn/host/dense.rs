@@ -40,7 +40,7 @@ impl Dense {
         Self { weight: self.weight.map(|value| value * factor), bias }
     }
 
-    /// Layers of the same inputs as one, their outputs beside each other.
+    /// Layers with the same inputs as one layer; their outputs are concatenated.
     pub(super) fn beside(parts: &[Self]) -> Self {
         let weights: Vec<&Matrix> = parts.iter().map(|part| &part.weight).collect();
         Self {
@@ -165,7 +165,7 @@ mod tests {
         near(&normed, values(norm.forward(tensor(&a) + tensor(&b))));
     }
 
-    /// What a row becomes does not depend on the rows beside it, nor on threads.
+    /// The result of a row depends neither on the other rows nor on the number of threads.
     #[test]
     fn a_row_is_the_same_to_the_last_bit_in_any_company() {
         for (inputs, outputs) in

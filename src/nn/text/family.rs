@@ -50,7 +50,7 @@ pub(super) trait Family<B: Backend>: Sized {
         hidden
     }
 
-    /// The longest text it has positions for; none where any length will do.
+    /// The longest text it has positions for; `None` if the length is unlimited.
     fn max_tokens(&self) -> Option<usize> {
         None
     }

@@ -165,7 +165,7 @@ impl KMeansConfig {
                 "balance",
                 "0 to 1",
                 self.balance.to_string(),
-                "0 is plain K-Means, 0.2 to 0.5 even out; with more, sizes may swing",
+                "0 is plain K-Means, 0.2 to 0.5 balance the clusters; larger values may oscillate",
             ));
         }
         check_lloyd(self.restarts, self.max_iterations, self.tolerance)?;
@@ -202,7 +202,7 @@ impl KMeansConfig {
 pub(crate) fn check_size(name: &str, size: usize) -> Result<()> {
     let found = match size {
         0 => "0".to_string(),
-        1 => "a vocabulary of size 1, which tells no two items apart".to_string(),
+        1 => "a vocabulary of size 1, which cannot tell items apart".to_string(),
         2..=MOST_CODES => return Ok(()),
         _ => size.to_string(),
     };
@@ -226,7 +226,7 @@ pub(crate) fn check_lloyd(restarts: usize, max_iterations: usize, tolerance: f64
             "tolerance",
             "a finite number of at least 0",
             tolerance.to_string(),
-            "use 1e-4, or 0 to go on until nothing moves",
+            "use 1e-4, or 0 to continue until nothing moves",
         ));
     }
     Ok(())

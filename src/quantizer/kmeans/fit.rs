@@ -37,7 +37,7 @@ pub enum KMeansEvent {
         max_iterations: usize,
         /// Sum of squared distances of the rows to their centres.
         inertia: f64,
-        /// Centres that had lost all their rows and were placed anew before this assignment.
+        /// Centres that had lost all their rows and were relocated before this assignment.
         reseeded: usize,
     },
 }
@@ -208,7 +208,7 @@ pub(super) fn tell(progress: Progress<'_>, event: KMeansEvent) -> Result<()> {
         ControlFlow::Break(()) => Err(Error::interrupted(
             "K-Means",
             "to run until it converges",
-            "a wish to stop",
+            "a request to stop",
             "start it again; an unfinished fit keeps nothing",
         )),
     }

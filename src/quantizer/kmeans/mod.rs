@@ -174,7 +174,7 @@ impl Quantizer for KMeans {
         if count == 0 || count > self.k() {
             return Err(Error::quantizer(
                 "nearest centres of a row",
-                format!("1 to {}, as many as there are", self.k()),
+                format!("1 to {}, the number of clusters", self.k()),
                 count.to_string(),
                 "ask for fewer, or use more clusters",
             ));

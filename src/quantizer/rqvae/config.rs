@@ -221,7 +221,7 @@ impl RqVaeConfig {
                 "sizes",
                 "2 to 65536 codes at each level",
                 size.to_string(),
-                "a level of one code says nothing; leave it out",
+                "a level with one code carries no information; leave it out",
             );
         }
         for (name, value) in [

@@ -58,7 +58,7 @@ struct Average<B: Backend> {
 struct Totals<B: Backend> {
     /// `[size]`
     counts: Tensor<B, 1>,
-    /// Sums of the residuals of each code, `[size, latent]`; zeros where nobody asks.
+    /// Sums of the residuals of each code, `[size, latent]`; zero if not requested.
     sums: Tensor<B, 2>,
 }
 

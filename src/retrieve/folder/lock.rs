@@ -28,10 +28,10 @@ impl FolderLock {
             Some(lock) => Ok(Self { _lock: lock }),
             None => Err(Error::index(
                 folder.display().to_string(),
-                "an index that nobody else is changing",
+                "an index without another writer",
                 "one that is open for changes",
-                "close the other LiveRetriever or program, or make the change there; only to search it, \
-                 load it or open it read-only",
+                "close the other LiveRetriever or program, or make the change there; to search \
+                 only, load the index or open it read-only",
             )),
         }
     }

@@ -109,7 +109,8 @@ impl Manifest {
                 path.display().to_string(),
                 "the manifest of an index",
                 error.to_string(),
-                "name an index folder; a damaged one: restore the file, or save the index to another folder",
+                "name an index folder; if it is damaged, restore the file or save the index to \
+                 another folder",
             )
         };
         let head: Head = serde_json::from_slice(&bytes).map_err(broken)?;

@@ -138,9 +138,9 @@ pub(super) fn settled<T>(
     }
     Err(Error::index(
         folder.display().to_string(),
-        "an index that stays while it is read",
-        format!("another one after each of {ATTEMPTS} attempts"),
-        "try again when it is saved less often",
+        "an index that does not change while it is read",
+        format!("a different one in each of {ATTEMPTS} attempts"),
+        "try again when no program saves it",
     ))
 }
 
@@ -168,7 +168,7 @@ impl<B: Backend> Retriever<B> {
                     folder.display().to_string(),
                     "a new or empty folder, or an index of this library",
                     format!("{name:?} and no {MANIFEST}"),
-                    "choose another folder; nothing was touched",
+                    "choose another folder; nothing was changed",
                 ));
             }
         }
@@ -182,7 +182,7 @@ impl<B: Backend> Retriever<B> {
         self.save_locked(folder, &lock)
     }
 
-    /// Saves to a folder that nobody else can change meanwhile.
+    /// Saves to a folder whose write lock is held.
     pub(super) fn save_locked(&self, folder: &Path, _lock: &FolderLock) -> Result<()> {
         let before = Manifest::read(folder).ok();
         let mut files = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! Candidates that come, and what is said about them.
+//! New candidates, with metadata and captions.
 
 use burn::tensor::backend::Backend;
 
@@ -44,8 +44,9 @@ impl<'a> Arrivals<'a> {
         Self { groups: Some(groups), ..self }
     }
 
-    /// Texts that describe some of them, by row of the features. They say where the candidates lie, beside the features,
-    /// in an index that was made in the space of its text encoder; another index has no use for them.
+    /// Captions of some of the candidates, by row of the features. Together with the features they
+    /// determine the candidates' vectors in an index that was made in the space of its text
+    /// encoder. Another index cannot use them.
     pub fn with_captions(self, captions: &'a [ItemCaption]) -> Self {
         Self { captions, ..self }
     }
@@ -74,7 +75,7 @@ impl<'a> Arrivals<'a> {
                 "metadata of the candidates to add",
                 format!("an object for each of {}, or none at all", self.items.len()),
                 self.metadata.len().to_string(),
-                "write an empty object where nothing is known",
+                "use an empty object for candidates without metadata",
             ));
         }
         let embedded;

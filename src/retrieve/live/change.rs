@@ -9,9 +9,11 @@ use crate::{
     metadata::Fields,
 };
 
-/// Candidates that go, candidates that come, and others of which something else is known from now on; in this order.
+/// Candidates to remove, candidates to add, and candidates with new metadata; applied in this
+/// order.
 ///
-/// What came is kept with its identifiers, so that reading a change again needs no quantizer and gives the same.
+/// Added candidates are stored with their identifiers, so that reading a change needs no quantizer
+/// and always gives the same result.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::retrieve) struct Change {
     pub(super) removed: Vec<String>,
@@ -86,7 +88,7 @@ impl Change {
         let objects = [0, n].contains(&metadata.len());
         if levels == 0 || tokens.saturating_add(vectors) != body.len() || !objects {
             let found = format!("{} bytes, {} objects", body.len(), metadata.len());
-            return Err(wrong("tokens, vectors and objects of the candidates that come", found));
+            return Err(wrong("tokens, vectors and metadata of the added candidates", found));
         }
         let (tokens, vectors) = body.split_at(tokens);
         let tokens = tokens.as_chunks().0.iter().map(|b| u16::from_le_bytes(*b)).collect();

@@ -48,7 +48,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// An index with changes, and how it has grown by them; none where there are no changes.
+    /// An index with changes, and their statistics; `None` without changes.
     pub(in crate::retrieve) fn with_changes(
         base: &CandidateIndex,
         changes: Vec<Change>,
@@ -76,7 +76,7 @@ impl<'a> Draft<'a> {
         Error::ids(
             "candidates to change",
             "ids of the index",
-            format!("{id:?}, which is not there"),
+            format!("{id:?}, which does not exist"),
             format!("{remedy}; nothing was changed"),
         )
     }
@@ -113,8 +113,8 @@ impl<'a> Draft<'a> {
                 return Err(Error::ids(
                     "candidates to add",
                     "ids that the index does not have, each once",
-                    format!("{id:?}, which is there"),
-                    "rename the candidate, or update the one that is there",
+                    format!("{id:?}, which exists"),
+                    "rename the candidate, or update the existing one",
                 ));
             }
             let vector = change.vectors[at * width..(at + 1) * width].to_vec();
@@ -135,7 +135,7 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    /// The index as it is now: what was there in its order, then what came.
+    /// The changed index: remaining candidates in their order, then the added ones.
     ///
     /// # Errors
     /// [`Error::Index`] when no candidate is left.
@@ -144,7 +144,7 @@ impl<'a> Draft<'a> {
         if left == 0 {
             return Err(Error::index(
                 "candidates",
-                "at least one that stays",
+                "at least one remaining candidate",
                 "none",
                 "remove fewer, or add others first",
             ));

@@ -11,13 +11,13 @@ use crate::{
 };
 use burn::tensor::backend::Backend;
 
-/// When a [`DriftReport`] says to fit again.
+/// When a [`DriftReport`] recommends a refit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DriftThresholds {
-    /// Fewest candidates that came before their error says anything.
+    /// Minimum number of added candidates before their error counts.
     pub min_added: u64,
-    /// Most that their mean error may be, relative to that of the candidates of the fit.
+    /// Maximum mean error of added candidates, relative to that at fit.
     pub max_error_ratio: f64,
     /// Most of them, as a share, that may find their tokens in use beyond the share of the fit.
     pub max_more_shared: f64,
@@ -39,7 +39,7 @@ impl Default for DriftThresholds {
     }
 }
 
-/// The candidates that came beside those that the quantizer was fitted on (ours).
+/// Added candidates compared with those that the quantizer was fitted on (ours).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DriftReport {
     /// Candidates of the fit.
@@ -48,20 +48,20 @@ pub struct DriftReport {
     pub candidates: usize,
     /// What came and went.
     pub growth: Growth,
-    /// Mean squared distance of a candidate of the fit to what its code stands for; absent in indexes of older versions.
+    /// Mean squared reconstruction error at fit; absent in indexes of older versions.
     pub fitted_error: Option<f64>,
-    /// The same of those that came; absent without any.
+    /// Mean squared reconstruction error of added candidates; absent without any.
     pub added_error: Option<f64>,
-    /// Share of the candidates of the fit that have their semantic tokens in common with another.
+    /// Share of the candidates at fit that share their semantic tokens with another one.
     pub fitted_shared: f64,
-    /// Share of those that came and found their semantic tokens in use; absent without any.
+    /// Share of added candidates whose semantic tokens were already in use; absent without any.
     pub added_shared: Option<f64>,
-    /// Why to fit the quantizer again and train anew; none where nothing speaks for it.
+    /// Reasons to refit the quantizer and retrain; empty if no refit is needed.
     pub reasons: Vec<String>,
 }
 
 impl<B: Backend> Retriever<B> {
-    /// Whether the candidates that came fit the quantizer as it is.
+    /// Whether added candidates still fit the quantizer.
     ///
     /// # Errors
     /// [`Error::Config`] for thresholds that are not numbers of at least 0.
@@ -102,7 +102,7 @@ impl DriftReport {
                 && added > max_error_ratio * fitted
             {
                 reasons.push(format!(
-                    "what came lies {:.2} times as far from its codes as what the quantizer was fitted on",
+                    "reconstruction error of added candidates is {:.2}x that at fit",
                     added / fitted
                 ));
             }
@@ -110,20 +110,22 @@ impl DriftReport {
                 added_shared.filter(|s| *s > health.shared_share + max_more_shared)
             {
                 reasons.push(format!(
-                    "{:.1} % of what came found its codes in use, {:.1} % of the fit share theirs",
+                    "{:.1} % of added candidates share their codes with another one, {:.1} % at \
+                     fit",
                     100.0 * shared,
                     100.0 * health.shared_share
                 ));
             }
             if spilled > max_spilled {
                 reasons.push(format!(
-                    "{:.1} % of what came found no unique token left and took a neighbouring code",
+                    "{:.1} % of added candidates found no free unique token and have a \
+                     neighbouring code",
                     100.0 * spilled
                 ));
             }
             if growth.added as f64 > max_added * candidates as f64 {
                 reasons.push(format!(
-                    "{} candidates came to a collection of now {candidates}",
+                    "{} of now {candidates} candidates were added after the fit",
                     growth.added
                 ));
             }
@@ -147,24 +149,25 @@ impl fmt::Display for DriftReport {
         let error = |error: Option<f64>| error.map_or("unknown".into(), |e| format!("{e:.4}"));
         writeln!(
             f,
-            "{} candidates; {} at the fit, {added} came, {removed} went",
+            "{} candidates; {} at fit, {added} added, {removed} removed",
             self.candidates, self.fitted
         )?;
         writeln!(
             f,
-            "mean squared error: {} at the fit, {} of what came",
+            "mean squared error: {} at fit, {} of added candidates",
             error(self.fitted_error),
             error(self.added_error)
         )?;
         writeln!(
             f,
-            "codes in use: {:.1} % at the fit, {} of what came, {spilled} took a neighbouring code",
+            "shared codes: {:.1} % at fit, {} of added candidates; {spilled} have a neighbouring \
+             code",
             100.0 * self.fitted_shared,
             self.added_shared.map_or("unknown".into(), |s| format!("{:.1} %", 100.0 * s))
         )?;
         match self.reasons.is_empty() {
-            true => write!(f, "nothing speaks for a new fit"),
-            false => write!(f, "fit again: {}", self.reasons.join("; ")),
+            true => write!(f, "no refit needed"),
+            false => write!(f, "refit: {}", self.reasons.join("; ")),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Identifiers for candidates that come, from the quantizer as it is.
+//! Identifiers for new candidates, from the fitted quantizer.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ use crate::{
     trie::Trie,
 };
 
-/// Identifiers that no candidate of the index has, for rows that come after `removed` ones went.
+/// Free identifiers for new rows, after the candidates `removed` are gone.
 ///
 /// A row has the tokens that the quantizer gives it, and the smallest unique token that is free. Where none is free, the
 /// fewest of its last tokens give way to the nearest ones below which some are.
@@ -41,10 +41,10 @@ pub(super) fn identify<B: Backend>(
         (expected, found) => {
             let shown = |there: bool| if there { "a group for each" } else { "no groups" };
             return Err(Error::identifier(
-                "groups of the candidates that come",
+                "groups of the added candidates",
                 shown(expected.is_some()),
                 shown(found.is_some()),
-                "an index with groups needs the group of every candidate, one without has none",
+                "give a group for every candidate of an index with groups, and none otherwise",
             ));
         }
     };
@@ -60,8 +60,8 @@ pub(super) fn identify<B: Backend>(
             growth.spilled += 1;
             error = nearest(row, quantizer, &mut tokens, leading, &taken)?.ok_or_else(|| {
                 Error::identifier(
-                    format!("candidate {at} of those that come"),
-                    "an identifier that is not in use",
+                    format!("added candidate {at}"),
+                    "a free identifier",
                     "none",
                     "fit the quantizer again on the whole collection, with more codes or levels",
                 )

@@ -51,7 +51,7 @@ impl Log {
         format!("{}-{}.log", Self::ROLE, &manifest.digest()[..12])
     }
 
-    /// Reads the changes since a manifest was written; none where there is no file.
+    /// Reads the changes since a manifest was written; `None` without a file.
     ///
     /// # Errors
     /// [`Error::Index`] when a byte was changed; a last change that was cut short, as by a crash,
@@ -81,8 +81,8 @@ impl Log {
     fn parse(subject: &str, bytes: &[u8], manifest: &Manifest) -> Result<Self> {
         let wrong = |at: usize, expected: &str, found: &str| {
             let remedy = format!(
-                "restore the file from a copy; the changes before byte {at} are whole: to lose those behind it, cut \
-                 the file to that length"
+                "restore the file from a copy; the changes before byte {at} are intact: truncate \
+                 the file to that length to drop the later ones"
             );
             Error::index(subject, expected, found, remedy)
         };
@@ -92,8 +92,9 @@ impl Log {
             return Err(Error::index(
                 subject,
                 expected,
-                "the changes of another index, or a damaged file",
-                "restore the file from a copy, or remove it to lose the changes since the index was saved",
+                "changes of another index, or a damaged file",
+                "restore the file from a copy, or remove it to drop the changes since the index \
+                 was saved",
             ));
         }
         let (mut at, mut changes) = (START, Vec::new());
@@ -239,9 +240,9 @@ impl LogWriter {
         if Change::from_parts("change", &head, &body)? != *change {
             return Err(Error::index(
                 "change",
-                "what is read again to be what is written",
+                "a change that reads back as it was written",
                 "another change",
-                "look for numbers in metadata or features that JSON cannot hold",
+                "look for numbers in metadata or features that JSON cannot represent",
             ));
         }
         let mut bytes = RECORD.to_vec();

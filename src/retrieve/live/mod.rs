@@ -36,14 +36,14 @@ use crate::{
 
 /// An index folder that is open for changes, and searched meanwhile.
 ///
-/// Candidates that come are named by the quantizer as it is and found at once; nothing is trained.
-/// A change is a whole new [`Retriever`] that shares all that stays with the one before, put in its
-/// place at once: a search goes on with the candidates that were there when it began, and never
-/// waits for a change. Changes wait for each other.
+/// New candidates get identifiers from the fitted quantizer and can be found at once; nothing is
+/// trained. A change is a whole new [`Retriever`] that shares all that stays with the one before,
+/// put in its place at once: a search goes on with the candidates that were there when it began,
+/// and never waits for a change. Changes wait for each other.
 ///
-/// A change that has returned is on the disk, in a file of changes beside the index; what a crash
-/// cuts short is not there. [`LiveRetriever::compact`] saves the index anew and starts an empty
-/// file of changes. One process at a time may change a folder; any number may load it.
+/// A change that has returned is on the disk, in a file of changes next to the index; a change that
+/// a crash cuts short is dropped. [`LiveRetriever::compact`] saves the changed index and starts an
+/// empty file of changes. One process at a time may change a folder; any number may load it.
 ///
 /// The cost of a change grows with the collection, not with the change, so add thousands at once
 /// where you can (docs/performance.md has figures). Rows ([`Hit::item`](super::Hit::item)) are
@@ -275,7 +275,7 @@ impl<B: Backend> LiveRetriever<B> {
             Access::Read(_) => Err(Error::index(
                 self.folder.display().to_string(),
                 "an index that is open for changes",
-                "one that was opened to be searched only",
+                "one that was opened read-only",
                 "open it with LiveRetriever::open, or make the change in the program that has it open",
             )),
         }

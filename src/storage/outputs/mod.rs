@@ -168,16 +168,16 @@ impl Outputs {
             if place.resolved.starts_with(&root) {
                 return Err(Error::output(
                     path.display().to_string(),
-                    "a place outside of the folders whose files are all read",
-                    format!("one in {}", folder.display()),
-                    "write somewhere else: the next run would read what this one writes",
+                    "a path outside of the folders whose files are all read",
+                    format!("a path in {}", folder.display()),
+                    "write somewhere else: the next run would read this output",
                 ));
             }
         }
         if let Some((_, other)) = places.iter().find(|(there, _)| *there == place.resolved) {
             return Err(Error::output(
                 path.display().to_string(),
-                "an output of its own",
+                "a separate output",
                 format!("the output {}", other.display()),
                 "name another path for one of them",
             ));

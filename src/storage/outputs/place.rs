@@ -90,7 +90,7 @@ pub(super) fn check_writable(path: &Path, folder: &Path) -> Result<()> {
                 path.display().to_string(),
                 "a folder that can be written to",
                 format!("{}: {}", folder.display(), error.desc()),
-                "choose another place, or change the rights of this folder",
+                "choose another place, or change the permissions of this folder",
             ));
         }
     }

@@ -169,7 +169,7 @@ fn folders_without_rights_are_refused() {
         if may {
             assert_eq!(found, "accepted");
         } else {
-            has(&found, &["shut", "can be written to", "rights"]);
+            has(&found, &["shut", "can be written to", "permissions"]);
         }
     }
 }

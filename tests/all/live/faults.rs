@@ -76,7 +76,7 @@ fn a_full_code_of_a_tree_gives_way_to_a_neighbour() {
     assert!(now.growth().spilled >= 190, "{:?}", now.growth());
     // More than all leaves of the tree have room for.
     let error = live.add(&Arrivals::new(&crowd("flood-", 5000))).unwrap_err().to_string();
-    assert!(error.contains("not in use"), "{error}");
+    assert!(error.contains("a free identifier"), "{error}");
     assert_eq!(live.snapshot().index().ids().len(), 260);
 }
 

@@ -245,11 +245,11 @@ fn what_finds_no_unique_token_takes_the_nearest_code_that_has_one() {
     let flood = Features::from_rows(row.repeat(300), DIM).unwrap();
     let flood = flood.with_id_list(names("flood-", 0..300)).unwrap();
     let error = live.add(&Arrivals::new(&flood)).unwrap_err().to_string();
-    assert!(error.contains("not in use"), "{error}");
+    assert!(error.contains("a free identifier"), "{error}");
     assert_eq!(live.snapshot().index().ids().len(), 220);
     let report = now.drift(&DriftThresholds { min_added: 20, ..Default::default() }).unwrap();
     assert!(
-        report.reasons.iter().any(|reason| reason.contains("no unique token left")),
+        report.reasons.iter().any(|reason| reason.contains("no free unique token")),
         "{report}"
     );
     assert!(now.drift(&DriftThresholds::default()).unwrap().reasons.is_empty());
@@ -273,7 +273,7 @@ fn the_drift_report_tells_others_from_the_like() {
     let far = Features::from_rows(far, DIM).unwrap().with_id_list(names("far-", 0..50)).unwrap();
     live.add(&Arrivals::new(&far)).unwrap();
     let report = live.snapshot().drift(&thresholds).unwrap();
-    assert!(report.to_string().contains("times as far"), "{report}");
+    assert!(report.to_string().contains("reconstruction error of added candidates"), "{report}");
     let bad = DriftThresholds { max_spilled: f64::NAN, ..Default::default() };
     assert!(live.snapshot().drift(&bad).is_err());
 }

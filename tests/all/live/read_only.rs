@@ -40,7 +40,7 @@ fn any_number_search_an_index_next_to_the_one_that_changes_it() {
         readers[0].describe(described).unwrap_err(),
         readers[0].compact().unwrap_err(),
     ] {
-        assert!(error.to_string().contains("searched only"), "{error}");
+        assert!(error.to_string().contains("opened read-only"), "{error}");
     }
     assert_eq!(files(folder.path()), before, "no file was made or touched");
 
@@ -96,6 +96,6 @@ fn an_id_twice_in_one_change_is_told_as_such() {
     let twice = live.describe(described.to_vec()).unwrap_err().to_string();
     assert!(twice.contains("\"old-1\" twice"), "{twice}");
     let near = live.remove(&["old-1 "]).unwrap_err().to_string();
-    assert!(near.contains("there is \"old-1\", which looks the same"), "{near}");
+    assert!(near.contains("\"old-1\" exists and looks the same"), "{near}");
     assert_eq!((live.pending().0, live.snapshot().index().ids().len()), (0, 60));
 }

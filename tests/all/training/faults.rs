@@ -165,7 +165,7 @@ fn every_step_bad_ends_after_as_many_as_the_settings_say() {
     let (trainer, events) =
         listening(Trainer::new(TrainConfig { max_bad_steps: 4, validations: 1, ..calm() }));
     let error = fit(&setup, &trainer, first).unwrap_err().to_string();
-    assert!(error.contains("4 steps in a row"), "{error}");
+    assert!(error.contains("4 consecutive steps"), "{error}");
     assert_eq!(skipped(&events), [(1, 1), (2, 2), (3, 3), (4, 4)]);
 }
 

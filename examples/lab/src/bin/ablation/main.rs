@@ -49,13 +49,13 @@ struct Args {
     /// Folder for runs, table and figure.
     #[arg(long)]
     out: PathBuf,
-    /// Seeds, with commas between; without any, 1,2,3.
+    /// Seeds, separated by commas; by default 1,2,3.
     #[arg(long, value_delimiter = ',', conflicts_with = "seed")]
     seeds: Vec<u64>,
-    /// Rows, with commas between; without any, all that the recipe can have.
+    /// Rows, separated by commas; by default all that the recipe allows.
     #[arg(long, value_delimiter = ',', value_enum)]
     rows: Vec<Row>,
-    /// Runs of seconds that only show that everything works: a pass, a quantizer hardly fitted.
+    /// Smoke test of a few seconds: one pass, and a quantizer that is barely fitted.
     #[arg(long)]
     short: bool,
     #[command(flatten)]

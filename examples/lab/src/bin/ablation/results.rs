@@ -150,7 +150,7 @@ pub fn markdown(table: &[Summary], runs: &[Finished], note: &str) -> String {
     let mut text = String::from("# Ablation\n\n");
     if let Some(run) = runs.first() {
         let EvalRecord { dataset, protocol, queries, candidates, hardware, .. } = &run.record;
-        let hardware = hardware.as_deref().unwrap_or("hardware not told");
+        let hardware = hardware.as_deref().unwrap_or("hardware unknown");
         text.push_str(&format!(
             "{dataset}, {protocol}: {queries} queries, {candidates} candidates. {hardware}.\n\n{note}\n\n"
         ));
@@ -173,8 +173,9 @@ pub fn markdown(table: &[Summary], runs: &[Finished], note: &str) -> String {
         ));
     }
     text.push_str(
-        "\nPercent; means, and sample deviations over the seeds. *R@1 to full*: less the full method's, seed by seed. \
-         *Shared tokens*: candidates that need a unique token, for another has the same semantic ones.\n",
+        "\nPercent; means, and sample deviations over the seeds. *R@1 to full*: difference to the \
+         full method, seed by seed. *Shared tokens*: candidates that need a unique token because \
+         another one has the same semantic tokens.\n",
     );
     text
 }

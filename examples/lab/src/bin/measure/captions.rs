@@ -25,10 +25,10 @@ pub struct AuditArgs {
     /// Queries.
     #[arg(long, default_value_t = 5_000)]
     queries: usize,
-    /// Words to draw from.
+    /// Size of the vocabulary to draw from.
     #[arg(long, default_value_t = 20_000)]
     words: usize,
-    /// Similarity from which on texts are near duplicates.
+    /// Minimum similarity of near duplicates.
     #[arg(long, default_value_t = 0.8)]
     threshold: f64,
 }

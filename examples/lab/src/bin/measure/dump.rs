@@ -35,7 +35,7 @@ use crate::{
 pub struct DumpArgs {
     #[command(flatten)]
     step: TrainStepArgs,
-    /// Folder to write to; made where it does not exist.
+    /// Folder to write to; created if it does not exist.
     #[arg(long)]
     to: PathBuf,
     /// Training steps whose losses are written, all on the one batch.
@@ -172,7 +172,7 @@ fn prepare(folder: &Path) -> Result<()> {
     let is_ours = |path: &Path| path.with_file_name("reference.json").is_file();
     let outputs = Outputs::new().fills([folder]);
     let files = names.map(|name| folder.join(name));
-    Ok(outputs.replaces(files, "those of an earlier dump", is_ours).prepare()?)
+    Ok(outputs.replaces(files, "the files of an earlier dump", is_ours).prepare()?)
 }
 
 /// Where to write, and for which RQ-VAE.
@@ -180,7 +180,7 @@ fn prepare(folder: &Path) -> Result<()> {
 pub struct DumpRqVaeArgs {
     #[command(flatten)]
     rqvae: RqVaeArgs,
-    /// Folder to write to; made where it does not exist.
+    /// Folder to write to; created if it does not exist.
     #[arg(long)]
     to: PathBuf,
 }

@@ -40,13 +40,13 @@ struct Cli {
 /// What all measurements share.
 #[derive(Args, Clone)]
 pub struct Common {
-    /// Threads; 0 leaves the choice to rayon.
+    /// Number of threads; with 0, rayon chooses.
     #[arg(long, global = true, default_value_t = 0)]
     pub threads: usize,
-    /// Repetitions that are not counted.
+    /// Warm-up repetitions.
     #[arg(long, global = true, default_value_t = 2)]
     pub warmup: usize,
-    /// Repetitions of which the median is taken.
+    /// Repetitions; the median is reported.
     #[arg(long, global = true, default_value_t = 5)]
     pub steps: usize,
     /// Seed of weights and inputs.

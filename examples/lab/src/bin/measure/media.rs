@@ -44,7 +44,7 @@ enum Work {
 pub struct MediaArgs {
     /// Folder of the files
     folder: PathBuf,
-    /// What is done to each
+    /// What to do with each
     #[arg(long, value_enum)]
     work: Work,
 }
@@ -90,7 +90,7 @@ pub fn media<B: Backend>(args: &MediaArgs, common: &Common, device: &B::Device) 
 /// CLIP's image tower with random weights.
 #[derive(Args, Clone)]
 pub struct ClipArgs {
-    /// Pictures at once
+    /// Pictures per batch
     #[arg(long, default_value_t = 32)]
     batch: usize,
     /// Side of a patch: 32 or 16

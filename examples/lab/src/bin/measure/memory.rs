@@ -24,10 +24,10 @@ pub struct MemoryArgs {
     /// Steps of the training.
     #[arg(long, default_value_t = 10_000)]
     train_steps: usize,
-    /// Steps between two looks at the memory.
+    /// Steps between two measurements of memory.
     #[arg(long, default_value_t = 250)]
     every: usize,
-    /// Captions, one step's batch of them at a time.
+    /// Number of captions.
     #[arg(long, default_value_t = 512)]
     captions: usize,
     /// Captions in a batch.

@@ -27,7 +27,7 @@ use crate::{
 /// K-Means.
 #[derive(Args, Clone)]
 pub struct KMeansArgs {
-    /// Rows; as many are drawn when there is no file.
+    /// Number of rows; drawn at random if there is no file.
     #[arg(long, default_value_t = 100_000)]
     n: usize,
     /// Width of drawn rows.
@@ -42,13 +42,13 @@ pub struct KMeansArgs {
     /// File of rows, `.npy`; the first n are used.
     #[arg(long)]
     rows: Option<PathBuf>,
-    /// Drawn rows lie around so many times four centres; 0 draws them without structure.
+    /// Rows are drawn around four times this many centres; 0 draws them without structure.
     #[arg(long, default_value_t = 1024)]
     spread: usize,
     /// First centres.
     #[arg(long, value_enum, default_value_t = Seeding::PlusPlus)]
     seeding: Seeding,
-    /// Assigns on the backend's device instead of the host.
+    /// Assigns on the backend's device instead of the CPU.
     #[arg(long)]
     on_device: bool,
     /// Writes the centres, safetensors.
@@ -121,7 +121,7 @@ pub fn kmeans<B: Backend>(args: &KMeansArgs, common: &Common, device: &B::Device
 /// Residual encoding.
 #[derive(Args, Clone)]
 pub struct RqEncodeArgs {
-    /// Rows; as many are drawn when there is no file.
+    /// Number of rows; drawn at random if there is no file.
     #[arg(long, default_value_t = 1_000_000)]
     n: usize,
     /// Width of drawn rows.
@@ -133,7 +133,7 @@ pub struct RqEncodeArgs {
     /// File of rows, `.npy`; the first n are used.
     #[arg(long)]
     rows: Option<PathBuf>,
-    /// File of codebooks, one below the other, `.npy`; drawn without it.
+    /// File of stacked codebooks, `.npy`; drawn at random without it.
     #[arg(long)]
     codebooks: Option<PathBuf>,
     /// Writes the codes, safetensors.

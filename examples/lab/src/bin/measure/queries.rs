@@ -22,10 +22,10 @@ use crate::{
 pub struct QueriesArgs {
     #[command(flatten)]
     network: NetworkArgs,
-    /// Prefixes kept per query and level.
+    /// Beam width.
     #[arg(long, default_value_t = 20)]
     beam: usize,
-    /// Precision of the decoder: f32, or bf16 where the processor multiplies such numbers.
+    /// Precision of the decoder: f32, or bf16 on processors with bf16 products.
     #[arg(long, default_value_t = SearchPrecision::F32)]
     precision: SearchPrecision,
 }

@@ -27,7 +27,7 @@ pub struct NetworkArgs {
     /// Tokens of the longest query.
     #[arg(long, default_value_t = 32)]
     pub tokens: usize,
-    /// Tokens of the shortest query; all are of one length without it.
+    /// Tokens of the shortest query; by default all queries have the same length.
     #[arg(long)]
     pub shortest: Option<usize>,
     /// Number of text tokens.
@@ -42,7 +42,7 @@ pub struct NetworkArgs {
     /// Width of the layers.
     #[arg(long, default_value_t = 384)]
     pub width: usize,
-    /// Inner width of the feed-forward blocks; 4 times the width without it.
+    /// Inner width of the feed-forward blocks; by default 4 times the width.
     #[arg(long)]
     pub inner: Option<usize>,
     /// Attention heads.
@@ -67,7 +67,7 @@ pub struct NetworkArgs {
 pub struct TrainStepArgs {
     #[command(flatten)]
     pub network: NetworkArgs,
-    /// Weight of the R-Drop term; 0 saves its second pass.
+    /// Weight of the R-Drop term; 0 skips the second forward pass.
     #[arg(long, default_value_t = 0.0)]
     pub r_drop: f64,
     /// Share of the target spread over the tokens in scope.
@@ -76,22 +76,22 @@ pub struct TrainStepArgs {
     /// Normalise over all tokens of a level instead of the legal ones.
     #[arg(long)]
     pub all_tokens: bool,
-    /// Most queries computed at once; 0 is the batch.
+    /// Size of a micro-batch; 0 means the whole batch.
     #[arg(long, default_value_t = 0)]
     pub micro_batch: usize,
-    /// What of the encoder is frozen: nothing, words, encoder, or a number of layers.
+    /// Frozen part of the encoder: nothing, words, encoder, or a number of layers.
     #[arg(long, default_value = "nothing", value_parser = freeze)]
     pub freeze: Freeze,
     /// Precision of matrix products: f32, bf16 or f16.
     #[arg(long, default_value = "f32", value_parser = precision)]
     pub precision: Precision,
-    /// Keep fewer activations and compute them again in the backward pass.
+    /// Recompute activations in the backward pass to save memory.
     #[arg(long)]
     pub checkpointing: bool,
     /// Learning rate, constant.
     #[arg(long, default_value_t = 1e-3)]
     pub rate: f64,
-    /// Different batches, taken in turns.
+    /// Number of different batches, used in turn.
     #[arg(long, default_value_t = 4)]
     pub batches: usize,
 }

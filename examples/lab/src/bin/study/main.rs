@@ -1,4 +1,4 @@
-//! Trains and measures an index, seed by seed, beside honest baselines on the same text.
+//! Trains and measures an index over several seeds, compared with tuned baselines on the same text.
 
 #[macro_use]
 extern crate cart_examples_common as common;
@@ -35,34 +35,35 @@ struct Args {
     data: PathBuf,
     #[command(flatten)]
     recipe: RecipeArgs,
-    /// Seeds, with commas between; without any, the recipe's.
+    /// Seeds, separated by commas; by default the recipe's.
     #[arg(long, value_delimiter = ',', conflicts_with = "seed")]
     seeds: Vec<u64>,
-    /// What to measure, with commas between.
+    /// Methods to measure, separated by commas.
     #[arg(long, value_delimiter = ',', default_values_t = [Row::Cart], value_enum)]
     rows: Vec<Row>,
-    /// Passes of the dual tower; of several, with commas between, the best on the tuning captions.
+    /// Number of passes of the dual tower; of several, separated by commas, the best on the tuning
+    /// captions is used.
     #[arg(long, value_delimiter = ',', default_values_t = [4usize])]
     tower_epochs: Vec<usize>,
-    /// Measures on the recipe's tuning captions in place of the test's.
+    /// Measures on the recipe's tuning captions instead of the test captions.
     #[arg(long)]
     tuning: bool,
     /// Name of the row in the report.
     #[arg(long, default_value = "CART")]
     method: String,
     /// One more row with other settings, as in `no fusion: model.fusion="none"; training.epochs=4`;
-    /// may be given several times. All rows of a seed share one tuned text encoder.
+    /// may be repeated. All rows of a seed share one tuned text encoder.
     #[arg(long = "variant", value_name = "NAME: KEY=VALUE; ..")]
     variants: Vec<String>,
-    /// Weights of the decoder to measure, with commas between; without any, the recipe's.
+    /// Decoder weights to measure, separated by commas; by default the recipe's.
     #[arg(long, value_delimiter = ',')]
     decoder_weight: Vec<f32>,
-    /// Weights of the rerank to measure, with commas between.
+    /// Rerank weights to measure, separated by commas.
     #[arg(long, value_delimiter = ',', default_values_t = [0.0f32])]
     rerank: Vec<f32>,
-    /// Of those weights measures only the decoder's that is best without a rerank, and the pair
-    /// that is best with one, by MRR@10 on the recipe's tuning captions (with the first seed, which
-    /// is trained once more for it).
+    /// Measures only the decoder weight that is best without a rerank and the pair that is best
+    /// with one, by MRR@10 on the recipe's tuning captions. The first seed is trained once more for
+    /// this choice.
     #[arg(long, conflicts_with = "tuning")]
     choose: bool,
     /// Trains even on identifiers that the health check refuses.
@@ -291,8 +292,8 @@ fn beams(args: &Args, recipe: &Recipe) -> Result<Vec<BeamConfig>> {
         );
         ensure!(
             beam.decoder_weight > 0.0 || recipe.alignment.as_ref().is_some_and(|a| a.guided),
-            "a decoder of weight 0 leaves nothing to search by: give the recipe a guided [alignment], or \
-             another --decoder-weight"
+            "with decoder weight 0 nothing guides the search: give the recipe a guided \
+             [alignment], or another --decoder-weight"
         );
     }
     Ok(beams)

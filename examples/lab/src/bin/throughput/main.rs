@@ -39,23 +39,22 @@ use serde_json::Value;
 /// Queries a second against the size of the collection, as a table and a figure.
 #[derive(Parser, Clone)]
 pub struct Cli {
-    /// Numbers of candidates, with commas between.
+    /// Numbers of candidates, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "1000,10000,100000,1000000")]
     sizes: Vec<usize>,
-    /// Queries asked at once, with commas between.
+    /// Batch sizes of queries, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "1,32")]
     batches: Vec<usize>,
-    /// Widths of the beam, with commas between.
+    /// Beam widths, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "10,20")]
     beams: Vec<usize>,
-    /// Also measures CART with every level decoded, where a prefix with one candidate left is gone
-    /// on with.
+    /// Also measures CART with every level decoded, even after a single candidate is left.
     #[arg(long)]
     all_levels: bool,
-    /// Most candidates for the flat scan: each takes 4 bytes a dimension.
+    /// Maximum number of candidates for the flat scan, which needs 4 bytes per dimension for each.
     #[arg(long, default_value_t = 1_000_000)]
     flat_most: usize,
-    /// Most candidates for HNSW, whose graph of 100,000 takes minutes to build on two cores.
+    /// Maximum number of candidates for HNSW; building 100,000 takes minutes on two cores.
     #[arg(long, default_value_t = 10_000)]
     hnsw_most: usize,
     /// Tokens of the longest query; the shortest has half as many.
@@ -73,7 +72,7 @@ pub struct Cli {
     /// Decoder layers.
     #[arg(long, default_value_t = 4)]
     decoder_layers: usize,
-    /// Seconds to measure each row for, after a batch that is not counted.
+    /// Seconds to measure each row for, after one warm-up batch.
     #[arg(long, default_value_t = 4.0)]
     seconds: f64,
     /// Seed.
