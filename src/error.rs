@@ -36,7 +36,10 @@ impl fmt::Display for Problem {
 /// # Example
 /// ```
 /// use cart_retrieval::error::Error;
-/// let error = Error::config("levels", "at least one level", "none", "pass a size for each level");
+/// let error = Error::config("levels")
+///     .expected("at least one level")
+///     .found("none")
+///     .fix("pass a size for each level");
 /// assert_eq!(
 ///     error.to_string(),
 ///     "configuration: levels: expected at least one level, found none; pass a size for each level"
@@ -116,23 +119,61 @@ pub enum Error {
     Interrupted(Problem),
 }
 
+/// A [`Problem`] in the making: its parts are named and come in the order of the message.
+///
+/// # Example
+/// ```
+/// use cart_retrieval::Error;
+/// let error = Error::config("k").expected("at least 1").found("0").fix("pass a positive k");
+/// assert_eq!(
+///     error.to_string(),
+///     "configuration: k: expected at least 1, found 0; pass a positive k"
+/// );
+/// ```
+#[must_use = "a problem becomes an error by `fix`"]
+#[derive(Debug, Clone)]
+pub struct ProblemBuilder<const PARTS: usize> {
+    problem: Problem,
+    make: fn(Problem) -> Error,
+}
+
+impl ProblemBuilder<0> {
+    fn new(subject: String, make: fn(Problem) -> Error) -> Self {
+        let empty = String::new;
+        let problem = Problem { subject, expected: empty(), found: empty(), remedy: empty() };
+        Self { problem, make }
+    }
+
+    /// What would have been right.
+    pub fn expected(mut self, expected: impl Into<String>) -> ProblemBuilder<1> {
+        self.problem.expected = expected.into();
+        ProblemBuilder { problem: self.problem, make: self.make }
+    }
+}
+
+impl ProblemBuilder<1> {
+    /// What was there instead.
+    pub fn found(mut self, found: impl Into<String>) -> ProblemBuilder<2> {
+        self.problem.found = found.into();
+        ProblemBuilder { problem: self.problem, make: self.make }
+    }
+}
+
+impl ProblemBuilder<2> {
+    /// What the reader can do about it.
+    pub fn fix(mut self, remedy: impl Into<String>) -> Error {
+        self.problem.remedy = remedy.into();
+        (self.make)(self.problem)
+    }
+}
+
 macro_rules! constructors {
     ($($(#[$doc:meta])* $name:ident => $variant:ident),* $(,)?) => {
         impl Error {
             $(
                 $(#[$doc])*
-                pub fn $name(
-                    subject: impl Into<String>,
-                    expected: impl Into<String>,
-                    found: impl Into<String>,
-                    remedy: impl Into<String>,
-                ) -> Self {
-                    Self::$variant(Problem {
-                        subject: subject.into(),
-                        expected: expected.into(),
-                        found: found.into(),
-                        remedy: remedy.into(),
-                    })
+                pub fn $name(subject: impl Into<String>) -> ProblemBuilder<0> {
+                    ProblemBuilder::new(subject.into(), Self::$variant)
                 }
             )*
         }
@@ -140,43 +181,43 @@ macro_rules! constructors {
 }
 
 constructors! {
-    /// A [`Error::Config`].
+    /// A [`Error::Config`] about this subject.
     config => Config,
-    /// A [`Error::Features`].
+    /// A [`Error::Features`] about this subject.
     features => Features,
-    /// A [`Error::Ids`].
+    /// A [`Error::Ids`] about this subject.
     ids => Ids,
-    /// A [`Error::Captions`].
+    /// A [`Error::Captions`] about this subject.
     captions => Captions,
-    /// A [`Error::Splits`].
+    /// A [`Error::Splits`] about this subject.
     splits => Splits,
-    /// A [`Error::Metadata`].
+    /// A [`Error::Metadata`] about this subject.
     metadata => Metadata,
-    /// A [`Error::Media`].
+    /// A [`Error::Media`] about this subject.
     media => Media,
-    /// A [`Error::Tokenizer`].
+    /// A [`Error::Tokenizer`] about this subject.
     tokenizer => Tokenizer,
-    /// A [`Error::Quantizer`].
+    /// A [`Error::Quantizer`] about this subject.
     quantizer => Quantizer,
-    /// A [`Error::Collapsed`].
+    /// A [`Error::Collapsed`] about this subject.
     collapsed => Collapsed,
-    /// A [`Error::Identifier`].
+    /// A [`Error::Identifier`] about this subject.
     identifier => Identifier,
-    /// A [`Error::Index`].
+    /// A [`Error::Index`] about this subject.
     index => Index,
-    /// A [`Error::Model`].
+    /// A [`Error::Model`] about this subject.
     model => Model,
-    /// A [`Error::Checkpoint`].
+    /// A [`Error::Checkpoint`] about this subject.
     checkpoint => Checkpoint,
-    /// A [`Error::Training`].
+    /// A [`Error::Training`] about this subject.
     training => Training,
-    /// A [`Error::Query`].
+    /// A [`Error::Query`] about this subject.
     query => Query,
-    /// A [`Error::Device`].
+    /// A [`Error::Device`] about this subject.
     device => Device,
-    /// A [`Error::Output`].
+    /// A [`Error::Output`] about this subject.
     output => Output,
-    /// A [`Error::Interrupted`].
+    /// A [`Error::Interrupted`] about this subject.
     interrupted => Interrupted,
 }
 

@@ -171,12 +171,10 @@ impl RidgeProblem {
     /// The map under a penalty.
     pub(super) fn solve(&self, penalty: f64) -> Result<Ridge> {
         if !(penalty > 0.0 && penalty.is_finite()) {
-            return Err(Error::config(
-                "ridge penalty",
-                "a number above 0",
-                penalty.to_string(),
-                "0.1 to 100 are usual for rows of length 1",
-            ));
+            return Err(Error::config("ridge penalty")
+                .expected("a number above 0")
+                .found(penalty.to_string())
+                .fix("0.1 to 100 are usual for rows of length 1"));
         }
         let mut gram = self.gram.clone();
         for at in 0..gram.nrows() {
@@ -202,12 +200,10 @@ fn factored(matrix: DMatrix<f64>, penalty: f64) -> Result<Cholesky<f64, Dyn>> {
 }
 
 fn singular(penalty: f64) -> Error {
-    Error::features(
-        "ridge regression",
-        "a positive definite system",
-        format!("one that is not, under a penalty of {penalty}"),
-        "raise the penalty, or check the features for huge numbers",
-    )
+    Error::features("ridge regression")
+        .expected("a positive definite system")
+        .found(format!("one that is not, under a penalty of {penalty}"))
+        .fix("raise the penalty, or check the features for huge numbers")
 }
 
 /// `L^-1 x` for every column x.
@@ -237,12 +233,10 @@ impl Ridge {
         let (d_input, d_output) = widths;
         let rows = inputs.len() / d_input.max(1);
         if rows == 0 || rows * d_input != inputs.len() || rows * d_output != outputs.len() {
-            return Err(Error::features(
-                "ridge regression",
-                format!("rows of {d_input} numbers with as many rows of {d_output}"),
-                format!("{} and {} numbers", inputs.len(), outputs.len()),
-                "pass one output row for every input row",
-            ));
+            return Err(Error::features("ridge regression")
+                .expected(format!("rows of {d_input} numbers with as many rows of {d_output}"))
+                .found(format!("{} and {} numbers", inputs.len(), outputs.len()))
+                .fix("pass one output row for every input row"));
         }
         let inputs = inputs.chunks_exact(d_input);
         let lift = Lift::new(d_input, 0.0, 0, inputs.clone());

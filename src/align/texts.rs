@@ -33,20 +33,16 @@ impl TextVectors {
     /// [`Error::Captions`] when the shapes disagree or a number is not finite.
     pub fn new(dim: usize, mut values: Vec<f32>, items: Vec<u32>) -> Result<Self> {
         if dim == 0 || values.len() != items.len() * dim {
-            return Err(Error::captions(
-                "vectors of texts",
-                format!("{} rows of {dim} numbers, at least one", items.len()),
-                format!("{} numbers", values.len()),
-                "pass a vector and an item for every text",
-            ));
+            return Err(Error::captions("vectors of texts")
+                .expected(format!("{} rows of {dim} numbers, at least one", items.len()))
+                .found(format!("{} numbers", values.len()))
+                .fix("pass a vector and an item for every text"));
         }
         if let Some(at) = values.iter().position(|value| !value.is_finite()) {
-            return Err(Error::captions(
-                format!("vector of text {}", at / dim),
-                "finite numbers",
-                values[at].to_string(),
-                "check the weights of the text encoder",
-            ));
+            return Err(Error::captions(format!("vector of text {}", at / dim))
+                .expected("finite numbers")
+                .found(values[at].to_string())
+                .fix("check the weights of the text encoder"));
         }
         values.chunks_exact_mut(dim).for_each(normalise);
         Ok(Self { dim, values, items, weights: Vec::new() })
@@ -62,15 +58,13 @@ impl TextVectors {
     pub fn with_weights(self, weights: Vec<f32>) -> Result<Self> {
         let wrong = weights.iter().position(|weight| !(*weight >= 0.0 && weight.is_finite()));
         if weights.len() != self.len() || wrong.is_some() {
-            return Err(Error::captions(
-                "weights of texts",
-                format!("{} finite numbers of at least 0", self.len()),
-                match wrong {
+            return Err(Error::captions("weights of texts")
+                .expected(format!("{} finite numbers of at least 0", self.len()))
+                .found(match wrong {
                     Some(at) => format!("{} for text {at}", weights[at]),
                     None => weights.len().to_string(),
-                },
-                "pass a weight for every text",
-            ));
+                })
+                .fix("pass a weight for every text"));
         }
         // Only their proportions count.
         let most = weights.iter().copied().fold(0.0, f32::max);

@@ -33,20 +33,16 @@ impl WordWeights {
         weight: f32,
     ) -> Result<Self> {
         if !(weight > 0.0 && weight.is_finite()) {
-            return Err(Error::config(
-                "weight of the words",
-                "a number above 0",
-                weight.to_string(),
-                "0.4 is usual; leave it out to disable it",
-            ));
+            return Err(Error::config("weight of the words")
+                .expected("a number above 0")
+                .found(weight.to_string())
+                .fix("0.4 is usual; leave it out to disable it"));
         }
         if train.is_empty() {
-            return Err(Error::captions(
-                "training texts",
-                "at least one text",
-                "none",
-                "check the filter of the training captions",
-            ));
+            return Err(Error::captions("training texts")
+                .expected("at least one text")
+                .found("none")
+                .fix("check the filter of the training captions"));
         }
         let mut having = vec![0u32; encoder.vocabulary()];
         for caption in train {
@@ -55,12 +51,10 @@ impl WordWeights {
             tokens.dedup();
             for token in tokens {
                 let Some(count) = having.get_mut(token as usize) else {
-                    return Err(Error::model(
-                        "text encoder",
-                        format!("an embedding for token {token} of the tokenizer"),
-                        format!("{} tokens", encoder.vocabulary()),
-                        "use the tokenizer that belongs to the encoder",
-                    ));
+                    return Err(Error::model("text encoder")
+                        .expected(format!("an embedding for token {token} of the tokenizer"))
+                        .found(format!("{} tokens", encoder.vocabulary()))
+                        .fix("use the tokenizer that belongs to the encoder"));
                 };
                 *count += 1;
             }

@@ -47,12 +47,10 @@ impl FromStr for DeviceChoice {
         }
         let index = text.strip_prefix("gpu:").unwrap_or(text);
         index.parse().map(Self::Gpu).map_err(|_| {
-            Error::device(
-                "device",
-                "default, cpu, gpu, gpu:N or N",
-                format!("{text:?}"),
-                "use one of those; N counts the backend's GPUs from 0",
-            )
+            Error::device("device")
+                .expected("default, cpu, gpu, gpu:N or N")
+                .found(format!("{text:?}"))
+                .fix("use one of those; N counts the backend's GPUs from 0")
         })
     }
 }

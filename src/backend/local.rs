@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 
 /// That a device does not exist.
 fn missing(kind: BackendKind, choice: &DeviceChoice, found: String, remedy: &str) -> Error {
-    Error::device(format!("device of {kind}"), choice.to_string(), found, remedy)
+    Error::device(format!("device of {kind}")).expected(choice.to_string()).found(found).fix(remedy)
 }
 
 /// A device of a backend that knows only the CPU.
@@ -234,10 +234,5 @@ pub(super) fn probe<B: LocalBackend>(device: &B::Device) -> Result<()> {
             text.unwrap_or("a panic").lines().next().unwrap_or_default().to_string()
         }
     };
-    Err(Error::device(
-        format!("device {device:?} of {}", B::KIND),
-        "a driver and a device that computes",
-        found,
-        "check the driver (nvidia-smi, vulkaninfo --summary) and the index, or use --device cpu",
-    ))
+    Err(Error::device(format!("device {device:?} of {}", B::KIND)).expected("a driver and a device that computes").found(found).fix("check the driver (nvidia-smi, vulkaninfo --summary) and the index, or use --device cpu"))
 }

@@ -78,10 +78,7 @@ impl BackendKind {
     /// [`Error::Device`] when the build has no backend.
     pub fn preferred() -> Result<Self> {
         Self::compiled().first().copied().ok_or_else(|| {
-            Error::device(
-                "backends of this build",
-                "at least one",
-                "none",
+            Error::device("backends of this build").expected("at least one").found("none").fix(
                 "build with a backend feature: --features flex, ndarray, tch, wgpu, vulkan, metal \
                  or cuda",
             )
@@ -123,12 +120,10 @@ impl FromStr for BackendKind {
     fn from_str(text: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| {
             let names: Vec<_> = Self::ALL.iter().map(|kind| kind.name()).collect();
-            Error::device(
-                "backend",
-                format!("one of {}", names.join(", ")),
-                format!("{text:?}"),
-                "use one of those; vulkan and metal are wgpu built with that feature",
-            )
+            Error::device("backend")
+                .expected(format!("one of {}", names.join(", ")))
+                .found(format!("{text:?}"))
+                .fix("use one of those; vulkan and metal are wgpu built with that feature")
         })
     }
 }
@@ -195,12 +190,10 @@ pub fn run_on<T: BackendTask>(
         kind => {
             let _ = (device, task);
             let compiled: Vec<_> = BackendKind::compiled().iter().map(|k| k.name()).collect();
-            Err(Error::device(
-                "backend",
-                format!("one that this build contains ({})", compiled.join(", ")),
-                kind.name(),
-                format!("choose one of those, or build with --features {kind}"),
-            ))
+            Err(Error::device("backend")
+                .expected(format!("one that this build contains ({})", compiled.join(", ")))
+                .found(kind.name())
+                .fix(format!("choose one of those, or build with --features {kind}")))
         }
     }
 }

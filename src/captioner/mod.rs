@@ -122,7 +122,7 @@ impl CaptionJob {
         let mut all = Vec::with_capacity(found.len());
         for (id, item) in self.ids.iter().zip(found) {
             let missing = |expected: &str, found: String, remedy: &str| {
-                Error::captions("items to describe", expected, found, remedy)
+                Error::captions("items to describe").expected(expected).found(found).fix(remedy)
             };
             let item = item.ok_or_else(|| {
                 let found = format!("none for `{id}` in {}", root.display());
@@ -145,12 +145,10 @@ impl CaptionJob {
     pub fn with_features(mut self, features: &Features) -> Result<Self> {
         let row = |id: &str| {
             features.index_of(id).ok_or_else(|| {
-                Error::features(
-                    "items to describe",
-                    "a row of features for each",
-                    format!("none for `{id}`"),
-                    "extract its features, or leave the item out",
-                )
+                Error::features("items to describe")
+                    .expected("a row of features for each")
+                    .found(format!("none for `{id}`"))
+                    .fix("extract its features, or leave the item out")
             })
         };
         let rows = self.ids.iter().map(row).collect::<Result<Vec<usize>>>()?;
@@ -211,10 +209,8 @@ fn check_weight(weight: f32) -> Result<()> {
     if weight.is_finite() && weight > 0.0 {
         return Ok(());
     }
-    Err(Error::config(
-        "weight of the captioner",
-        "a finite number above 0",
-        weight.to_string(),
-        "1 counts its captions like human ones, a smaller weight less",
-    ))
+    Err(Error::config("weight of the captioner")
+        .expected("a finite number above 0")
+        .found(weight.to_string())
+        .fix("1 counts its captions like human ones, a smaller weight less"))
 }

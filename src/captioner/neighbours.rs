@@ -153,11 +153,9 @@ pub(super) fn norms(features: &Features, metric: Metric) -> Result<Vec<f64>> {
     let bad = |norm: &f64| !norm.is_finite() || (metric == Metric::Cosine && *norm == 0.0);
     match norms.iter().position(bad) {
         None => Ok(norms),
-        Some(row) => Err(Error::features(
-            "features of the retrieval captioner",
-            "finite numbers, not all of them zero",
-            format!("a row of length {} for `{}`", norms[row], features.id(row)),
-            "recompute its features, or leave the item out",
-        )),
+        Some(row) => Err(Error::features("features of the retrieval captioner")
+            .expected("finite numbers, not all of them zero")
+            .found(format!("a row of length {} for `{}`", norms[row], features.id(row)))
+            .fix("recompute its features, or leave the item out")),
     }
 }

@@ -56,22 +56,18 @@ impl RetrievalConfig {
         {
             if count == 0 {
                 let remedy = "use one or more, for example 5";
-                return Err(Error::config(
-                    format!("{name} of the retrieval captioner"),
-                    "at least 1",
-                    "0",
-                    remedy,
-                ));
+                return Err(Error::config(format!("{name} of the retrieval captioner"))
+                    .expected("at least 1")
+                    .found("0")
+                    .fix(remedy));
             }
         }
         check_weight(self.weight)?;
         if self.temperature.is_nan() || self.temperature <= 0.0 {
-            return Err(Error::config(
-                "temperature of the retrieval captioner",
-                "a number above 0",
-                self.temperature.to_string(),
-                "0.1 suits cosines; a very large value weights all neighbours equally",
-            ));
+            return Err(Error::config("temperature of the retrieval captioner")
+                .expected("a number above 0")
+                .found(self.temperature.to_string())
+                .fix("0.1 suits cosines; a very large value weights all neighbours equally"));
         }
         Ok(())
     }
@@ -91,12 +87,10 @@ impl RetrievalConfig {
         let mut texts: Vec<Vec<(String, f32)>> = vec![Vec::new(); features.len()];
         for caption in training {
             let Some(texts) = texts.get_mut(caption.item as usize) else {
-                return Err(Error::captions(
-                    "captions of the retrieval captioner",
-                    format!("captions of items below {}", features.len()),
-                    format!("item {} ({:?})", caption.item, caption.text),
-                    "resolve the captions against these features",
-                ));
+                return Err(Error::captions("captions of the retrieval captioner")
+                    .expected(format!("captions of items below {}", features.len()))
+                    .found(format!("item {} ({:?})", caption.item, caption.text))
+                    .fix("resolve the captions against these features"));
             };
             if texts.len() < self.per_neighbour.unwrap_or(usize::MAX) {
                 texts.push((caption.text.clone(), caption.weight));
@@ -104,12 +98,10 @@ impl RetrievalConfig {
         }
         let rows: Vec<usize> = (0..texts.len()).filter(|&row| !texts[row].is_empty()).collect();
         if rows.is_empty() {
-            return Err(Error::captions(
-                "captions of the retrieval captioner",
-                "at least one caption",
-                "none",
-                "give the captions of the training split",
-            ));
+            return Err(Error::captions("captions of the retrieval captioner")
+                .expected("at least one caption")
+                .found("none")
+                .fix("give the captions of the training split"));
         }
         let texts = texts.into_iter().filter(|texts| !texts.is_empty()).collect();
         let known = features.select(&rows);
@@ -166,7 +158,10 @@ impl Captioner for RetrievalCaptioner {
     ) -> Result<Captioned> {
         let wrong = |found: String, remedy: &str| {
             let expected = format!("features of width {} for the items", self.neighbours.dim());
-            Err(Error::features("items to describe by their neighbours", expected, found, remedy))
+            Err(Error::features("items to describe by their neighbours")
+                .expected(expected)
+                .found(found)
+                .fix(remedy))
         };
         let Some(features) = job.features() else {
             return wrong("none".into(), "pass them with `CaptionJob::with_features`");
@@ -179,12 +174,10 @@ impl Captioner for RetrievalCaptioner {
         let rows: Vec<usize> = (0..features.len()).collect();
         for (part, rows) in rows.chunks(PART).enumerate() {
             if stop.is_raised() {
-                return Err(Error::interrupted(
-                    "retrieval captioner",
-                    format!("captions of {} items", job.len()),
-                    format!("a stop after {}", part * PART),
-                    "start it again",
-                ));
+                return Err(Error::interrupted("retrieval captioner")
+                    .expected(format!("captions of {} items", job.len()))
+                    .found(format!("a stop after {}", part * PART))
+                    .fix("start it again"));
             }
             let part = features.select(rows);
             let own = |at: usize| self.known.index_of(part.id(at));

@@ -45,12 +45,10 @@ impl<B: Backend> QueryBatch<B> {
     pub fn new<R: AsRef<[u32]>>(rows: &[R], padding: u32, device: &B::Device) -> Result<Self> {
         let width = rows.iter().map(|row| row.as_ref().len()).max().unwrap_or(0);
         if width == 0 || rows.iter().any(|row| row.as_ref().is_empty()) {
-            return Err(Error::query(
-                "batch of queries",
-                "at least one token in each of at least one query",
-                format!("{} queries, the longest of {width} tokens", rows.len()),
-                "leave blank queries out",
-            ));
+            return Err(Error::query("batch of queries")
+                .expected("at least one token in each of at least one query")
+                .found(format!("{} queries, the longest of {width} tokens", rows.len()))
+                .fix("leave blank queries out"));
         }
         let mut tokens = vec![i64::from(padding); rows.len() * width];
         let mut absent = vec![true; rows.len() * width];

@@ -110,7 +110,7 @@ impl Caption {
 
     fn validate(&self, subject: impl Fn() -> String) -> Result<()> {
         let wrong = |expected: &str, found: String, remedy: &str| {
-            Err(Error::captions(subject(), expected, found, remedy))
+            Err(Error::captions(subject()).expected(expected).found(found).fix(remedy))
         };
         if self.id.trim().is_empty() {
             return wrong("an id", format!("{:?}", self.id), "give the item's id, as in ids.txt");
@@ -167,12 +167,10 @@ impl Captions {
             }
         }
         if captions.is_empty() {
-            return Err(Error::captions(
-                file.as_ref(),
-                "at least one caption",
-                "an empty file",
-                r#"write one {"id": "...", "caption": "..."} a line"#,
-            ));
+            return Err(Error::captions(file.as_ref())
+                .expected("at least one caption")
+                .found("an empty file")
+                .fix(r#"write one {"id": "...", "caption": "..."} a line"#));
         }
         Ok(captions)
     }
@@ -269,14 +267,18 @@ impl Captions {
             let Some(item) = index_of(&caption.id).and_then(|index| u32::try_from(index).ok())
             else {
                 let unknown = self.iter().filter(|c| index_of(&c.id).is_none()).count();
-                return Err(Error::captions(
-                    self.subject(position),
-                    "the id of a candidate",
-                    format!("{}, one of {unknown} captions with an unknown id", shown(&caption.id)),
-                    advice_by(&caption.id, |id| index_of(id).is_some()).unwrap_or_else(|| {
-                        "add the item to ids.txt and the features, or remove its captions".into()
-                    }),
-                ));
+                return Err(Error::captions(self.subject(position))
+                    .expected("the id of a candidate")
+                    .found(format!(
+                        "{}, one of {unknown} captions with an unknown id",
+                        shown(&caption.id)
+                    ))
+                    .fix(advice_by(&caption.id, |id| index_of(id).is_some()).unwrap_or_else(
+                        || {
+                            "add the item to ids.txt and the features, or remove its captions"
+                                .into()
+                        },
+                    )));
             };
             let (text, weight) = (caption.text.clone(), caption.weight);
             resolved.push(ItemCaption { item, text, weight });
@@ -356,12 +358,10 @@ impl<'a> IntoIterator for &'a Captions {
 fn parse_line(line: &[u8], origin: &Origin) -> Result<Option<Caption>> {
     let subject = || format!("{}:{}", origin.file, origin.line);
     let line = std::str::from_utf8(line).map_err(|e| {
-        Error::captions(
-            subject(),
-            "UTF-8 text",
-            format!("another encoding at byte {} of the line", e.valid_up_to()),
-            "save the file as UTF-8",
-        )
+        Error::captions(subject())
+            .expected("UTF-8 text")
+            .found(format!("another encoding at byte {} of the line", e.valid_up_to()))
+            .fix("save the file as UTF-8")
     })?;
     if line.trim().is_empty() {
         return Ok(None);
@@ -370,12 +370,10 @@ fn parse_line(line: &[u8], origin: &Origin) -> Result<Option<Caption>> {
         let message = e.to_string();
         // serde_json counts lines within the one line that it was given.
         let message = message.split(" at line ").next().unwrap_or(&message);
-        Error::captions(
-            subject(),
-            r#"one JSON object {"id": "...", "caption": "..."}"#,
-            format!("{message} (column {})", e.column()),
-            "correct the line; ids and captions are strings in double quotes",
-        )
+        Error::captions(subject())
+            .expected(r#"one JSON object {"id": "...", "caption": "..."}"#)
+            .found(format!("{message} (column {})", e.column()))
+            .fix("correct the line; ids and captions are strings in double quotes")
     })?;
     let Line { id, caption: text, kind, source, weight, idx } = line;
     let caption = Caption { id, text, kind, source, weight: weight.unwrap_or(1.0), idx };

@@ -59,12 +59,10 @@ impl CaptionFilter {
     /// empty list.
     pub fn validate(&self) -> Result<()> {
         if let Some(kind) = self.kinds.iter().find(|kind| self.exclude_kinds.contains(kind)) {
-            return Err(Error::config(
-                "exclude_kinds",
-                "kinds that `kinds` does not keep",
-                format!("`{kind}` in both"),
-                "remove it from one of the two lists",
-            ));
+            return Err(Error::config("exclude_kinds")
+                .expected("kinds that `kinds` does not keep")
+                .found(format!("`{kind}` in both"))
+                .fix("remove it from one of the two lists"));
         }
         let mut positions = Vec::new();
         if self.ordinals.is_some() {
@@ -81,21 +79,19 @@ impl CaptionFilter {
             }
         }
         if positions.len() > 1 {
-            return Err(Error::config(
-                "caption filter",
-                "at most one of `ordinals`, `last`, `except_last`, `held_out` and \
+            return Err(Error::config("caption filter")
+                .expected(
+                    "at most one of `ordinals`, `last`, `except_last`, `held_out` and \
                  `except_held_out`",
-                positions.join(" and "),
-                "keep one of them",
-            ));
+                )
+                .found(positions.join(" and "))
+                .fix("keep one of them"));
         }
         if self.ordinals.as_ref().is_some_and(Vec::is_empty) {
-            return Err(Error::config(
-                "ordinals",
-                "at least one position",
-                "an empty list, which keeps no caption",
-                "list positions counted from 0, or leave `ordinals` out to keep all",
-            ));
+            return Err(Error::config("ordinals")
+                .expected("at least one position")
+                .found("an empty list, which keeps no caption")
+                .fix("list positions counted from 0, or leave `ordinals` out to keep all"));
         }
         Ok(())
     }
@@ -132,7 +128,10 @@ impl CaptionFilter {
                         "correct the name or remove it".to_string(),
                     )
                 };
-                return Err(Error::captions(setting, expected, format!("`{name}`"), remedy));
+                return Err(Error::captions(setting)
+                    .expected(expected)
+                    .found(format!("`{name}`"))
+                    .fix(remedy));
             }
         }
         Ok(())
@@ -184,10 +183,9 @@ impl Captions {
                 && (!filter.except_held_out || !held_out)
         });
         if kept.is_empty() {
-            return Err(Error::captions(
-                "caption filter",
-                "at least one caption that passes",
-                match totals.values().max() {
+            return Err(Error::captions("caption filter")
+                .expected("at least one caption that passes")
+                .found(match totals.values().max() {
                     None => format!("none of {} captions with such a kind and source", self.len()),
                     Some(1) => format!(
                         "none of {}: every item has one caption that positions are counted among",
@@ -196,9 +194,10 @@ impl Captions {
                     Some(most) => {
                         format!("none of {}: an item has at most {most} captions", self.len())
                     }
-                },
-                "relax the filter; positions count from 0 after filtering by kinds and sources",
-            ));
+                })
+                .fix(
+                    "relax the filter; positions count from 0 after filtering by kinds and sources",
+                ));
         }
         Ok(kept)
     }

@@ -122,12 +122,10 @@ impl DataFolder {
         let other = captions.iter().find(|caption| caption.kind.as_deref() != Some(GENERATED));
         if let Some(other) = other {
             let kind = other.kind.as_ref().map_or("none".into(), |kind| format!("`{kind}`"));
-            return Err(Error::captions(
-                path.as_ref().display().to_string(),
-                format!("captions of the kind `{GENERATED}`"),
-                format!("{:?} of `{}`, whose kind is {kind}", other.text, other.id),
-                "give the file of a captioner; human captions belong in captions.jsonl",
-            ));
+            return Err(Error::captions(path.as_ref().display().to_string())
+                .expected(format!("captions of the kind `{GENERATED}`"))
+                .found(format!("{:?} of `{}`, whose kind is {kind}", other.text, other.id))
+                .fix("give the file of a captioner; human captions belong in captions.jsonl"));
         }
         captions.resolve(|id| self.items.index_of(id))
     }
@@ -195,13 +193,13 @@ fn left_out(folder: &Path, ids: &ItemIds) -> Result<HashSet<String>> {
     let mut left_out = HashSet::new();
     for line in lines {
         let Line { id } = serde_json::from_slice(line).map_err(|e| {
-            Error::ids(
-                path.display().to_string(),
-                "a JSON object with an `id` on each line",
-                e.to_string(),
-                "remove the file, and the entries of captions, splits and metadata about items \
+            Error::ids(path.display().to_string())
+                .expected("a JSON object with an `id` on each line")
+                .found(e.to_string())
+                .fix(
+                    "remove the file, and the entries of captions, splits and metadata about items \
                  without features",
-            )
+                )
         })?;
         if ids.index_of(&id).is_none() {
             left_out.insert(id);
@@ -229,12 +227,10 @@ fn texts(folder: &Path, ids: &ItemIds) -> Result<(Captions, Option<Splits>)> {
 fn named(folder: &Path, items: ShardedFeatures) -> Result<ShardedFeatures> {
     let whole = folder.join("ids.txt");
     match shard_names::find(folder, &shard_names::IDS)? {
-        Some(_) if whole.exists() => Err(Error::ids(
-            folder.display().to_string(),
-            "ids.txt or a file of ids for each shard",
-            "both",
-            "remove the one that is out of date",
-        )),
+        Some(_) if whole.exists() => Err(Error::ids(folder.display().to_string())
+            .expected("ids.txt or a file of ids for each shard")
+            .found("both")
+            .fix("remove the one that is out of date")),
         Some(paths) => items.with_id_files(&paths),
         None => items.with_ids(whole),
     }
@@ -266,13 +262,13 @@ fn features_of(folder: &Path) -> Result<Found> {
             folder.join("features.npy"),
             std::io::Error::from(std::io::ErrorKind::NotFound),
         )),
-        (several, shards) => Err(Error::features(
-            folder.display().to_string(),
-            "one of features.npy, features.npz, features.safetensors and \
+        (several, shards) => Err(Error::features(folder.display().to_string())
+            .expected(
+                "one of features.npy, features.npz, features.safetensors and \
              features-00000-of-...",
-            format!("{} of them", several + usize::from(shards.is_some())),
-            "remove the ones that are out of date",
-        )),
+            )
+            .found(format!("{} of them", several + usize::from(shards.is_some())))
+            .fix("remove the ones that are out of date")),
     }
 }
 

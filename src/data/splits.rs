@@ -53,12 +53,10 @@ impl Splits {
         let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);
         let subject = path.display().to_string();
         let Ordered(splits) = serde_json::from_slice(bytes).map_err(|e| {
-            Error::splits(
-                &subject,
-                r#"a JSON object {"train": ["id", ...], "test": ["id", ...]}"#,
-                e.to_string(),
-                "correct the file; ids are strings in double quotes",
-            )
+            Error::splits(&subject)
+                .expected(r#"a JSON object {"train": ["id", ...], "test": ["id", ...]}"#)
+                .found(e.to_string())
+                .fix("correct the file; ids are strings in double quotes")
         })?;
         Self::checked(splits, &subject)
     }
@@ -111,12 +109,10 @@ impl Splits {
     pub fn ids(&self, name: &str) -> Result<&[String]> {
         let found = self.splits.iter().find(|(known, _)| known == name);
         found.map(|(_, ids)| ids.as_slice()).ok_or_else(|| {
-            Error::splits(
-                "split name",
-                format!("one of {}", self.names().collect::<Vec<_>>().join(", ")),
-                format!("`{name}`"),
-                "ask for one of these or add the split to the file",
-            )
+            Error::splits("split name")
+                .expected(format!("one of {}", self.names().collect::<Vec<_>>().join(", ")))
+                .found(format!("`{name}`"))
+                .fix("ask for one of these or add the split to the file")
         })
     }
 
@@ -135,15 +131,10 @@ impl Splits {
             .map(|id| {
                 row(id).ok_or_else(|| {
                     let unknown = ids.iter().filter(|id| row(id).is_none()).count();
-                    Error::splits(
-                        format!("split `{name}`"),
-                        "ids of candidates",
-                        format!("{}, one of {unknown} unknown ids", shown(id)),
-                        advice_by(id, |id| index_of(id).is_some()).unwrap_or_else(|| {
+                    Error::splits(format!("split `{name}`")).expected("ids of candidates").found(format!("{}, one of {unknown} unknown ids", shown(id))).fix(advice_by(id, |id| index_of(id).is_some()).unwrap_or_else(|| {
                             "remove the id from the split or add the item to ids.txt and the features"
                                 .into()
-                        }),
-                    )
+                        }))
                 })
             })
             .collect()
@@ -181,7 +172,7 @@ impl Splits {
 
     fn checked(splits: Vec<(String, Vec<String>)>, subject: &str) -> Result<Self> {
         let wrong = |expected: &str, found: String, remedy: &str| {
-            Err(Error::splits(subject, expected, found, remedy))
+            Err(Error::splits(subject).expected(expected).found(found).fix(remedy))
         };
         if splits.is_empty() {
             return wrong("at least one split", "none".into(), "name a list of ids \"train\"");
@@ -226,16 +217,17 @@ pub fn random_indices(items: usize, fractions: &[f64], seed: u64) -> Result<Vec<
     let sum: f64 = fractions.iter().sum();
     let positive = fractions.iter().all(|share| share.is_finite() && *share > 0.0);
     if !positive || (sum - 1.0).abs() > 1e-6 {
-        return Err(Error::splits(
-            "fractions",
-            "positive numbers that sum to 1",
-            format!("{fractions:?}"),
-            "name a further split for items to leave out",
-        ));
+        return Err(Error::splits("fractions")
+            .expected("positive numbers that sum to 1")
+            .found(format!("{fractions:?}"))
+            .fix("name a further split for items to leave out"));
     }
     let count = u32::try_from(items).map_err(|_| {
         let remedy = "split the collection";
-        Error::splits("items", "fewer than 2^32 items", items.to_string(), remedy)
+        Error::splits("items")
+            .expected("fewer than 2^32 items")
+            .found(items.to_string())
+            .fix(remedy)
     })?;
     let mut order: Vec<u32> = (0..count).collect();
     order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
@@ -248,12 +240,10 @@ pub fn random_indices(items: usize, fractions: &[f64], seed: u64) -> Result<Vec<
         let last = position + 1 == fractions.len();
         let end = if last { items } else { rounded.clamp(start, items) };
         if end == start {
-            return Err(Error::splits(
-                "fractions",
-                "at least one item in every split",
-                format!("none of {items} items for the fraction {fraction}"),
-                "enlarge the fraction or bring more items",
-            ));
+            return Err(Error::splits("fractions")
+                .expected("at least one item in every split")
+                .found(format!("none of {items} items for the fraction {fraction}"))
+                .fix("enlarge the fraction or bring more items"));
         }
         let mut part = order[start..end].to_vec();
         part.sort_unstable();

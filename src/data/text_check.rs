@@ -72,10 +72,16 @@ impl TextTokenizer {
     /// ```
     pub fn check(&self, text: &str) -> Result<TextCheck> {
         if text.trim().is_empty() {
-            return Err(Error::query("text", "some words", "none", "write what to look for"));
+            return Err(Error::query("text")
+                .expected("some words")
+                .found("none")
+                .fix("write what to look for"));
         }
         let encoding = self.inner.encode(text, true).map_err(|e| {
-            Error::tokenizer("text", "a text", e.to_string(), "write it in other words")
+            Error::tokenizer("text")
+                .expected("a text")
+                .found(e.to_string())
+                .fix("write it in other words")
         })?;
         let special = encoding.get_special_tokens_mask();
         let own = |at: &usize| special[*at] == 0;
@@ -101,7 +107,10 @@ impl TextTokenizer {
     fn count_all(&self, text: &str) -> Result<usize> {
         let mut whole = self.inner.clone();
         let refused = |e: tokenizers::Error| {
-            Error::tokenizer("text", "a text", e.to_string(), "write it in other words")
+            Error::tokenizer("text")
+                .expected("a text")
+                .found(e.to_string())
+                .fix("write it in other words")
         };
         whole.with_truncation(None).map_err(refused)?;
         Ok(whole.encode_fast(text, false).map_err(refused)?.len())

@@ -95,20 +95,16 @@ impl TextTokenizer {
         let texts: Vec<String> =
             texts.into_iter().filter(|t| !t.trim().is_empty()).map(String::from).collect();
         if texts.is_empty() {
-            return Err(Error::tokenizer(
-                "training text",
-                "at least one caption",
-                "none",
-                "check the captions file and its filter",
-            ));
+            return Err(Error::tokenizer("training text")
+                .expected("at least one caption")
+                .found("none")
+                .fix("check the captions file and its filter"));
         }
         if config.vocabulary <= SPECIAL.len() + 1 {
-            return Err(Error::tokenizer(
-                "vocabulary",
-                format!("more than {}", SPECIAL.len() + 1),
-                config.vocabulary.to_string(),
-                "a few thousand tokens suit most caption sets",
-            ));
+            return Err(Error::tokenizer("vocabulary")
+                .expected(format!("more than {}", SPECIAL.len() + 1))
+                .found(config.vocabulary.to_string())
+                .fix("a few thousand tokens suit most caption sets"));
         }
         let mut inner = untrained(config)?;
         let special = SPECIAL.map(|token| AddedToken::from(token, true)).to_vec();
@@ -152,12 +148,10 @@ impl TextTokenizer {
 
     fn parse(bytes: &[u8], subject: &str, max_tokens: usize) -> Result<Self> {
         let wrong = |found: String| {
-            Error::tokenizer(
-                subject,
-                "a tokenizer.json of the tokenizers library",
-                found,
-                "save it again with that library, or train a new one",
-            )
+            Error::tokenizer(subject)
+                .expected("a tokenizer.json of the tokenizers library")
+                .found(found)
+                .fix("save it again with that library, or train a new one")
         };
         // A byte order mark of UTF-8 says nothing.
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
@@ -171,24 +165,20 @@ impl TextTokenizer {
         let inner = Tokenizer::from_bytes(bytes).map_err(|e| wrong(e.to_string()))?;
         // At the first text that it is given, otherwise.
         if let Some(token) = undefined_token(&json["post_processor"]) {
-            return Err(Error::tokenizer(
-                subject,
-                "a post_processor whose templates use its special_tokens",
-                format!("{token:?}, which is none of them"),
-                "save it again with that library, or train a new one",
-            ));
+            return Err(Error::tokenizer(subject)
+                .expected("a post_processor whose templates use its special_tokens")
+                .found(format!("{token:?}, which is none of them"))
+                .fix("save it again with that library, or train a new one"));
         }
         Self::new(inner, max_tokens)
     }
 
     fn new(mut inner: Tokenizer, max_tokens: usize) -> Result<Self> {
         if max_tokens < 3 {
-            return Err(Error::tokenizer(
-                "max_tokens",
-                "at least 3 (two special tokens and a word)",
-                max_tokens.to_string(),
-                "32 to 77 are usual",
-            ));
+            return Err(Error::tokenizer("max_tokens")
+                .expected("at least 3 (two special tokens and a word)")
+                .found(max_tokens.to_string())
+                .fix("32 to 77 are usual"));
         }
         let stated = inner.get_padding().map(|padding| padding.pad_id);
         inner.with_padding(None);
@@ -243,17 +233,18 @@ impl TextTokenizer {
     /// [`Error::Query`] when the text is blank.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         if text.trim().is_empty() {
-            return Err(Error::query("text", "some words", "none", "write what to look for"));
+            return Err(Error::query("text")
+                .expected("some words")
+                .found("none")
+                .fix("write what to look for"));
         }
         let encoding = self.inner.encode_fast(text, true).map_err(|e| refused("encoding", &*e))?;
         let tokens = encoding.get_ids().to_vec();
         if tokens.is_empty() {
-            return Err(Error::query(
-                format!("text {text:?}"),
-                "at least one token",
-                "none",
-                "write words that the tokenizer knows",
-            ));
+            return Err(Error::query(format!("text {text:?}"))
+                .expected("at least one token")
+                .found("none")
+                .fix("write words that the tokenizer knows"));
         }
         Ok(tokens)
     }
@@ -395,12 +386,10 @@ fn assembled(config: &TokenizerConfig, model: serde_json::Value) -> Result<Token
 }
 
 fn refused(what: &str, error: &(dyn std::error::Error + Send + Sync)) -> Error {
-    Error::tokenizer(
-        what,
-        "the tokenizers library to accept it",
-        error.to_string(),
-        "check the text and the settings",
-    )
+    Error::tokenizer(what)
+        .expected("the tokenizers library to accept it")
+        .found(error.to_string())
+        .fix("check the text and the settings")
 }
 
 /// What is wrong with a normalizer of a kind whose faults `tokenizers` panics at.

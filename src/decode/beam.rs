@@ -123,22 +123,20 @@ impl<'a, B: Backend> Prepared<'a, B> {
         config.validate()?;
         let (sizes, found) = (model.decoder().level_sizes(), space.trie.vocabulary().sizes());
         if sizes != found {
-            return Err(Error::model(
-                "identifier levels of the candidates",
-                format!("the network's, {sizes:?}"),
-                format!("{found:?}"),
-                "search candidates whose identifiers have the network's levels, with the same \
+            return Err(Error::model("identifier levels of the candidates")
+                .expected(format!("the network's, {sizes:?}"))
+                .found(format!("{found:?}"))
+                .fix(
+                    "search candidates whose identifiers have the network's levels, with the same \
                  capacity for unique tokens (Trie::within)",
-            ));
+                ));
         }
         let weights = config.level_weights.len();
         if weights != 0 && weights != sizes.len() {
-            return Err(Error::config(
-                "weights of the levels",
-                format!("none, or one for each of {} levels", sizes.len()),
-                format!("{weights}: {:?}", config.level_weights),
-                "the coarse token comes first, the unique token last",
-            ));
+            return Err(Error::config("weights of the levels")
+                .expected(format!("none, or one for each of {} levels", sizes.len()))
+                .found(format!("{weights}: {:?}", config.level_weights))
+                .fix("the coarse token comes first, the unique token last"));
         }
         space.filters.check(space.trie.len(), queries.len())?;
         let guide = space.guide(model, queries.aligned.take(), config)?;
@@ -313,24 +311,20 @@ impl<'a, B: Backend> Prepared<'a, B> {
 pub(super) fn one<B: Backend>(what: &str, encoded: &EncodedQueries<B>) -> Result<()> {
     match encoded.len() {
         1 => Ok(()),
-        found => Err(Error::query(
-            what,
-            "one encoded query",
-            found.to_string(),
-            "encode queries one at a time",
-        )),
+        found => Err(Error::query(what)
+            .expected("one encoded query")
+            .found(found.to_string())
+            .fix("encode queries one at a time")),
     }
 }
 
 /// Checks logits of a level.
 pub(super) fn finite(logits: &[f32], level: usize) -> Result<()> {
     match logits.iter().find(|value| !value.is_finite()) {
-        Some(bad) => Err(Error::model(
-            format!("logits of level {level}"),
-            "finite numbers",
-            bad.to_string(),
-            "train again with a lower learning rate, or load other weights",
-        )),
+        Some(bad) => Err(Error::model(format!("logits of level {level}"))
+            .expected("finite numbers")
+            .found(bad.to_string())
+            .fix("train again with a lower learning rate, or load other weights")),
         None => Ok(()),
     }
 }
@@ -338,12 +332,10 @@ pub(super) fn finite(logits: &[f32], level: usize) -> Result<()> {
 /// Checks log-probabilities of a node's children: where one is no number, none is.
 pub(super) fn numbers(children: &[(u16, f32, Node)], level: usize) -> Result<()> {
     match children.first() {
-        Some((_, bad, _)) if bad.is_nan() => Err(Error::model(
-            format!("scores of level {level}"),
-            "numbers",
-            bad.to_string(),
-            "look for damaged (retrieve::verify) or far too large vectors of candidates",
-        )),
+        Some((_, bad, _)) if bad.is_nan() => Err(Error::model(format!("scores of level {level}"))
+            .expected("numbers")
+            .found(bad.to_string())
+            .fix("look for damaged (retrieve::verify) or far too large vectors of candidates")),
         _ => Ok(()),
     }
 }

@@ -139,12 +139,10 @@ impl FromStr for SearchPrecision {
         match text {
             "f32" => Ok(Self::F32),
             "bf16" => Ok(Self::Bf16),
-            _ => Err(Error::config(
-                "precision of the search",
-                "f32 or bf16",
-                format!("{text:?}"),
-                "use one of those",
-            )),
+            _ => Err(Error::config("precision of the search")
+                .expected("f32 or bf16")
+                .found(format!("{text:?}"))
+                .fix("use one of those")),
         }
     }
 }
@@ -174,7 +172,10 @@ impl<B: Backend> Engine<B> {
         if precision == SearchPrecision::Bf16 {
             let problem = |expected: &str, found: String| {
                 let remedy = "search with f32";
-                Err(Error::config("precision of the search", expected, found, remedy))
+                Err(Error::config("precision of the search")
+                    .expected(expected)
+                    .found(found)
+                    .fix(remedy))
             };
             if !on_host::<B>(&self.device) {
                 let expected = "f32, or a CPU backend for bf16";
@@ -410,15 +411,13 @@ impl<B: Backend> Engine<B> {
             let wrong = row.iter().find(|&&token| token as usize >= encoder.vocabulary());
             if limit.is_some_and(|limit| row.len() > limit) || wrong.is_some() {
                 let most = limit.map_or("tokens".into(), |limit| format!("at most {limit} tokens"));
-                return Err(Error::query(
-                    "tokens of a query",
-                    format!("{most}, each below {}", encoder.vocabulary()),
-                    match wrong {
+                return Err(Error::query("tokens of a query")
+                    .expected(format!("{most}, each below {}", encoder.vocabulary()))
+                    .found(match wrong {
                         Some(token) => format!("token {token}"),
                         None => format!("{} tokens", row.len()),
-                    },
-                    "use the tokenizer of the network, which cuts longer texts",
-                ));
+                    })
+                    .fix("use the tokenizer of the network, which cuts longer texts"));
             }
         }
         let batch = QueryBatch::new(rows, padding, &self.device)?;

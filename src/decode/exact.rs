@@ -61,12 +61,10 @@ pub(super) fn exact<B: Backend>(
     budget: usize,
 ) -> Result<Exact> {
     if top == 0 || budget < top {
-        return Err(Error::query(
-            "exact search",
-            "a top of at least 1, and a budget of at least top",
-            format!("a top of {top}, a budget of {budget}"),
-            "a budget of a few thousand prefixes per level is usual",
-        ));
+        return Err(Error::query("exact search")
+            .expected("a top of at least 1, and a budget of at least top")
+            .found(format!("a top of {top}, a budget of {budget}"))
+            .fix("a budget of a few thousand prefixes per level is usual"));
     }
     let mut limits = Limits { width: config.width.max(top), floor: f32::NEG_INFINITY };
     let (mut prefixes, mut known) = (0, Vec::new());

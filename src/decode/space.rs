@@ -61,37 +61,29 @@ impl<'a> SearchSpace<'a> {
     ) -> Result<Option<Guide<'a>>> {
         let guided = model.alignment().is_some_and(|head| head.is_guided());
         if guided && config.scope == Scope::All {
-            return Err(Error::config(
-                "scope of the search",
-                "the legal tokens, for a guided network",
-                "all tokens",
-                "search with Scope::Legal",
-            ));
+            return Err(Error::config("scope of the search")
+                .expected("the legal tokens, for a guided network")
+                .found("all tokens")
+                .fix("search with Scope::Legal"));
         }
         if config.decoder_weight == 0.0 && !guided {
-            return Err(Error::config(
-                "weight of the decoder",
-                "more than 0, for an unguided network",
-                "0",
-                "keep 1",
-            ));
+            return Err(Error::config("weight of the decoder")
+                .expected("more than 0, for an unguided network")
+                .found("0")
+                .fix("keep 1"));
         }
         match (aligned, self.geometry) {
             (Some(Aligned { queries, scales }), Some(geometry)) => {
                 Guide::new(geometry, queries, scales).map(Some)
             }
-            (Some(_), None) if guided => Err(Error::model(
-                "candidates",
-                "vectors of the candidates, for a guided network",
-                "identifiers only",
-                "give the index the vectors it was made from (CandidateIndex::with_vectors)",
-            )),
-            _ if config.rerank > 0.0 => Err(Error::config(
-                "weight of the rerank",
-                "0 without an alignment of queries and candidates",
-                config.rerank.to_string(),
-                "train with CartConfig::with_alignment, on candidates with vectors",
-            )),
+            (Some(_), None) if guided => Err(Error::model("candidates")
+                .expected("vectors of the candidates, for a guided network")
+                .found("identifiers only")
+                .fix("give the index the vectors it was made from (CandidateIndex::with_vectors)")),
+            _ if config.rerank > 0.0 => Err(Error::config("weight of the rerank")
+                .expected("0 without an alignment of queries and candidates")
+                .found(config.rerank.to_string())
+                .fix("train with CartConfig::with_alignment, on candidates with vectors")),
             _ => Ok(None),
         }
     }

@@ -91,11 +91,17 @@ impl BootstrapConfig {
     /// [`Error::Config`] for no resamples or a level that is not between 0 and 1.
     pub fn validate(&self) -> Result<()> {
         if self.resamples == 0 {
-            return Err(Error::config("resamples", "at least 1", "0", "use 1000"));
+            return Err(Error::config("resamples")
+                .expected("at least 1")
+                .found("0")
+                .fix("use 1000"));
         }
         if !(self.level > 0.0 && self.level < 1.0) {
             let found = self.level.to_string();
-            return Err(Error::config("level", "a number between 0 and 1", found, "use 0.95"));
+            return Err(Error::config("level")
+                .expected("a number between 0 and 1")
+                .found(found)
+                .fix("use 0.95"));
         }
         Ok(())
     }
@@ -174,20 +180,16 @@ pub fn paired_bootstrap(
 ) -> Result<PairedDifference> {
     config.validate()?;
     let (Some(first), Some(second)) = (first.values(metric), second.values(metric)) else {
-        return Err(Error::query(
-            metric.name(),
-            "lists that are long enough in both systems",
-            "shorter lists",
-            "request more items from both systems, or compare another metric",
-        ));
+        return Err(Error::query(metric.name())
+            .expected("lists that are long enough in both systems")
+            .found("shorter lists")
+            .fix("request more items from both systems, or compare another metric"));
     };
     if first.len() != second.len() {
-        return Err(Error::query(
-            "paired bootstrap",
-            "the same queries for both systems",
-            format!("{} and {} queries", first.len(), second.len()),
-            "evaluate both systems on one list of queries",
-        ));
+        return Err(Error::query("paired bootstrap")
+            .expected("the same queries for both systems")
+            .found(format!("{} and {} queries", first.len(), second.len()))
+            .fix("evaluate both systems on one list of queries"));
     }
     let differences: Vec<f64> = first.iter().zip(second).map(|(a, b)| a - b).collect();
     check_values(&differences)?;
@@ -202,12 +204,10 @@ pub fn paired_bootstrap(
 
 fn check_values(values: &[f64]) -> Result<()> {
     if values.is_empty() || values.iter().any(|value| !value.is_finite()) {
-        return Err(Error::query(
-            "bootstrap",
-            "at least one value, and all finite",
-            format!("{} values", values.len()),
-            "evaluate at least one query, and look for NaN",
-        ));
+        return Err(Error::query("bootstrap")
+            .expected("at least one value, and all finite")
+            .found(format!("{} values", values.len()))
+            .fix("evaluate at least one query, and look for NaN"));
     }
     Ok(())
 }

@@ -196,12 +196,10 @@ pub fn evaluate<R: AsRef<[u32]> + Sync>(
     ties: TruncatedTies,
 ) -> Result<QueryScores> {
     if rankings.is_empty() || rankings.len() != relevant.len() {
-        return Err(Error::query(
-            "evaluation",
-            "at least one query, and a ranking and a relevant set for each",
-            format!("{} rankings and {} relevant sets", rankings.len(), relevant.len()),
-            "pass one relevant set for each ranking, in the same order",
-        ));
+        return Err(Error::query("evaluation")
+            .expected("at least one query, and a ranking and a relevant set for each")
+            .found(format!("{} rankings and {} relevant sets", rankings.len(), relevant.len()))
+            .fix("pass one relevant set for each ranking, in the same order"));
     }
     // Collected before looking for errors, so that the first query's error is always the one shown.
     let rows: Vec<Result<[f64; 5]>> = rankings
@@ -294,12 +292,10 @@ impl Groups {
         ranking.validate()?;
         check_relevant(relevant, candidates)?;
         if let Some(item) = ranking.items.iter().find(|item| **item as usize >= candidates) {
-            return Err(Error::query(
-                "ranking",
-                format!("items below the number of candidates, {candidates}"),
-                format!("item {item}"),
-                "rank and count the same candidates",
-            ));
+            return Err(Error::query("ranking")
+                .expected(format!("items below the number of candidates, {candidates}"))
+                .found(format!("item {item}"))
+                .fix("rank and count the same candidates"));
         }
         let mut relevant = relevant.to_vec();
         relevant.sort_unstable();
@@ -363,7 +359,10 @@ impl Group {
 
 fn check_k(k: usize) -> Result<()> {
     if k == 0 {
-        return Err(Error::query("k", "at least 1", "0", "ask for at least one place"));
+        return Err(Error::query("k")
+            .expected("at least 1")
+            .found("0")
+            .fix("ask for at least one place"));
     }
     Ok(())
 }
@@ -371,7 +370,7 @@ fn check_k(k: usize) -> Result<()> {
 /// Checks one query's relevant items.
 pub(super) fn check_relevant(relevant: &[u32], candidates: usize) -> Result<()> {
     let wrong = |expected: String, found: String, remedy: &str| {
-        Err(Error::query("relevant items", expected, found, remedy))
+        Err(Error::query("relevant items").expected(expected).found(found).fix(remedy))
     };
     if relevant.is_empty() {
         let remedy = "leave out queries without a relevant candidate";
@@ -390,12 +389,10 @@ pub(super) fn check_relevant(relevant: &[u32], candidates: usize) -> Result<()> 
 /// Says which query an error is about.
 pub(super) fn name_query(error: Error, query: usize) -> Error {
     match error {
-        Error::Query(problem) => Error::query(
-            format!("{} of query {query}", problem.subject),
-            problem.expected,
-            problem.found,
-            problem.remedy,
-        ),
+        Error::Query(problem) => Error::query(format!("{} of query {query}", problem.subject))
+            .expected(problem.expected)
+            .found(problem.found)
+            .fix(problem.remedy),
         other => other,
     }
 }

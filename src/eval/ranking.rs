@@ -48,7 +48,7 @@ impl Ranking {
     /// [`Error::Query`] when lengths differ, a score is NaN or rises, or an item is listed twice.
     pub fn validate(&self) -> Result<()> {
         let wrong = |expected: &str, found: String, remedy: &str| {
-            Err(Error::query("ranking", expected, found, remedy))
+            Err(Error::query("ranking").expected(expected).found(found).fix(remedy))
         };
         if self.items.len() != self.scores.len() {
             let found = format!("{} items and {} scores", self.items.len(), self.scores.len());

@@ -167,12 +167,10 @@ impl EvalRecord {
             None if self.seconds.is_finite() && self.seconds >= 0.0 => return Ok(()),
             None => ("seconds", self.seconds, "0 or more"),
         };
-        Err(Error::query(
-            format!("record {position}, {name}"),
-            expected,
-            value.to_string(),
-            "JSON has no NaN: correct the evaluation before writing it",
-        ))
+        Err(Error::query(format!("record {position}, {name}"))
+            .expected(expected)
+            .found(value.to_string())
+            .fix("JSON has no NaN: correct the evaluation before writing it"))
     }
 }
 
@@ -208,12 +206,10 @@ pub fn read_json(path: impl AsRef<Path>) -> Result<Vec<EvalRecord>> {
     let path = path.as_ref();
     let bytes = std::fs::read(path).map_err(|error| Error::io("read", path, error))?;
     serde_json::from_slice(&bytes).map_err(|error| {
-        Error::query(
-            path.display().to_string(),
-            "a JSON array of evaluation records",
-            error.to_string(),
-            "write it again with write_json",
-        )
+        Error::query(path.display().to_string())
+            .expected("a JSON array of evaluation records")
+            .found(error.to_string())
+            .fix("write it again with write_json")
     })
 }
 

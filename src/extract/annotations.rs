@@ -126,13 +126,8 @@ impl<'a> Annotations<'a> {
         }
         let Some(first) = unknown.first() else { return Ok(()) };
         if entries == all {
-            return Err(Error::captions(
-                file.display().to_string(),
-                format!("ids of the {} items, such as `{}`", ids.len(), ids.get(0)),
-                format!("none of them among {all}, but `{first}`"),
-                "use the ids of the items: paths below the media folder, with `--stems` without \
-                 extensions",
-            ));
+            return Err(Error::captions(file.display().to_string()).expected(format!("ids of the {} items, such as `{}`", ids.len(), ids.get(0))).found(format!("none of them among {all}, but `{first}`")).fix("use the ids of the items: paths below the media folder, with `--stems` without \
+                 extensions"));
         }
         if in_place {
             self.unknown_in_place.extend(unknown.iter().cloned());

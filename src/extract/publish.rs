@@ -140,12 +140,10 @@ pub(super) fn check_free(out: &Path, names: &[&str], record: Option<&Record>) ->
     for path in &there {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if !known.iter().any(|file| file.name == name) {
-            return Err(Error::output(
-                out.display().to_string(),
-                "a folder without features",
-                path.display().to_string(),
-                "write to another folder, or remove the existing features",
-            ));
+            return Err(Error::output(out.display().to_string())
+                .expected("a folder without features")
+                .found(path.display().to_string())
+                .fix("write to another folder, or remove the existing features"));
         }
     }
     for name in names {
@@ -158,12 +156,10 @@ pub(super) fn check_free(out: &Path, names: &[&str], record: Option<&Record>) ->
 }
 
 fn in_the_way(path: &Path) -> Error {
-    Error::output(
-        path.display().to_string(),
-        "no file yet, or one that this extraction wrote",
-        "another one",
-        "write to another folder, or move this file away",
-    )
+    Error::output(path.display().to_string())
+        .expected("no file yet, or one that this extraction wrote")
+        .found("another one")
+        .fix("write to another folder, or move this file away")
 }
 
 /// Puts all files where a data folder has them, then the record, and removes the state.

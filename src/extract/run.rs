@@ -180,12 +180,13 @@ impl<'a> Extraction<'a> {
         for (number, part) in items.chunks(config.part).enumerate() {
             let kept = state.read(number, part)?;
             if stop.is_raised() && kept.as_ref().is_none_or(|kept| !kept.failed.is_empty()) {
-                return Err(Error::interrupted(
-                    "extraction",
-                    format!("features of {} items", items.len()),
-                    format!("a stop after {done}, which are kept in {}", state.folder().display()),
-                    "start it again with the same settings to continue",
-                ));
+                return Err(Error::interrupted("extraction")
+                    .expected(format!("features of {} items", items.len()))
+                    .found(format!(
+                        "a stop after {done}, which are kept in {}",
+                        state.folder().display()
+                    ))
+                    .fix("start it again with the same settings to continue"));
             }
             resumed += kept.as_ref().map_or(0, |kept| kept.ids.len());
             let made = state.finish(number, part, kept, root, extractor)?;
@@ -196,12 +197,10 @@ impl<'a> Extraction<'a> {
             progress(ExtractProgress { done, failed: failed.len(), total: items.len() });
         }
         if let (true, Some(first)) = (ids.is_empty(), failed.first()) {
-            return Err(Error::media(
-                root.display().to_string(),
-                "at least one item with features",
-                format!("none of {}; the first: {}", items.len(), first.message),
-                "name the media folder, or repair its files; then start again",
-            ));
+            return Err(Error::media(root.display().to_string())
+                .expected("at least one item with features")
+                .found(format!("none of {}; the first: {}", items.len(), first.message))
+                .fix("name the media folder, or repair its files; then start again"));
         }
         let mut files = annotations.files(&failed)?;
         let captions_left_out = annotations.captions_left_out(&failed);
@@ -231,12 +230,10 @@ fn finished(out: &Path, run: &Run) -> Result<Option<Extracted>> {
         return Ok(None);
     };
     if record.run != *run {
-        return Err(Error::media(
-            out.display().to_string(),
-            format!("a folder without features, or those of {}", run.shown()),
-            format!("features of {}", record.run.shown()),
-            "write to another folder, or remove the existing features",
-        ));
+        return Err(Error::media(out.display().to_string())
+            .expected(format!("a folder without features, or those of {}", run.shown()))
+            .found(format!("features of {}", record.run.shown()))
+            .fix("write to another folder, or remove the existing features"));
     }
     Ok(Some(Extracted {
         items: record.items,

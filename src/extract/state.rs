@@ -38,11 +38,17 @@ impl Run {
         config: &ExtractConfig,
     ) -> Result<Self> {
         let wrong = |expected: &str, found: String, remedy: &str| {
-            Err(Error::media("items to extract features of", expected, found, remedy))
+            Err(Error::media("items to extract features of")
+                .expected(expected)
+                .found(found)
+                .fix(remedy))
         };
         if config.part == 0 {
             let remedy = "a few hundred or thousand are usual";
-            return Err(Error::config("items a part", "at least 1", "0", remedy));
+            return Err(Error::config("items a part")
+                .expected("at least 1")
+                .found("0")
+                .fix(remedy));
         }
         let Some(first) = items.first() else {
             return wrong("at least one", "none".into(), "name the folder that has media");
@@ -112,23 +118,21 @@ impl State {
         if file.exists() {
             let found: Run = read_state(&file)?;
             if found != run {
-                return Err(Error::media(
-                    folder.display().to_string(),
-                    format!("an extraction of {}", run.shown()),
-                    format!("one of {}", found.shown()),
-                    "use the settings and files of that run, remove this folder, or write to \
+                return Err(Error::media(folder.display().to_string())
+                    .expected(format!("an extraction of {}", run.shown()))
+                    .found(format!("one of {}", found.shown()))
+                    .fix(
+                        "use the settings and files of that run, remove this folder, or write to \
                      another one",
-                ));
+                    ));
             }
         }
         fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
         let Some(lock) = Self::acquire(&folder)? else {
-            return Err(Error::media(
-                folder.display().to_string(),
-                "an extraction that no other program runs",
-                "one that is running",
-                "wait until it ends, or write to another folder",
-            ));
+            return Err(Error::media(folder.display().to_string())
+                .expected("an extraction that no other program runs")
+                .found("one that is running")
+                .fix("wait until it ends, or write to another folder"));
         };
         if !file.exists() {
             write_state(&file, &run)?;
@@ -201,12 +205,10 @@ impl State {
             .collect();
         let found = extractor.extract(root, &open);
         if found.len() != open.len() {
-            return Err(Error::media(
-                "output of the extractor",
-                format!("a result for each of {} items", open.len()),
-                found.len().to_string(),
-                "correct the extractor",
-            ));
+            return Err(Error::media("output of the extractor")
+                .expected(format!("a result for each of {} items", open.len()))
+                .found(found.len().to_string())
+                .fix("correct the extractor"));
         }
         let mut found = found.into_iter();
         let mut values = Vec::with_capacity(items.len() * self.run.dim);
@@ -259,10 +261,12 @@ fn checked(item: &MediaItem, row: Vec<f32>, dim: usize) -> Result<Vec<f32>> {
     if row.len() == dim && finite && row.iter().any(|&value| value != 0.0) {
         return Ok(row);
     }
-    Err(Error::media(
-        item.path.display().to_string(),
-        format!("{dim} finite numbers of the extractor, not all of them zero"),
-        format!("{} numbers, {}", row.len(), if finite { "finite" } else { "some not finite" }),
-        "leave the item out, or correct the extractor",
-    ))
+    Err(Error::media(item.path.display().to_string())
+        .expected(format!("{dim} finite numbers of the extractor, not all of them zero"))
+        .found(format!(
+            "{} numbers, {}",
+            row.len(),
+            if finite { "finite" } else { "some not finite" }
+        ))
+        .fix("leave the item out, or correct the extractor"))
 }

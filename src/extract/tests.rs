@@ -193,7 +193,7 @@ impl Extractor for Failing {
         self.1.fetch_add(items.len(), Ordering::Relaxed);
         let fails = |item: &MediaItem| !self.0.load(Ordering::Relaxed) && item.id != "a/1.png";
         let one = |item: &MediaItem| match fails(item) {
-            true => Err(Error::media("item", "a program", "none", "install it")),
+            true => Err(Error::media("item").expected("a program").found("none").fix("install it")),
             false => Descriptors::default().extract(root, std::slice::from_ref(item)).remove(0),
         };
         items.iter().map(one).collect()

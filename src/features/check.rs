@@ -97,12 +97,10 @@ impl Features {
     /// ```
     pub fn check(&self) -> Result<FeatureSummary> {
         if self.is_empty() {
-            return Err(Error::features(
-                "feature matrix",
-                "at least one row",
-                "none",
-                "select at least one item",
-            ));
+            return Err(Error::features("feature matrix")
+                .expected("at least one row")
+                .found("none")
+                .fix("select at least one item"));
         }
         let rows = self.len().div_ceil(PIECES);
         let pieces: Vec<Piece> = self
@@ -122,12 +120,13 @@ impl Features {
         };
         let value = self.row(row)[column];
         let others = if count > 1 { format!(" and {} more", count - 1) } else { String::new() };
-        Err(Error::features(
-            "feature matrix",
-            "finite numbers",
-            format!("{value} in row {row} (id \"{}\"), column {column}{others}", self.id(row)),
-            "recompute these features, or leave the items out with `Features::select`",
-        ))
+        Err(Error::features("feature matrix")
+            .expected("finite numbers")
+            .found(format!(
+                "{value} in row {row} (id \"{}\"), column {column}{others}",
+                self.id(row)
+            ))
+            .fix("recompute these features, or leave the items out with `Features::select`"))
     }
 }
 
@@ -242,12 +241,10 @@ fn refuse_zero(matrix: &impl Rows, pieces: &[Piece]) -> Result<()> {
         return Ok(());
     }
     let named = some_of(&zero, |&row| matrix.name(row));
-    Err(Error::features(
-        "feature matrix",
-        "rows with a number other than zero",
-        format!("{} all-zero rows: {named}", zero.len()),
-        "recompute these features, or leave the items out with `Features::select`",
-    ))
+    Err(Error::features("feature matrix")
+        .expected("rows with a number other than zero")
+        .found(format!("{} all-zero rows: {named}", zero.len()))
+        .fix("recompute these features, or leave the items out with `Features::select`"))
 }
 
 /// Counts rows equal to an earlier one and finds the first such pair.

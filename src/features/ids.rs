@@ -229,12 +229,10 @@ impl ItemIds {
         let inside = ids.order.iter().all(|&row| (row as usize) < ids.len());
         let ascending = |pair: &[u32]| ids.get(pair[0] as usize) < ids.get(pair[1] as usize);
         if ids.order.len() != ids.len() || !inside || !ids.order.par_windows(2).all(ascending) {
-            return Err(Error::ids(
-                subject,
-                "every row once, in the order of their ids",
-                "another order",
-                "save the index again, or restore the files from a copy",
-            ));
+            return Err(Error::ids(subject)
+                .expected("every row once, in the order of their ids")
+                .found("another order")
+                .fix("save the index again, or restore the files from a copy"));
         }
         Ok(ids)
     }
@@ -278,12 +276,10 @@ impl ItemIds {
             if let Some(&before) = order.last()
                 && id(before) == id(row)
             {
-                return Err(Error::ids(
-                    "ids to add",
-                    "ids that the index does not have, each once",
-                    format!("\"{}\" a second time", id(row)),
-                    "rename the item, or update the existing one",
-                ));
+                return Err(Error::ids("ids to add")
+                    .expected("ids that the index does not have, each once")
+                    .found(format!("\"{}\" a second time", id(row)))
+                    .fix("rename the item, or update the existing one"));
             }
             order.push(row);
         }
@@ -346,18 +342,14 @@ impl Fault {
     /// The error about a list; `places` says where the two rows of one id are.
     fn into_error(self, subject: &str, places: impl Fn(usize, usize) -> String) -> Error {
         match self {
-            Self::Repeated { id, rows: (left, right) } => Error::ids(
-                subject,
-                "unique ids",
-                format!("\"{id}\" {}", places(left, right)),
-                "rename or drop one of the two items",
-            ),
-            Self::TooMany(len) => Error::ids(
-                subject,
-                format!("at most {} ids", u32::MAX),
-                len.to_string(),
-                "split the candidates over several indexes",
-            ),
+            Self::Repeated { id, rows: (left, right) } => Error::ids(subject)
+                .expected("unique ids")
+                .found(format!("\"{id}\" {}", places(left, right)))
+                .fix("rename or drop one of the two items"),
+            Self::TooMany(len) => Error::ids(subject)
+                .expected(format!("at most {} ids", u32::MAX))
+                .found(len.to_string())
+                .fix("split the candidates over several indexes"),
         }
     }
 
@@ -379,23 +371,19 @@ fn read_text(path: &Path) -> Result<String> {
     let mut text = String::from_utf8(bytes).map_err(|fault| {
         let valid = &fault.as_bytes()[..fault.utf8_error().valid_up_to()];
         let line = valid.iter().filter(|&&byte| byte == b'\n').count() + 1;
-        Error::ids(
-            &subject,
-            "UTF-8 text",
-            format!("other bytes in line {line}"),
-            "save the ids as UTF-8",
-        )
+        Error::ids(&subject)
+            .expected("UTF-8 text")
+            .found(format!("other bytes in line {line}"))
+            .fix("save the ids as UTF-8")
     })?;
     if text.starts_with('\u{feff}') {
         text.drain(..'\u{feff}'.len_utf8());
     }
     if text.is_empty() {
-        return Err(Error::ids(
-            subject,
-            "one id per line",
-            "an empty file",
-            "write the id of every row on a line of its own",
-        ));
+        return Err(Error::ids(subject)
+            .expected("one id per line")
+            .found("an empty file")
+            .fix("write the id of every row on a line of its own"));
     }
     Ok(text)
 }
@@ -419,12 +407,10 @@ fn append<'a>(
             ends.push(text.len());
             continue;
         };
-        return Err(Error::ids(
-            format!("{subject}: {place} {}", row + first),
-            "an id of printable characters",
-            found,
-            "give every item an id on one line",
-        ));
+        return Err(Error::ids(format!("{subject}: {place} {}", row + first))
+            .expected("an id of printable characters")
+            .found(found)
+            .fix("give every item an id on one line"));
     }
     Ok(())
 }

@@ -36,7 +36,7 @@ impl Layout {
     pub(super) fn new(subject: &str, description: &Description, available: u64) -> Result<Self> {
         let shape = shape_text(&description.shape);
         let wrong = |expected: &str, found: String, remedy: &str| {
-            Err(Error::features(subject, expected, found, remedy))
+            Err(Error::features(subject).expected(expected).found(found).fix(remedy))
         };
         let Some(element) = description.element else {
             return wrong(
@@ -99,24 +99,20 @@ impl Layout {
     pub(super) fn read(self, subject: &str, reader: impl Read) -> Result<Vec<f32>> {
         let numbers =
             self.element.decode(reader, self.rows * self.dim).map_err(|fault| match fault {
-                Fault::Io(source) => Error::features(
-                    subject,
-                    format!("a payload of {} x {} numbers", self.rows, self.dim),
-                    format!("an unreadable one ({source})"),
-                    "the file is damaged; make or fetch it again",
-                ),
+                Fault::Io(source) => Error::features(subject)
+                    .expected(format!("a payload of {} x {} numbers", self.rows, self.dim))
+                    .found(format!("an unreadable one ({source})"))
+                    .fix("the file is damaged; make or fetch it again"),
                 Fault::TooLarge { index, value } => {
                     let (row, column) = if self.fortran {
                         (index % self.rows, index / self.rows)
                     } else {
                         (index / self.dim, index % self.dim)
                     };
-                    Error::features(
-                        subject,
-                        "numbers within the range of f32",
-                        format!("{value:e} in row {row}, column {column}"),
-                        "scale or clip the features",
-                    )
+                    Error::features(subject)
+                        .expected("numbers within the range of f32")
+                        .found(format!("{value:e} in row {row}, column {column}"))
+                        .fix("scale or clip the features")
                 }
             })?;
         Ok(if self.fortran { self.columns_to_rows(&numbers) } else { numbers })
@@ -159,28 +155,22 @@ pub(super) fn choose(
         arrays.retain(|(_, array)| array.shape.len() == 2);
         return match arrays.len() {
             1 => Ok(arrays.swap_remove(0)),
-            0 => Err(Error::features(
-                subject,
-                "one array with two dimensions, [items, numbers per item]",
-                all,
-                "save the features as a matrix with one row per item",
-            )),
-            _ => Err(Error::features(
-                subject,
-                "one array with two dimensions",
-                list(&arrays),
-                "choose one with `Features::open_named(path, name)`",
-            )),
+            0 => Err(Error::features(subject)
+                .expected("one array with two dimensions, [items, numbers per item]")
+                .found(all)
+                .fix("save the features as a matrix with one row per item")),
+            _ => Err(Error::features(subject)
+                .expected("one array with two dimensions")
+                .found(list(&arrays))
+                .fix("choose one with `Features::open_named(path, name)`")),
         };
     };
     match arrays.iter().position(|(name, _)| name == wanted) {
         Some(position) => Ok(arrays.swap_remove(position)),
-        None => Err(Error::features(
-            subject,
-            format!("an array named \"{wanted}\""),
-            list(&arrays),
-            "use one of the names in the file",
-        )),
+        None => Err(Error::features(subject)
+            .expected(format!("an array named \"{wanted}\""))
+            .found(list(&arrays))
+            .fix("use one of the names in the file")),
     }
 }
 

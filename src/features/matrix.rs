@@ -98,21 +98,17 @@ impl Features {
     /// ```
     pub fn from_rows(data: Vec<f32>, dim: usize) -> Result<Self> {
         if dim == 0 || data.is_empty() || !data.len().is_multiple_of(dim) {
-            return Err(Error::features(
-                "feature matrix",
-                "at least one whole row of at least one number",
-                format!("{} numbers in rows of {dim}", data.len()),
-                "pass the same count of numbers for every item",
-            ));
+            return Err(Error::features("feature matrix")
+                .expected("at least one whole row of at least one number")
+                .found(format!("{} numbers in rows of {dim}", data.len()))
+                .fix("pass the same count of numbers for every item"));
         }
         let len = data.len() / dim;
         if u32::try_from(len).is_err() {
-            return Err(Error::features(
-                "feature matrix",
-                format!("at most {} rows", u32::MAX),
-                len.to_string(),
-                "split the candidates over several indexes",
-            ));
+            return Err(Error::features("feature matrix")
+                .expected(format!("at most {} rows", u32::MAX))
+                .found(len.to_string())
+                .fix("split the candidates over several indexes"));
         }
         Ok(Self::over(Buffer::Owned(data), dim))
     }
@@ -155,12 +151,10 @@ impl Features {
 
     fn named(mut self, subject: &str, ids: ItemIds) -> Result<Self> {
         if ids.len() != self.len {
-            return Err(Error::ids(
-                subject,
-                format!("one id for each of {} rows", self.len),
-                format!("{} ids", ids.len()),
-                "use the ids that were saved with these features",
-            ));
+            return Err(Error::ids(subject)
+                .expected(format!("one id for each of {} rows", self.len))
+                .found(format!("{} ids", ids.len()))
+                .fix("use the ids that were saved with these features"));
         }
         self.ids = OnceLock::from(Arc::new(ids));
         self.given_ids = true;
@@ -339,11 +333,17 @@ impl Features {
         let subject = || path.display().to_string();
         if self.is_empty() {
             let remedy = "select at least one item";
-            return Err(Error::features(subject(), "at least one row to save", "none", remedy));
+            return Err(Error::features(subject())
+                .expected("at least one row to save")
+                .found("none")
+                .fix(remedy));
         }
         if !path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npy")) {
             let (expected, found) = ("a name that ends in .npy", "another one");
-            return Err(Error::features(subject(), expected, found, "change the name"));
+            return Err(Error::features(subject())
+                .expected(expected)
+                .found(found)
+                .fix("change the name"));
         }
         write_atomic(path, |file| {
             npy::write(file, self.as_slice(), self.dim)

@@ -25,12 +25,10 @@ const ALIGNMENT: usize = 64;
 /// `bytes` is the file, or at least its first [`LONGEST_HEADER`] bytes.
 pub(super) fn parse(subject: &str, bytes: &[u8]) -> Result<(Description, usize)> {
     let wrong = |expected: &str, found: String| {
-        Error::features(
-            subject,
-            expected,
-            found,
-            "save the matrix with `numpy.save`, or fetch the file again",
-        )
+        Error::features(subject)
+            .expected(expected)
+            .found(found)
+            .fix("save the matrix with `numpy.save`, or fetch the file again")
     };
     let Some((version, rest)) = bytes.strip_prefix(MAGIC).and_then(|rest| rest.split_at_checked(2))
     else {

@@ -65,10 +65,8 @@ fn entry<T>(
 }
 
 fn damaged(subject: &str, source: &io::Error) -> Error {
-    Error::features(
-        subject,
-        "a zip archive of .npy files",
-        format!("one that cannot be read ({source})"),
-        "save the arrays with `numpy.savez`, or fetch the file again",
-    )
+    Error::features(subject)
+        .expected("a zip archive of .npy files")
+        .found(format!("one that cannot be read ({source})"))
+        .fix("save the arrays with `numpy.savez`, or fetch the file again")
 }

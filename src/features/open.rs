@@ -27,12 +27,10 @@ pub(super) fn open(path: &Path, name: Option<&str>) -> Result<(Buffer, usize)> {
     let subject = path.display().to_string();
     let format = Format::of(path, &subject)?;
     if let (Format::Npy, Some(name)) = (format, name) {
-        return Err(Error::features(
-            subject,
-            "a .npz or .safetensors file, whose arrays have names",
-            format!("a .npy file and the name \"{name}\""),
-            "open it with `Features::open(path)`",
-        ));
+        return Err(Error::features(subject)
+            .expected("a .npz or .safetensors file, whose arrays have names")
+            .found(format!("a .npy file and the name \"{name}\""))
+            .fix("open it with `Features::open(path)`"));
     }
     let map = map_file(path, &subject)?;
     match format {
@@ -46,7 +44,7 @@ pub(super) fn open(path: &Path, name: Option<&str>) -> Result<(Buffer, usize)> {
 pub(super) fn place(path: &Path) -> Result<Placed> {
     let subject = path.display().to_string();
     let wrong = |expected: &str, found: &str, remedy: &str| {
-        Err(Error::features(path.display().to_string(), expected, found, remedy))
+        Err(Error::features(path.display().to_string()).expected(expected).found(found).fix(remedy))
     };
     let placed = match Format::of(path, &subject)? {
         Format::Npz => {
@@ -82,12 +80,12 @@ impl Format {
             Some("npy") => Ok(Self::Npy),
             Some("npz") => Ok(Self::Npz),
             Some("safetensors") => Ok(Self::Safetensors),
-            _ => Err(Error::features(
-                subject,
-                "a file that ends in .npy, .npz or .safetensors",
-                extension.map_or("no extension".to_string(), |e| format!("the extension .{e}")),
-                "save the features in one of these formats, or rename the file",
-            )),
+            _ => Err(Error::features(subject)
+                .expected("a file that ends in .npy, .npz or .safetensors")
+                .found(
+                    extension.map_or("no extension".to_string(), |e| format!("the extension .{e}")),
+                )
+                .fix("save the features in one of these formats, or rename the file")),
         }
     }
 }
@@ -102,7 +100,10 @@ fn map_file(path: &Path, subject: &str) -> Result<Mmap> {
     if !metadata.is_file() || metadata.len() == 0 {
         let found = if metadata.is_file() { "an empty file" } else { "a pipe or a device" };
         let remedy = "check the path, or write the features again";
-        return Err(Error::features(subject, "a file with features", found, remedy));
+        return Err(Error::features(subject)
+            .expected("a file with features")
+            .found(found)
+            .fix(remedy));
     }
     let file = File::open(path).map_err(refused)?;
     map(&file).map_err(|source| Error::io("map", path, source))

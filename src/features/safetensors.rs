@@ -18,12 +18,10 @@ const LENGTH: usize = 8;
 /// Finds the chosen tensor of a mapped file.
 pub(super) fn place(subject: &str, map: Mmap, wanted: Option<&str>) -> Result<Placed> {
     let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|source| {
-        Error::features(
-            subject,
-            "a .safetensors file whose header agrees with its length",
-            format!("{} bytes with a faulty header ({source})", map.len()),
-            "the file is truncated or damaged; make or fetch it again",
-        )
+        Error::features(subject)
+            .expected("a .safetensors file whose header agrees with its length")
+            .found(format!("{} bytes with a faulty header ({source})", map.len()))
+            .fix("the file is truncated or damaged; make or fetch it again")
     })?;
     let arrays =
         metadata.tensors().into_iter().map(|(name, info)| (name, describe(info))).collect();

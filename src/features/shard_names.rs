@@ -6,21 +6,25 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ProblemBuilder, Result};
 
 /// What files are called, and the error when they do not go together.
 pub(crate) struct Names {
     pub(crate) stem: &'static str,
     pub(crate) extensions: &'static [&'static str],
-    pub(crate) error: fn(String, String, String, String) -> Error,
+    pub(crate) error: fn(String) -> ProblemBuilder<0>,
 }
 
 /// Shards of features.
-pub(crate) const FEATURES: Names =
-    Names { stem: "features", extensions: &["npy", "npz", "safetensors"], error: Error::features };
+pub(crate) const FEATURES: Names = Names {
+    stem: "features",
+    extensions: &["npy", "npz", "safetensors"],
+    error: |subject| Error::features(subject),
+};
 
 /// The ids of shards.
-pub(crate) const IDS: Names = Names { stem: "ids", extensions: &["txt"], error: Error::ids };
+pub(crate) const IDS: Names =
+    Names { stem: "ids", extensions: &["txt"], error: |subject| Error::ids(subject) };
 
 /// Files of a folder named `<stem>-<number>-of-<count>.<extension>`, by number; `None` when there
 /// is no such file.
@@ -45,7 +49,7 @@ pub(crate) fn find(folder: &Path, names: &Names) -> Result<Option<Vec<PathBuf>>>
     };
     let wrong = |subject: &str, expected: String, found: String, remedy: &str| {
         let subject = folder.join(subject).display().to_string();
-        Err((names.error)(subject, expected, found, remedy.to_string()))
+        Err((names.error)(subject).expected(expected).found(found).fix(remedy))
     };
     let mut shards: BTreeMap<usize, &str> = BTreeMap::new();
     for (name, number, of) in &found {

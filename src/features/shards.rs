@@ -81,20 +81,19 @@ impl ShardedFeatures {
             let shard = place(path)?;
             if let Some(first) = shards.first().filter(|first| first.layout.dim != shard.layout.dim)
             {
-                return Err(Error::features(
-                    &shard.subject,
-                    format!("{} numbers in a row, as in {}", first.layout.dim, first.subject),
-                    shard.layout.dim.to_string(),
-                    "make all shards with one encoder",
-                ));
+                return Err(Error::features(&shard.subject)
+                    .expected(format!(
+                        "{} numbers in a row, as in {}",
+                        first.layout.dim, first.subject
+                    ))
+                    .found(shard.layout.dim.to_string())
+                    .fix("make all shards with one encoder"));
             }
             if !seen.insert(path) {
-                return Err(Error::features(
-                    &shard.subject,
-                    "every shard once",
-                    "a shard that is listed twice",
-                    "list each file once",
-                ));
+                return Err(Error::features(&shard.subject)
+                    .expected("every shard once")
+                    .found("a shard that is listed twice")
+                    .fix("list each file once"));
             }
             starts.push(starts[shards.len()] + shard.layout.rows);
             shards.push(shard);
@@ -102,15 +101,16 @@ impl ShardedFeatures {
         let rows = starts[shards.len()];
         let Some(dim) = shards.first().map(|shard| shard.layout.dim) else {
             let remedy = "name the files, in the order of the ids";
-            return Err(Error::features("shards", "at least one file", "none", remedy));
+            return Err(Error::features("shards")
+                .expected("at least one file")
+                .found("none")
+                .fix(remedy));
         };
         if u32::try_from(rows).is_err() {
-            return Err(Error::features(
-                "shards",
-                format!("at most {} rows in all", u32::MAX),
-                rows.to_string(),
-                "split the candidates over several indexes",
-            ));
+            return Err(Error::features("shards")
+                .expected(format!("at most {} rows in all", u32::MAX))
+                .found(rows.to_string())
+                .fix("split the candidates over several indexes"));
         }
         Ok(Self {
             shards: shards.into(),
@@ -131,12 +131,10 @@ impl ShardedFeatures {
         let folder = folder.as_ref();
         match shard_names::find(folder, &shard_names::FEATURES)? {
             Some(paths) => Self::open(&paths),
-            None => Err(Error::features(
-                folder.display().to_string(),
-                "shards named like features-00000-of-00008.npy, counted from 0",
-                "none",
-                "rename the files, or list them in a text file for `open_list`",
-            )),
+            None => Err(Error::features(folder.display().to_string())
+                .expected("shards named like features-00000-of-00008.npy, counted from 0")
+                .found("none")
+                .fix("rename the files, or list them in a text file for `open_list`")),
         }
     }
 
@@ -150,12 +148,10 @@ impl ShardedFeatures {
         let list = list.as_ref();
         let bytes = read_limited(list, LONGEST_LIST)?;
         let text = str::from_utf8(&bytes).map_err(|_| {
-            Error::features(
-                list.display().to_string(),
-                "UTF-8 text, a path a line",
-                "other bytes",
-                "name the list, not a shard",
-            )
+            Error::features(list.display().to_string())
+                .expected("UTF-8 text, a path a line")
+                .found("other bytes")
+                .fix("name the list, not a shard")
         })?;
         let folder = list.parent().unwrap_or(Path::new(""));
         let lines = text.strip_prefix('\u{feff}').unwrap_or(text).lines();
@@ -184,22 +180,21 @@ impl ShardedFeatures {
     /// row of it, or when an id occurs in two files (both are named).
     pub fn with_id_files<P: AsRef<Path>>(self, paths: &[P]) -> Result<Self> {
         if paths.len() != self.shards.len() {
-            return Err(Error::ids(
-                "files of ids",
-                format!("one for each of {} shards", self.shards.len()),
-                paths.len().to_string(),
-                "write the ids of each shard next to it, or all ids into one file",
-            ));
+            return Err(Error::ids("files of ids")
+                .expected(format!("one for each of {} shards", self.shards.len()))
+                .found(paths.len().to_string())
+                .fix("write the ids of each shard next to it, or all ids into one file"));
         }
         let (ids, counts) = ItemIds::open_parts(paths)?;
         for ((path, count), shard) in paths.iter().zip(counts).zip(&*self.shards) {
             if count != shard.layout.rows {
-                return Err(Error::ids(
-                    path.as_ref().display().to_string(),
-                    format!("one id for each of {} rows of {}", shard.layout.rows, shard.subject),
-                    format!("{count} ids"),
-                    "use the ids that were saved with this shard",
-                ));
+                return Err(Error::ids(path.as_ref().display().to_string())
+                    .expected(format!(
+                        "one id for each of {} rows of {}",
+                        shard.layout.rows, shard.subject
+                    ))
+                    .found(format!("{count} ids"))
+                    .fix("use the ids that were saved with this shard"));
             }
         }
         self.named("files of ids", ids)
@@ -215,12 +210,14 @@ impl ShardedFeatures {
 
     fn named(mut self, subject: &str, ids: ItemIds) -> Result<Self> {
         if ids.len() != self.len() {
-            return Err(Error::ids(
-                subject,
-                format!("one id for each of {} rows of {} shards", self.len(), self.shards()),
-                format!("{} ids", ids.len()),
-                "use the ids that were saved with these features",
-            ));
+            return Err(Error::ids(subject)
+                .expected(format!(
+                    "one id for each of {} rows of {} shards",
+                    self.len(),
+                    self.shards()
+                ))
+                .found(format!("{} ids", ids.len()))
+                .fix("use the ids that were saved with these features"));
         }
         self.ids = OnceLock::from(Arc::new(ids));
         self.given_ids = true;
@@ -285,12 +282,10 @@ impl ShardedFeatures {
     /// infinite or beyond `f32`; the file and its row are named.
     pub fn read(&self, range: Range<usize>, into: &mut Vec<f32>) -> Result<()> {
         if range.start > range.end || range.end > self.len() {
-            return Err(Error::features(
-                "rows of the shards",
-                format!("a range within {} rows", self.len()),
-                format!("{range:?}"),
-                "read only rows that exist",
-            ));
+            return Err(Error::features("rows of the shards")
+                .expected(format!("a range within {} rows", self.len()))
+                .found(format!("{range:?}"))
+                .fix("read only rows that exist"));
         }
         into.resize(range.len() * self.dim, 0.0);
         let mut rest = into.as_mut_slice();
@@ -344,12 +339,14 @@ impl Placed {
             .map(|(piece, (out, bytes))| {
                 let first = first + piece * PIECE;
                 let refuse = |index: usize, value: f64, expected: &str, remedy: &str| {
-                    Err(Error::features(
-                        &self.subject,
-                        expected,
-                        format!("{value:e} in row {}, column {}", first + index / dim, index % dim),
-                        remedy,
-                    ))
+                    Err(Error::features(&self.subject)
+                        .expected(expected)
+                        .found(format!(
+                            "{value:e} in row {}, column {}",
+                            first + index / dim,
+                            index % dim
+                        ))
+                        .fix(remedy))
                 };
                 match self.layout.element.convert(bytes, out) {
                     Err(Fault::TooLarge { index, value }) => {

@@ -40,20 +40,16 @@ impl<'a> Guide<'a> {
     pub fn new(geometry: &'a Geometry, queries: Vec<f32>, scales: Vec<f32>) -> Result<Self> {
         let (dim, levels) = (geometry.dim(), geometry.levels());
         if !queries.len().is_multiple_of(dim) || scales.len() != levels {
-            return Err(Error::model(
-                "alignment of query and candidates",
-                format!("queries of width {dim} and {levels} scales"),
-                format!("{} numbers and {} scales", queries.len(), scales.len()),
-                "use the network that was trained with these candidates",
-            ));
+            return Err(Error::model("alignment of query and candidates")
+                .expected(format!("queries of width {dim} and {levels} scales"))
+                .found(format!("{} numbers and {} scales", queries.len(), scales.len()))
+                .fix("use the network that was trained with these candidates"));
         }
         if let Some(bad) = queries.iter().chain(&scales).find(|value| !value.is_finite()) {
-            return Err(Error::model(
-                "alignment of query and candidates",
-                "finite numbers",
-                bad.to_string(),
-                "train again with a lower learning rate, or load other weights",
-            ));
+            return Err(Error::model("alignment of query and candidates")
+                .expected("finite numbers")
+                .found(bad.to_string())
+                .fix("train again with a lower learning rate, or load other weights"));
         }
         let along = queries
             .par_chunks_exact(dim)

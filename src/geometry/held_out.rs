@@ -23,12 +23,10 @@ impl HeldOut {
     /// [`Error::Training`] when that is no whole number of rows.
     pub fn new(dim: usize, values: Vec<f32>) -> Result<Self> {
         if dim == 0 || !values.len().is_multiple_of(dim) {
-            return Err(Error::training(
-                "held-out vectors",
-                format!("whole rows of {dim} numbers, at least one"),
-                format!("{} numbers", values.len()),
-                "pass a vector for every training text",
-            ));
+            return Err(Error::training("held-out vectors")
+                .expected(format!("whole rows of {dim} numbers, at least one"))
+                .found(format!("{} numbers", values.len()))
+                .fix("pass a vector for every training text"));
         }
         Ok(Self { dim, values })
     }

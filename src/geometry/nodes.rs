@@ -72,12 +72,10 @@ impl Geometry {
             .par_iter()
             .position_any(|value| value.is_nan() || value.abs() > LARGEST);
         if let Some(at) = bad {
-            return Err(Error::features(
-                format!("vector of candidate {}", at / vectors.dim()),
-                format!("numbers of at most {LARGEST:e}"),
-                vectors.as_slice()[at].to_string(),
-                "check the features with Features::check",
-            ));
+            return Err(Error::features(format!("vector of candidate {}", at / vectors.dim()))
+                .expected(format!("numbers of at most {LARGEST:e}"))
+                .found(vectors.as_slice()[at].to_string())
+                .fix("check the features with Features::check"));
         }
         let levels = walk::levels(&vectors, trie);
         Ok(Self::linked(vectors, levels))
@@ -215,12 +213,10 @@ impl Geometry {
 pub(super) fn one_each(vectors: &Features, trie: &Trie) -> Result<()> {
     match vectors.len() == trie.len() {
         true => Ok(()),
-        false => Err(Error::index(
-            "vectors of the candidates",
-            format!("one for each of {} identifiers", trie.len()),
-            vectors.len().to_string(),
-            "use vectors and identifiers of one collection",
-        )),
+        false => Err(Error::index("vectors of the candidates")
+            .expected(format!("one for each of {} identifiers", trie.len()))
+            .found(vectors.len().to_string())
+            .fix("use vectors and identifiers of one collection")),
     }
 }
 

@@ -44,12 +44,10 @@ impl Geometry {
         let (mut tensors, metadata) = NamedTensors::from_bytes(bytes)?;
         let version = metadata.get("geometry").map_or("none", String::as_str);
         if version != FORMAT {
-            return Err(Error::index(
-                "sums of the candidates' vectors",
-                format!("format {FORMAT}"),
-                version,
-                "load it with the version of the library that wrote it",
-            ));
+            return Err(Error::index("sums of the candidates' vectors")
+                .expected(format!("format {FORMAT}"))
+                .found(version)
+                .fix("load it with the version of the library that wrote it"));
         }
         let (dim, n) = (vectors.dim(), trie.len());
         let mut levels = Vec::with_capacity(trie.levels());
@@ -75,12 +73,10 @@ impl Geometry {
                 && level.covariance.len() == dim * dim
                 && level.slots.par_iter().all(slot);
             if !whole {
-                return Err(Error::index(
-                    format!("sums of the candidates' vectors, level {at}"),
-                    format!("those of {} nodes of width {dim}", starts.len()),
-                    format!("{} nodes, or others", level.starts.len()),
-                    "save the index again, or restore the file from a copy",
-                ));
+                return Err(Error::index(format!("sums of the candidates' vectors, level {at}"))
+                    .expected(format!("those of {} nodes of width {dim}", starts.len()))
+                    .found(format!("{} nodes, or others", level.starts.len()))
+                    .fix("save the index again, or restore the file from a copy"));
             }
             let count = |node: usize| ((level.end(node, n) - starts[node] as usize) as f32).ln();
             level.log_count = (0..starts.len()).map(count).collect();

@@ -29,12 +29,10 @@ impl Codes {
     /// [`Error::Identifier`] when `levels` is zero or the buffer is no whole number of rows.
     pub fn from_flat(levels: usize, data: Vec<u16>) -> Result<Self> {
         if levels == 0 || !data.len().is_multiple_of(levels) {
-            return Err(Error::identifier(
-                "token table",
-                "a whole number of rows of at least one level",
-                format!("{} tokens in rows of {levels}", data.len()),
-                "pass one token per level for every item",
-            ));
+            return Err(Error::identifier("token table")
+                .expected("a whole number of rows of at least one level")
+                .found(format!("{} tokens in rows of {levels}", data.len()))
+                .fix("pass one token per level for every item"));
         }
         Ok(Self { levels, data })
     }
@@ -48,12 +46,10 @@ impl Codes {
         for (index, row) in rows.iter().enumerate() {
             let row = row.as_ref();
             if row.len() != levels {
-                return Err(Error::identifier(
-                    format!("row {index}"),
-                    format!("{levels} tokens"),
-                    row.len().to_string(),
-                    "give every item one token per level",
-                ));
+                return Err(Error::identifier(format!("row {index}"))
+                    .expected(format!("{levels} tokens"))
+                    .found(row.len().to_string())
+                    .fix("give every item one token per level"));
             }
             data.extend_from_slice(row);
         }

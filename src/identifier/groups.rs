@@ -46,23 +46,19 @@ impl Groups {
                 let label = label.as_ref();
                 let token = names.iter().position(|name| name == label);
                 token.map(|token| token as u16).ok_or_else(|| {
-                    Error::identifier(
-                        format!("group of candidate {item}"),
-                        format!("one of {}", names.join(", ")),
-                        format!("{label:?}"),
-                        "list all groups before a network is trained with them",
-                    )
+                    Error::identifier(format!("group of candidate {item}"))
+                        .expected(format!("one of {}", names.join(", ")))
+                        .found(format!("{label:?}"))
+                        .fix("list all groups before a network is trained with them")
                 })
             })
             .collect::<Result<Vec<_>>>()?;
         match tokens.is_empty() {
             false => Ok(Self { names, tokens }),
-            true => Err(Error::identifier(
-                "groups",
-                "a group for each of at least one candidate",
-                "no candidates",
-                "give the label of every candidate",
-            )),
+            true => Err(Error::identifier("groups")
+                .expected("a group for each of at least one candidate")
+                .found("no candidates")
+                .fix("give the label of every candidate")),
         }
     }
 
@@ -112,19 +108,17 @@ impl Groups {
     fn check(&self, count: usize) -> Result<()> {
         match count == self.tokens.len() {
             true => Ok(()),
-            false => Err(Error::identifier(
-                "groups",
-                format!("one for each of {count} candidates"),
-                self.tokens.len().to_string(),
-                "use groups and features of one collection",
-            )),
+            false => Err(Error::identifier("groups")
+                .expected(format!("one for each of {count} candidates"))
+                .found(self.tokens.len().to_string())
+                .fix("use groups and features of one collection")),
         }
     }
 }
 
 fn check_names(names: &[String]) -> Result<()> {
     let wrong = |expected: &str, found: String| {
-        Err(Error::identifier("groups", expected, found, "name each group once"))
+        Err(Error::identifier("groups").expected(expected).found(found).fix("name each group once"))
     };
     if names.is_empty() || names.len() > Vocabulary::MAX_LEVEL {
         return wrong("1 to 65536 names", names.len().to_string());

@@ -34,12 +34,10 @@ impl Owners {
     /// [`Error::Identifier`] for an owner that is none of the candidates.
     pub fn new(items: usize, aliases: Vec<u32>) -> Result<Self> {
         match aliases.iter().find(|&&owner| owner as usize >= items) {
-            Some(owner) => Err(Error::identifier(
-                "owners of the identifiers",
-                format!("candidates below {items}"),
-                owner.to_string(),
-                "name the candidate of every identifier beyond the first ones",
-            )),
+            Some(owner) => Err(Error::identifier("owners of the identifiers")
+                .expected(format!("candidates below {items}"))
+                .found(owner.to_string())
+                .fix("name the candidate of every identifier beyond the first ones")),
             None => Ok(Self { items, aliases: aliases.into() }),
         }
     }

@@ -37,12 +37,10 @@ pub struct UniqueTokens {
 /// ```
 pub fn assign_unique(codes: &Codes, sizes: &[usize], distance: &[f32]) -> Result<UniqueTokens> {
     if distance.len() != codes.len() || codes.is_empty() {
-        return Err(Error::identifier(
-            "unique tokens",
-            "one distance for each of at least one item",
-            format!("{} distances for {} items", distance.len(), codes.len()),
-            "pass the distance of every item to its reconstruction",
-        ));
+        return Err(Error::identifier("unique tokens")
+            .expected("one distance for each of at least one item")
+            .found(format!("{} distances for {} items", distance.len(), codes.len()))
+            .fix("pass the distance of every item to its reconstruction"));
     }
     let semantic = Vocabulary::new(sizes.to_vec())?;
     codes.rows().try_for_each(|row| semantic.check(row))?;
@@ -64,12 +62,10 @@ pub fn assign_unique(codes: &Codes, sizes: &[usize], distance: &[f32]) -> Result
         run = if same { run + 1 } else { 0 };
         largest = largest.max(run + 1);
         unique[item as usize] = u16::try_from(run).map_err(|_| {
-            Error::collapsed(
-                "unique tokens",
-                format!("at most {} items with the same tokens", Vocabulary::MAX_LEVEL),
-                "more",
-                "use more codes or levels, so that the quantizer separates these items",
-            )
+            Error::collapsed("unique tokens")
+                .expected(format!("at most {} items with the same tokens", Vocabulary::MAX_LEVEL))
+                .found("more")
+                .fix("use more codes or levels, so that the quantizer separates these items")
         })?;
     }
     let identifiers = codes.join(&Codes::from_flat(1, unique)?);

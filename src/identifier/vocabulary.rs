@@ -36,20 +36,16 @@ impl Vocabulary {
     /// [`Error::Identifier`] without levels, or with a level of size 0 or over 65,536.
     pub fn new(sizes: Vec<usize>) -> Result<Self> {
         if sizes.is_empty() {
-            return Err(Error::identifier(
-                "vocabulary",
-                "at least one level",
-                "none",
-                "give the number of tokens of every level",
-            ));
+            return Err(Error::identifier("vocabulary")
+                .expected("at least one level")
+                .found("none")
+                .fix("give the number of tokens of every level"));
         }
         if let Some(level) = sizes.iter().position(|&size| size == 0 || size > Self::MAX_LEVEL) {
-            return Err(Error::identifier(
-                format!("vocabulary, level {level}"),
-                format!("1 to {} tokens", Self::MAX_LEVEL),
-                sizes[level].to_string(),
-                "choose another size for that level",
-            ));
+            return Err(Error::identifier(format!("vocabulary, level {level}"))
+                .expected(format!("1 to {} tokens", Self::MAX_LEVEL))
+                .found(sizes[level].to_string())
+                .fix("choose another size for that level"));
         }
         Ok(Self { sizes })
     }
@@ -78,21 +74,17 @@ impl Vocabulary {
     /// [`Error::Identifier`] naming the level that does not fit.
     pub fn check(&self, tokens: &[u16]) -> Result<()> {
         if tokens.len() != self.sizes.len() {
-            return Err(Error::identifier(
-                "identifier",
-                format!("{} tokens", self.sizes.len()),
-                tokens.len().to_string(),
-                "give one token per level",
-            ));
+            return Err(Error::identifier("identifier")
+                .expected(format!("{} tokens", self.sizes.len()))
+                .found(tokens.len().to_string())
+                .fix("give one token per level"));
         }
         for (level, (&token, &size)) in tokens.iter().zip(&self.sizes).enumerate() {
             if usize::from(token) >= size {
-                return Err(Error::identifier(
-                    format!("identifier, level {level}"),
-                    format!("a token below {size}"),
-                    token.to_string(),
-                    "use identifiers of this index only",
-                ));
+                return Err(Error::identifier(format!("identifier, level {level}"))
+                    .expected(format!("a token below {size}"))
+                    .found(token.to_string())
+                    .fix("use identifiers of this index only"));
             }
         }
         Ok(())
@@ -157,12 +149,10 @@ impl FromStr for Identifier {
         text.split('-')
             .map(|token| {
                 token.parse().map_err(|_| {
-                    Error::identifier(
-                        format!("identifier {text:?}"),
-                        "tokens from 0 to 65535 joined by '-'",
-                        format!("{token:?}"),
-                        "write it like 12-40-7-0",
-                    )
+                    Error::identifier(format!("identifier {text:?}"))
+                        .expected("tokens from 0 to 65535 joined by '-'")
+                        .found(format!("{token:?}"))
+                        .fix("write it like 12-40-7-0")
                 })
             })
             .collect::<Result<_>>()

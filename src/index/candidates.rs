@@ -54,20 +54,16 @@ impl CandidateIndex {
         health: HealthReport,
     ) -> Result<Self> {
         if owners.len() != trie.len() {
-            return Err(Error::identifier(
-                "owners of the identifiers",
-                format!("one for each of {} identifiers", trie.len()),
-                owners.len().to_string(),
-                "use owners and identifiers of one collection",
-            ));
+            return Err(Error::identifier("owners of the identifiers")
+                .expected(format!("one for each of {} identifiers", trie.len()))
+                .found(owners.len().to_string())
+                .fix("use owners and identifiers of one collection"));
         }
         if ids.len() != owners.items() {
-            return Err(Error::ids(
-                "candidates",
-                format!("one id for each of {} candidates", owners.items()),
-                ids.len().to_string(),
-                "use ids and identifiers of one collection",
-            ));
+            return Err(Error::ids("candidates")
+                .expected(format!("one id for each of {} candidates", owners.items()))
+                .found(ids.len().to_string())
+                .fix("use ids and identifiers of one collection"));
         }
         Ok(Self { ids, trie, owners, health, geometry: None, groups: None, metadata: None })
     }
@@ -79,12 +75,10 @@ impl CandidateIndex {
     pub fn with_groups(self, names: Vec<String>) -> Result<Self> {
         match names.len() == self.vocabulary().size(0) {
             true => Ok(Self { groups: Some(names), ..self }),
-            false => Err(Error::identifier(
-                "groups",
-                format!("a name for each of {} first tokens", self.vocabulary().size(0)),
-                names.len().to_string(),
-                "use names and identifiers of one collection",
-            )),
+            false => Err(Error::identifier("groups")
+                .expected(format!("a name for each of {} first tokens", self.vocabulary().size(0)))
+                .found(names.len().to_string())
+                .fix("use names and identifiers of one collection")),
         }
     }
 
@@ -115,7 +109,10 @@ impl CandidateIndex {
                 true => "an index with groups".to_string(),
                 false => format!("one of {}", names.join(", ")),
             };
-            Error::query("group", expected, found, "search without a group, or in one of these")
+            Error::query("group")
+                .expected(expected)
+                .found(found)
+                .fix("search without a group, or in one of these")
         })?;
         Ok(Filter::by_prefix(&self.trie, |prefix| usize::from(prefix[0]) == token))
     }
@@ -157,12 +154,10 @@ impl CandidateIndex {
     pub fn with_vectors(mut self, vectors: Features) -> Result<Self> {
         let same = !vectors.has_given_ids() || vectors.ids().iter().eq(self.ids.iter());
         if vectors.len() == self.ids.len() && !same {
-            return Err(Error::ids(
-                "vectors of the candidates",
-                "the ids of the candidates, in their order",
-                "other ids or another order",
-                "use vectors and identifiers of one collection",
-            ));
+            return Err(Error::ids("vectors of the candidates")
+                .expected("the ids of the candidates, in their order")
+                .found("other ids or another order")
+                .fix("use vectors and identifiers of one collection"));
         }
         // Every identifier of a candidate lies where the candidate does.
         let vectors = match self.owners.are_single() || vectors.len() != self.ids.len() {
@@ -190,12 +185,10 @@ impl CandidateIndex {
     pub fn with_metadata(self, metadata: ItemMetadata) -> Result<Self> {
         match metadata.len() == self.ids.len() {
             true => Ok(Self { metadata: Some(Arc::new(metadata)), ..self }),
-            false => Err(Error::metadata(
-                "metadata of the candidates",
-                format!("an object for each of {} candidates", self.ids.len()),
-                metadata.len().to_string(),
-                "read it with the ids of these candidates (ItemMetadata::from_jsonl)",
-            )),
+            false => Err(Error::metadata("metadata of the candidates")
+                .expected(format!("an object for each of {} candidates", self.ids.len()))
+                .found(metadata.len().to_string())
+                .fix("read it with the ids of these candidates (ItemMetadata::from_jsonl)")),
         }
     }
 
@@ -211,12 +204,10 @@ impl CandidateIndex {
     /// [`Error::Query`] for an index without metadata; otherwise as [`ItemMetadata::matching`].
     pub fn filter_where(&self, condition: &Condition) -> Result<Filter> {
         let metadata = self.metadata.as_ref().ok_or_else(|| {
-            Error::query(
-                "condition",
-                "an index with metadata",
-                "one without",
-                "attach metadata to the index (CandidateIndex::with_metadata)",
-            )
+            Error::query("condition")
+                .expected("an index with metadata")
+                .found("one without")
+                .fix("attach metadata to the index (CandidateIndex::with_metadata)")
         })?;
         let allowed = metadata.matching(condition)?;
         Ok(self.filter(|item| allowed[item as usize]))
@@ -276,12 +267,10 @@ impl CandidateIndex {
     /// [`Error::Ids`] when there is no such candidate.
     pub fn identifier(&self, id: &str) -> Result<Identifier> {
         let item = self.ids.index_of(id).ok_or_else(|| {
-            Error::ids(
-                format!("id {id:?}"),
-                "an id of this index",
-                "none of its candidates",
-                "check the spelling, or index that item first",
-            )
+            Error::ids(format!("id {id:?}"))
+                .expected("an id of this index")
+                .found("none of its candidates")
+                .fix("check the spelling, or index that item first")
         })?;
         self.trie.identifier_of(item as u32)
     }

@@ -123,45 +123,48 @@ impl HealthReport {
         }
         let subject = format!("whole codes of {} levels", self.levels.len());
         if self.shared_share > thresholds.max_shared_items {
-            return Err(Error::collapsed(
-                subject,
-                format!("at most {} sharing their code", percent(thresholds.max_shared_items)),
-                format!("{} of {} items", percent(self.shared_share), self.items),
-                format!(
+            return Err(Error::collapsed(subject)
+                .expected(format!(
+                    "at most {} sharing their code",
+                    percent(thresholds.max_shared_items)
+                ))
+                .found(format!("{} of {} items", percent(self.shared_share), self.items))
+                .fix(format!(
                     "add a level to sizes, or remove duplicated items; or set max_shared_items to \
                      {:.2} (unique tokens tell \
                      such items apart)",
                     rounded_up(self.shared_share)
-                ),
-            ));
+                )));
         }
         if self.largest_collision > thresholds.max_largest_collision {
-            return Err(Error::collapsed(
-                subject,
-                format!("at most {} items with one code", thresholds.max_largest_collision),
-                format!("{} items", self.largest_collision),
-                format!(
+            return Err(Error::collapsed(subject)
+                .expected(format!(
+                    "at most {} items with one code",
+                    thresholds.max_largest_collision
+                ))
+                .found(format!("{} items", self.largest_collision))
+                .fix(format!(
                     "add a level to sizes, or remove duplicated items; or set \
                      max_largest_collision to {}",
                     self.largest_collision
-                ),
-            ));
+                )));
         }
         if let Some(last) = self.levels.last()
             && last.residual_energy > thresholds.max_residual_energy
         {
-            return Err(Error::collapsed(
-                format!("{}, the last", name(self.levels.len() - 1).0),
-                format!("at most {} of the variance left", percent(thresholds.max_residual_energy)),
-                percent(last.residual_energy),
-                format!(
+            return Err(Error::collapsed(format!("{}, the last", name(self.levels.len() - 1).0))
+                .expected(format!(
+                    "at most {} of the variance left",
+                    percent(thresholds.max_residual_energy)
+                ))
+                .found(percent(last.residual_energy))
+                .fix(format!(
                     "use more codes or levels, train longer, standardise the rows, or use another \
                      tokenizer (RQ-KMeans \
                      cannot do worse than the mean on its own rows); or set max_residual_energy \
                      to {:.2}",
                     rounded_up(last.residual_energy)
-                ),
-            ));
+                )));
         }
         Ok(())
     }
@@ -171,31 +174,36 @@ impl LevelHealth {
     fn ensure(&self, subject: String, setting: &str, thresholds: &HealthThresholds) -> Result<()> {
         let subject = format!("{subject}, {setting} = {}", self.size);
         if self.used_share < thresholds.min_used_share {
-            return Err(Error::collapsed(
-                subject,
-                format!("at least {} of the usable codes used", percent(thresholds.min_used_share)),
-                format!("{} codes, {}", self.used, percent(self.used_share)),
-                format!(
+            return Err(Error::collapsed(subject)
+                .expected(format!(
+                    "at least {} of the usable codes used",
+                    percent(thresholds.min_used_share)
+                ))
+                .found(format!("{} codes, {}", self.used, percent(self.used_share)))
+                .fix(format!(
                     "use fewer codes: set {setting} to {} or less; or fit on more data, or with \
                      RQ-KMeans, which uses its codes; \
                      or set min_used_share to {:.2}",
                     self.used.max(2),
                     rounded_down(self.used_share)
-                ),
-            ));
+                )));
         }
         if self.normalised_entropy < thresholds.min_normalised_entropy {
-            return Err(Error::collapsed(
-                subject,
-                format!("normalised entropy of at least {}", thresholds.min_normalised_entropy),
-                format!("{:.3} (perplexity {:.1})", self.normalised_entropy, self.perplexity),
-                format!(
+            return Err(Error::collapsed(subject)
+                .expected(format!(
+                    "normalised entropy of at least {}",
+                    thresholds.min_normalised_entropy
+                ))
+                .found(format!(
+                    "{:.3} (perplexity {:.1})",
+                    self.normalised_entropy, self.perplexity
+                ))
+                .fix(format!(
                     "a few codes hold most items: use fewer codes (set {setting} to {} or less), \
                      and remove near-duplicates; or set min_normalised_entropy to {:.2}",
                     (self.perplexity as usize).clamp(2, self.size.max(2)),
                     rounded_down(self.normalised_entropy)
-                ),
-            ));
+                )));
         }
         Ok(())
     }

@@ -26,7 +26,7 @@ const RATES: std::ops::RangeInclusive<f32> = 0.1..=50.0;
 /// ```
 pub fn to_gif(frames: &[Picture], a_second: f32) -> Result<Vec<u8>> {
     let wrong = |expected: &str, found: String, remedy: &str| {
-        Err(Error::media("animated GIF", expected, found, remedy))
+        Err(Error::media("animated GIF").expected(expected).found(found).fix(remedy))
     };
     let Some(first) = frames.first() else {
         return wrong("at least one picture", "none".into(), "pass the frames of a video");
@@ -45,7 +45,10 @@ pub fn to_gif(frames: &[Picture], a_second: f32) -> Result<Vec<u8>> {
         return wrong("at most 65,535 pixels a side", found, "shrink the pictures");
     }
     let refused = |e: image::ImageError| {
-        Error::media("animated GIF", "pictures that can be encoded", e.to_string(), "report this")
+        Error::media("animated GIF")
+            .expected("pictures that can be encoded")
+            .found(e.to_string())
+            .fix("report this")
     };
     let mut gif = Vec::new();
     let mut encoder = GifEncoder::new_with_speed(&mut gif, 10);

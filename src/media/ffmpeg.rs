@@ -47,12 +47,10 @@ impl Ffmpeg<'_> {
             .stderr(Stdio::piped())
             .spawn();
         let missing = |found: String| {
-            Error::media(
-                self.name(),
-                format!("the program `{}`, which reads files of this kind", self.program),
-                found,
-                "install ffmpeg, or convert the file (a video also to a folder of pictures)",
-            )
+            Error::media(self.name())
+                .expected(format!("the program `{}`, which reads files of this kind", self.program))
+                .found(found)
+                .fix("install ffmpeg, or convert the file (a video also to a folder of pictures)")
         };
         let mut child = spawned.map_err(|e| missing(e.to_string()))?;
         let output = child.stdout.take().ok_or_else(|| missing("no output".into()))?;
@@ -98,7 +96,10 @@ impl Ffmpeg<'_> {
 
     pub fn failed(&self, found: impl Into<String>) -> Error {
         let expected = format!("a file that `{}` (ffmpeg) reads", self.program);
-        Error::media(self.name(), expected, found.into(), "download it again, or leave it out")
+        Error::media(self.name())
+            .expected(expected)
+            .found(found.into())
+            .fix("download it again, or leave it out")
     }
 }
 

@@ -158,12 +158,10 @@ fn read_list(path: &Path, listed: &mut HashMap<String, PathBuf>) -> Result<()> {
             continue;
         }
         let item: MediaItem = serde_json::from_slice(line).map_err(|e| {
-            Error::media(
-                format!("{}:{}", path.display(), number + 1),
-                "an item with its file, as `extract` writes it",
-                e.to_string(),
-                "extract the data set again, or remove the file",
-            )
+            Error::media(format!("{}:{}", path.display(), number + 1))
+                .expected("an item with its file, as `extract` writes it")
+                .found(e.to_string())
+                .fix("extract the data set again, or remove the file")
         })?;
         listed.insert(item.id, item.path);
     }

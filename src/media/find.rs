@@ -239,5 +239,5 @@ fn nothing(root: &Path, modalities: &[Modality], found: &MediaFound) -> Error {
         ));
     }
     let expected = format!("files of {}", kinds.join(", "));
-    Error::media(root.display().to_string(), expected, none, remedy)
+    Error::media(root.display().to_string()).expected(expected).found(none).fix(remedy)
 }

@@ -52,7 +52,10 @@ pub fn open_frames(path: impl AsRef<Path>, count: usize) -> Result<Vec<Picture>>
 pub(super) fn frames_by(path: &Path, count: usize, program: &str) -> Result<Vec<Picture>> {
     if count == 0 {
         let remedy = "ask for one frame or more";
-        return Err(Error::media("frames of a video", "at least one", "0", remedy));
+        return Err(Error::media("frames of a video")
+            .expected("at least one")
+            .found("0")
+            .fix(remedy));
     }
     let refused = |e| Error::io("read", path, e);
     if fs::metadata(path).map_err(refused)?.is_dir() {
@@ -86,7 +89,10 @@ pub(super) fn frames_by(path: &Path, count: usize, program: &str) -> Result<Vec<
                 }
             }
             match found.is_empty() {
-                true => Err(Error::media(name, "at least one frame", "none", "leave it out")),
+                true => Err(Error::media(name)
+                    .expected("at least one frame")
+                    .found("none")
+                    .fix("leave it out")),
                 false => Ok(found),
             }
         }
@@ -148,12 +154,10 @@ pub(super) fn pictures_of(folder: &Path) -> Result<Vec<PathBuf>> {
         }
     }
     if files.is_empty() {
-        return Err(Error::media(
-            folder.display().to_string(),
-            "frames in files of pictures",
-            "no picture",
-            "name their folder",
-        ));
+        return Err(Error::media(folder.display().to_string())
+            .expected("frames in files of pictures")
+            .found("no picture")
+            .fix("name their folder"));
     }
     files.sort_by(|a, b| {
         let name =

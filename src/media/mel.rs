@@ -180,7 +180,7 @@ impl MelBank {
     /// order or above half of the rate.
     pub fn new(config: MelConfig) -> Result<Self> {
         let wrong = |name: &str, expected: String, found: String, remedy: &str| {
-            Err(Error::config(name, expected, found, remedy))
+            Err(Error::config(name).expected(expected).found(found).fix(remedy))
         };
         let MelConfig { rate, frame, hop, fft, mels, low, high, .. } = config;
         if frame < 2 || hop == 0 || mels == 0 || fft < frame || fft > 1 << 20 {
@@ -222,12 +222,10 @@ impl MelBank {
         let pad = if centered { frame / 2 } else { 0 };
         let length = samples.len() + 2 * pad;
         if length < frame {
-            return Err(Error::media(
-                "sound for a spectrogram",
-                format!("at least {frame} samples at {} a second", self.config.rate),
-                samples.len().to_string(),
-                "leave it out, or add silence",
-            ));
+            return Err(Error::media("sound for a spectrogram")
+                .expected(format!("at least {frame} samples at {} a second", self.config.rate))
+                .found(samples.len().to_string())
+                .fix("leave it out, or add silence"));
         }
         let frames = 1 + (length - frame) / hop;
         let mut values = Vec::with_capacity(frames * mels);

@@ -11,12 +11,10 @@ const SILENCE: f32 = 1.0 / 32_768.0;
 
 /// The error about a file that is damaged.
 pub(super) fn broken(name: &str, found: impl Into<String>) -> Error {
-    Error::media(
-        name,
-        "a complete WAV, FLAC, MP3, Ogg Vorbis, M4A, AIFF or CAF file",
-        found.into(),
-        "download it again, convert it, or leave it out",
-    )
+    Error::media(name)
+        .expected("a complete WAV, FLAC, MP3, Ogg Vorbis, M4A, AIFF or CAF file")
+        .found(found.into())
+        .fix("download it again, convert it, or leave it out")
 }
 
 /// What is wanted of a sound.
@@ -102,12 +100,10 @@ impl Mix {
         self.frames += count;
         self.taken += end - begin;
         if self.taken as f64 > Sound::LONGEST * f64::from(rate) {
-            return Err(Error::media(
-                self.name.as_str(),
-                format!("at most {} seconds", Sound::LONGEST),
-                "a longer sound",
-                "cut it, or read a part of it",
-            ));
+            return Err(Error::media(self.name.as_str())
+                .expected(format!("at most {} seconds", Sound::LONGEST))
+                .found("a longer sound")
+                .fix("cut it, or read a part of it"));
         }
         self.mixed.clear();
         self.energies.resize(self.energies.len().max(channels), 0.0);
@@ -146,23 +142,22 @@ impl Mix {
     /// The sound.
     pub fn finish(mut self) -> Result<Sound> {
         if self.taken == 0 && self.frames > 0 {
-            return Err(Error::media(
-                self.name.as_str(),
-                format!("a sound of more than {} seconds", self.part.from),
-                format!("{:.3} seconds", self.frames as f64 / f64::from(self.rate)),
-                "choose another part",
-            ));
+            return Err(Error::media(self.name.as_str())
+                .expected(format!("a sound of more than {} seconds", self.part.from))
+                .found(format!("{:.3} seconds", self.frames as f64 / f64::from(self.rate)))
+                .fix("choose another part"));
         }
         if self.taken == 0 {
             return Err(broken(&self.name, "no samples"));
         }
         if self.part.audible && self.range.1 - self.range.0 <= SILENCE {
-            return Err(Error::media(
-                self.name,
-                "an audible sound",
-                format!("{:.1} seconds of silence", self.taken as f64 / f64::from(self.rate)),
-                "leave it out, or record it again",
-            ));
+            return Err(Error::media(self.name)
+                .expected("an audible sound")
+                .found(format!(
+                    "{:.1} seconds of silence",
+                    self.taken as f64 / f64::from(self.rate)
+                ))
+                .fix("leave it out, or record it again"));
         }
         let rate = match self.resampler.take() {
             Some(resampler) => {
@@ -172,9 +167,10 @@ impl Mix {
             None => self.rate,
         };
         Sound::new(rate, self.samples).map_err(|e| match e {
-            Error::Media(problem) => {
-                Error::media(self.name, problem.expected, problem.found, problem.remedy)
-            }
+            Error::Media(problem) => Error::media(self.name)
+                .expected(problem.expected)
+                .found(problem.found)
+                .fix(problem.remedy),
             other => other,
         })
     }

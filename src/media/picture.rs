@@ -26,12 +26,10 @@ impl Picture {
     pub fn new(width: usize, height: usize, rgb: Vec<u8>) -> Result<Self> {
         let wanted = width.checked_mul(height).and_then(|pixels| pixels.checked_mul(3));
         if rgb.is_empty() || wanted != Some(rgb.len()) {
-            return Err(Error::media(
-                "picture",
-                format!("3 bytes for each of {width} x {height} pixels, at least one"),
-                format!("{} bytes", rgb.len()),
-                "pass red, green and blue of every pixel, row by row",
-            ));
+            return Err(Error::media("picture")
+                .expected(format!("3 bytes for each of {width} x {height} pixels, at least one"))
+                .found(format!("{} bytes", rgb.len()))
+                .fix("pass red, green and blue of every pixel, row by row"));
         }
         Ok(Self { width, height, rgb })
     }
@@ -71,7 +69,10 @@ impl Picture {
         if pixels == 0 || pixels > 1 << 31 {
             let found = format!("{width} x {height}");
             let remedy = "choose another size";
-            return Err(Error::media("size of a picture", "1 to 2^31 pixels", found, remedy));
+            return Err(Error::media("size of a picture")
+                .expected("1 to 2^31 pixels")
+                .found(found)
+                .fix(remedy));
         }
         let mut rgb = vec![0; width * height * 3];
         // Where the crop starts in the picture, and the picture in the crop.

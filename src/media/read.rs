@@ -82,12 +82,10 @@ impl Picture {
             .write_image(self.rgb(), size.0, size.1, ExtendedColorType::Rgb8)
             .map_err(|e| {
                 let found = format!("{} x {} ({e})", self.width(), self.height());
-                Error::media(
-                    "PNG",
-                    "a picture of fewer than 2^31 pixels a side",
-                    found,
-                    "shrink it",
-                )
+                Error::media("PNG")
+                    .expected("a picture of fewer than 2^31 pixels a side")
+                    .found(found)
+                    .fix("shrink it")
             })?;
         Ok(png)
     }
@@ -131,12 +129,10 @@ fn read_all(name: &str, mut reader: impl Read, limits: PictureLimits) -> Result<
     let most = limits.memory.saturating_add(1);
     reader.by_ref().take(most).read_to_end(&mut bytes).map_err(|e| Error::io("read", name, e))?;
     if bytes.len() as u64 == most {
-        return Err(Error::media(
-            name,
-            format!("a file of at most {} bytes", limits.memory),
-            "a larger one",
-            "leave it out, or raise the limit if this size is intended",
-        ));
+        return Err(Error::media(name)
+            .expected(format!("a file of at most {} bytes", limits.memory))
+            .found("a larger one")
+            .fix("leave it out, or raise the limit if this size is intended"));
     }
     Ok(bytes)
 }
@@ -163,12 +159,10 @@ fn finish(
 pub(super) fn within(name: &str, width: u32, height: u32, limits: PictureLimits) -> Result<()> {
     let pixels = u64::from(width) * u64::from(height);
     if pixels == 0 || pixels > limits.pixels {
-        return Err(Error::media(
-            name,
-            format!("a picture of 1 to {} pixels", limits.pixels),
-            format!("{width} x {height}"),
-            "leave it out, or raise the limit if this size is intended",
-        ));
+        return Err(Error::media(name)
+            .expected(format!("a picture of 1 to {} pixels", limits.pixels))
+            .found(format!("{width} x {height}"))
+            .fix("leave it out, or raise the limit if this size is intended"));
     }
     Ok(())
 }
@@ -199,18 +193,14 @@ fn over(image: &RgbaImage, below: [u8; 3]) -> image::RgbImage {
 pub(super) fn broken(name: &str, error: image::ImageError) -> Error {
     use image::ImageError as Cause;
     match error {
-        Cause::Limits(e) => Error::media(
-            name,
-            "a picture within the limits of memory",
-            e.to_string(),
-            "leave it out, or raise the limit if this size is intended",
-        ),
-        Cause::Unsupported(_) => Error::media(
-            name,
-            FORMATS,
-            "an empty file, or one of another format",
-            "convert it, or leave it out",
-        ),
+        Cause::Limits(e) => Error::media(name)
+            .expected("a picture within the limits of memory")
+            .found(e.to_string())
+            .fix("leave it out, or raise the limit if this size is intended"),
+        Cause::Unsupported(_) => Error::media(name)
+            .expected(FORMATS)
+            .found("an empty file, or one of another format")
+            .fix("convert it, or leave it out"),
         Cause::IoError(e) if e.kind() != std::io::ErrorKind::UnexpectedEof => {
             Error::io("read", name, e)
         }
@@ -221,5 +211,8 @@ pub(super) fn broken(name: &str, error: image::ImageError) -> Error {
 /// A file that is damaged or ends early.
 fn not_whole(name: &str, found: impl Into<String>) -> Error {
     let expected = format!("a complete file: {FORMATS}");
-    Error::media(name, expected, found.into(), "download it again, or leave it out")
+    Error::media(name)
+        .expected(expected)
+        .found(found.into())
+        .fix("download it again, or leave it out")
 }

@@ -89,12 +89,10 @@ type Decoded<T> = std::result::Result<T, Failure>;
 fn read(path: &Path, part: Part) -> Result<Sound> {
     let name = path.display().to_string();
     if !(part.from >= 0.0 && part.from < part.to) {
-        return Err(Error::media(
-            name,
-            "a part between two times in seconds",
-            format!("{} to {}", part.from, part.to),
-            "give a start of at least 0 and a later end",
-        ));
+        return Err(Error::media(name)
+            .expected("a part between two times in seconds")
+            .found(format!("{} to {}", part.from, part.to))
+            .fix("give a start of at least 0 and a later end"));
     }
     let mut first = Vec::new();
     let file = File::open(path).map_err(|e| Error::io("read", path, e))?;
@@ -169,12 +167,13 @@ fn stream(ffmpeg: &Ffmpeg, part: Part, mix: &mut Mix) -> Result<()> {
 /// An error of ffmpeg with what was found before it was asked.
 fn with_cause(error: Error, cause: &str) -> Error {
     match error {
-        Error::Media(problem) => Error::media(
-            problem.subject,
-            format!("a WAV, FLAC, MP3, Ogg Vorbis, M4A, AIFF or CAF file, or {}", problem.expected),
-            format!("{cause}; {}", problem.found),
-            problem.remedy,
-        ),
+        Error::Media(problem) => Error::media(problem.subject)
+            .expected(format!(
+                "a WAV, FLAC, MP3, Ogg Vorbis, M4A, AIFF or CAF file, or {}",
+                problem.expected
+            ))
+            .found(format!("{cause}; {}", problem.found))
+            .fix(problem.remedy),
         other => other,
     }
 }

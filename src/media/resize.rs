@@ -21,7 +21,10 @@ impl Picture {
             return Ok(self.clone());
         }
         let wrong = |found: String| {
-            Error::media("size of a picture", "1 to 2^31 pixels", found, "choose another size")
+            Error::media("size of a picture")
+                .expected("1 to 2^31 pixels")
+                .found(found)
+                .fix("choose another size")
         };
         let pixels = (width as u64).saturating_mul(height as u64);
         if pixels == 0 || pixels > 1 << 31 {
@@ -64,16 +67,14 @@ impl Picture {
             (scaled(self.width(), self.height()), length)
         };
         if width as u128 * height as u128 > MOST_PIXELS {
-            return Err(Error::media(
-                "picture to resize",
-                format!("at most {MOST_PIXELS} pixels with a shorter side of {length}"),
-                format!(
+            return Err(Error::media("picture to resize")
+                .expected(format!("at most {MOST_PIXELS} pixels with a shorter side of {length}"))
+                .found(format!(
                     "{width} x {height}, as it has {} x {} pixels",
                     self.width(),
                     self.height()
-                ),
-                "crop it: it is too long and narrow",
-            ));
+                ))
+                .fix("crop it: it is too long and narrow"));
         }
         self.resized(width, height, filter)
     }

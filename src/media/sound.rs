@@ -29,12 +29,10 @@ pub(super) fn check_rate(name: &str, rate: u32) -> Result<()> {
     if RATES.contains(&rate) {
         return Ok(());
     }
-    Err(Error::media(
-        name,
-        format!("{} to {} samples a second", RATES.start(), RATES.end()),
-        format!("a rate of {rate}"),
-        "convert the sound to a usual rate, such as 16000",
-    ))
+    Err(Error::media(name)
+        .expected(format!("{} to {} samples a second", RATES.start(), RATES.end()))
+        .found(format!("a rate of {rate}"))
+        .fix("convert the sound to a usual rate, such as 16000"))
 }
 
 impl Sound {
@@ -46,18 +44,14 @@ impl Sound {
     pub fn new(rate: u32, samples: Vec<f32>) -> Result<Self> {
         check_rate("rate of a sound", rate)?;
         match samples.iter().position(|sample| !sample.is_finite()) {
-            _ if samples.is_empty() => Err(Error::media(
-                "sound",
-                "at least one sample",
-                "none",
-                "leave it out: it is empty",
-            )),
-            Some(at) => Err(Error::media(
-                "sound",
-                "finite samples",
-                format!("{} at {at}", samples[at]),
-                "decode it again, or leave it out",
-            )),
+            _ if samples.is_empty() => Err(Error::media("sound")
+                .expected("at least one sample")
+                .found("none")
+                .fix("leave it out: it is empty")),
+            Some(at) => Err(Error::media("sound")
+                .expected("finite samples")
+                .found(format!("{} at {at}", samples[at]))
+                .fix("decode it again, or leave it out")),
             None => Ok(Self { rate, samples }),
         }
     }
@@ -116,12 +110,10 @@ impl Sound {
     pub fn to_wav(&self) -> Result<Vec<u8>> {
         let bytes = u32::try_from(self.samples.len() * 2).ok().filter(|&n| n <= u32::MAX - 36);
         let Some(bytes) = bytes else {
-            return Err(Error::media(
-                "WAV",
-                "a sound of fewer than 2^31 samples",
-                self.samples.len().to_string(),
-                "cut it into parts",
-            ));
+            return Err(Error::media("WAV")
+                .expected("a sound of fewer than 2^31 samples")
+                .found(self.samples.len().to_string())
+                .fix("cut it into parts"));
         };
         let mut wav = Vec::with_capacity(44 + bytes as usize);
         wav.extend(b"RIFF");

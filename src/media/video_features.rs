@@ -43,7 +43,7 @@ pub const VIDEO_FEATURES: usize = 3 * PICTURE_FEATURES + LOOKS + PARTS * GRID * 
 pub fn video_features(frames: &[Picture]) -> Result<Vec<f32>> {
     if frames.is_empty() {
         let remedy = "leave the video out";
-        return Err(Error::media("video", "at least one frame", "none", remedy));
+        return Err(Error::media("video").expected("at least one frame").found("none").fix(remedy));
     }
     let described: Vec<Vec<f32>> = frames.iter().map(picture_features).collect();
     let mean = |rows: &[Vec<f32>]| -> Vec<f32> {

@@ -168,7 +168,7 @@ fn check_kind(path: &str, test: &Test, kinds: u16) -> Result<()> {
         };
         (format!("{}, as the candidates have", names(own)), remedy)
     };
-    Err(Error::query(format!("condition on {path}"), expected, shown, remedy))
+    Err(Error::query(format!("condition on {path}")).expected(expected).found(shown).fix(remedy))
 }
 
 /// The error about a field that no candidate has.
@@ -191,15 +191,13 @@ fn unknown(path: &str, candidates: impl Iterator<Item = Result<Fields>>) -> Resu
         (None, Some(near)) => format!("write {near}; {optional}"),
         (None, None) => format!("name one of these fields; {optional}"),
     };
-    Ok(Error::query(
-        "condition",
-        match shown.as_slice() {
+    Ok(Error::query("condition")
+        .expected(match shown.as_slice() {
             [] => "candidates with fields".into(),
             shown => format!("a field that candidates have ({}{more})", shown.join(", ")),
-        },
-        format!("{path:?}, which none of {count} candidates has"),
-        remedy,
-    ))
+        })
+        .found(format!("{path:?}, which none of {count} candidates has"))
+        .fix(remedy))
 }
 
 /// Names of fields, and of fields of fields.

@@ -137,7 +137,7 @@ const OPERATORS: [&str; 9] = ["eq", "ne", "lt", "le", "gt", "ge", "has", "in", "
 
 fn wrong(expected: impl Into<String>, found: impl Into<String>) -> Error {
     let remedy = "see metadata::Condition for the possible forms";
-    Error::query("condition", expected, found, remedy)
+    Error::query("condition").expected(expected).found(found).fix(remedy)
 }
 
 /// The known name that is spelled most like another one, if any is.
@@ -179,7 +179,10 @@ fn node(value: &Value, depth: usize) -> Result<Node> {
                     Some(join) => format!("write {join}"),
                     None => "write one of these, or the name of a field".into(),
                 };
-                return Err(Error::query("condition", "$all, $any, $not or a field", key, remedy));
+                return Err(Error::query("condition")
+                    .expected("$all, $any, $not or a field")
+                    .found(key)
+                    .fix(remedy));
             }
             path => tests(path, value, &mut all)?,
         }
@@ -239,7 +242,10 @@ fn test(path: &str, operator: &str, value: &Value) -> Result<Test> {
                     format!("write one of these; a field of the field {path} is {path}.{operator}")
                 }
             };
-            Err(Error::query(format!("condition on {path}"), expected, found, remedy))
+            Err(Error::query(format!("condition on {path}"))
+                .expected(expected)
+                .found(found)
+                .fix(remedy))
         }
     }
 }

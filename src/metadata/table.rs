@@ -110,7 +110,7 @@ impl ItemMetadata {
             }
             let wrong = |expected: &str, found: String, remedy: &str| {
                 let subject = format!("{}: line {}", path.display(), at + 1);
-                Error::metadata(subject, expected, found, remedy)
+                Error::metadata(subject).expected(expected).found(found).fix(remedy)
             };
             let mut fields: Fields = serde_json::from_slice(line).map_err(|e| {
                 wrong("a JSON object", e.to_string(), "write an object on each line")
@@ -156,12 +156,10 @@ impl ItemMetadata {
             start += length + 1;
         }
         if start != map.len() {
-            return Err(Error::metadata(
-                path.display().to_string(),
-                format!("lines of at most {LONGEST_LINE} bytes"),
-                format!("a longer or cut line {}", places.len() + 1),
-                "save the index again, or restore the file from a copy",
-            ));
+            return Err(Error::metadata(path.display().to_string())
+                .expected(format!("lines of at most {LONGEST_LINE} bytes"))
+                .found(format!("a longer or cut line {}", places.len() + 1))
+                .fix("save the index again, or restore the file from a copy"));
         }
         let text = Array::mapped(&map, 0, map.len()).unwrap_or_else(|| map.to_vec().into());
         Ok(Self { texts: vec![Arc::new(text)], places })
@@ -216,25 +214,24 @@ impl ItemMetadata {
         let mut bytes = Vec::new();
         for (at, row) in rows.iter().enumerate() {
             if row.values().any(|value| is_deeper(value, DEEPEST - 1)) {
-                return Err(Error::metadata(
-                    format!("object {at}"),
-                    format!("at most {DEEPEST} nested objects and lists"),
-                    "more",
-                    "use a flatter object",
-                ));
+                return Err(Error::metadata(format!("object {at}"))
+                    .expected(format!("at most {DEEPEST} nested objects and lists"))
+                    .found("more")
+                    .fix("use a flatter object"));
             }
             let start = bytes.len();
             serde_json::to_writer(&mut bytes, row).map_err(|e| {
-                Error::metadata(format!("object {at}"), "JSON", e.to_string(), "correct it")
+                Error::metadata(format!("object {at}"))
+                    .expected("JSON")
+                    .found(e.to_string())
+                    .fix("correct it")
             })?;
             let length = bytes.len() - start;
             if length > LONGEST_LINE {
-                return Err(Error::metadata(
-                    format!("object {at}"),
-                    format!("at most {LONGEST_LINE} bytes of JSON"),
-                    length.to_string(),
-                    "keep long texts elsewhere",
-                ));
+                return Err(Error::metadata(format!("object {at}"))
+                    .expected(format!("at most {LONGEST_LINE} bytes of JSON"))
+                    .found(length.to_string())
+                    .fix("keep long texts elsewhere"));
             }
             let text = self.texts.len() as u32;
             self.places.push(Place { text, length: length as u32, start: start as u64 });
@@ -275,7 +272,10 @@ impl ItemMetadata {
     /// [`Error::Metadata`] when there is no such candidate, or its text is damaged.
     pub fn get(&self, item: usize) -> Result<Fields> {
         let wrong = |expected: String, found: String, remedy: &str| {
-            Error::metadata(format!("object of candidate {item}"), expected, found, remedy)
+            Error::metadata(format!("object of candidate {item}"))
+                .expected(expected)
+                .found(found)
+                .fix(remedy)
         };
         let place = self.places.get(item).ok_or_else(|| {
             let expected = format!("a candidate below {}", self.len());

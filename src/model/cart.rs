@@ -118,7 +118,7 @@ impl CartConfig {
         );
         if found != expected {
             let remedy = "build the configuration with CartConfig::for_encoder";
-            return Err(Error::model("text encoder", expected, found, remedy));
+            return Err(Error::model("text encoder").expected(expected).found(found).fix(remedy));
         }
         Ok(self.around(encoder, &mut WeightInit::new(self.seed), device))
     }
@@ -244,12 +244,10 @@ impl<B: Backend> Cart<B> {
             Some(head) if expected == found => {
                 Ok(Self { alignment: Some(head.with_words(words)), ..self })
             }
-            _ => Err(Error::model(
-                "words of the alignment",
-                expected,
-                found,
-                "give AlignmentConfig the weight that the word weights were fitted with",
-            )),
+            _ => Err(Error::model("words of the alignment")
+                .expected(expected)
+                .found(found)
+                .fix("give AlignmentConfig the weight that the word weights were fitted with")),
         }
     }
 

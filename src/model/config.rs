@@ -184,7 +184,10 @@ impl CartConfig {
     pub fn validate(&self) -> Result<()> {
         self.encoder().validate()?;
         if self.decoder_layers == 0 {
-            return Err(Error::config("decoder_layers", "at least 1", "0", "2 to 6 are usual"));
+            return Err(Error::config("decoder_layers")
+                .expected("at least 1")
+                .found("0")
+                .fix("2 to 6 are usual"));
         }
         if let Some(alignment) = &self.alignment {
             alignment.validate(self.vocabulary.levels())?;
@@ -201,7 +204,7 @@ impl CartConfig {
         self.scratch().validate()?;
         let problem = |name: &str, expected: String, found: usize| {
             let remedy = "take the sizes of the text encoder: CartConfig::for_encoder does";
-            Err(Error::config(name, expected, found.to_string(), remedy))
+            Err(Error::config(name).expected(expected).found(found.to_string()).fix(remedy))
         };
         if self.text_vocabulary != encoder.vocabulary() {
             let expected = format!("the text encoder's {}", encoder.vocabulary());

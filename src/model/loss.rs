@@ -89,65 +89,54 @@ impl LossConfig {
     /// [`Error::Config`] naming the setting that does not fit.
     pub fn validate(&self, levels: usize) -> Result<()> {
         if !(self.r_drop >= 0.0 && self.r_drop.is_finite()) {
-            return Err(Error::config(
-                "r_drop",
-                "a weight of at least 0",
-                self.r_drop.to_string(),
-                "0 turns the consistency term off",
-            ));
+            return Err(Error::config("r_drop")
+                .expected("a weight of at least 0")
+                .found(self.r_drop.to_string())
+                .fix("0 turns the consistency term off"));
         }
         if !(self.alignment >= 0.0 && self.alignment.is_finite()) {
-            return Err(Error::config(
-                "alignment",
-                "a weight of at least 0",
-                self.alignment.to_string(),
-                "0 turns the contrast off",
-            ));
+            return Err(Error::config("alignment")
+                .expected("a weight of at least 0")
+                .found(self.alignment.to_string())
+                .fix("0 turns the contrast off"));
         }
         if !(0.0..1.0).contains(&(self.soft_targets + self.label_smoothing))
             || !(0.0..1.0).contains(&self.soft_targets)
         {
-            return Err(Error::config(
-                "soft_targets",
-                "a share in [0, 1), less than 1 together with label_smoothing",
-                format!("{} with label_smoothing {}", self.soft_targets, self.label_smoothing),
-                "0 turns soft targets off",
-            ));
+            return Err(Error::config("soft_targets")
+                .expected("a share in [0, 1), less than 1 together with label_smoothing")
+                .found(format!(
+                    "{} with label_smoothing {}",
+                    self.soft_targets, self.label_smoothing
+                ))
+                .fix("0 turns soft targets off"));
         }
         if !(0.01..=100.0).contains(&self.guide_factor) {
-            return Err(Error::config(
-                "guide_factor",
-                "a number in [0.01, 100]",
-                self.guide_factor.to_string(),
-                "1 uses the geometry's scores as a search does",
-            ));
+            return Err(Error::config("guide_factor")
+                .expected("a number in [0.01, 100]")
+                .found(self.guide_factor.to_string())
+                .fix("1 uses the geometry's scores as a search does"));
         }
         if !(0.0..=1.0).contains(&self.guide_dropout) {
-            return Err(Error::config(
-                "guide_dropout",
-                "a share in [0, 1]",
-                self.guide_dropout.to_string(),
-                "0 guides every row",
-            ));
+            return Err(Error::config("guide_dropout")
+                .expected("a share in [0, 1]")
+                .found(self.guide_dropout.to_string())
+                .fix("0 guides every row"));
         }
         if !(0.0..1.0).contains(&self.label_smoothing) {
-            return Err(Error::config(
-                "label_smoothing",
-                "a share in [0, 1)",
-                self.label_smoothing.to_string(),
-                "0.1 is usual",
-            ));
+            return Err(Error::config("label_smoothing")
+                .expected("a share in [0, 1)")
+                .found(self.label_smoothing.to_string())
+                .fix("0.1 is usual"));
         }
         let weights = &self.level_weights;
         let usable = weights.iter().all(|w| *w >= 0.0 && w.is_finite());
         let positive = weights.is_empty() || weights.iter().sum::<f64>() > 0.0;
         if !(weights.is_empty() || weights.len() == levels) || !usable || !positive {
-            return Err(Error::config(
-                "level_weights",
-                format!("nothing, or {levels} weights of at least 0, not all 0"),
-                format!("{weights:?}"),
-                "give one weight per level, the unique token's included",
-            ));
+            return Err(Error::config("level_weights")
+                .expected(format!("nothing, or {levels} weights of at least 0, not all 0"))
+                .found(format!("{weights:?}"))
+                .fix("give one weight per level, the unique token's included"));
         }
         Ok(())
     }

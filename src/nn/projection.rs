@@ -125,12 +125,10 @@ impl<B: Backend> QueryProjection<B> {
 }
 
 fn malformed(found: &str) -> Error {
-    Error::index(
-        "query projection",
-        "a projection of this library",
-        found,
-        "save it again, or restore the file from a copy",
-    )
+    Error::index("query projection")
+        .expected("a projection of this library")
+        .found(found)
+        .fix("save it again, or restore the file from a copy")
 }
 
 #[cfg(test)]

@@ -29,12 +29,10 @@ pub(super) fn verify(path: &Path) -> Result<()> {
     }
     // Otherwise the next call would take it for whole.
     std::fs::remove_file(&blob).map_err(|e| Error::io("remove", &blob, e))?;
-    Err(Error::model(
-        path.display().to_string(),
-        format!("SHA-256 {name}"),
-        found,
-        "it was damaged during the download and has been removed: download it again",
-    ))
+    Err(Error::model(path.display().to_string())
+        .expected(format!("SHA-256 {name}"))
+        .found(found)
+        .fix("it was damaged during the download and has been removed: download it again"))
 }
 
 #[cfg(test)]

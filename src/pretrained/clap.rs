@@ -275,12 +275,10 @@ mod sounds {
 
         fn heard(&self, root: &Path, item: &MediaItem) -> Result<Vec<Vec<f32>>> {
             if item.modality != Modality::Audio {
-                return Err(Error::media(
-                    item.id.as_str(),
-                    "a sound",
-                    item.modality.to_string(),
-                    "CLAP only hears: use another extractor",
-                ));
+                return Err(Error::media(item.id.as_str())
+                    .expected("a sound")
+                    .found(item.modality.to_string())
+                    .fix("CLAP only hears: use another extractor"));
             }
             let sound = Sound::of_item(root, item, self.bank.config().rate)?;
             self.config.spectrograms(&self.bank, &sound, self.stretches)

@@ -195,12 +195,10 @@ mod pictures {
             let made = cut.as_ref().unwrap_or(picture);
             let side = self.vision.image_size;
             if (made.width(), made.height()) != (side, side) {
-                return Err(Error::media(
-                    "a picture prepared for the image tower",
-                    format!("{side} x {side} pixels"),
-                    format!("{} x {}", made.width(), made.height()),
-                    "resize or cut pictures to that size: see ClipPictures",
-                ));
+                return Err(Error::media("a picture prepared for the image tower")
+                    .expected(format!("{side} x {side} pixels"))
+                    .found(format!("{} x {}", made.width(), made.height()))
+                    .fix("resize or cut pictures to that size: see ClipPictures"));
             }
             Ok(made.scaled(*factor, *mean, *deviation))
         }
@@ -221,7 +219,10 @@ mod pictures {
             device: &B::Device,
         ) -> Result<Tensor<B, 2>> {
             if pictures.is_empty() {
-                return Err(Error::media("pictures", "at least one", "none", "give some"));
+                return Err(Error::media("pictures")
+                    .expected("at least one")
+                    .found("none")
+                    .fix("give some"));
             }
             let pixels: Vec<Vec<f32>> =
                 pictures.par_iter().map(|picture| config.pixels(picture)).collect::<Result<_>>()?;
@@ -276,12 +277,10 @@ mod pictures {
                 }
                 Modality::Video => open_frames(path, self.frames)?,
                 Modality::Audio => {
-                    return Err(Error::media(
-                        item.id.as_str(),
-                        "a picture or a video",
-                        "a sound",
-                        "CLIP does not hear: use another extractor",
-                    ));
+                    return Err(Error::media(item.id.as_str())
+                        .expected("a picture or a video")
+                        .found("a sound")
+                        .fix("CLIP does not hear: use another extractor"));
                 }
             };
             pictures.iter().map(|picture| self.config.pixels(picture)).collect()

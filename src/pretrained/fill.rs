@@ -23,7 +23,7 @@ pub(super) fn fill<B: Backend, M: ModuleSnapshot<B>>(
 ) -> Result<LoadReport> {
     let problem = |subject: String, expected: String, found: String| {
         let remedy = "use the settings and weights of one model of a supported family";
-        Error::model(subject, expected, found, remedy)
+        Error::model(subject).expected(expected).found(found).fix(remedy)
     };
     let weights = Rc::new(weights);
     // Parameters exist once they are counted.

@@ -56,12 +56,10 @@ impl PretrainedText {
         let limit = config.max_tokens().min(MAX_TOKENS);
         let mut tokenizer = TextTokenizer::from_file(&path, limit)?;
         if tokenizer.token_limit() > config.vocabulary() {
-            return Err(Error::tokenizer(
-                path.display().to_string(),
-                format!("tokens below {}, which have embeddings", config.vocabulary()),
-                format!("a token of number {}", tokenizer.token_limit() - 1),
-                "use the tokenizer and weights of one model",
-            ));
+            return Err(Error::tokenizer(path.display().to_string())
+                .expected(format!("tokens below {}, which have embeddings", config.vocabulary()))
+                .found(format!("a token of number {}", tokenizer.token_limit() - 1))
+                .fix("use the tokenizer and weights of one model"));
         }
         let stated = settings::check_tokenizer(&folder, &tokenizer)?;
         if let Some(ends) = end {
@@ -82,12 +80,10 @@ impl PretrainedText {
     /// [`Error::Config`] for more than the model takes, [`Error::Tokenizer`] for fewer than 3.
     pub fn with_max_tokens(self, max_tokens: usize) -> Result<Self> {
         if max_tokens > self.config.max_tokens() {
-            return Err(Error::config(
-                "max_tokens",
-                format!("at most the model's {}", self.config.max_tokens()),
-                max_tokens.to_string(),
-                "choose a lower limit",
-            ));
+            return Err(Error::config("max_tokens")
+                .expected(format!("at most the model's {}", self.config.max_tokens()))
+                .found(max_tokens.to_string())
+                .fix("choose a lower limit"));
         }
         Ok(Self { tokenizer: self.tokenizer.with_max_tokens(max_tokens)?, ..self })
     }
@@ -128,12 +124,10 @@ impl PretrainedText {
         let mut encoder = self.config.init::<B>(&mut WeightInit::zeros(), device);
         let names = Names::of(&self.config).ok_or_else(|| {
             let remedy = "load it as part of a training or of an index";
-            Error::model(
-                "weights",
-                "an encoder of a supported pretrained family",
-                "an encoder trained from scratch",
-                remedy,
-            )
+            Error::model("weights")
+                .expected("an encoder of a supported pretrained family")
+                .found("an encoder trained from scratch")
+                .fix(remedy)
         })?;
         let report = fill(&mut encoder, &names, weights)?;
         Ok((encoder, self.tokenizer.clone(), report))

@@ -139,12 +139,10 @@ fn check_name(what: &str, name: &str, parts: usize) -> Result<()> {
     if name.split('/').all(fine) && name.split('/').count() <= parts && !name.contains("..") {
         return Ok(());
     }
-    Err(Error::config(
-        what,
-        "a name like sentence-transformers/all-MiniLM-L6-v2, or a revision like main",
-        format!("{name:?}"),
-        "copy it from the model's page; for a folder on disk, call open instead",
-    ))
+    Err(Error::config(what)
+        .expected("a name like sentence-transformers/all-MiniLM-L6-v2, or a revision like main")
+        .found(format!("{name:?}"))
+        .fix("copy it from the model's page; for a folder on disk, call open instead"))
 }
 
 fn repository(repo: &str, revision: &str) -> Repo {
@@ -162,26 +160,16 @@ fn cached(repo: &str, revision: &str, cache: &Cache) -> Result<PathBuf> {
     if folder.is_dir() {
         return Ok(folder);
     }
-    Err(Error::model(
-        format!("{repo}, revision {revision}"),
-        format!("to be in the cache {} in offline mode", cache.path().display()),
-        "nothing",
-        "fetch it once without the offline mode, copy a filled cache there, or call open on a folder \
-         with the model",
-    ))
+    Err(Error::model(format!("{repo}, revision {revision}")).expected(format!("to be in the cache {} in offline mode", cache.path().display())).found("nothing").fix("fetch it once without the offline mode, copy a filled cache there, or call open on a folder \
+         with the model"))
 }
 
 /// The folder of a revision in the cache, after fetching what is not there.
 fn fetched(repo: &str, revision: &str, options: &HubOptions) -> Result<PathBuf> {
     let subject = format!("{repo}, revision {revision}");
     let failed = |error: ApiError| {
-        Error::model(
-            &subject,
-            "an answer of the Hugging Face Hub with this model",
-            error.to_string(),
-            "check name and network; without a network, call open on a folder with the model, or turn the \
-             offline mode on with a filled cache",
-        )
+        Error::model(&subject).expected("an answer of the Hugging Face Hub with this model").found(error.to_string()).fix("check name and network; without a network, call open on a folder with the model, or turn the \
+             offline mode on with a filled cache")
     };
     let cache = options.cache();
     let mut builder = ApiBuilder::from_env()

@@ -65,13 +65,8 @@ impl Weights {
         }
         let index = folder.join(INDEX);
         if !index.exists() {
-            return Err(Error::model(
-                folder.display().to_string(),
-                format!("{SINGLE}, or {INDEX} and the files that it names"),
-                "neither",
-                "save the model with save_pretrained(.., safe_serialization=True): folders with weights in the \
-                 format of PyTorch are not read",
-            ));
+            return Err(Error::model(folder.display().to_string()).expected(format!("{SINGLE}, or {INDEX} and the files that it names")).found("neither").fix("save the model with save_pretrained(.., safe_serialization=True): folders with weights in the \
+                 format of PyTorch are not read"));
         }
         Self::open_index(folder, &index)
     }
@@ -95,12 +90,10 @@ impl Weights {
     fn open_pickle(path: &Path) -> Result<Self> {
         check_archive(path)?;
         let reader = burn_store::pytorch::PytorchReader::new(path).map_err(|e| {
-            Error::model(
-                path.display().to_string(),
-                "tensors in the format of PyTorch",
-                e.to_string(),
-                "the file is truncated, damaged, or holds more than tensors: fetch it again",
-            )
+            Error::model(path.display().to_string())
+                .expected("tensors in the format of PyTorch")
+                .found(e.to_string())
+                .fix("the file is truncated, damaged, or holds more than tensors: fetch it again")
         })?;
         let tensors = reader.into_tensors().into_iter().collect();
         let bytes = std::fs::metadata(path).map_err(|e| Error::io("read", path, e))?.len();
@@ -110,12 +103,7 @@ impl Weights {
 
     #[cfg(not(feature = "pth"))]
     fn open_pickle(path: &Path) -> Result<Self> {
-        Err(Error::model(
-            path.display().to_string(),
-            "safetensors, in a build without the feature `pth`",
-            "a file in the format of PyTorch",
-            "build with --features pth, or convert the file: safetensors.torch.save_file(torch.load(FILE), ..)",
-        ))
+        Err(Error::model(path.display().to_string()).expected("safetensors, in a build without the feature `pth`").found("a file in the format of PyTorch").fix("build with --features pth, or convert the file: safetensors.torch.save_file(torch.load(FILE), ..)"))
     }
 
     /// Number of bytes of all tensors; of those in the format of PyTorch, what they take as `f32`,
@@ -141,12 +129,10 @@ impl Weights {
         }
         let weights = Self::Mapped { files, tensors };
         match map.keys().find(|tensor| weights.shape(tensor).is_none()) {
-            Some(tensor) => Err(Error::model(
-                index.display().to_string(),
-                format!("tensor {tensor:?} in {:?}", map[tensor]),
-                "no tensor of that name",
-                "fetch all files again, from one revision",
-            )),
+            Some(tensor) => Err(Error::model(index.display().to_string())
+                .expected(format!("tensor {tensor:?} in {:?}", map[tensor]))
+                .found("no tensor of that name")
+                .fix("fetch all files again, from one revision")),
             None => Ok(weights),
         }
     }
@@ -205,12 +191,10 @@ impl Weights {
         };
         match known {
             true => Ok(()),
-            false => Err(Error::model(
-                format!("{}: tensor {name:?}", self.subject()),
-                "f32, f16 or bf16",
-                found,
-                "save the model in one of these",
-            )),
+            false => Err(Error::model(format!("{}: tensor {name:?}", self.subject()))
+                .expected("f32, f16 or bf16")
+                .found(found)
+                .fix("save the model in one of these")),
         }
     }
 
@@ -260,13 +244,8 @@ fn check_archive(path: &Path) -> Result<()> {
     /// What the archive has besides tensors and their list: a few numbers.
     const SMALL: u64 = 1 << 20;
     let problem = |found: String| {
-        Error::model(
-            path.display().to_string(),
-            "tensors as torch.save has written them since PyTorch 1.6: an archive whose data.pkl lists them",
-            found,
-            "fetch it again if it may be truncated or damaged; otherwise load it with \
-             torch.load(FILE, weights_only=True) and save it again, best as safetensors",
-        )
+        Error::model(path.display().to_string()).expected("tensors as torch.save has written them since PyTorch 1.6: an archive whose data.pkl lists them").found(found).fix("fetch it again if it may be truncated or damaged; otherwise load it with \
+             torch.load(FILE, weights_only=True) and save it again, best as safetensors")
     };
     let file = File::open(path).map_err(|e| Error::io("read", path, e))?;
     let mut archive = zip::ZipArchive::new(std::io::BufReader::new(file))
@@ -306,12 +285,10 @@ fn add(
     let file = File::open(&path).map_err(|e| Error::io("read", &path, e))?;
     let map = map(&file).map_err(|e| Error::io("read", &path, e))?;
     let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|e| {
-        Error::model(
-            path.display().to_string(),
-            "a .safetensors file whose header agrees with its length",
-            format!("{} bytes with a faulty header ({e})", map.len()),
-            "the file is truncated or damaged, or a pointer to a large file: fetch it again",
-        )
+        Error::model(path.display().to_string())
+            .expected("a .safetensors file whose header agrees with its length")
+            .found(format!("{} bytes with a faulty header ({e})", map.len()))
+            .fix("the file is truncated or damaged, or a pointer to a large file: fetch it again")
     })?;
     // `read_metadata` has checked that the tensors cover the file exactly.
     for (name, info) in metadata.tensors() {
@@ -342,16 +319,15 @@ fn weight_map(index: &Path) -> Result<BTreeMap<String, String>> {
     let map = settings.get("weight_map").cloned().unwrap_or_default();
     let map: BTreeMap<String, String> = serde_json::from_value(map).map_err(|e| {
         let expected = "a weight_map from tensors to files";
-        Error::model(&shown, expected, e.to_string(), "fetch the file again")
+        Error::model(&shown).expected(expected).found(e.to_string()).fix("fetch the file again")
     })?;
     let plain = |name: &str| Path::new(name).file_name() == Some(name.as_ref());
     match map.values().find(|name| !plain(name) || name.contains('\\')) {
-        Some(name) => Err(Error::model(
-            &shown,
-            "plain file names",
-            format!("{name:?}"),
-            "do not use this file: names that lead out of the folder are a sign of an attack",
-        )),
+        Some(name) => {
+            Err(Error::model(&shown).expected("plain file names").found(format!("{name:?}")).fix(
+                "do not use this file: names that lead out of the folder are a sign of an attack",
+            ))
+        }
         None => Ok(map),
     }
 }

@@ -45,12 +45,10 @@ pub trait Quantizer: Send + Sync {
     fn encode_best(&self, rows: &[f32], count: usize) -> Result<Codes> {
         match count {
             1 => self.encode(rows),
-            _ => Err(Error::quantizer(
-                "code sequences of a row",
-                "1 from this quantizer",
-                count.to_string(),
-                "ask for one, or use an RQ-VAE or RQ-KMeans",
-            )),
+            _ => Err(Error::quantizer("code sequences of a row")
+                .expected("1 from this quantizer")
+                .found(count.to_string())
+                .fix("ask for one, or use an RQ-VAE or RQ-KMeans")),
         }
     }
 

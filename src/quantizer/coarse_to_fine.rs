@@ -267,12 +267,10 @@ impl<B: Backend> CoarseToFine<B> {
     pub fn from_parts(coarse: KMeans, fine: FineQuantizer<B>) -> Result<Self> {
         let (a, b) = (coarse.dim(), fine.as_quantizer().dim());
         if a != b {
-            return Err(Error::quantizer(
-                "coarse-to-fine quantizer",
-                format!("a fine quantizer of width {a}"),
-                b.to_string(),
-                "combine parts of one fit",
-            ));
+            return Err(Error::quantizer("coarse-to-fine quantizer")
+                .expected(format!("a fine quantizer of width {a}"))
+                .found(b.to_string())
+                .fix("combine parts of one fit"));
         }
         Ok(Self { coarse, fine })
     }

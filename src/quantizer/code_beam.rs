@@ -42,12 +42,10 @@ impl CodeBeam<'_> {
         let sizes = self.codebooks.iter().map(|codebook| codebook.len() / self.dim);
         let there = sizes.fold(1usize, usize::saturating_mul);
         if count == 0 || count > there {
-            return Err(Error::quantizer(
-                "code sequences of a row",
-                format!("1 to {there}, the number of sequences"),
-                count.to_string(),
-                "ask for fewer, or use more codes",
-            ));
+            return Err(Error::quantizer("code sequences of a row")
+                .expected(format!("1 to {there}, the number of sequences"))
+                .found(count.to_string())
+                .fix("ask for fewer, or use more codes"));
         }
         let width = self.width.max(count);
         let found: Vec<Vec<u16>> = rows

@@ -49,17 +49,15 @@ impl<B: Backend> NearestCentre for DeviceSearch<B> {
         let whole = dim > 0 && rows.len().is_multiple_of(dim) && centres.len().is_multiple_of(dim);
         let n = rows.len().checked_div(dim).unwrap_or(0);
         if !whole || centres.is_empty() || out_index.len() != n || out_distance.len() != n {
-            return Err(Error::quantizer(
-                "nearest centres",
-                "rows and centres of one width and an output for each row",
-                format!(
+            return Err(Error::quantizer("nearest centres")
+                .expected("rows and centres of one width and an output for each row")
+                .found(format!(
                     "{} and {} values of width {dim}, {} outputs",
                     rows.len(),
                     centres.len(),
                     out_index.len()
-                ),
-                "pass row-major [n, dim] and [k, dim] buffers",
-            ));
+                ))
+                .fix("pass row-major [n, dim] and [k, dim] buffers"));
         }
         let book = Tensor::<B, 2>::from_data(
             TensorData::new(centres.to_vec(), [centres.len() / dim, dim]),

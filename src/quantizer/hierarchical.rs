@@ -130,12 +130,10 @@ impl HierarchicalConfig {
         self.validate()?;
         let n = check_rows(rows, dim, 0)?;
         if n == 0 {
-            return Err(Error::quantizer(
-                "rows to cluster",
-                "at least one row",
-                "none",
-                "pass the embeddings of the candidates",
-            ));
+            return Err(Error::quantizer("rows to cluster")
+                .expected("at least one row")
+                .found("none")
+                .fix("pass the embeddings of the candidates"));
         }
         let mut nodes: Vec<Vec<u32>> = vec![(0..n as u32).collect()];
         let (mut centres, mut first_children) = (Vec::new(), Vec::new());
@@ -198,7 +196,10 @@ impl HierarchicalConfig {
 
 fn check_sizes(sizes: &[usize]) -> Result<()> {
     if sizes.is_empty() {
-        return Err(Error::config("sizes", "at least one level", "none", "pass a size for each"));
+        return Err(Error::config("sizes")
+            .expected("at least one level")
+            .found("none")
+            .fix("pass a size for each"));
     }
     sizes.iter().enumerate().try_for_each(|(i, &size)| check_size(&format!("sizes[{i}]"), size))
 }
@@ -253,7 +254,10 @@ impl Hierarchical {
         check_sizes(&sizes)?;
         let broken = |level: usize, expected: String, found: String| {
             let subject = format!("level {level} of hierarchical K-Means");
-            Error::quantizer(subject, expected, found, "save the quantizer again")
+            Error::quantizer(subject)
+                .expected(expected)
+                .found(found)
+                .fix("save the quantizer again")
         };
         if centres.len() != sizes.len() || first_children.len() != sizes.len() {
             let found = format!("{} and {}", centres.len(), first_children.len());

@@ -33,12 +33,10 @@ impl HealthReport {
         let n = check_rows(rows, dim, 0)?;
         let sizes = quantizer.level_sizes();
         if n == 0 || codes.len() != n || codes.levels() != sizes.len() {
-            return Err(Error::quantizer(
-                "health",
-                format!("at least one item, and for each row {} tokens", sizes.len()),
-                format!("{n} rows and {} x {} tokens", codes.len(), codes.levels()),
-                "pass the rows and the codes that the quantizer gave them",
-            ));
+            return Err(Error::quantizer("health")
+                .expected(format!("at least one item, and for each row {} tokens", sizes.len()))
+                .found(format!("{n} rows and {} x {} tokens", codes.len(), codes.levels()))
+                .fix("pass the rows and the codes that the quantizer gave them"));
         }
         check_codes(codes, sizes.len(), &sizes)?;
         let tallies = rows

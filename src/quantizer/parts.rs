@@ -228,12 +228,10 @@ impl CodesPart {
 }
 
 fn damaged(subject: &str, found: &dyn std::fmt::Display) -> Error {
-    Error::index(
-        subject,
-        format!("an unchanged part of codes of format {VERSION}"),
-        found.to_string(),
-        "make this part again",
-    )
+    Error::index(subject)
+        .expected(format!("an unchanged part of codes of format {VERSION}"))
+        .found(found.to_string())
+        .fix("make this part again")
 }
 
 impl<B: Backend> CoarseToFine<B> {
@@ -326,12 +324,10 @@ impl<B: Backend> CoarseToFine<B> {
         on_event: &mut dyn FnMut(QuantizerEvent) -> ControlFlow<()>,
     ) -> Result<CodesPart> {
         if part >= parts {
-            return Err(Error::config(
-                "part",
-                format!("a number below {parts}, the number of parts"),
-                part.to_string(),
-                "count parts from 0",
-            ));
+            return Err(Error::config("part")
+                .expected(format!("a number below {parts}, the number of parts"))
+                .found(part.to_string())
+                .fix("count parts from 0"));
         }
         let n = source.len();
         let blocks = n.div_ceil(BLOCK) as u128;
@@ -357,15 +353,13 @@ impl<B: Backend> CoarseToFine<B> {
         let (digest, total) = (self.digest()?, parts.first().map_or(0, CodesPart::total));
         let wrong = |part: &CodesPart, expected: String, found: String, remedy: &str| {
             let subject = format!("codes of rows {:?}", part.rows);
-            Err(Error::quantizer(subject, expected, found, remedy))
+            Err(Error::quantizer(subject).expected(expected).found(found).fix(remedy))
         };
         let missing = |range: Range<usize>| {
-            Err(Error::quantizer(
-                "parts to merge",
-                "every row of the collection in one of them",
-                format!("no part with rows {range:?}"),
-                "make the missing part, or name its file",
-            ))
+            Err(Error::quantizer("parts to merge")
+                .expected("every row of the collection in one of them")
+                .found(format!("no part with rows {range:?}"))
+                .fix("make the missing part, or name its file"))
         };
         for part in &parts {
             if part.quantizer != digest || part.sizes != self.level_sizes() {
@@ -421,12 +415,10 @@ impl<B: Backend> CoarseToFine<B> {
     ) -> Result<CodesPart> {
         let (dim, sizes) = (self.dim(), self.level_sizes());
         if source.dim() != dim {
-            return Err(Error::quantizer(
-                "embeddings",
-                format!("rows of {dim} numbers, as the quantizer was fitted to"),
-                source.dim().to_string(),
-                "use embeddings of the same encoder",
-            ));
+            return Err(Error::quantizer("embeddings")
+                .expected(format!("rows of {dim} numbers, as the quantizer was fitted to"))
+                .found(source.dim().to_string())
+                .fix("use embeddings of the same encoder"));
         }
         if let Some(rows) = source.as_slice() {
             check_rows(rows, dim, 0)?;
@@ -451,12 +443,10 @@ impl<B: Backend> CoarseToFine<B> {
             tallies.push(tally);
             let event = QuantizerEvent::Encoded { rows: block.end - range.start, of: range.len() };
             if on_event(event).is_break() {
-                return Err(Error::interrupted(
-                    "assignment of codes",
-                    "to run to the last row",
-                    "a request to stop",
-                    "start it again; an unfinished part keeps nothing",
-                ));
+                return Err(Error::interrupted("assignment of codes")
+                    .expected("to run to the last row")
+                    .found("a request to stop")
+                    .fix("start it again; an unfinished part keeps nothing"));
             }
         }
         let codes = Codes::from_flat(sizes.len(), flat)?;
@@ -515,12 +505,10 @@ impl<B: Backend> CoarseToFine<B> {
 }
 
 fn wrong_ids(rows: usize, ids: usize) -> Error {
-    Error::ids(
-        "candidates",
-        format!("one id for each of {rows} rows"),
-        format!("{ids} ids"),
-        "use ids and features of one collection",
-    )
+    Error::ids("candidates")
+        .expected(format!("one id for each of {rows} rows"))
+        .found(format!("{ids} ids"))
+        .fix("use ids and features of one collection")
 }
 
 #[cfg(test)]

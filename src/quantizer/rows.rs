@@ -101,12 +101,10 @@ impl RowSource for (&[f32], usize) {
             .0
             .get(range.start.saturating_mul(self.1)..range.end.saturating_mul(self.1))
             .ok_or_else(|| {
-                Error::quantizer(
-                    "row source",
-                    format!("a range within {} rows", self.len()),
-                    format!("{range:?}"),
-                    "read only rows that exist",
-                )
+                Error::quantizer("row source")
+                    .expected(format!("a range within {} rows", self.len()))
+                    .found(format!("{range:?}"))
+                    .fix("read only rows that exist")
             })?;
         into.clear();
         into.extend_from_slice(rows);
@@ -176,12 +174,10 @@ pub(crate) fn read_checked(
     source.read(range.clone(), rows)?;
     let found = check_rows(rows, source.dim(), range.start)?;
     if found != range.len() {
-        return Err(Error::quantizer(
-            "row source",
-            format!("{} rows for {range:?}", range.len()),
-            found.to_string(),
-            "make `read` fill its buffer with exactly the rows of the range",
-        ));
+        return Err(Error::quantizer("row source")
+            .expected(format!("{} rows for {range:?}", range.len()))
+            .found(found.to_string())
+            .fix("make `read` fill its buffer with exactly the rows of the range"));
     }
     Ok(())
 }
@@ -209,20 +205,16 @@ pub(crate) fn for_blocks(
 /// Checks shape and values of rows, counted from `first` in messages; returns their number.
 pub(crate) fn check_rows(rows: &[f32], dim: usize, first: usize) -> Result<usize> {
     if dim == 0 || !rows.len().is_multiple_of(dim) {
-        return Err(Error::quantizer(
-            "embeddings",
-            "a whole number of rows of at least one value",
-            format!("{} values in rows of {dim}", rows.len()),
-            "pass a row-major [n, dim] buffer of the width the quantizer was made for",
-        ));
+        return Err(Error::quantizer("embeddings")
+            .expected("a whole number of rows of at least one value")
+            .found(format!("{} values in rows of {dim}", rows.len()))
+            .fix("pass a row-major [n, dim] buffer of the width the quantizer was made for"));
     }
     if u32::try_from(rows.len() / dim).is_err() {
-        return Err(Error::quantizer(
-            "embeddings",
-            format!("at most {} rows", u32::MAX),
-            (rows.len() / dim).to_string(),
-            "pass them in pieces",
-        ));
+        return Err(Error::quantizer("embeddings")
+            .expected(format!("at most {} rows", u32::MAX))
+            .found((rows.len() / dim).to_string())
+            .fix("pass them in pieces"));
     }
     // NaN compares false, so one test refuses NaN, infinities and values that would overflow.
     let fine = |row: &[f32]| row.iter().fold(true, |fine, v| fine & (v.abs() <= LARGEST));
@@ -231,12 +223,10 @@ pub(crate) fn check_rows(rows: &[f32], dim: usize, first: usize) -> Result<usize
         None => Ok(rows.len() / dim),
         Some(row) => {
             let value = rows[row * dim..][..dim].iter().find(|v| v.is_nan() || v.abs() > LARGEST);
-            Err(Error::quantizer(
-                format!("embedding of row {}", row + first),
-                format!("finite values of magnitude at most {LARGEST:e}"),
-                value.map_or_else(String::new, |value| format!("{value:e}")),
-                "drop or recompute that row",
-            ))
+            Err(Error::quantizer(format!("embedding of row {}", row + first))
+                .expected(format!("finite values of magnitude at most {LARGEST:e}"))
+                .found(value.map_or_else(String::new, |value| format!("{value:e}")))
+                .fix("drop or recompute that row"))
         }
     }
 }
@@ -244,12 +234,10 @@ pub(crate) fn check_rows(rows: &[f32], dim: usize, first: usize) -> Result<usize
 /// Checks tokens before decoding: enough columns, and each token within its level.
 pub(crate) fn check_codes(codes: &Codes, levels: usize, sizes: &[usize]) -> Result<()> {
     if levels > sizes.len() || codes.levels() < levels {
-        return Err(Error::quantizer(
-            "tokens to decode",
-            format!("at most {} levels and one column for each", sizes.len()),
-            format!("{levels} levels requested of {} columns", codes.levels()),
-            "pass tokens of this quantizer and ask for levels it has",
-        ));
+        return Err(Error::quantizer("tokens to decode")
+            .expected(format!("at most {} levels and one column for each", sizes.len()))
+            .found(format!("{levels} levels requested of {} columns", codes.levels()))
+            .fix("pass tokens of this quantizer and ask for levels it has"));
     }
     for (item, row) in codes.rows().enumerate() {
         for (level, (&token, &size)) in row[..levels].iter().zip(sizes).enumerate() {
@@ -263,12 +251,10 @@ pub(crate) fn check_codes(codes: &Codes, levels: usize, sizes: &[usize]) -> Resu
 
 /// The error for a token that its level does not have.
 pub(crate) fn bad_token(item: usize, level: usize, token: u16, expected: &str) -> Error {
-    Error::quantizer(
-        format!("token of item {item} at level {level}"),
-        format!("a token {expected}"),
-        token.to_string(),
-        "decode only tokens that this quantizer made",
-    )
+    Error::quantizer(format!("token of item {item} at level {level}"))
+        .expected(format!("a token {expected}"))
+        .found(token.to_string())
+        .fix("decode only tokens that this quantizer made")
 }
 
 /// Adds some of `rows` to `sums`, in the order given; the result does not depend on the processor.
@@ -376,12 +362,10 @@ pub(crate) fn check_level(rows: &[f32], dim: usize, level: usize, size: usize) -
         ),
         _ => format!("set {setting} to {found} or less, or pass more data"),
     };
-    Err(Error::quantizer(
-        format!("level {}, {setting} = {size}", level + 1),
-        format!("at least {size} distinct residuals"),
-        format!("{found} distinct residuals"),
-        remedy,
-    ))
+    Err(Error::quantizer(format!("level {}, {setting} = {size}", level + 1))
+        .expected(format!("at least {size} distinct residuals"))
+        .found(format!("{found} distinct residuals"))
+        .fix(remedy))
 }
 
 /// Number of distinct rows, counting no further than `limit`.

@@ -206,12 +206,10 @@ impl RqKMeansConfig {
 /// Checks a number of code sequences to keep.
 pub(super) fn check_encode_beam(encode_beam: usize) -> Result<()> {
     match encode_beam {
-        0 => Err(Error::config(
-            "encode_beam",
-            "at least 1",
-            "0",
-            "1 takes the nearest code at each level, 8 or 16 search further",
-        )),
+        0 => Err(Error::config("encode_beam")
+            .expected("at least 1")
+            .found("0")
+            .fix("1 takes the nearest code at each level, 8 or 16 search further")),
         _ => Ok(()),
     }
 }
@@ -229,7 +227,10 @@ fn at_level(error: Error, level: usize) -> Error {
 
 fn check_sizes(sizes: &[usize]) -> Result<()> {
     if sizes.is_empty() {
-        return Err(Error::config("sizes", "at least one level", "none", "pass a size for each"));
+        return Err(Error::config("sizes")
+            .expected("at least one level")
+            .found("none")
+            .fix("pass a size for each"));
     }
     sizes.iter().enumerate().try_for_each(|(i, &size)| check_size(&format!("sizes[{i}]"), size))
 }

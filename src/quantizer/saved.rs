@@ -125,12 +125,10 @@ impl<B: Backend> CoarseToFine<B> {
         let (mut tensors, metadata) = NamedTensors::from_bytes(bytes)?;
         let json = metadata.get("quantizer").map(String::as_str).unwrap_or_default();
         let meta: Meta = serde_json::from_str(json).map_err(|e| {
-            Error::index(
-                "quantizer",
-                "its settings in the metadata",
-                e.to_string(),
-                "save the index again with this version of the library",
-            )
+            Error::index("quantizer")
+                .expected("its settings in the metadata")
+                .found(e.to_string())
+                .fix("save the index again with this version of the library")
         })?;
         let dim = meta.dim;
         let centres = tensors.take_f32("coarse.centres")?.1;
@@ -153,12 +151,10 @@ impl<B: Backend> CoarseToFine<B> {
                 let mut network = config.init_network::<B>(dim, device);
                 load_module::<B, _>(&mut network, &mut tensors, "fine.network.")?;
                 if scaling.mean.len() != dim {
-                    return Err(Error::quantizer(
-                        "fine.mean",
-                        format!("{dim} values"),
-                        scaling.mean.len().to_string(),
-                        "save the index again",
-                    ));
+                    return Err(Error::quantizer("fine.mean")
+                        .expected(format!("{dim} values"))
+                        .found(scaling.mean.len().to_string())
+                        .fix("save the index again"));
                 }
                 FineQuantizer::RqVae(RqVae::from_parts(config, scaling, network, device.clone())?)
             }
@@ -187,7 +183,10 @@ impl<B: Backend> CoarseToFine<B> {
 }
 
 fn unreadable(error: &dyn std::fmt::Display) -> Error {
-    Error::quantizer("quantizer", "readable tensors", error.to_string(), "fit it again")
+    Error::quantizer("quantizer")
+        .expected("readable tensors")
+        .found(error.to_string())
+        .fix("fit it again")
 }
 
 #[cfg(test)]

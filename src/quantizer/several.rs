@@ -57,12 +57,10 @@ impl IdentifierConfig {
     pub fn validate(&self) -> Result<()> {
         for (name, value) in [("clusters", self.clusters), ("codes", self.codes)] {
             if value == 0 {
-                return Err(Error::config(
-                    format!("identifiers of a candidate, {name}"),
-                    "at least 1",
-                    "0",
-                    "1 gives one identifier, as in the paper",
-                ));
+                return Err(Error::config(format!("identifiers of a candidate, {name}"))
+                    .expected("at least 1")
+                    .found("0")
+                    .fix("1 gives one identifier, as in the paper"));
             }
         }
         Ok(())

@@ -63,7 +63,10 @@ fn sizes(recipe: &Recipe, rows: &Rows) -> Result<()> {
             _ => format!("set {setting} to {found} or less, or pass more data"),
         };
         let expected = format!("at least {size} distinct rows");
-        Err(Error::quantizer(subject, expected, format!("{found} distinct rows"), remedy))
+        Err(Error::quantizer(subject)
+            .expected(expected)
+            .found(format!("{found} distinct rows"))
+            .fix(remedy))
     };
     let k = recipe.quantizer.coarse.k;
     if k > found {
@@ -91,43 +94,37 @@ fn shared(recipe: &Recipe, rows: &Rows) -> Result<()> {
     let bound = |share: f64| (share * 100.0).ceil() / 100.0;
     let share = rows.repeated_share();
     if share > most {
-        return Err(Error::collapsed(
-            format!("{} candidates", rows.items),
-            expected,
-            format!(
+        return Err(Error::collapsed(format!("{} candidates", rows.items))
+            .expected(expected)
+            .found(format!(
                 "{:.1}% with any sizes: {} candidates have the same features as another one",
                 100.0 * share,
                 rows.repeated
-            ),
-            format!(
+            ))
+            .fix(format!(
                 "remove duplicates, or set max_shared_items to {:.2} (unique tokens tell such \
                  candidates apart)",
                 bound(share)
-            ),
-        ));
+            )));
     }
     if rows.largest > recipe.health.max_largest_collision {
-        return Err(Error::collapsed(
-            format!("{} candidates", rows.items),
-            format!("at most {} with one code", recipe.health.max_largest_collision),
-            format!("{} with equal features", rows.largest),
-            format!("remove duplicates, or set max_largest_collision to {}", rows.largest),
-        ));
+        return Err(Error::collapsed(format!("{} candidates", rows.items))
+            .expected(format!("at most {} with one code", recipe.health.max_largest_collision))
+            .found(format!("{} with equal features", rows.largest))
+            .fix(format!("remove duplicates, or set max_largest_collision to {}", rows.largest)));
     }
     let sizes = recipe.quantizer.fine.sizes();
     let codes =
         sizes.iter().fold(recipe.quantizer.coarse.k, |codes, &size| codes.saturating_mul(size));
     let share = 1.0 - codes as f64 / rows.items.max(1) as f64;
     if share > most {
-        return Err(Error::collapsed(
-            format!(
-                "{codes} whole codes, k = {} times sizes = {sizes:?}",
-                recipe.quantizer.coarse.k
-            ),
-            expected,
-            format!("at least {:.1}% of {}", 100.0 * share, rows.items),
-            "add a level to sizes",
-        ));
+        return Err(Error::collapsed(format!(
+            "{codes} whole codes, k = {} times sizes = {sizes:?}",
+            recipe.quantizer.coarse.k
+        ))
+        .expected(expected)
+        .found(format!("at least {:.1}% of {}", 100.0 * share, rows.items))
+        .fix("add a level to sizes"));
     }
     Ok(())
 }

@@ -60,7 +60,10 @@ impl Recipe {
     ) -> Result<Evaluation> {
         let task = Task::new(self, data, Part::Test)?;
         if let Some(reason) = task.nothing_to_ask(self) {
-            return Err(Error::captions("captions to query with", "at least one", "none", reason));
+            return Err(Error::captions("captions to query with")
+                .expected("at least one")
+                .found("none")
+                .fix(reason));
         }
         let warnings = task.check_leaks(self)?;
         task.ensure_trained_by(&retriever)?;

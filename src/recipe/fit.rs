@@ -84,15 +84,13 @@ impl<B: Backend> TextSide<B> {
 
     fn encoder(&self, table: &str) -> Result<&(PretrainedText, TextEncoder<B>)> {
         self.pretrained.as_ref().ok_or_else(|| {
-            Error::config(
-                format!("{table} of the recipe"),
-                "a pretrained text encoder",
-                "none",
-                format!(
+            Error::config(format!("{table} of the recipe"))
+                .expected("a pretrained text encoder")
+                .found("none")
+                .fix(format!(
                     "name the folder of one (`--encoder`, or pretrained in [text]), or remove \
                      {table}"
-                ),
-            )
+                ))
         })
     }
 }
@@ -206,7 +204,10 @@ impl<'a> Fit<'a> {
     ) -> Result<Fitted<B>> {
         let started = Instant::now();
         let device = devices.first().ok_or_else(|| {
-            Error::config("devices", "at least one", "none", "pass a device of the backend")
+            Error::config("devices")
+                .expected("at least one")
+                .found("none")
+                .fix("pass a device of the backend")
         })?;
         self.check()?;
         let loaded = match text {
@@ -252,12 +253,7 @@ impl<'a> Fit<'a> {
     fn check(&self) -> Result<()> {
         let guided = self.recipe.alignment.as_ref().is_some_and(|alignment| alignment.guided);
         if self.recipe.mixed > 0 && guided {
-            return Err(Error::config(
-                "mixed",
-                "0 for a guided network, which needs the candidate's vector without either caption",
-                self.recipe.mixed.to_string(),
-                "set alignment.guided to false, or mixed to 0",
-            ));
+            return Err(Error::config("mixed").expected("0 for a guided network, which needs the candidate's vector without either caption").found(self.recipe.mixed.to_string()).fix("set alignment.guided to false, or mixed to 0"));
         }
         if self.ignore_health {
             return Ok(());
@@ -365,7 +361,10 @@ impl<'a> Fit<'a> {
                 }
             }
         }
-        Err(Error::quantizer("choices of a quantizer", "at least one", "none", "report this"))
+        Err(Error::quantizer("choices of a quantizer")
+            .expected("at least one")
+            .found("none")
+            .fix("report this"))
     }
 
     /// Quantizer and identifiers by some settings.
@@ -403,12 +402,10 @@ impl<'a> Fit<'a> {
             return config.fit_with_progress::<Autodiff<B>>(rows, device, &mut progress);
         }
         let FineConfig::RqVae(mut fine) = config.fine else {
-            return Err(Error::config(
-                "without_coarse",
-                "an RQ-VAE, which replaces the coarse K-Means",
-                "another fine quantizer",
-                "set quantizer.fine.method to \"rq-vae\", or remove without_coarse",
-            ));
+            return Err(Error::config("without_coarse")
+                .expected("an RQ-VAE, which replaces the coarse K-Means")
+                .found("another fine quantizer")
+                .fix("set quantizer.fine.method to \"rq-vae\", or remove without_coarse"));
         };
         fine.sizes.insert(0, config.coarse.k);
         // Two centres, both at the mean: every row gets the first.
@@ -443,13 +440,14 @@ impl<'a> Fit<'a> {
         let trained = trainer.fit_devices(network, pairs, devices)?;
         if trained.reason == StopReason::Interrupted {
             return Err(match &self.folder {
-                Some(folder) => Error::interrupted(
-                    "training",
-                    "no stop",
-                    format!("one; the checkpoint is in {}", folder.display()),
-                    "run again with `--resume` (Fit::with_resume)",
-                ),
-                None => Error::interrupted("training", "no stop", "one", "run it again"),
+                Some(folder) => Error::interrupted("training")
+                    .expected("no stop")
+                    .found(format!("one; the checkpoint is in {}", folder.display()))
+                    .fix("run again with `--resume` (Fit::with_resume)"),
+                None => Error::interrupted("training")
+                    .expected("no stop")
+                    .found("one")
+                    .fix("run it again"),
             });
         }
         Ok((trained.model, trained.seconds))

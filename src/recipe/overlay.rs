@@ -126,7 +126,10 @@ impl Settings {
     /// Sets `a.b.c=value`; the value `unset` removes the key.
     fn replace(&mut self, setting: &str) -> Result<()> {
         let problem = |expected: &str, found: String| {
-            Error::config(setting, expected, found, "write it as in training.epochs=10")
+            Error::config(setting)
+                .expected(expected)
+                .found(found)
+                .fix("write it as in training.epochs=10")
         };
         let Some((path, value)) = setting.split_once('=') else {
             return Err(problem("table.key=value", "no equals sign".into()));
@@ -199,23 +202,21 @@ fn shorten(value: &mut Value) {
 }
 
 fn malformed(subject: &str, error: &dyn std::fmt::Display) -> Error {
-    Error::config(
-        subject,
-        "a recipe in TOML with the keys and values of docs/recipes.md",
-        error.to_string().trim().to_string(),
-        "correct it, or remove it for the automatic choice",
-    )
+    Error::config(subject)
+        .expected("a recipe in TOML with the keys and values of docs/recipes.md")
+        .found(error.to_string().trim().to_string())
+        .fix("correct it, or remove it for the automatic choice")
 }
 
 /// Names the new form of a key that recipes had before.
 fn old_key(table: &Table, subject: &str) -> Option<Error> {
     let automatic = table.get("automatic")?;
-    Some(Error::config(
-        format!("{subject}: automatic"),
-        "only settings that differ from the automatic choice",
-        automatic.to_string(),
-        "remove the line: settings that a recipe leaves out are automatic",
-    ))
+    Some(
+        Error::config(format!("{subject}: automatic"))
+            .expected("only settings that differ from the automatic choice")
+            .found(automatic.to_string())
+            .fix("remove the line: settings that a recipe leaves out are automatic"),
+    )
 }
 
 /// Puts written settings in place of chosen ones. Caption filters are replaced whole.

@@ -363,12 +363,10 @@ impl Recipe {
             filter.validate()?;
         }
         if !(self.generated_weight.is_finite() && self.generated_weight >= 0.0) {
-            return Err(Error::config(
-                "generated_weight",
-                "a finite number of at least 0",
-                self.generated_weight.to_string(),
-                "change it, or remove it for 1",
-            ));
+            return Err(Error::config("generated_weight")
+                .expected("a finite number of at least 0")
+                .found(self.generated_weight.to_string())
+                .fix("change it, or remove it for 1"));
         }
         self.audit.validate().map_err(within("[audit]"))?;
         self.identifiers.config().validate().map_err(within("[identifiers]"))?;
@@ -385,12 +383,10 @@ impl Recipe {
             tuning.validate().map_err(within("[space_tuning]"))?;
         }
         if self.beam.scope != self.training.loss.scope {
-            return Err(Error::config(
-                "scope of [beam]",
-                format!("{:?}, as in [training.loss]", self.training.loss.scope),
-                format!("{:?}", self.beam.scope),
-                "set both to one scope: a beam scores well only what the loss trained",
-            ));
+            return Err(Error::config("scope of [beam]")
+                .expected(format!("{:?}, as in [training.loss]", self.training.loss.scope))
+                .found(format!("{:?}", self.beam.scope))
+                .fix("set both to one scope: a beam scores well only what the loss trained"));
         }
         self.model.validate(self.text.is_some())
     }
@@ -444,7 +440,10 @@ impl ModelSettings {
         let Self { d_model, n_heads, encoder_layers, decoder_layers, .. } = *self;
         let problem = |name: &str, expected: &str, found: usize| {
             let subject = format!("{name} of [model]");
-            Err(Error::config(subject, expected, found.to_string(), "change it, or remove it"))
+            Err(Error::config(subject)
+                .expected(expected)
+                .found(found.to_string())
+                .fix("change it, or remove it"))
         };
         if n_heads == 0 || d_model % n_heads != 0 {
             let expected = format!("a divisor of d_model = {d_model}");

@@ -193,24 +193,22 @@ impl Task {
     /// on.
     pub fn hold_back(self, share: f64, seed: u64) -> Result<(Self, Later)> {
         if self.asked != Asked::All {
-            return Err(Error::config(
-                "[splits] of the recipe",
-                "no splits when candidates are held back",
-                "splits",
-                "give a recipe without [splits]",
-            ));
+            return Err(Error::config("[splits] of the recipe")
+                .expected("no splits when candidates are held back")
+                .found("splits")
+                .fix("give a recipe without [splits]"));
         }
         let n = self.items.len();
         let mut rows: Vec<usize> = (0..n).collect();
         rows.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
         let later = rows.split_off(n - (share * n as f64).round() as usize);
         if rows.len() < 2 || later.is_empty() {
-            return Err(Error::config(
-                "share of candidates to hold back",
-                format!("a share that leaves at least two of {n} candidates now and one for later"),
-                share.to_string(),
-                "choose another share",
-            ));
+            return Err(Error::config("share of candidates to hold back")
+                .expected(format!(
+                    "a share that leaves at least two of {n} candidates now and one for later"
+                ))
+                .found(share.to_string())
+                .fix("choose another share"));
         }
         let part = |captions: &[ItemCaption], rows: &[usize]| within(captions, rows, n);
         let now = Self {
@@ -249,12 +247,10 @@ impl Task {
         if retriever.index().ids().iter().eq(self.items.ids().iter()) {
             return Ok(());
         }
-        Err(Error::index(
-            "candidates of the index",
-            format!("the {} candidates that the recipe trains on", self.items.len()),
-            "others",
-            "evaluate the index with the data and the recipe that it was trained with",
-        ))
+        Err(Error::index("candidates of the index")
+            .expected(format!("the {} candidates that the recipe trains on", self.items.len()))
+            .found("others")
+            .fix("evaluate the index with the data and the recipe that it was trained with"))
     }
 
     /// Candidates that answer some texts, among those of an index made by [`Task::over`].
@@ -275,12 +271,10 @@ impl Task {
         let mut found = search.filters(Filters::Same(&filter)).rankings()?;
         for item in found.iter_mut().flat_map(|ranking| &mut ranking.items) {
             *item = place[*item as usize].ok_or_else(|| {
-                Error::query(
-                    "answers of the queried split",
-                    "candidates of the split",
-                    "another one",
-                    "report this: the filter let it through",
-                )
+                Error::query("answers of the queried split")
+                    .expected("candidates of the split")
+                    .found("another one")
+                    .fix("report this: the filter let it through")
             })?;
         }
         Ok(found)
@@ -341,28 +335,29 @@ fn filters(recipe: &Recipe, part: Part) -> Result<(Named<'_>, Named<'_>)> {
 }
 
 fn no_part(table: &str) -> Error {
-    Error::config(
-        format!("{table} of the recipe"),
-        "captions to choose settings by",
-        "no tuning split and no tuning captions",
-        "add [tuning] with train and queries, or `tuning` to [splits]",
-    )
+    Error::config(format!("{table} of the recipe"))
+        .expected("captions to choose settings by")
+        .found("no tuning split and no tuning captions")
+        .fix("add [tuning] with train and queries, or `tuning` to [splits]")
 }
 
 fn none_of_split(table: &str, split: &str, remedy: &str) -> Error {
     let subject = format!("[{table}] and [splits] of the recipe");
-    Error::captions(subject, format!("captions of items of the split `{split}`"), "none", remedy)
+    Error::captions(subject)
+        .expected(format!("captions of items of the split `{split}`"))
+        .found("none")
+        .fix(remedy)
 }
 
 /// Rows of a split.
 fn split(data: &DataFolder, name: &str) -> Result<Vec<usize>> {
     let Some(splits) = &data.splits else {
-        return Err(Error::splits(
-            "[splits] of the recipe",
-            format!("splits.json in {}", data.folder().display()),
-            "none",
-            "write one, or remove [splits]: without a recipe, all candidates are trained on",
-        ));
+        return Err(Error::splits("[splits] of the recipe")
+            .expected(format!("splits.json in {}", data.folder().display()))
+            .found("none")
+            .fix(
+                "write one, or remove [splits]: without a recipe, all candidates are trained on",
+            ));
     };
     let rows = splits
         .indices(name, |id| data.items.index_of(id))
@@ -376,12 +371,12 @@ fn generated(recipe: &Recipe, data: &DataFolder) -> Result<Vec<ItemCaption>> {
     for file in &recipe.generated {
         let path = data.folder().join(file);
         if !path.is_file() {
-            return Err(Error::captions(
-                "generated captions of the recipe",
-                format!("a file {}", path.display()),
-                "none",
-                "write it with the example `caption`, or remove `generated` from the recipe",
-            ));
+            return Err(Error::captions("generated captions of the recipe")
+                .expected(format!("a file {}", path.display()))
+                .found("none")
+                .fix(
+                    "write it with the example `caption`, or remove `generated` from the recipe",
+                ));
         }
         all.extend(data.generated(path)?);
     }

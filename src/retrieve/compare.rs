@@ -53,12 +53,10 @@ impl<B: Backend> Retriever<B> {
         beams: &[BeamConfig],
     ) -> Result<Vec<BeamScore>> {
         if beams.is_empty() {
-            return Err(Error::config(
-                "search settings to compare",
-                "at least one",
-                "none",
-                "give the retriever's own settings and others to compare",
-            ));
+            return Err(Error::config("search settings to compare")
+                .expected("at least one")
+                .found("none")
+                .fix("give the retriever's own settings and others to compare"));
         }
         beams.iter().try_for_each(BeamConfig::validate)?;
         let candidates = self.index().ids().len();

@@ -24,12 +24,12 @@ impl<B: Backend> Retriever<B> {
         let most = encoder.max_tokens().unwrap_or(usize::MAX);
         let (d_model, tokens) = (projection.d_model(), projection.tokens());
         if d_model != encoder.d_model() || tokens > most {
-            return Err(Error::model(
-                "query projection",
-                format!("at most {most} words of width {}", encoder.d_model()),
-                format!("{tokens} of width {d_model}"),
-                "fit the projection to the network of this index (retrieve::ProjectionConfig)",
-            ));
+            return Err(Error::model("query projection")
+                .expected(format!("at most {most} words of width {}", encoder.d_model()))
+                .found(format!("{tokens} of width {d_model}"))
+                .fix(
+                    "fit the projection to the network of this index (retrieve::ProjectionConfig)",
+                ));
         }
         Ok(Self { projection: Some(projection), ..self })
     }
@@ -86,12 +86,7 @@ impl<B: Backend> Retriever<B> {
                 return Err(wrong_width(projection.dim(), rows.dim()));
             }
             None if !guided => {
-                return Err(Error::query(
-                    "embeddings",
-                    "an index with a projection to the words of a query, or a guided network",
-                    "neither",
-                    "fit one (retrieve::ProjectionConfig) and add it (Retriever::with_projection)",
-                ));
+                return Err(Error::query("embeddings").expected("an index with a projection to the words of a query, or a guided network").found("neither").fix("fit one (retrieve::ProjectionConfig) and add it (Retriever::with_projection)"));
             }
             _ => {}
         }
@@ -138,10 +133,8 @@ impl<B: Backend> Retriever<B> {
 }
 
 fn wrong_width(expected: usize, found: usize) -> Error {
-    Error::features(
-        "embeddings to search with",
-        format!("{expected} numbers each"),
-        found.to_string(),
-        "use the encoder that the index, or its projection, was made with",
-    )
+    Error::features("embeddings to search with")
+        .expected(format!("{expected} numbers each"))
+        .found(found.to_string())
+        .fix("use the encoder that the index, or its projection, was made with")
 }

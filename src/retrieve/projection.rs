@@ -75,24 +75,23 @@ impl ProjectionConfig {
             ("projection batch_size", self.batch_size),
         ];
         if let Some((name, _)) = counts.iter().find(|(_, count)| *count == 0) {
-            return Err(Error::config(*name, "at least 1", "0", "keep the default"));
+            return Err(Error::config(*name)
+                .expected("at least 1")
+                .found("0")
+                .fix("keep the default"));
         }
         let rates = [self.learning_rate, self.weight_decay, f64::from(self.noise)];
         if let Some(bad) = rates.iter().find(|rate| !rate.is_finite() || **rate < 0.0) {
-            return Err(Error::config(
-                "projection rates and noise",
-                "numbers of at least 0",
-                bad.to_string(),
-                "keep the defaults",
-            ));
+            return Err(Error::config("projection rates and noise")
+                .expected("numbers of at least 0")
+                .found(bad.to_string())
+                .fix("keep the defaults"));
         }
         if self.loss.r_drop != 0.0 || self.loss.soft_targets != 0.0 {
-            return Err(Error::config(
-                "projection loss",
-                "no consistency and no soft targets",
-                format!("{} and {}", self.loss.r_drop, self.loss.soft_targets),
-                "set both to 0",
-            ));
+            return Err(Error::config("projection loss")
+                .expected("no consistency and no soft targets")
+                .found(format!("{} and {}", self.loss.r_drop, self.loss.soft_targets))
+                .fix("set both to 0"));
         }
         Ok(())
     }
@@ -136,30 +135,24 @@ impl ProjectionConfig {
         self.loss.validate(retriever.index().trie().levels())?;
         rows.check()?;
         if items.len() != rows.len() {
-            return Err(Error::features(
-                "embeddings of a projection",
-                format!("a candidate for each of {} rows", rows.len()),
-                items.len().to_string(),
-                "pass pairs",
-            ));
+            return Err(Error::features("embeddings of a projection")
+                .expected(format!("a candidate for each of {} rows", rows.len()))
+                .found(items.len().to_string())
+                .fix("pass pairs"));
         }
         let trie = retriever.index().trie();
         let candidates = retriever.index().ids().len();
         if let Some(item) = items.iter().find(|&&item| item as usize >= candidates) {
-            return Err(Error::query(
-                "candidate of a pair",
-                format!("one below {candidates}"),
-                item.to_string(),
-                "pass candidates of the index",
-            ));
+            return Err(Error::query("candidate of a pair")
+                .expected(format!("one below {candidates}"))
+                .found(item.to_string())
+                .fix("pass candidates of the index"));
         }
         if retriever.model().alignment().is_some_and(|head| head.is_guided()) {
-            return Err(Error::model(
-                "network",
-                "an unguided network",
-                "a guided network",
-                "search it with embeddings directly (Retriever::search_embeddings)",
-            ));
+            return Err(Error::model("network")
+                .expected("an unguided network")
+                .found("a guided network")
+                .fix("search it with embeddings directly (Retriever::search_embeddings)"));
         }
         let device: B::Device = retriever.device().clone();
         let model: Cart<B> = AutodiffModule::from_inner(retriever.model().clone());
@@ -181,12 +174,10 @@ impl ProjectionConfig {
             order.shuffle(&mut rng);
             for chunk in order.chunks(self.batch_size) {
                 if stop.is_raised() {
-                    return Err(Error::interrupted(
-                        "query projection",
-                        format!("{} epochs", self.epochs),
-                        "a stop before the last",
-                        "start it again; nothing was written",
-                    ));
+                    return Err(Error::interrupted("query projection")
+                        .expected(format!("{} epochs", self.epochs))
+                        .found("a stop before the last")
+                        .fix("start it again; nothing was written"));
                 }
                 let mut inputs = Vec::with_capacity(chunk.len() * rows.dim());
                 for &pair in chunk {

@@ -78,7 +78,10 @@ impl<B: Backend> Retriever<B> {
     /// Whether the parts fit each other.
     fn check(&self) -> Result<()> {
         let problem = |subject: &str, expected: String, found: String| {
-            Error::model(subject, expected, found, "combine parts of one training")
+            Error::model(subject)
+                .expected(expected)
+                .found(found)
+                .fix("combine parts of one training")
         };
         if &self.config.vocabulary != self.index.vocabulary() {
             return Err(problem(
@@ -144,12 +147,7 @@ impl<B: Backend> Retriever<B> {
     pub fn with_candidates(self, index: CandidateIndex) -> Result<Self> {
         if index.groups() != self.index.groups() {
             let shown = |groups: Option<&[String]>| groups.map_or("none".into(), |g| g.join(", "));
-            return Err(Error::identifier(
-                "groups of the candidates",
-                shown(self.index.groups()),
-                shown(index.groups()),
-                "make them with Groups::new and the names of the network's groups, in their order",
-            ));
+            return Err(Error::identifier("groups of the candidates").expected(shown(self.index.groups())).found(shown(index.groups())).fix("make them with Groups::new and the names of the network's groups, in their order"));
         }
         let index = index.within(&self.config.vocabulary)?;
         let made = Self { growth: Growth::default(), ..self.with_index(index) };
@@ -169,12 +167,10 @@ impl<B: Backend> Retriever<B> {
     pub fn with_model(self, model: Cart<B>) -> Result<Self> {
         let (found, expected) = (model.decoder().level_sizes(), self.config.vocabulary.sizes());
         if found != expected {
-            return Err(Error::model(
-                "network",
-                format!("levels {expected:?}"),
-                format!("{found:?}"),
-                "train the network of this index",
-            ));
+            return Err(Error::model("network")
+                .expected(format!("levels {expected:?}"))
+                .found(format!("{found:?}"))
+                .fix("train the network of this index"));
         }
         let precision = self.engine.precision();
         let engine = Engine::new(model, self.engine.device().clone()).with_precision(precision)?;
@@ -304,12 +300,10 @@ impl<B: Backend> Retriever<B> {
         let item = |id: &S| {
             known.index_of(id.as_ref()).map(|item| item as u32).ok_or_else(|| {
                 let near = known.near(id.as_ref()).map(|near| advice(id.as_ref(), near));
-                Error::query(
-                    "candidate",
-                    "ids of candidates of this index",
-                    format!("{:?}", id.as_ref()),
-                    near.unwrap_or("take ids from the index, or leave this one out".into()),
-                )
+                Error::query("candidate")
+                    .expected("ids of candidates of this index")
+                    .found(format!("{:?}", id.as_ref()))
+                    .fix(near.unwrap_or("take ids from the index, or leave this one out".into()))
             })
         };
         ids.iter().map(item).collect()

@@ -218,16 +218,14 @@ impl<'a, B: Backend, S: AsRef<str>> SearchAll<'a, B, S> {
         for (name, count) in [("top", self.top), ("answers per cluster", self.per_cluster)] {
             if count == 0 {
                 let remedy = "ask for at least one candidate";
-                return Err(Error::query(name, "at least 1", "0", remedy));
+                return Err(Error::query(name).expected("at least 1").found("0").fix(remedy));
             }
         }
         if self.least.is_nan() {
-            return Err(Error::query(
-                "minimum score",
-                "a number",
-                "NaN",
-                "leave it out for no minimum",
-            ));
+            return Err(Error::query("minimum score")
+                .expected("a number")
+                .found("NaN")
+                .fix("leave it out for no minimum"));
         }
         let beam = BeamConfig { width: self.beam.width.max(self.top), ..self.beam.clone() };
         let mut answers = match self.queries {

@@ -194,7 +194,7 @@ mod tests {
         put(&path, b"old").unwrap();
         let error = write_atomic(&path, |file| {
             file.write_all(b"half").map_err(|source| Error::io("write", &path, source))?;
-            Err(Error::index("a", "b", "c", "d"))
+            Err(Error::index("a").expected("b").found("c").fix("d"))
         });
         assert!(matches!(error, Err(Error::Index(_))));
         assert_eq!(fs::read(&path).unwrap(), b"old");

@@ -19,13 +19,8 @@ pub(crate) fn ensure_held(
     bytes: usize,
 ) -> Result<()> {
     let problem = |found: String| {
-        Err(Error::model(
-            subject,
-            format!("sizes of weights in {bytes} bytes"),
-            found,
-            "use settings and weights of one model; the file may be damaged or belong to another \
-             model",
-        ))
+        Err(Error::model(subject).expected(format!("sizes of weights in {bytes} bytes")).found(found).fix("use settings and weights of one model; the file may be damaged or belong to another \
+             model"))
     };
     let settings = serde_json::to_value(settings);
     let largest = settings.map_or(u64::MAX, |settings| largest(&settings));

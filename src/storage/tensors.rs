@@ -59,7 +59,10 @@ impl NamedTensors {
         for snapshot in module.collect(None, None, true) {
             let path = snapshot.full_path();
             let data = snapshot.to_data().map_err(|e| {
-                Error::model(&path, "a readable tensor", e.to_string(), "check the device")
+                Error::model(&path)
+                    .expected("a readable tensor")
+                    .found(e.to_string())
+                    .fix("check the device")
             })?;
             let values: Vec<f32> = data.iter::<f32>().collect();
             self.insert_f32(&format!("{prefix}{path}"), &snapshot.shape, &values);
@@ -163,29 +166,23 @@ impl NamedTensors {
             return Ok(());
         }
         let names: Vec<&str> = self.tensors.keys().map(String::as_str).collect();
-        Err(Error::model(
-            what,
-            "only tensors of the model",
-            names.join(", "),
-            "load the configuration that was saved with these weights",
-        ))
+        Err(Error::model(what)
+            .expected("only tensors of the model")
+            .found(names.join(", "))
+            .fix("load the configuration that was saved with these weights"))
     }
 
     fn take(&mut self, name: &str, wanted: Dtype) -> Result<(Vec<usize>, Vec<u8>)> {
         match self.tensors.remove(name) {
             Some((dtype, shape, bytes)) if dtype == wanted => Ok((shape, bytes)),
-            Some((dtype, ..)) => Err(Error::model(
-                format!("tensor {name:?}"),
-                format!("{wanted:?}"),
-                format!("{dtype:?}"),
-                "save the weights again",
-            )),
-            None => Err(Error::model(
-                format!("tensor {name:?}"),
-                "to be in the file",
-                "no tensor of that name",
-                "load weights of this model and configuration",
-            )),
+            Some((dtype, ..)) => Err(Error::model(format!("tensor {name:?}"))
+                .expected(format!("{wanted:?}"))
+                .found(format!("{dtype:?}"))
+                .fix("save the weights again")),
+            None => Err(Error::model(format!("tensor {name:?}"))
+                .expected("to be in the file")
+                .found("no tensor of that name")
+                .fix("load weights of this model and configuration")),
         }
     }
 }
@@ -205,12 +202,10 @@ pub fn load_module<B: Backend, M: ModuleSnapshot<B>>(
         let path = expected.full_path();
         let (shape, values) = tensors.take_f32(&format!("{prefix}{path}"))?;
         if shape != expected.shape.to_vec() {
-            return Err(Error::model(
-                format!("tensor {prefix}{path}"),
-                format!("shape {:?}", expected.shape.to_vec()),
-                format!("{shape:?}"),
-                "load the configuration that was saved with these weights",
-            ));
+            return Err(Error::model(format!("tensor {prefix}{path}"))
+                .expected(format!("shape {:?}", expected.shape.to_vec()))
+                .found(format!("{shape:?}"))
+                .fix("load the configuration that was saved with these weights"));
         }
         snapshots.push(TensorSnapshot::from_data(
             TensorData::new(values, shape),
@@ -221,23 +216,19 @@ pub fn load_module<B: Backend, M: ModuleSnapshot<B>>(
     }
     let result = module.apply(snapshots, None, None, true);
     if !result.errors.is_empty() || !result.missing.is_empty() {
-        return Err(Error::model(
-            "weights",
-            "every parameter to be filled",
-            format!("{:?} {:?}", result.errors, result.missing),
-            "load weights of this model and configuration",
-        ));
+        return Err(Error::model("weights")
+            .expected("every parameter to be filled")
+            .found(format!("{:?} {:?}", result.errors, result.missing))
+            .fix("load weights of this model and configuration"));
     }
     Ok(())
 }
 
 fn malformed(error: &dyn std::fmt::Display) -> Error {
-    Error::index(
-        "weights",
-        "a complete safetensors file",
-        error.to_string(),
-        "save it again, or restore it from a copy",
-    )
+    Error::index("weights")
+        .expected("a complete safetensors file")
+        .found(error.to_string())
+        .fix("save it again, or restore it from a copy")
 }
 
 #[cfg(test)]

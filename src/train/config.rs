@@ -116,7 +116,10 @@ impl TrainConfig {
     /// [`Error::Config`] naming the setting that is out of range.
     pub fn validate(&self, levels: usize) -> Result<()> {
         let problem = |name: &str, expected: &str, found: String| {
-            Err(Error::config(name, expected, found, "change it, or keep the default"))
+            Err(Error::config(name)
+                .expected(expected)
+                .found(found)
+                .fix("change it, or keep the default"))
         };
         for (name, value) in [
             ("epochs", self.epochs),
@@ -158,20 +161,16 @@ impl TrainConfig {
         }
         let frozen = matches!(self.freeze, Freeze::Layers(_) | Freeze::Encoder);
         if self.frozen_cache.mebibytes > 0 && !frozen {
-            return Err(Error::config(
-                "frozen_cache",
-                "frozen layers, whose outputs can be cached",
-                format!("freeze = {:?}", self.freeze),
-                "freeze layers or the encoder, or set frozen_cache.mebibytes to 0",
-            ));
+            return Err(Error::config("frozen_cache")
+                .expected("frozen layers, whose outputs can be cached")
+                .found(format!("freeze = {:?}", self.freeze))
+                .fix("freeze layers or the encoder, or set frozen_cache.mebibytes to 0"));
         }
         if self.frozen_cache.mebibytes > 0 && self.word_dropout > 0.0 {
-            return Err(Error::config(
-                "frozen_cache",
-                "captions that are the same at every step",
-                format!("word_dropout = {}", self.word_dropout),
-                "set word_dropout to 0, or frozen_cache.mebibytes to 0",
-            ));
+            return Err(Error::config("frozen_cache")
+                .expected("captions that are the same at every step")
+                .found(format!("word_dropout = {}", self.word_dropout))
+                .fix("set word_dropout to 0, or frozen_cache.mebibytes to 0"));
         }
         self.loss.validate(levels)
     }

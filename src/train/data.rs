@@ -58,21 +58,17 @@ impl TrainingData {
         index: &CandidateIndex,
     ) -> Result<Self> {
         if train.is_empty() {
-            return Err(Error::captions(
-                "training captions",
-                "at least one",
-                "none",
-                "check the captions file and the recipe's filter",
-            ));
+            return Err(Error::captions("training captions")
+                .expected("at least one")
+                .found("none")
+                .fix("check the captions file and the recipe's filter"));
         }
         let example = |caption: &ItemCaption| {
             if caption.item as usize >= index.ids().len() {
-                return Err(Error::captions(
-                    format!("caption {:?}", caption.text),
-                    format!("an item below {}", index.ids().len()),
-                    caption.item.to_string(),
-                    "resolve captions against the candidates of this index",
-                ));
+                return Err(Error::captions(format!("caption {:?}", caption.text))
+                    .expected(format!("an item below {}", index.ids().len()))
+                    .found(caption.item.to_string())
+                    .fix("resolve captions against the candidates of this index"));
             }
             Ok(Example { tokens: tokenizer.encode(&caption.text)?, item: caption.item })
         };
@@ -125,12 +121,13 @@ impl TrainingData {
     pub fn with_held_out(mut self, held_out: HeldOut) -> Result<Self> {
         let width = self.geometry.as_ref().map(|geometry| geometry.dim());
         if held_out.len() != self.captions || width != Some(held_out.dim()) {
-            return Err(Error::training(
-                "held-out vectors",
-                format!("one for each of {} captions, of the width {width:?}", self.captions),
-                format!("{} of width {}", held_out.len(), held_out.dim()),
-                "fit the space on the training captions, and give the index its vectors",
-            ));
+            return Err(Error::training("held-out vectors")
+                .expected(format!(
+                    "one for each of {} captions, of the width {width:?}",
+                    self.captions
+                ))
+                .found(format!("{} of width {}", held_out.len(), held_out.dim()))
+                .fix("fit the space on the training captions, and give the index its vectors"));
         }
         self.held_out = Some(Arc::new(held_out));
         Ok(self)
@@ -189,39 +186,35 @@ impl TrainingData {
         let head = model.alignment();
         if let Some(head) = head.filter(|head| head.is_guided()) {
             if loss.scope == Scope::All {
-                return Err(Error::training(
-                    "scope of the loss",
-                    "the legal tokens, for a guided network",
-                    "all tokens",
-                    "train with Scope::Legal",
-                ));
+                return Err(Error::training("scope of the loss")
+                    .expected("the legal tokens, for a guided network")
+                    .found("all tokens")
+                    .fix("train with Scope::Legal"));
             }
             if width != Some(head.dim()) {
-                return Err(Error::training(
-                    "vectors of the candidates, for a guided network",
-                    format!("of width {}", head.dim()),
-                    found(),
-                    "give the index the vectors it was made from (CandidateIndex::with_vectors)",
-                ));
+                return Err(Error::training("vectors of the candidates, for a guided network").expected(format!("of width {}", head.dim())).found(found()).fix("give the index the vectors it was made from (CandidateIndex::with_vectors)"));
             }
         }
         let guided = head.is_some_and(AlignmentHead::is_guided);
         if (loss.guide_dropout > 0.0 || loss.guide_factor != 1.0) && !guided {
-            return Err(Error::config(
-                "guide_dropout and guide_factor of the loss",
-                "0 and 1 for an unguided network",
-                format!("{} and {}", loss.guide_dropout, loss.guide_factor),
-                "leave them out, or use CartConfig::with_alignment, guided",
-            ));
+            return Err(Error::config("guide_dropout and guide_factor of the loss")
+                .expected("0 and 1 for an unguided network")
+                .found(format!("{} and {}", loss.guide_dropout, loss.guide_factor))
+                .fix("leave them out, or use CartConfig::with_alignment, guided"));
         }
         let needs = loss.alignment > 0.0 || loss.soft_targets > 0.0;
         if needs && (head.is_none() || head.map(AlignmentHead::dim) != width) {
-            return Err(Error::config(
-                "alignment and soft_targets of the loss",
-                "0, or a network with an alignment and candidates with vectors of its width",
-                format!("{} and {} with vectors {}", loss.alignment, loss.soft_targets, found()),
-                "use CartConfig::with_alignment and CandidateIndex::with_vectors",
-            ));
+            return Err(Error::config("alignment and soft_targets of the loss")
+                .expected(
+                    "0, or a network with an alignment and candidates with vectors of its width",
+                )
+                .found(format!(
+                    "{} and {} with vectors {}",
+                    loss.alignment,
+                    loss.soft_targets,
+                    found()
+                ))
+                .fix("use CartConfig::with_alignment and CandidateIndex::with_vectors"));
         }
         Ok(())
     }

@@ -100,37 +100,32 @@ impl Trainer {
         if let Some(twice) =
             devices.iter().enumerate().find(|(at, device)| devices[..*at].contains(device))
         {
-            return Err(Error::config(
-                "devices",
-                "each device once",
-                format!("{:?} twice", twice.1),
-                "list every device once, or use fit_devices",
-            ));
+            return Err(Error::config("devices")
+                .expected("each device once")
+                .found(format!("{:?} twice", twice.1))
+                .fix("list every device once, or use fit_devices"));
         }
         let rest = data.pairs() % self.config.batch_size;
         if rest > 0 && rest < devices.len() {
-            return Err(Error::config(
-                "batch_size",
-                format!("a last batch of at least {} rows, one per device", devices.len()),
-                format!("{rest} rows"),
-                "change batch_size, or use fit_devices",
-            ));
+            return Err(Error::config("batch_size")
+                .expected(format!(
+                    "a last batch of at least {} rows, one per device",
+                    devices.len()
+                ))
+                .found(format!("{rest} rows"))
+                .fix("change batch_size, or use fit_devices"));
         }
         if self.config.micro_batch > 0 {
-            return Err(Error::config(
-                "micro_batch",
-                "0 in a distributed training",
-                self.config.micro_batch.to_string(),
-                "make batch_size smaller, or use fit_devices",
-            ));
+            return Err(Error::config("micro_batch")
+                .expected("0 in a distributed training")
+                .found(self.config.micro_batch.to_string())
+                .fix("make batch_size smaller, or use fit_devices"));
         }
         if self.config.precision.scales_loss() {
-            return Err(Error::config(
-                "precision",
-                "f32 or bf16 in a distributed training",
-                "f16",
-                "use bf16, or fit_devices",
-            ));
+            return Err(Error::config("precision")
+                .expected("f32 or bf16 in a distributed training")
+                .found("f16")
+                .fix("use bf16, or fit_devices"));
         }
         // Losses are weighted by rows before the backward pass, so gradients are to be summed.
         let config = DistributedConfig { all_reduce_op: ReduceOperation::Sum };
@@ -144,15 +139,16 @@ impl Trainer {
         let rows = self.config.batch_size.min(data.pairs());
         if devices == 0 {
             let expected = "at least one device";
-            return Err(Error::config("devices", expected, "none", "list the devices to train on"));
+            return Err(Error::config("devices")
+                .expected(expected)
+                .found("none")
+                .fix("list the devices to train on"));
         }
         if devices > rows {
-            return Err(Error::config(
-                "devices",
-                format!("at most {rows}, the rows of a batch"),
-                devices.to_string(),
-                "list fewer devices, or make batch_size larger",
-            ));
+            return Err(Error::config("devices")
+                .expected(format!("at most {rows}, the rows of a batch"))
+                .found(devices.to_string())
+                .fix("list fewer devices, or make batch_size larger"));
         }
         Ok(())
     }

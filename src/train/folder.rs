@@ -17,23 +17,19 @@ const LOCK: &str = ".lock";
 /// Whether a training can keep its checkpoints in a folder: [`Trainer::check_folder`](super::Trainer::check_folder).
 pub(super) fn check_folder(folder: &Path, resume: bool) -> Result<()> {
     if folder.exists() && !folder.is_dir() {
-        return Err(Error::checkpoint(
-            folder.display().to_string(),
-            "a folder for checkpoints, or nothing",
-            "a file",
-            "choose another folder; nothing was changed",
-        ));
+        return Err(Error::checkpoint(folder.display().to_string())
+            .expected("a folder for checkpoints, or nothing")
+            .found("a file")
+            .fix("choose another folder; nothing was changed"));
     }
     if TrainState::exists(folder) {
         if resume {
             return TrainState::read(folder).map(|_| ());
         }
-        return Err(Error::checkpoint(
-            folder.display().to_string(),
-            "no training in it yet",
-            "one",
-            "resume it, or choose another folder",
-        ));
+        return Err(Error::checkpoint(folder.display().to_string())
+            .expected("no training in it yet")
+            .found("one")
+            .fix("resume it, or choose another folder"));
     }
     let checkpoints = entries(&folder.join(FOLDER))?;
     let mut inside = checkpoints.iter().filter(|name| !is_temporary(name));
@@ -42,12 +38,10 @@ pub(super) fn check_folder(folder: &Path, resume: bool) -> Result<()> {
     // A training that was killed at its start leaves no more than these.
     match others.find(|name| ![LOCK, FOLDER].contains(&name.as_str())).or(inside.next()) {
         None => Ok(()),
-        Some(name) => Err(Error::checkpoint(
-            folder.display().to_string(),
-            "an empty folder or one with a training",
-            format!("{name:?} in it"),
-            "choose another folder; nothing was changed",
-        )),
+        Some(name) => Err(Error::checkpoint(folder.display().to_string())
+            .expected("an empty folder or one with a training")
+            .found(format!("{name:?} in it"))
+            .fix("choose another folder; nothing was changed")),
     }
 }
 
@@ -76,12 +70,10 @@ impl RunFolder {
         let _lock = match FileLock::acquire(&lock) {
             Ok(Some(held)) => Some(held),
             Ok(None) => {
-                return Err(Error::checkpoint(
-                    path.display().to_string(),
-                    "a training that no other process runs",
-                    "one that is running",
-                    "wait until it ends, stop it, or choose another folder",
-                ));
+                return Err(Error::checkpoint(path.display().to_string())
+                    .expected("a training that no other process runs")
+                    .found("one that is running")
+                    .fix("wait until it ends, stop it, or choose another folder"));
             }
             Err(error) if error.kind() == std::io::ErrorKind::Unsupported => None,
             Err(error) => return Err(Error::io("lock", lock, error)),

@@ -43,12 +43,10 @@ impl Freeze {
             Self::Nothing | Self::Words => Ok(0),
             Self::Encoder => Ok(layers),
             Self::Layers(count) if (1..=layers).contains(&count) => Ok(count),
-            Self::Layers(count) => Err(Error::config(
-                "freeze",
-                format!("1 to {layers} layers, the layers of the encoder"),
-                count.to_string(),
-                "freeze fewer layers, or nothing",
-            )),
+            Self::Layers(count) => Err(Error::config("freeze")
+                .expected(format!("1 to {layers} layers, the layers of the encoder"))
+                .found(count.to_string())
+                .fix("freeze fewer layers, or nothing")),
         }
     }
 

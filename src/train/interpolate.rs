@@ -86,13 +86,13 @@ impl Siblings {
 pub(super) fn check<B: Backend>(config: &TrainConfig, model: &Cart<B>) -> Result<()> {
     let guided = model.alignment().is_some_and(AlignmentHead::is_guided);
     if config.interpolation > 0.0 && (guided || config.loss.alignment > 0.0) {
-        return Err(Error::config(
-            "interpolation",
-            "0 for a guided network or with an alignment loss",
-            config.interpolation.to_string(),
-            "a query mixed from two captions needs a vector that has seen neither: turn one of \
+        return Err(Error::config("interpolation")
+            .expected("0 for a guided network or with an alignment loss")
+            .found(config.interpolation.to_string())
+            .fix(
+                "a query mixed from two captions needs a vector that has seen neither: turn one of \
              the two off",
-        ));
+            ));
     }
     Ok(())
 }

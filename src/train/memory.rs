@@ -16,13 +16,8 @@ const SIGNS: [&str; 5] =
 /// other panic goes on.
 pub(super) fn or_out_of_memory<T>(train: impl FnOnce() -> T) -> Result<T> {
     catch_unwind(AssertUnwindSafe(train)).map_err(|panic| match message(&*panic) {
-        Some(message) if is_out_of_memory(message) => Error::training(
-            "memory of the device",
-            "enough memory for a step",
-            message.lines().next().unwrap_or_default(),
-            "set a micro_batch, lower batch_size or max_tokens, freeze the encoder, or train on \
-             several devices; the last checkpoint is kept",
-        ),
+        Some(message) if is_out_of_memory(message) => Error::training("memory of the device").expected("enough memory for a step").found(message.lines().next().unwrap_or_default()).fix("set a micro_batch, lower batch_size or max_tokens, freeze the encoder, or train on \
+             several devices; the last checkpoint is kept"),
         _ => resume_unwind(panic),
     })
 }

@@ -46,12 +46,12 @@ impl Precision {
     /// [`Error::Config`] where it does not.
     pub fn check<B: Backend>(self, device: &B::Device) -> Result<()> {
         match self.half() {
-            Some(dtype) if !B::supports_dtype(device, dtype) => Err(Error::config(
-                "precision",
-                format!("a precision of {}", B::name(device)),
-                format!("{self:?}").to_lowercase(),
-                "use f32, or a backend and device with half precision: cuda has bf16 and f16",
-            )),
+            Some(dtype) if !B::supports_dtype(device, dtype) => Err(Error::config("precision")
+                .expected(format!("a precision of {}", B::name(device)))
+                .found(format!("{self:?}").to_lowercase())
+                .fix(
+                    "use f32, or a backend and device with half precision: cuda has bf16 and f16",
+                )),
             _ => Ok(()),
         }
     }

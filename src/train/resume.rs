@@ -90,12 +90,10 @@ pub(super) fn prepare(
     }
     let (state, fault) = TrainState::read(folder.path())?;
     if let Some((name, then, now)) = difference(&state.run, &run) {
-        return Err(Error::checkpoint(
-            format!("{}, {name}", folder.path().display()),
-            format!("{then}, as at its start"),
-            now,
-            "resume with the same model, settings and data, or train in another folder",
-        ));
+        return Err(Error::checkpoint(format!("{}, {name}", folder.path().display()))
+            .expected(format!("{then}, as at its start"))
+            .found(now)
+            .fix("resume with the same model, settings and data, or train in another folder"));
     }
     if let Some(fault) = fault {
         listener(TrainEvent::Recovered { reason: format!("{fault}; its copy was read instead") });
@@ -160,12 +158,10 @@ pub(super) fn newest<B: AutodiffBackend>(
     if damaged.is_empty() {
         return Ok(None);
     }
-    Err(Error::checkpoint(
-        folder.join(FOLDER).display().to_string(),
-        "a checkpoint with intact files",
-        damaged.join("; "),
-        "restore the files, or delete them to start from the beginning",
-    ))
+    Err(Error::checkpoint(folder.join(FOLDER).display().to_string())
+        .expected("a checkpoint with intact files")
+        .found(damaged.join("; "))
+        .fix("restore the files, or delete them to start from the beginning"))
 }
 
 fn skip(listener: &Listener, round: usize, reason: String) {
@@ -197,12 +193,7 @@ fn best<B: AutodiffBackend>(
             }
             Err(Fault::Damaged(found)) if Some(round) == state.best_round => {
                 let path = file(folder, PARTS[0], round).with_extension(EXTENSION);
-                return Err(Error::checkpoint(
-                    path.display().to_string(),
-                    "an intact file of the best network so far",
-                    found,
-                    "restore the file, or delete it to continue with the best of the other rounds",
-                ));
+                return Err(Error::checkpoint(path.display().to_string()).expected("an intact file of the best network so far").found(found).fix("restore the file, or delete it to continue with the best of the other rounds"));
             }
             Err(fault) => skip(listener, round, format!("{}, of the best network", fault.reason())),
         }
@@ -238,12 +229,10 @@ fn model<B: AutodiffBackend>(
     let record = read::<B, Model<B>>(path, device)?;
     let expected = learner.cart.architecture();
     let foreign = |found: String| {
-        Error::checkpoint(
-            shown.clone(),
-            format!("a network of {expected}"),
-            found,
-            "restore the file of this training, or train in another folder",
-        )
+        Error::checkpoint(shown.clone())
+            .expected(format!("a network of {expected}"))
+            .found(found)
+            .fix("restore the file of this training, or train in another folder")
     };
     let load = std::panic::AssertUnwindSafe(|| learner.clone().load_record(record));
     // Loading a record with another number of layers panics.
@@ -267,10 +256,8 @@ fn read<B: Backend, R: Record<B>>(path: PathBuf, device: &B::Device) -> Result<R
         Ok(Err(error)) => error.to_string(),
         Err(_) => "unreadable bytes".to_string(),
     };
-    Err(Error::checkpoint(
-        shown,
-        "a complete checkpoint of this model",
-        found,
-        "delete that round's files to resume from the one before, if there is one",
-    ))
+    Err(Error::checkpoint(shown)
+        .expected("a complete checkpoint of this model")
+        .found(found)
+        .fix("delete that round's files to resume from the one before, if there is one"))
 }

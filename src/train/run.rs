@@ -98,12 +98,10 @@ impl Trainer {
         let best = rounds.take_best::<B::InnerBackend>();
         let best_round = best.as_ref().map(|(round, _)| *round);
         let model = best.map(|(_, model)| model).or(last).ok_or_else(|| {
-            Error::checkpoint(
-                "the trained network",
-                "a checkpoint of it in the folder",
-                "none",
-                "train again in another folder",
-            )
+            Error::checkpoint("the trained network")
+                .expected("a checkpoint of it in the folder")
+                .found("none")
+                .fix("train again in another folder")
         })?;
         let history = rounds.history().to_vec();
         let seconds = started.elapsed().as_secs_f64();
@@ -260,12 +258,10 @@ fn ensure_learns<B: Backend>(model: &Cart<B>) -> Result<()> {
     if learns(model) {
         return Ok(());
     }
-    Err(Error::config(
-        "network to train",
-        "trainable parameters",
-        "none; a loaded network is frozen",
-        "pass it through train::trainable, or freeze less",
-    ))
+    Err(Error::config("network to train")
+        .expected("trainable parameters")
+        .found("none; a loaded network is frozen")
+        .fix("pass it through train::trainable, or freeze less"))
 }
 
 /// Takes up a training where its checkpoint left it, with the validation that a stop cut short; gives

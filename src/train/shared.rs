@@ -125,12 +125,12 @@ impl Shared {
             }
             _ => "NaN or infinity in the validation".to_string(),
         };
-        Err(Error::training(
-            format!("step {}", self.position.step()),
-            "a finite loss and finite gradients",
-            found,
-            "lower the learning rate or lengthen the warm-up; the last good checkpoint is kept",
-        ))
+        Err(Error::training(format!("step {}", self.position.step()))
+            .expected("a finite loss and finite gradients")
+            .found(found)
+            .fix(
+                "lower the learning rate or lengthen the warm-up; the last good checkpoint is kept",
+            ))
     }
 
     /// Why the training ended; `over` where it never began.

@@ -118,22 +118,18 @@ impl TrainState {
     fn read_file(path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, e))?;
         let damaged = |found: String| {
-            Error::checkpoint(
-                path.display().to_string(),
-                "the complete state of a training",
-                found,
-                "restore the file, or train in another folder",
-            )
+            Error::checkpoint(path.display().to_string())
+                .expected("the complete state of a training")
+                .found(found)
+                .fix("restore the file, or train in another folder")
         };
         let state: Self =
             serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
         if !(OLDEST..=FORMAT).contains(&state.format) {
-            return Err(Error::checkpoint(
-                path.display().to_string(),
-                format!("format {OLDEST} to {FORMAT}"),
-                state.format.to_string(),
-                "resume it with the version of the library that wrote it",
-            ));
+            return Err(Error::checkpoint(path.display().to_string())
+                .expected(format!("format {OLDEST} to {FORMAT}"))
+                .found(state.format.to_string())
+                .fix("resume it with the version of the library that wrote it"));
         }
         let whole = match state.format {
             OLDEST => state.checksum.is_empty(),

@@ -58,12 +58,10 @@ impl Trie {
     pub fn build(identifiers: &Codes, vocabulary: &Vocabulary) -> Result<Self> {
         let n = identifiers.len();
         if n == 0 || n >= u32::MAX as usize {
-            return Err(Error::identifier(
-                "trie",
-                "1 to 2^32 - 2 identifiers",
-                n.to_string(),
-                "index at least one candidate, and split larger collections",
-            ));
+            return Err(Error::identifier("trie")
+                .expected("1 to 2^32 - 2 identifiers")
+                .found(n.to_string())
+                .fix("index at least one candidate, and split larger collections"));
         }
         identifiers
             .as_flat()
@@ -161,12 +159,10 @@ fn compared(identifiers: &Codes, vocabulary: &Vocabulary) -> Result<Trie> {
 }
 
 fn duplicate(identifiers: &Codes, a: u32, b: u32) -> Error {
-    Error::identifier(
-        format!("items {a} and {b}"),
-        "an identifier of its own for every item",
-        format!("{} for both", Identifier::new(identifiers.row(a as usize).to_vec())),
-        "append unique tokens (identifier::assign_unique)",
-    )
+    Error::identifier(format!("items {a} and {b}"))
+        .expected("an identifier of its own for every item")
+        .found(format!("{} for both", Identifier::new(identifiers.row(a as usize).to_vec())))
+        .fix("append unique tokens (identifier::assign_unique)")
 }
 
 #[cfg(test)]

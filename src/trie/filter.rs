@@ -159,12 +159,10 @@ impl Filter {
         if self.rows == rows {
             return Ok(());
         }
-        Err(Error::query(
-            "filter",
-            format!("a filter for {rows} candidates"),
-            self.rows.to_string(),
-            "make the filter for the trie that is searched",
-        ))
+        Err(Error::query("filter")
+            .expected(format!("a filter for {rows} candidates"))
+            .found(self.rows.to_string())
+            .fix("make the filter for the trie that is searched"))
     }
 }
 
@@ -215,12 +213,10 @@ impl<'a> Filters<'a> {
         match self {
             Self::None => Ok(()),
             Self::Same(filter) => filter.belongs(candidates),
-            Self::Each(filters) if filters.len() != queries => Err(Error::query(
-                "filters",
-                format!("{queries}, one per query"),
-                filters.len().to_string(),
-                "give every query a filter, or none",
-            )),
+            Self::Each(filters) if filters.len() != queries => Err(Error::query("filters")
+                .expected(format!("{queries}, one per query"))
+                .found(filters.len().to_string())
+                .fix("give every query a filter, or none")),
             Self::Each(filters) => {
                 filters.iter().flatten().try_for_each(|filter| filter.belongs(candidates))
             }

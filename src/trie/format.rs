@@ -234,7 +234,10 @@ impl Layout {
 }
 
 fn malformed(expected: &str, found: &str) -> Error {
-    Error::index("trie", expected, found, "save the index again, or restore the file from a copy")
+    Error::index("trie")
+        .expected(expected)
+        .found(found)
+        .fix("save the index again, or restore the file from a copy")
 }
 
 /// Takes little-endian values from the front, refusing to run past the end.

@@ -60,13 +60,8 @@ impl Trie {
         let (own, given) = (self.vocabulary.sizes(), vocabulary.sizes());
         let last = own.len() - 1;
         if given.len() != own.len() || given[..last] != own[..last] || given[last] < own[last] {
-            return Err(Error::identifier(
-                "identifier levels",
-                format!("{:?}, or a larger last one", own),
-                format!("{given:?}"),
-                "make the identifiers with the quantizer of the network, and train it with room for \
-                 as many unique tokens (CandidateIndex::with_unique_capacity)",
-            ));
+            return Err(Error::identifier("identifier levels").expected(format!("{:?}, or a larger last one", own)).found(format!("{given:?}")).fix("make the identifiers with the quantizer of the network, and train it with room for \
+                 as many unique tokens (CandidateIndex::with_unique_capacity)"));
         }
         // A wider level may need wider tokens.
         let columns = (1..).zip(self.columns).map(|(level, column)| {
@@ -152,12 +147,10 @@ impl Trie {
     pub fn item_of(&self, identifier: &[u16]) -> Result<u32> {
         self.vocabulary.check(identifier)?;
         let node = self.find(identifier).ok_or_else(|| {
-            Error::identifier(
-                Identifier::new(identifier.to_vec()).to_string(),
-                "an identifier of this index",
-                "none of its candidates",
-                "use identifiers of this index",
-            )
+            Error::identifier(Identifier::new(identifier.to_vec()).to_string())
+                .expected("an identifier of this index")
+                .found("none of its candidates")
+                .fix("use identifiers of this index")
         })?;
         Ok(self.items[node.lo as usize])
     }
@@ -176,12 +169,10 @@ impl Trie {
     /// [`Error::Identifier`] when there is no such item.
     pub fn row_of(&self, item: u32) -> Result<usize> {
         let row = self.rows.get(item as usize).ok_or_else(|| {
-            Error::identifier(
-                format!("item {item}"),
-                format!("an item below {}", self.len()),
-                item.to_string(),
-                "use items of this index",
-            )
+            Error::identifier(format!("item {item}"))
+                .expected(format!("an item below {}", self.len()))
+                .found(item.to_string())
+                .fix("use items of this index")
         })?;
         Ok(*row as usize)
     }

@@ -56,39 +56,34 @@ impl CandidateSpaceConfig {
     pub fn validate(&self) -> Result<()> {
         let weight = |w: f32| w >= 0.0 && w.is_finite();
         if !weight(self.features) || !weight(self.texts) || self.features + self.texts == 0.0 {
-            return Err(Error::config(
-                "space weights",
-                "features and texts of at least 0, not both 0",
-                format!("{} and {}", self.features, self.texts),
-                "1 and 1 are usual",
-            ));
+            return Err(Error::config("space weights")
+                .expected("features and texts of at least 0, not both 0")
+                .found(format!("{} and {}", self.features, self.texts))
+                .fix("1 and 1 are usual"));
         }
         if self.penalties.is_empty() || !self.penalties.iter().all(|p| *p > 0.0 && p.is_finite()) {
-            return Err(Error::config(
-                "space penalties",
-                "at least one number above 0",
-                format!("{:?}", self.penalties),
-                "0.3, 1, 3 and 10 are usual",
-            ));
+            return Err(Error::config("space penalties")
+                .expected("at least one number above 0")
+                .found(format!("{:?}", self.penalties))
+                .fix("0.3, 1, 3 and 10 are usual"));
         }
         if self.gammas.is_empty() || !self.gammas.iter().all(|g| *g >= 0.0 && g.is_finite()) {
-            return Err(Error::config(
-                "space gammas",
-                "at least one number of at least 0",
-                format!("{:?}", self.gammas),
-                "0, 1 and 2 are usual",
-            ));
+            return Err(Error::config("space gammas")
+                .expected("at least one number of at least 0")
+                .found(format!("{:?}", self.gammas))
+                .fix("0, 1 and 2 are usual"));
         }
         if self.landmarks == 0 {
-            return Err(Error::config("space landmarks", "at least 1", "0", "2048 is usual"));
+            return Err(Error::config("space landmarks")
+                .expected("at least 1")
+                .found("0")
+                .fix("2048 is usual"));
         }
         if self.folds < 2 {
-            return Err(Error::config(
-                "space folds",
-                "at least 2",
-                self.folds.to_string(),
-                "5 is usual",
-            ));
+            return Err(Error::config("space folds")
+                .expected("at least 2")
+                .found(self.folds.to_string())
+                .fix("5 is usual"));
         }
         Ok(())
     }

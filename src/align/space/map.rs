@@ -46,23 +46,19 @@ impl CandidateSpace {
     pub fn embed(&self, items: &Features, texts: Option<&TextVectors>) -> Result<Features> {
         let (d_input, dim) = self.ridge.widths();
         if items.dim() != d_input {
-            return Err(Error::features(
-                "candidates",
-                format!("{d_input} numbers an item"),
-                items.dim().to_string(),
-                "use features of the encoder that the space was fitted on",
-            ));
+            return Err(Error::features("candidates")
+                .expected(format!("{d_input} numbers an item"))
+                .found(items.dim().to_string())
+                .fix("use features of the encoder that the space was fitted on"));
         }
         let none = TextVectors { dim, values: vec![], items: vec![], weights: vec![] };
         let texts = texts.unwrap_or(&none);
         let misplaced = texts.items.iter().find(|&&item| item as usize >= items.len());
         if texts.dim() != dim || misplaced.is_some() {
-            return Err(Error::captions(
-                "vectors of texts",
-                format!("width {dim}, items below {}", items.len()),
-                format!("width {}, item {:?}", texts.dim(), misplaced),
-                "encode the texts of these candidates with the encoder of the space",
-            ));
+            return Err(Error::captions("vectors of texts")
+                .expected(format!("width {dim}, items below {}", items.len()))
+                .found(format!("width {}, item {:?}", texts.dim(), misplaced))
+                .fix("encode the texts of these candidates with the encoder of the space"));
         }
         self.place(items, &Centroids::new(items.len(), texts))
     }
@@ -133,12 +129,10 @@ impl CandidateSpace {
         let (mut tensors, metadata) = NamedTensors::from_bytes(bytes)?;
         let version = metadata.get("candidate-space").cloned().unwrap_or_default();
         if version != FORMAT.to_string() {
-            return Err(Error::index(
-                "candidate space",
-                format!("format {FORMAT}"),
-                format!("format {version:?}"),
-                "load it with the version of the library that wrote it",
-            ));
+            return Err(Error::index("candidate space")
+                .expected(format!("format {FORMAT}"))
+                .found(format!("format {version:?}"))
+                .fix("load it with the version of the library that wrote it"));
         }
         let (_, blend) = tensors.take_f32("blend")?;
         let ridge = take(&mut tensors, "")?;
@@ -147,12 +141,10 @@ impl CandidateSpace {
         tensors.ensure_empty("candidate space")?;
         let alike = tuned.as_ref().is_none_or(|map| map.widths() == ridge.widths());
         if blend.len() != 2 || !alike {
-            return Err(Error::index(
-                "candidate space",
-                "two weights, and maps of the same widths",
-                format!("{} weights, or other widths", blend.len()),
-                "the file is damaged: write the index again",
-            ));
+            return Err(Error::index("candidate space")
+                .expected("two weights, and maps of the same widths")
+                .found(format!("{} weights, or other widths", blend.len()))
+                .fix("the file is damaged: write the index again"));
         }
         Ok(Self { ridge, tuned, features: blend[0], texts: blend[1] })
     }
@@ -201,12 +193,10 @@ fn take(tensors: &mut NamedTensors, prefix: &str) -> Result<Ridge> {
         && gamma.len() == 1
         && (gamma[0] > 0.0) != landmarks.is_empty();
     if !whole {
-        return Err(Error::index(
-            "candidate space",
-            "weights of the shape of its map",
-            format!("a weight of shape {shape:?}"),
-            "the file is damaged: write the index again",
-        ));
+        return Err(Error::index("candidate space")
+            .expected("weights of the shape of its map")
+            .found(format!("a weight of shape {shape:?}"))
+            .fix("the file is damaged: write the index again"));
     }
     let kernel = (gamma[0] > 0.0).then_some(Kernel { gamma: gamma[0], landmarks });
     Ok(Ridge { lift: Lift { mean, kernel }, weight, bias })

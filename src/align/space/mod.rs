@@ -61,12 +61,10 @@ impl CandidateSpaceConfig {
     ) -> Result<FittedSpace> {
         self.validate()?;
         if let Some(map) = tuned.filter(|map| map.widths() != (items.dim(), texts.dim())) {
-            return Err(Error::features(
-                "tuned map",
-                format!("one from {} to {} numbers", items.dim(), texts.dim()),
-                format!("{:?}", map.widths()),
-                "tune the encoder on these candidates",
-            ));
+            return Err(Error::features("tuned map")
+                .expected(format!("one from {} to {} numbers", items.dim(), texts.dim()))
+                .found(format!("{:?}", map.widths()))
+                .fix("tune the encoder on these candidates"));
         }
         let (centroids, known) = self.described(items, texts)?;
         let pairs = Pairs { config: self, items, centroids: &centroids };
@@ -106,22 +104,18 @@ impl CandidateSpaceConfig {
     /// The means of the texts, and the items that have some.
     fn described(&self, items: &Features, texts: &TextVectors) -> Result<(Centroids, Vec<u32>)> {
         if let Some(item) = texts.items.iter().find(|&&item| item as usize >= items.len()) {
-            return Err(Error::captions(
-                "vectors of texts",
-                format!("items below {}", items.len()),
-                item.to_string(),
-                "resolve captions against these candidates",
-            ));
+            return Err(Error::captions("vectors of texts")
+                .expected(format!("items below {}", items.len()))
+                .found(item.to_string())
+                .fix("resolve captions against these candidates"));
         }
         let centroids = Centroids::new(items.len(), texts);
         let known = self.known(&centroids);
         if known.len() < 2 {
-            return Err(Error::captions(
-                "training texts",
-                "texts of at least two items",
-                known.len().to_string(),
-                "fit the space on captioned candidates",
-            ));
+            return Err(Error::captions("training texts")
+                .expected("texts of at least two items")
+                .found(known.len().to_string())
+                .fix("fit the space on captioned candidates"));
         }
         Ok((centroids, known))
     }

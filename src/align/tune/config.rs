@@ -61,7 +61,10 @@ impl SpaceTuning {
     /// [`Error::Config`] naming the setting that does not fit.
     pub fn validate(&self) -> Result<()> {
         let problem = |name: &str, expected: &str, found: String| {
-            Err(Error::config(name, expected, found, "change it, or keep the default"))
+            Err(Error::config(name)
+                .expected(expected)
+                .found(found)
+                .fix("change it, or keep the default"))
         };
         if self.batch_size < 2 {
             return problem("tuning batch_size", "at least 2", self.batch_size.to_string());

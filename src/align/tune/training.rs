@@ -123,12 +123,10 @@ impl<B: AutodiffBackend> Training<'_, B> {
             let order: Vec<usize> = order.into_iter().map(|text| text as usize).collect();
             for chunk in order.chunks(settings.batch_size) {
                 if stop.is_raised() {
-                    return Err(Error::interrupted(
-                        "tuning of the text encoder",
-                        format!("{} passes", settings.epochs),
-                        "a stop before the last",
-                        "start it again; nothing was written",
-                    ));
+                    return Err(Error::interrupted("tuning of the text encoder")
+                        .expected(format!("{} passes", settings.epochs))
+                        .found("a stop before the last")
+                        .fix("start it again; nothing was written"));
                 }
                 B::seed(device, rng.random());
                 let rows: Vec<Vec<u32>> = chunk
@@ -179,12 +177,10 @@ impl<B: AutodiffBackend> Training<'_, B> {
                 let loss = log_softmax(logits, 1).gather(1, first).neg().mean();
                 let seen: Vec<f32> = queries.inner().into_data().iter::<f32>().collect();
                 if seen.iter().any(|value| !value.is_finite()) {
-                    return Err(Error::training(
-                        "tuning of the text encoder",
-                        "finite vectors",
-                        "NaN or an infinity",
-                        "lower its learning rate",
-                    ));
+                    return Err(Error::training("tuning of the text encoder")
+                        .expected("finite vectors")
+                        .found("NaN or an infinity")
+                        .fix("lower its learning rate"));
                 }
                 let grads = GradientsParams::from_grads(loss.backward(), &towers);
                 let rate = burn::lr_scheduler::LrScheduler::step(&mut schedule);

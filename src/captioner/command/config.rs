@@ -103,7 +103,10 @@ impl CommandConfig {
     /// not above 0.
     pub fn validate(&self) -> Result<()> {
         let wrong = |name: &str, expected: &str, found: String, remedy: &str| {
-            Err(Error::config(format!("{name} of the captioner"), expected, found, remedy))
+            Err(Error::config(format!("{name} of the captioner"))
+                .expected(expected)
+                .found(found)
+                .fix(remedy))
         };
         if self.program.as_os_str().is_empty() {
             let remedy = "name one, such as `python3`";

@@ -25,7 +25,7 @@ pub(super) fn parse(config: &CommandConfig, ids: &[&str], output: &[u8]) -> Resu
     for (number, line) in output.split(|byte| *byte == b'\n').enumerate() {
         let wrong = |expected: &str, found: String, remedy: &str| {
             let subject = format!("output of the {}, line {}", config.shown(), number + 1);
-            Error::captions(subject, expected, found, remedy)
+            Error::captions(subject).expected(expected).found(found).fix(remedy)
         };
         let text = std::str::from_utf8(line).map_err(|e| {
             let found = format!("another encoding at byte {} of the line", e.valid_up_to());

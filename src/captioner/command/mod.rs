@@ -132,7 +132,10 @@ fn input(job: &CaptionJob) -> Result<Vec<String>> {
         let line = Line { id, path, span: item.and_then(|item| item.span) };
         serde_json::to_string(&line).map_err(|e| {
             let remedy = "leave the item out";
-            Error::captions(format!("item `{id}`"), "a line of JSON", e.to_string(), remedy)
+            Error::captions(format!("item `{id}`"))
+                .expected("a line of JSON")
+                .found(e.to_string())
+                .fix(remedy)
         })
     };
     job.ids().enumerate().map(line).collect()
@@ -200,12 +203,10 @@ impl Captioner for CommandCaptioner {
         }
         if made.captions.is_empty() && !job.is_empty() {
             self.forget()?;
-            return Err(Error::captions(
-                self.config.shown(),
-                format!("a caption of at least one of {} items", job.len()),
-                "none, and no failure",
-                "try the program by hand on a line of the input",
-            ));
+            return Err(Error::captions(self.config.shown())
+                .expected(format!("a caption of at least one of {} items", job.len()))
+                .found("none, and no failure")
+                .fix("try the program by hand on a line of the input"));
         }
         Ok(made)
     }
@@ -217,12 +218,10 @@ impl CommandCaptioner {
             Some(folder) => format!("which are kept in {}", folder.display()),
             None => "which are kept nowhere".into(),
         };
-        Error::interrupted(
-            self.config.shown(),
-            format!("captions of {of} items"),
-            format!("a stop after {done}, {kept}"),
-            "start it again with the same settings to continue",
-        )
+        Error::interrupted(self.config.shown())
+            .expected(format!("captions of {of} items"))
+            .found(format!("a stop after {done}, {kept}"))
+            .fix("start it again with the same settings to continue")
     }
 }
 

@@ -64,7 +64,7 @@ pub(super) fn run(
             said if said.is_empty() => format!("{found}, with nothing on its standard error"),
             said => format!("{found}; its standard error ends with: {said}"),
         };
-        Error::captions(config.shown(), expected, found, remedy)
+        Error::captions(config.shown()).expected(expected).found(found).fix(remedy)
     };
 
     let (mut output, mut status): (Option<Vec<u8>>, Option<ExitStatus>) = (None, None);
@@ -134,13 +134,13 @@ fn start(config: &CommandConfig) -> Result<Child> {
         command.process_group(0);
     }
     command.spawn().map_err(|e| {
-        Error::captions(
-            config.shown(),
-            "a program that can be started",
-            e.to_string(),
-            "install it, or give its full path; arguments belong in `args`, and no shell reads \
+        Error::captions(config.shown())
+            .expected("a program that can be started")
+            .found(e.to_string())
+            .fix(
+                "install it, or give its full path; arguments belong in `args`, and no shell reads \
              them",
-        )
+            )
     })
 }
 

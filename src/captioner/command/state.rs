@@ -67,27 +67,23 @@ impl State {
                     let Run { program, args, batch, items, .. } = run;
                     format!("`{program} {}` over {items} items by {batch}", args.join(" "))
                 };
-                return Err(Error::captions(
-                    folder.display().to_string(),
-                    format!("finished batches of {}", shown(&run)),
-                    match shown(&run) == shown(&found) {
+                return Err(Error::captions(folder.display().to_string())
+                    .expected(format!("finished batches of {}", shown(&run)))
+                    .found(match shown(&run) == shown(&found) {
                         true => "those of other items, files or numbers of captions".into(),
                         false => format!("those of {}", shown(&found)),
-                    },
-                    "use the settings of that run, or remove this folder",
-                ));
+                    })
+                    .fix("use the settings of that run, or remove this folder"));
             }
         }
         fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
         let path = folder.join(".lock");
         let lock = FileLock::acquire(&path).map_err(|e| Error::io("lock", &path, e))?;
         let Some(lock) = lock else {
-            return Err(Error::captions(
-                folder.display().to_string(),
-                "batches without another running captioner",
-                "a captioner that is running",
-                "wait until it ends",
-            ));
+            return Err(Error::captions(folder.display().to_string())
+                .expected("batches without another running captioner")
+                .found("a captioner that is running")
+                .fix("wait until it ends"));
         };
         if !file.exists() {
             write(&file, &run)?;
@@ -107,12 +103,10 @@ impl State {
         }
         let kept: Kept = read(&file)?;
         if !kept.captions.iter().map(|(id, _)| id.as_str()).eq(ids.iter().copied()) {
-            return Err(Error::captions(
-                file.display().to_string(),
-                format!("the batch of {} items from `{}` on", ids.len(), ids[0]),
-                "other items",
-                "remove this file, so that it is made again",
-            ));
+            return Err(Error::captions(file.display().to_string())
+                .expected(format!("the batch of {} items from `{}` on", ids.len(), ids[0]))
+                .found("other items")
+                .fix("remove this file, so that it is made again"));
         }
         Ok(Some(kept.captions.into_iter().map(|(_, texts)| texts).collect()))
     }
@@ -138,12 +132,10 @@ pub(super) fn saved(folder: &Path) -> Result<Option<String>> {
 fn read<T: serde::de::DeserializeOwned>(file: &Path) -> Result<T> {
     let bytes = read_limited(file, LONGEST)?;
     serde_json::from_slice(&bytes).map_err(|e| {
-        Error::captions(
-            file.display().to_string(),
-            "the state of an interrupted captioner",
-            e.to_string(),
-            "remove this file, so that it is made again",
-        )
+        Error::captions(file.display().to_string())
+            .expected("the state of an interrupted captioner")
+            .found(e.to_string())
+            .fix("remove this file, so that it is made again")
     })
 }
 

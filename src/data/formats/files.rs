@@ -22,24 +22,20 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 /// Reads JSON of a known shape.
 pub(super) fn parse<T: serde::de::DeserializeOwned>(path: &Path, shape: &str) -> Result<T> {
     serde_json::from_slice(&read(path)?).map_err(|e| {
-        Error::captions(
-            path.display().to_string(),
-            shape,
-            e.to_string(),
-            "name the original file of the data set, or download it again",
-        )
+        Error::captions(path.display().to_string())
+            .expected(shape)
+            .found(e.to_string())
+            .fix("name the original file of the data set, or download it again")
     })
 }
 
 /// Lines with their numbers, without comments and blank ones.
 pub(super) fn lines(path: &Path) -> Result<Vec<(usize, String)>> {
     let text = String::from_utf8(read(path)?).map_err(|e| {
-        Error::captions(
-            path.display().to_string(),
-            "text in UTF-8",
-            format!("other bytes at {}", e.utf8_error().valid_up_to()),
-            "convert the file to UTF-8",
-        )
+        Error::captions(path.display().to_string())
+            .expected("text in UTF-8")
+            .found(format!("other bytes at {}", e.utf8_error().valid_up_to()))
+            .fix("convert the file to UTF-8")
     })?;
     let lines = (1..).zip(text.lines().map(str::trim));
     let kept = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
@@ -64,12 +60,10 @@ impl Row<'_> {
     /// The same, which must not be blank.
     pub(super) fn required(&self, column: usize) -> Result<&str> {
         match self.get(column) {
-            "" => Err(Error::captions(
-                self.at(),
-                format!("a value in column `{}`", self.names[column]),
-                "none",
-                "correct the line, or download the file again",
-            )),
+            "" => Err(Error::captions(self.at())
+                .expected(format!("a value in column `{}`", self.names[column]))
+                .found("none")
+                .fix("correct the line, or download the file again")),
             value => Ok(value),
         }
     }
@@ -79,12 +73,10 @@ impl Row<'_> {
         let text = self.required(column)?;
         let number = text.parse().ok().filter(|n: &f64| n.is_finite() && *n >= 0.0);
         number.ok_or_else(|| {
-            Error::captions(
-                self.at(),
-                format!("seconds in column `{}`", self.names[column]),
-                format!("{text:?}"),
-                "correct the line, or download the file again",
-            )
+            Error::captions(self.at())
+                .expected(format!("seconds in column `{}`", self.names[column]))
+                .found(format!("{text:?}"))
+                .fix("correct the line, or download the file again")
         })
     }
 
@@ -112,23 +104,21 @@ pub(super) fn read_table(
             csv::ErrorKind::Utf8 { .. } => "bytes that are not UTF-8".into(),
             _ => e.to_string(),
         };
-        Error::captions(
-            format!("{file}{line}"),
-            "comma-separated values in UTF-8",
-            found,
-            "correct the line, or download the file again",
-        )
+        Error::captions(format!("{file}{line}"))
+            .expected("comma-separated values in UTF-8")
+            .found(found)
+            .fix("correct the line, or download the file again")
     };
     let names = reader.headers().map_err(broken)?.clone();
     let place = |column: &&'static str| {
         names.iter().position(|name| name.trim() == *column).ok_or_else(|| {
-            Error::captions(
-                &file,
-                format!("the columns {}", columns.join(", ")),
-                format!("{} (no `{column}`)", names.iter().collect::<Vec<_>>().join(", ")),
-                "name the original file of the data set; its first line has the names of the \
+            Error::captions(&file)
+                .expected(format!("the columns {}", columns.join(", ")))
+                .found(format!("{} (no `{column}`)", names.iter().collect::<Vec<_>>().join(", ")))
+                .fix(
+                    "name the original file of the data set; its first line has the names of the \
                  columns",
-            )
+                )
         })
     };
     let places = columns.iter().map(place).collect::<Result<Vec<_>>>()?;

@@ -50,21 +50,17 @@ pub fn karpathy(path: impl AsRef<Path>) -> Result<PublishedSet> {
             "restval" => "train",
             known @ ("train" | "val" | "test") => known,
             other => {
-                return Err(Error::captions(
-                    at(),
-                    "the split train, restval, val or test",
-                    format!("{other:?}"),
-                    "name the original file of the data set",
-                ));
+                return Err(Error::captions(at())
+                    .expected("the split train, restval, val or test")
+                    .found(format!("{other:?}"))
+                    .fix("name the original file of the data set"));
             }
         };
         if image.sentences.is_empty() {
-            return Err(Error::captions(
-                at(),
-                "sentences about the image",
-                format!("none for `{}`", image.filename),
-                "download the file again",
-            ));
+            return Err(Error::captions(at())
+                .expected("sentences about the image")
+                .found(format!("none for `{}`", image.filename))
+                .fix("download the file again"));
         }
         let folder = image.filepath.as_deref().unwrap_or_default();
         set.item(at, &image.filename, PathBuf::from(folder).join(&image.filename), None)?;

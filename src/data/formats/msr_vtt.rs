@@ -149,21 +149,17 @@ fn sentences(
 }
 
 fn unknown(at: String, id: &str) -> Error {
-    Error::captions(
-        at,
-        "a video that the annotations name",
-        format!("`{id}`"),
-        "give all files of annotations: those of train_val and of test",
-    )
+    Error::captions(at)
+        .expected("a video that the annotations name")
+        .found(format!("`{id}`"))
+        .fix("give all files of annotations: those of train_val and of test")
 }
 
 fn last<P: AsRef<Path>>(paths: &[P]) -> Result<&Path> {
     paths.last().map(AsRef::as_ref).ok_or_else(|| {
-        Error::captions(
-            "annotations of MSR-VTT",
-            "one file or more",
-            "none",
-            "give train_val_videodatainfo.json and test_videodatainfo.json",
-        )
+        Error::captions("annotations of MSR-VTT")
+            .expected("one file or more")
+            .found("none")
+            .fix("give train_val_videodatainfo.json and test_videodatainfo.json")
     })
 }

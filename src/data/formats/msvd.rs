@@ -47,12 +47,10 @@ pub fn msvd<P: AsRef<Path>>(
         false => {
             for (line, text) in lines(path)? {
                 let Some((id, text)) = text.split_once(char::is_whitespace) else {
-                    return Err(Error::captions(
-                        format!("{}:{line}", path.display()),
-                        "a clip, a space, and a sentence",
-                        format!("{text:?}"),
-                        "correct the line, or download the file again",
-                    ));
+                    return Err(Error::captions(format!("{}:{line}", path.display()))
+                        .expected("a clip, a space, and a sentence")
+                        .found(format!("{text:?}"))
+                        .fix("correct the line, or download the file again"));
                 };
                 described.push((id.to_string(), text.trim().to_string()));
             }
@@ -67,12 +65,10 @@ pub fn msvd<P: AsRef<Path>>(
             let id = clip.strip_suffix(".avi").unwrap_or(&clip);
             let at = || format!("{}:{line}", list.display());
             if !known.contains(id) {
-                return Err(Error::captions(
-                    at(),
-                    format!("a clip that {} describes", path.display()),
-                    format!("`{id}`"),
-                    "download both files again; clips are named VideoID_Start_End",
-                ));
+                return Err(Error::captions(at())
+                    .expected(format!("a clip that {} describes", path.display()))
+                    .found(format!("`{id}`"))
+                    .fix("download both files again; clips are named VideoID_Start_End"));
             }
             set.item(at, id, format!("{id}.avi"), None)?;
             set.assign(split, id);

@@ -67,12 +67,10 @@ impl PublishedSet {
             self.items.iter().filter(|item| !folder.join(&item.path).exists()).collect();
         match missing.first() {
             None => Ok(()),
-            Some(first) => Err(Error::captions(
-                folder.display().to_string(),
-                format!("the files of {} items", self.items.len()),
-                format!("{} missing, the first is {}", missing.len(), first.path.display()),
-                "download them, name their folder, or keep the others with `retain_media`",
-            )),
+            Some(first) => Err(Error::captions(folder.display().to_string())
+                .expected(format!("the files of {} items", self.items.len()))
+                .found(format!("{} missing, the first is {}", missing.len(), first.path.display()))
+                .fix("download them, name their folder, or keep the others with `retain_media`")),
         }
     }
 
@@ -86,12 +84,10 @@ impl PublishedSet {
         let (kept, gone): (Vec<_>, Vec<_>) =
             self.items.iter().cloned().partition(|item| folder.join(&item.path).exists());
         if kept.is_empty() {
-            return Err(Error::captions(
-                folder.display().to_string(),
-                format!("files of the {} items", self.items.len()),
-                "none of them",
-                "name their folder",
-            ));
+            return Err(Error::captions(folder.display().to_string())
+                .expected(format!("files of the {} items", self.items.len()))
+                .found("none of them")
+                .fix("name their folder"));
         }
         let gone: Vec<String> = gone.into_iter().map(|item| item.id).collect();
         let lost: HashSet<&str> = gone.iter().map(String::as_str).collect();
@@ -103,12 +99,10 @@ impl PublishedSet {
             let ids = self.splits.ids(name)?.iter().filter(|id| !lost.contains(id.as_str()));
             let ids: Vec<String> = ids.cloned().collect();
             if ids.is_empty() {
-                return Err(Error::splits(
-                    name,
-                    "an item whose file is there",
-                    "none",
-                    "fetch its files, or name their folder",
-                ));
+                return Err(Error::splits(name)
+                    .expected("an item whose file is there")
+                    .found("none")
+                    .fix("fetch its files, or name their folder"));
             }
             Ok((name.to_string(), ids))
         };
@@ -144,7 +138,7 @@ impl PublishedSet {
         for item in self.items.iter().filter(|item| !gone(&item.id)) {
             media.push_str(&serde_json::to_string(item).map_err(|e| {
                 let remedy = "rename the file to a name in UTF-8";
-                Error::captions("media", "paths in UTF-8", e.to_string(), remedy)
+                Error::captions("media").expected("paths in UTF-8").found(e.to_string()).fix(remedy)
             })?);
             media.push('\n');
         }
@@ -189,12 +183,10 @@ impl Builder {
         span: Option<(f64, f64)>,
     ) -> Result<()> {
         if self.rows.contains_key(id) {
-            return Err(Error::captions(
-                at(),
-                "an item that was not named before",
-                format!("`{id}` again"),
-                "correct the file, or download it again",
-            ));
+            return Err(Error::captions(at())
+                .expected("an item that was not named before")
+                .found(format!("`{id}` again"))
+                .fix("correct the file, or download it again"));
         }
         self.rows.insert(id.to_string(), self.items.len());
         let (id, path) = (id.to_string(), path.into());
@@ -236,12 +228,10 @@ impl Builder {
     /// The set, checked; splits in the order train, val, test, others.
     pub(super) fn finish(mut self, file: &Path) -> Result<PublishedSet> {
         if self.captions.is_empty() {
-            return Err(Error::captions(
-                file.display().to_string(),
-                "items with captions",
-                format!("{} items and no caption", self.items.len()),
-                "download the file again",
-            ));
+            return Err(Error::captions(file.display().to_string())
+                .expected("items with captions")
+                .found(format!("{} items and no caption", self.items.len()))
+                .fix("download the file again"));
         }
         let place = |name: &str| ["train", "val", "test"].iter().position(|known| *known == name);
         self.splits.sort_by_key(|(name, _)| place(name).unwrap_or(usize::MAX));

@@ -122,20 +122,16 @@ impl LeakAuditConfig {
     /// [`Error::Config`] for a threshold that is not above 0 and at most 1, or shingles of no word.
     pub fn validate(&self) -> Result<()> {
         if !(self.threshold > 0.0 && self.threshold <= 1.0) {
-            return Err(Error::config(
-                "threshold of the audit",
-                "a similarity above 0 and at most 1",
-                self.threshold.to_string(),
-                "0.8 finds texts that differ by a word or two",
-            ));
+            return Err(Error::config("threshold of the audit")
+                .expected("a similarity above 0 and at most 1")
+                .found(self.threshold.to_string())
+                .fix("0.8 finds texts that differ by a word or two"));
         }
         if self.shingle == 0 {
-            return Err(Error::config(
-                "shingle of the audit",
-                "at least one word",
-                "0",
-                "1 compares sets of words, 2 or more respect their order",
-            ));
+            return Err(Error::config("shingle of the audit")
+                .expected("at least one word")
+                .found("0")
+                .fix("1 compares sets of words, 2 or more respect their order"));
         }
         Ok(())
     }
@@ -155,12 +151,10 @@ impl LeakAuditConfig {
         self.validate()?;
         let stray = train.iter().chain(queries).find(|text| text.item as usize >= ids.len());
         if let Some(stray) = stray {
-            return Err(Error::captions(
-                "texts of the audit",
-                format!("items below {}, the number of ids", ids.len()),
-                format!("item {} ({:?})", stray.item, stray.text),
-                "resolve captions and queries against the same ids",
-            ));
+            return Err(Error::captions("texts of the audit")
+                .expected(format!("items below {}, the number of ids", ids.len()))
+                .found(format!("item {} ({:?})", stray.item, stray.text))
+                .fix("resolve captions and queries against the same ids"));
         }
         let found = join(train, queries, self.threshold, self.shingle);
         let any = |kinds: &[LeakKind]| {
@@ -310,16 +304,14 @@ impl LeakAudit {
                 LeakPolicy::Ignore => {}
                 LeakPolicy::Warn => warnings.push(found),
                 LeakPolicy::Refuse => {
-                    return Err(Error::captions(
-                        "audit",
-                        "queries that do not occur among the training texts",
-                        found,
-                        format!(
+                    return Err(Error::captions("audit")
+                        .expected("queries that do not occur among the training texts")
+                        .found(found)
+                        .fix(format!(
                             "remove those captions from the training texts or the queries, or set \
                              `{}` of the audit to \"warn\" and report the count with the results",
                             kind.setting()
-                        ),
-                    ));
+                        )));
                 }
             }
         }

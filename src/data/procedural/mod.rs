@@ -54,10 +54,8 @@ fn within(name: &str, found: usize, low: usize, high: usize) -> Result<()> {
     if (low..=high).contains(&found) {
         return Ok(());
     }
-    Err(Error::config(
-        name,
-        format!("{low} to {high}"),
-        found.to_string(),
-        "choose a number in that range",
-    ))
+    Err(Error::config(name)
+        .expected(format!("{low} to {high}"))
+        .found(found.to_string())
+        .fix("choose a number in that range"))
 }

@@ -97,12 +97,10 @@ fn normal(text: &str) -> String {
 
 /// The error for an item that has run out of words.
 fn out_of_words(id: &str) -> Error {
-    Error::captions(
-        id,
-        "a query that differs from every training caption",
-        "only wordings that training captions have",
-        "ask for fewer training captions of an item",
-    )
+    Error::captions(id)
+        .expected("a query that differs from every training caption")
+        .found("only wordings that training captions have")
+        .fix("ask for fewer training captions of an item")
 }
 
 /// How many of the captions, given by the facts that they state about each item, no other item agrees with.

@@ -105,12 +105,10 @@ fn ensure_new(folder: &Path) -> Result<()> {
     };
     match entries.next() {
         None => Ok(()),
-        Some(_) => Err(Error::media(
-            folder.display().to_string(),
-            "a folder that is new or empty",
-            "one with files in it",
-            "write to another folder, or remove this one",
-        )),
+        Some(_) => Err(Error::media(folder.display().to_string())
+            .expected("a folder that is new or empty")
+            .found("one with files in it")
+            .fix("write to another folder, or remove this one")),
     }
 }
 
@@ -126,12 +124,10 @@ struct Partial {
 impl Partial {
     fn create(folder: &Path) -> Result<Self> {
         let Some(name) = folder.file_name() else {
-            return Err(Error::media(
-                folder.display().to_string(),
-                "a path that ends in a folder's name",
-                "none",
-                "name the folder to write",
-            ));
+            return Err(Error::media(folder.display().to_string())
+                .expected("a path that ends in a folder's name")
+                .found("none")
+                .fix("name the folder to write"));
         };
         let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
         let parent = parent.unwrap_or(Path::new("."));
@@ -195,12 +191,10 @@ fn fill(
     let mut items = Vec::with_capacity(total);
     while items.len() < total {
         if stop.is_raised() {
-            return Err(Error::interrupted(
-                "drawing a benchmark",
-                format!("{total} items"),
-                format!("a stop after {}", items.len()),
-                "start it again",
-            ));
+            return Err(Error::interrupted("drawing a benchmark")
+                .expected(format!("{total} items"))
+                .found(format!("a stop after {}", items.len()))
+                .fix("start it again"));
         }
         let part = items.len()..(items.len() + PART).min(total);
         let drawn: Vec<MediaItem> = part
@@ -220,8 +214,9 @@ fn fill(
     splits(&ids, benchmark.seed())?.to_json(folder.join("splits.json"))?;
     let audit = captions.audit;
     let manifest = Manifest { modality, items: total, seed: benchmark.seed(), audit };
-    let json = serde_json::to_vec_pretty(&manifest)
-        .map_err(|e| Error::media("benchmark.json", "text", e.to_string(), "report this"))?;
+    let json = serde_json::to_vec_pretty(&manifest).map_err(|e| {
+        Error::media("benchmark.json").expected("text").found(e.to_string()).fix("report this")
+    })?;
     write_bytes(folder.join("benchmark.json"), &json)?;
     Ok(Written { items, media, captions })
 }

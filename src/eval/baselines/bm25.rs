@@ -138,10 +138,16 @@ impl Bm25Config {
     pub fn validate(&self) -> Result<()> {
         // Larger values could round a word's share to zero, which means "no such word" below.
         if !(0.0..=1000.0).contains(&self.k1) {
-            return Err(Error::config("k1", "0 to 1000", self.k1.to_string(), "use 1.2"));
+            return Err(Error::config("k1")
+                .expected("0 to 1000")
+                .found(self.k1.to_string())
+                .fix("use 1.2"));
         }
         if !(0.0..=1.0).contains(&self.b) {
-            return Err(Error::config("b", "0 to 1", self.b.to_string(), "use 0.75"));
+            return Err(Error::config("b")
+                .expected("0 to 1")
+                .found(self.b.to_string())
+                .fix("use 0.75"));
         }
         Ok(())
     }
@@ -171,12 +177,10 @@ impl Bm25 {
         let mut tokens: Vec<(usize, u32)> = Vec::new();
         for (item, text) in docs {
             let Some(length) = lengths.get_mut(*item as usize) else {
-                return Err(Error::captions(
-                    "BM25",
-                    format!("items below the number of candidates, {candidates}"),
-                    format!("item {item}"),
-                    "index and count the same candidates",
-                ));
+                return Err(Error::captions("BM25")
+                    .expected(format!("items below the number of candidates, {candidates}"))
+                    .found(format!("item {item}"))
+                    .fix("index and count the same candidates"));
             };
             for word in config.words(text.as_ref()) {
                 let next = terms.len();
@@ -185,12 +189,10 @@ impl Bm25 {
             }
         }
         if tokens.is_empty() {
-            return Err(Error::captions(
-                "BM25",
-                "at least one text with a word",
-                format!("none in {} texts", docs.len()),
-                "check that the training captions reach the index",
-            ));
+            return Err(Error::captions("BM25")
+                .expected("at least one text with a word")
+                .found(format!("none in {} texts", docs.len()))
+                .fix("check that the training captions reach the index"));
         }
         tokens.sort_unstable();
         let mut postings = Vec::new();
@@ -262,15 +264,16 @@ impl Bm25 {
         if grid.k1.is_empty() || grid.b.is_empty() {
             let found = format!("{} of k1 and {} of b", grid.k1.len(), grid.b.len());
             let remedy = "list values to try, or use the default grid";
-            return Err(Error::config("grid", "values of k1 and of b", found, remedy));
+            return Err(Error::config("grid")
+                .expected("values of k1 and of b")
+                .found(found)
+                .fix(remedy));
         }
         if queries.is_empty() || queries.len() != relevant.len() {
-            return Err(Error::query(
-                "BM25 tuning",
-                "at least one validation query, and a relevant set for each",
-                format!("{} queries and {} relevant sets", queries.len(), relevant.len()),
-                "pass one relevant set for each query, in the same order",
-            ));
+            return Err(Error::query("BM25 tuning")
+                .expected("at least one validation query, and a relevant set for each")
+                .found(format!("{} queries and {} relevant sets", queries.len(), relevant.len()))
+                .fix("pass one relevant set for each query, in the same order"));
         }
         for (query, relevant) in relevant.iter().enumerate() {
             check_relevant(relevant.as_ref(), self.candidates())

@@ -145,21 +145,17 @@ impl DualTowerConfig {
         device: &B::Device,
     ) -> Result<DualTower<B::InnerBackend>> {
         if self.epochs == 0 || self.batch_size == 0 || self.projection == 0 {
-            return Err(Error::config(
-                "dual tower",
-                "at least one epoch, caption per step and dimension",
-                "0",
-                "keep the defaults",
-            ));
+            return Err(Error::config("dual tower")
+                .expected("at least one epoch, caption per step and dimension")
+                .found("0")
+                .fix("keep the defaults"));
         }
         let known = train.iter().all(|caption| (caption.item as usize) < items.len());
         if train.is_empty() || !known {
-            return Err(Error::captions(
-                "training captions",
-                format!("at least one, all of the {} candidates", items.len()),
-                if known { "none" } else { "a caption of another item" },
-                "resolve captions against these candidates",
-            ));
+            return Err(Error::captions("training captions")
+                .expected(format!("at least one, all of the {} candidates", items.len()))
+                .found(if known { "none" } else { "a caption of another item" })
+                .fix("resolve captions against these candidates"));
         }
         let tokens = train
             .iter()
@@ -192,12 +188,10 @@ impl DualTowerConfig {
             order.shuffle(&mut rng);
             for chunk in order.chunks(self.batch_size) {
                 if stop.is_raised() {
-                    return Err(Error::interrupted(
-                        "dual tower",
-                        format!("{} epochs", self.epochs),
-                        "a stop before the last",
-                        "start it again; nothing was written",
-                    ));
+                    return Err(Error::interrupted("dual tower")
+                        .expected(format!("{} epochs", self.epochs))
+                        .found("a stop before the last")
+                        .fix("start it again; nothing was written"));
                 }
                 B::seed(device, rng.random());
                 let rows: Vec<Vec<u32>> = chunk
@@ -243,12 +237,10 @@ impl<B: Backend> DualTower<B> {
     /// [`Error::Features`] for features of another width.
     pub fn over(self, items: &Features) -> Result<Self> {
         if items.dim() != self.mean.len() {
-            return Err(Error::features(
-                "candidates",
-                format!("{} numbers an item", self.mean.len()),
-                items.dim().to_string(),
-                "use features of the encoder that the tower was trained on",
-            ));
+            return Err(Error::features("candidates")
+                .expected(format!("{} numbers an item", self.mean.len()))
+                .found(items.dim().to_string())
+                .fix("use features of the encoder that the tower was trained on"));
         }
         let features = centred_units(items, &self.mean);
         let all: Vec<u32> = (0..items.len() as u32).collect();

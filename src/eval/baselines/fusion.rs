@@ -39,12 +39,10 @@ impl ScoreFusion {
     pub fn new(weights: Vec<f32>) -> Result<Self> {
         let usable = weights.iter().all(|w| *w >= 0.0 && w.is_finite());
         if !usable || weights.iter().sum::<f32>() == 0.0 {
-            return Err(Error::config(
-                "weights of the fusion",
-                "numbers of at least 0, not all 0",
-                format!("{weights:?}"),
-                "give one weight per system",
-            ));
+            return Err(Error::config("weights of the fusion")
+                .expected("numbers of at least 0, not all 0")
+                .found(format!("{weights:?}"))
+                .fix("give one weight per system"));
         }
         Ok(Self { weights })
     }
@@ -70,12 +68,10 @@ impl ScoreFusion {
     ) -> Result<FusionTuning> {
         let scores = Scaled::new(systems, candidates)?;
         if relevant.len() != scores.queries {
-            return Err(Error::query(
-                "relevant items",
-                format!("one set for each of {} queries", scores.queries),
-                relevant.len().to_string(),
-                "pass the queries that the systems answered",
-            ));
+            return Err(Error::query("relevant items")
+                .expected(format!("one set for each of {} queries", scores.queries))
+                .found(relevant.len().to_string())
+                .fix("pass the queries that the systems answered"));
         }
         let measure = |weights: &[f32]| -> Result<f64> {
             let found: Result<Vec<f64>> = (0..scores.queries)
@@ -135,12 +131,10 @@ impl ScoreFusion {
         k: usize,
     ) -> Result<Vec<Ranking>> {
         if systems.len() != self.weights.len() {
-            return Err(Error::query(
-                "systems to fuse",
-                format!("{}, one per weight", self.weights.len()),
-                systems.len().to_string(),
-                "pass the systems that the weights were chosen for",
-            ));
+            return Err(Error::query("systems to fuse")
+                .expected(format!("{}, one per weight", self.weights.len()))
+                .found(systems.len().to_string())
+                .fix("pass the systems that the weights were chosen for"));
         }
         let scores = Scaled::new(systems, candidates)?;
         let fuse = |query| scores.fuse(query, &self.weights, k);
@@ -163,14 +157,12 @@ impl Scaled {
         };
         let odd = systems.iter().position(|s| s.len() != queries || !s.iter().all(whole));
         if systems.is_empty() || odd.is_some() {
-            return Err(Error::query(
-                "systems to fuse",
-                format!("rankings of all {candidates} candidates for the same queries"),
-                odd.map_or("no system".into(), |at| {
+            return Err(Error::query("systems to fuse")
+                .expected(format!("rankings of all {candidates} candidates for the same queries"))
+                .found(odd.map_or("no system".into(), |at| {
                     format!("other candidates or queries from system {at}")
-                }),
-                "request all candidates from every system",
-            ));
+                }))
+                .fix("request all candidates from every system"));
         }
         let scaled = |system: &&[Ranking]| {
             let mut values = vec![0f32; queries * candidates];

@@ -47,12 +47,10 @@ impl NearestText {
     pub fn new(texts: &TextVectors, candidates: usize, pool: TextPool) -> Result<Self> {
         let stray = texts.items().iter().find(|&&item| item as usize >= candidates);
         if texts.is_empty() || stray.is_some() {
-            return Err(Error::captions(
-                "texts of the candidates",
-                format!("at least one, of items below {candidates}"),
-                stray.map_or("none".into(), |item| format!("item {item}")),
-                "resolve captions against these candidates",
-            ));
+            return Err(Error::captions("texts of the candidates")
+                .expected(format!("at least one, of items below {candidates}"))
+                .found(stray.map_or("none".into(), |item| format!("item {item}")))
+                .fix("resolve captions against these candidates"));
         }
         let dim = texts.dim();
         let (rows, items) = match pool {
@@ -82,12 +80,10 @@ impl NearestText {
     /// [`Error::Query`] for queries of another width.
     pub fn search_all(&self, queries: &TextVectors, k: usize) -> Result<Vec<Ranking>> {
         if queries.dim() != self.dim {
-            return Err(Error::query(
-                "vectors of queries",
-                format!("width {}", self.dim),
-                queries.dim().to_string(),
-                "encode queries and texts with one encoder",
-            ));
+            return Err(Error::query("vectors of queries")
+                .expected(format!("width {}", self.dim))
+                .found(queries.dim().to_string())
+                .fix("encode queries and texts with one encoder"));
         }
         (0..queries.len())
             .into_par_iter()

@@ -63,16 +63,14 @@ impl TfIdfRidgeConfig {
         frequent.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         frequent.truncate(self.max_words);
         if frequent.is_empty() || !known {
-            return Err(Error::captions(
-                "training captions",
-                format!(
+            return Err(Error::captions("training captions")
+                .expected(format!(
                     "captions of the {} items, with words in at least {} of them",
                     items.len(),
                     self.min_captions
-                ),
-                if known { "no such word" } else { "a caption of another item" },
-                "check the captions, or lower min_captions",
-            ));
+                ))
+                .found(if known { "no such word" } else { "a caption of another item" })
+                .fix("check the captions, or lower min_captions"));
         }
         let n = train.len() as f32;
         let words: HashMap<String, (usize, f32)> = frequent

@@ -99,12 +99,10 @@ impl BertConfig {
             &[("dropout", self.dropout), ("attention_dropout", self.attention_dropout)],
         )?;
         if self.first_position >= self.positions {
-            return Err(Error::config(
-                "first_position",
-                format!("a row of the table of {} positions", self.positions),
-                self.first_position.to_string(),
-                "it is 0 for BERT, 2 for RoBERTa",
-            ));
+            return Err(Error::config("first_position")
+                .expected(format!("a row of the table of {} positions", self.positions))
+                .found(self.first_position.to_string())
+                .fix("it is 0 for BERT, 2 for RoBERTa"));
         }
         Ok(())
     }

@@ -95,22 +95,24 @@ pub(in crate::nn) fn check_sizes(
     dropouts: &[(&str, f64)],
 ) -> Result<()> {
     if let Some((name, _)) = sizes.iter().find(|(_, size)| *size == 0) {
-        return Err(Error::config(*name, "at least 1", "0", "choose another size"));
+        return Err(Error::config(*name)
+            .expected("at least 1")
+            .found("0")
+            .fix("choose another size"));
     }
     if let Some((d_model, n_heads)) = width_and_heads
         && !d_model.is_multiple_of(n_heads)
     {
-        return Err(Error::config(
-            "n_heads",
-            format!("a divisor of d_model = {d_model}"),
-            n_heads.to_string(),
-            "change one of the two",
-        ));
+        return Err(Error::config("n_heads")
+            .expected(format!("a divisor of d_model = {d_model}"))
+            .found(n_heads.to_string())
+            .fix("change one of the two"));
     }
     match dropouts.iter().find(|(_, p)| !(0.0..1.0).contains(p)) {
-        Some((name, p)) => {
-            Err(Error::config(*name, "a probability in [0, 1)", p.to_string(), "0.1 is usual"))
-        }
+        Some((name, p)) => Err(Error::config(*name)
+            .expected("a probability in [0, 1)")
+            .found(p.to_string())
+            .fix("0.1 is usual")),
         None => Ok(()),
     }
 }

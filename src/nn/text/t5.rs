@@ -114,7 +114,10 @@ impl T5Config {
             &[("dropout", self.dropout)],
         )?;
         let problem = |name: &str, expected: String, found: String| {
-            Err(Error::config(name, expected, found, "T5 has 32 buckets up to a distance of 128"))
+            Err(Error::config(name)
+                .expected(expected)
+                .found(found)
+                .fix("T5 has 32 buckets up to a distance of 128"))
         };
         if self.buckets < 4 {
             return problem("buckets", "at least 4".into(), self.buckets.to_string());

@@ -75,12 +75,10 @@ impl ClipVisionConfig {
         )?;
         match self.image_size.is_multiple_of(self.patch_size) {
             true => Ok(()),
-            false => Err(Error::config(
-                "patch_size",
-                format!("a divisor of image_size = {}", self.image_size),
-                self.patch_size.to_string(),
-                "change one of the two",
-            )),
+            false => Err(Error::config("patch_size")
+                .expected(format!("a divisor of image_size = {}", self.image_size))
+                .found(self.patch_size.to_string())
+                .fix("change one of the two")),
         }
     }
 

@@ -108,7 +108,10 @@ impl HtsatConfig {
     /// [`Error::Config`] naming the size that does not.
     pub fn validate(&self) -> Result<()> {
         let wrong = |name: &str, expected: String, found: String| {
-            Err(Error::config(name, expected, found, "take the settings of a published model"))
+            Err(Error::config(name)
+                .expected(expected)
+                .found(found)
+                .fix("take the settings of a published model"))
         };
         if self.depths.is_empty()
             || self.depths.len() > 8

@@ -207,20 +207,16 @@ impl ImageBindConfig {
             check_sizes(&sizes, Some((d_model, n_heads)), &[])?;
         }
         if !vision.image_size.is_multiple_of(vision.patch_size) {
-            return Err(Error::config(
-                "patch_size",
-                format!("a divisor of image_size = {}", vision.image_size),
-                vision.patch_size.to_string(),
-                "change one of the two",
-            ));
+            return Err(Error::config("patch_size")
+                .expected(format!("a divisor of image_size = {}", vision.image_size))
+                .found(vision.patch_size.to_string())
+                .fix("change one of the two"));
         }
         if audio.mels.min(audio.frames) < audio.patch_size {
-            return Err(Error::config(
-                "audio patch_size",
-                format!("at most {} bands and {} frames", audio.mels, audio.frames),
-                audio.patch_size.to_string(),
-                "change one of them",
-            ));
+            return Err(Error::config("audio patch_size")
+                .expected(format!("at most {} bands and {} frames", audio.mels, audio.frames))
+                .found(audio.patch_size.to_string())
+                .fix("change one of them"));
         }
         Ok(())
     }

@@ -135,12 +135,10 @@ pub(in crate::pretrained) fn clap_pair(folder: &Path) -> Result<ClapConfig> {
     let samples = sounds.rate.checked_mul(sounds.seconds);
     let frames = samples.map_or(usize::MAX, |samples| samples / sounds.hop.max(1) + 1);
     if sounds.hop == 0 || frames > audio.frames() {
-        return Err(Error::model(
-            folder.join(PREPROCESSOR).display().to_string(),
-            format!("sounds of at most {} frames", audio.frames()),
-            format!("{frames} frames, {} samples apart", sounds.hop),
-            "take both files from one model",
-        ));
+        return Err(Error::model(folder.join(PREPROCESSOR).display().to_string())
+            .expected(format!("sounds of at most {} frames", audio.frames()))
+            .found(format!("{frames} frames, {} samples apart", sounds.hop))
+            .fix("take both files from one model"));
     }
     Ok(ClapConfig { audio, text, projection, activation, sounds })
 }

@@ -38,12 +38,10 @@ pub(super) fn read_json(path: &Path) -> Result<Value> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
     serde_json::from_slice(bytes).map_err(|e| {
         let utf16 = bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff");
-        Error::model(
-            path.display().to_string(),
-            "a file of settings in JSON, in UTF-8",
-            if utf16 { "UTF-16".to_string() } else { e.to_string() },
-            if utf16 { "save the file in UTF-8" } else { "fetch the file again" },
-        )
+        Error::model(path.display().to_string())
+            .expected("a file of settings in JSON, in UTF-8")
+            .found(if utf16 { "UTF-16".to_string() } else { e.to_string() })
+            .fix(if utf16 { "save the file in UTF-8" } else { "fetch the file again" })
     })
 }
 
@@ -54,12 +52,10 @@ impl Settings {
             Value::Object(values) => {
                 Ok(Self { path: path.to_path_buf(), prefix: String::new(), values })
             }
-            other => Err(Error::model(
-                path.display().to_string(),
-                "settings: an object in JSON",
-                brief(&other),
-                "fetch the file again",
-            )),
+            other => Err(Error::model(path.display().to_string())
+                .expected("settings: an object in JSON")
+                .found(brief(&other))
+                .fix("fetch the file again")),
         }
     }
 
@@ -109,7 +105,7 @@ impl Settings {
                 ),
             };
             let subject = self.subject(name);
-            return Err(Error::model(subject, expected, brief(value), remedy));
+            return Err(Error::model(subject).expected(expected).found(brief(value)).fix(remedy));
         }
         Ok(())
     }
@@ -119,7 +115,7 @@ impl Settings {
     }
 
     pub(super) fn problem(&self, key: &str, expected: &str, found: impl ToString) -> Error {
-        Error::model(self.subject(key), expected, found.to_string(), UNSUPPORTED)
+        Error::model(self.subject(key)).expected(expected).found(found.to_string()).fix(UNSUPPORTED)
     }
 
     pub(super) fn size(&self, key: &str) -> Result<usize> {

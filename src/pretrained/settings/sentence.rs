@@ -164,13 +164,8 @@ pub(super) fn sentence(folder: &Path) -> Result<Sentence> {
 /// The folders of the encoder and of pooling.
 fn read_modules(path: &Path) -> Result<(PathBuf, Option<PathBuf>)> {
     let problem = |expected: &str, found: String| {
-        Error::model(
-            path.display().to_string(),
-            expected,
-            found,
-            "use a model whose vectors are pooled and at most normalised; to use the encoder of this one without \
-             its other modules, remove them from the file",
-        )
+        Error::model(path.display().to_string()).expected(expected).found(found).fix("use a model whose vectors are pooled and at most normalised; to use the encoder of this one without \
+             its other modules, remove them from the file")
     };
     let Value::Array(entries) = read_json(path)? else {
         return Err(problem("a list of modules", "something else".into()));
@@ -257,10 +252,8 @@ fn check_prompts(folder: &Path) -> Result<()> {
     if prompts.text_or(name, "?")?.is_empty() {
         return Ok(());
     }
-    Err(Error::model(
-        settings.subject(KEY),
-        "no prompt before every text",
-        format!("{name:?}: {}", brief(prompts.get(name).unwrap_or(&Value::Null))),
-        "set it to null, and put the prompt into captions and queries yourself",
-    ))
+    Err(Error::model(settings.subject(KEY))
+        .expected("no prompt before every text")
+        .found(format!("{name:?}: {}", brief(prompts.get(name).unwrap_or(&Value::Null))))
+        .fix("set it to null, and put the prompt into captions and queries yourself"))
 }

@@ -163,12 +163,10 @@ pub(in crate::pretrained) fn text(folder: &Path) -> Result<TextSettings> {
     if let Some((path, width)) = sentence.width
         && width != config.d_model()
     {
-        return Err(Error::model(
-            path.display().to_string(),
-            format!("width {} of the encoder", config.d_model()),
-            width.to_string(),
-            "take all files from one model",
-        ));
+        return Err(Error::model(path.display().to_string())
+            .expected(format!("width {} of the encoder", config.d_model()))
+            .found(width.to_string())
+            .fix("take all files from one model"));
     }
     let config = match sentence.pooling {
         Some(pooling) => config.with_pooling(pooling),

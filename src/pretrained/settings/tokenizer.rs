@@ -198,12 +198,10 @@ fn check_number(
         return Ok(());
     }
     let number = number.map_or(String::new(), |number| format!(" as number {number}"));
-    Err(Error::tokenizer(
-        settings.subject(key),
-        format!("tokens of tokenizer.json: {token:?}{number}"),
-        found.map_or("no such token".into(), |found| format!("number {found}")),
-        "take all files from one model, or save the tokenizer again with transformers",
-    ))
+    Err(Error::tokenizer(settings.subject(key))
+        .expected(format!("tokens of tokenizer.json: {token:?}{number}"))
+        .found(found.map_or("no such token".into(), |found| format!("number {found}")))
+        .fix("take all files from one model, or save the tokenizer again with transformers"))
 }
 
 /// What the classes of BERT and RoBERTa would change about `tokenizer.json`.
@@ -211,12 +209,10 @@ fn check_class(settings: &Settings, tokenizer: &TextTokenizer) -> Result<()> {
     let class = settings.text_or("tokenizer_class", "Bert")?.to_lowercase();
     let (normalizer, pre_tokenizer) = tokenizer.parts();
     let disagree = |key: &str, wanted: bool, found: bool| {
-        Err(Error::tokenizer(
-            settings.subject(key),
-            format!("{found}, as tokenizer.json says"),
-            wanted.to_string(),
-            "save the tokenizer again with transformers, so that both files agree",
-        ))
+        Err(Error::tokenizer(settings.subject(key))
+            .expected(format!("{found}, as tokenizer.json says"))
+            .found(wanted.to_string())
+            .fix("save the tokenizer again with transformers, so that both files agree"))
     };
     let flags = ["do_lower_case", "strip_accents", "tokenize_chinese_chars", "add_prefix_space"];
     let mut wanted = [None; 4];
@@ -256,12 +252,10 @@ fn check_frame(settings: &Settings, tokenizer: &TextTokenizer) -> Result<()> {
     for (key, found) in [("cls_token", tokens.first()), ("sep_token", tokens.last())] {
         let Some(token) = settings.get(key).and_then(content) else { continue };
         if tokenizer.token_id(token).as_ref() != found {
-            return Err(Error::tokenizer(
-                settings.subject(key),
-                "the token that tokenizer.json puts around a text",
-                format!("{token:?}"),
-                "save the tokenizer again with transformers, so that both files agree",
-            ));
+            return Err(Error::tokenizer(settings.subject(key))
+                .expected("the token that tokenizer.json puts around a text")
+                .found(format!("{token:?}"))
+                .fix("save the tokenizer again with transformers, so that both files agree"));
         }
     }
     Ok(())
@@ -294,10 +288,8 @@ pub(in crate::pretrained) fn check_end(
     if fits {
         return Ok(());
     }
-    Err(Error::model(
-        format!("{}: eos_token_id", folder.join("config.json").display()),
-        format!("{last}, the token that tokenizer.json puts behind a text"),
-        format!("{ends:?}"),
-        "take all files from one model",
-    ))
+    Err(Error::model(format!("{}: eos_token_id", folder.join("config.json").display()))
+        .expected(format!("{last}, the token that tokenizer.json puts behind a text"))
+        .found(format!("{ends:?}"))
+        .fix("take all files from one model"))
 }

@@ -75,18 +75,16 @@ impl NearestCentre for HostSearch {
             && !centres.is_empty()
             && centres.len().is_multiple_of(dim);
         if !fits {
-            return Err(Error::quantizer(
-                "nearest centres",
-                "rows [n, dim], centres [k, dim] with k > 0, and two outputs [n]",
-                format!(
+            return Err(Error::quantizer("nearest centres")
+                .expected("rows [n, dim], centres [k, dim] with k > 0, and two outputs [n]")
+                .found(format!(
                     "{} and {} values, outputs of {} and {}, dim {dim}",
                     rows.len(),
                     centres.len(),
                     out_index.len(),
                     out_distance.len()
-                ),
-                "pass buffers of these shapes",
-            ));
+                ))
+                .fix("pass buffers of these shapes"));
         }
         let search = Search::new(centres, dim);
         let size = search.piece();

@@ -161,12 +161,7 @@ impl KMeansConfig {
     pub fn validate(&self) -> Result<()> {
         check_size("k", self.k)?;
         if !(0.0..=1.0).contains(&self.balance) {
-            return Err(Error::config(
-                "balance",
-                "0 to 1",
-                self.balance.to_string(),
-                "0 is plain K-Means, 0.2 to 0.5 balance the clusters; larger values may oscillate",
-            ));
+            return Err(Error::config("balance").expected("0 to 1").found(self.balance.to_string()).fix("0 is plain K-Means, 0.2 to 0.5 balance the clusters; larger values may oscillate"));
         }
         check_lloyd(self.restarts, self.max_iterations, self.tolerance)?;
         let counts = [
@@ -176,12 +171,10 @@ impl KMeansConfig {
         ];
         for (name, value, least) in counts {
             if let Some(value) = value.filter(|&value| value < least) {
-                return Err(Error::config(
-                    name,
-                    format!("at least {least}"),
-                    value.to_string(),
-                    "raise it, or leave the default",
-                ));
+                return Err(Error::config(name)
+                    .expected(format!("at least {least}"))
+                    .found(value.to_string())
+                    .fix("raise it, or leave the default"));
             }
         }
         Ok(())
@@ -206,28 +199,27 @@ pub(crate) fn check_size(name: &str, size: usize) -> Result<()> {
         2..=MOST_CODES => return Ok(()),
         _ => size.to_string(),
     };
-    Err(Error::config(
-        name,
-        format!("2 to {MOST_CODES} codes (tokens are 16 bits)"),
-        found,
-        "choose a size in that range",
-    ))
+    Err(Error::config(name)
+        .expected(format!("2 to {MOST_CODES} codes (tokens are 16 bits)"))
+        .found(found)
+        .fix("choose a size in that range"))
 }
 
 /// Checks the settings that every K-Means in the library shares.
 pub(crate) fn check_lloyd(restarts: usize, max_iterations: usize, tolerance: f64) -> Result<()> {
     for (name, value) in [("restarts", restarts), ("max_iterations", max_iterations)] {
         if value == 0 {
-            return Err(Error::config(name, "at least 1", "0", "raise it, or leave the default"));
+            return Err(Error::config(name)
+                .expected("at least 1")
+                .found("0")
+                .fix("raise it, or leave the default"));
         }
     }
     if !(tolerance.is_finite() && tolerance >= 0.0) {
-        return Err(Error::config(
-            "tolerance",
-            "a finite number of at least 0",
-            tolerance.to_string(),
-            "use 1e-4, or 0 to continue until nothing moves",
-        ));
+        return Err(Error::config("tolerance")
+            .expected("a finite number of at least 0")
+            .found(tolerance.to_string())
+            .fix("use 1e-4, or 0 to continue until nothing moves"));
     }
     Ok(())
 }

@@ -179,7 +179,9 @@ impl KMeansConfig {
                 best = Some(fitted);
             }
         }
-        best.ok_or_else(|| Error::config("restarts", "at least 1", "0", "raise it"))
+        best.ok_or_else(|| {
+            Error::config("restarts").expected("at least 1").found("0").fix("raise it")
+        })
     }
 }
 
@@ -193,24 +195,20 @@ fn check_enough(k: usize, source: &dyn RowSource) -> Result<()> {
         0 | 1 => "pass rows that differ: equal rows cannot be told apart".to_string(),
         _ => format!("set k to {found} or less, or pass more data"),
     };
-    Err(Error::quantizer(
-        format!("K-Means, k = {k}"),
-        format!("at least {k} distinct rows, one for each cluster"),
-        format!("{found} distinct rows"),
-        remedy,
-    ))
+    Err(Error::quantizer(format!("K-Means, k = {k}"))
+        .expected(format!("at least {k} distinct rows, one for each cluster"))
+        .found(format!("{found} distinct rows"))
+        .fix(remedy))
 }
 
 /// Passes an event on, turning the wish to stop into an error.
 pub(super) fn tell(progress: Progress<'_>, event: KMeansEvent) -> Result<()> {
     match progress(event) {
         ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(()) => Err(Error::interrupted(
-            "K-Means",
-            "to run until it converges",
-            "a request to stop",
-            "start it again; an unfinished fit keeps nothing",
-        )),
+        ControlFlow::Break(()) => Err(Error::interrupted("K-Means")
+            .expected("to run until it converges")
+            .found("a request to stop")
+            .fix("start it again; an unfinished fit keeps nothing")),
     }
 }
 

@@ -268,7 +268,10 @@ fn another_engine_is_used() {
             _: &mut [u32],
             _: &mut [f32],
         ) -> Result<()> {
-            Err(Error::quantizer("device", "memory", "none", "use a smaller one"))
+            Err(Error::quantizer("device")
+                .expected("memory")
+                .found("none")
+                .fix("use a smaller one"))
         }
     }
     let rows = planted(50, 4, 2, 0);

@@ -55,12 +55,10 @@ impl KMeansConfig {
     ) -> Result<KMeans> {
         self.validate()?;
         if self.balance > 0.0 {
-            return Err(Error::config(
-                "balance",
-                "0 for a fit by mini-batches",
-                self.balance.to_string(),
-                "fit with fit_source, which reads all rows at each update",
-            ));
+            return Err(Error::config("balance")
+                .expected("0 for a fit by mini-batches")
+                .found(self.balance.to_string())
+                .fix("fit with fit_source, which reads all rows at each update"));
         }
         let (n, dim) = (source.len(), source.dim());
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);

@@ -76,12 +76,10 @@ impl KMeans {
         let k = check_rows(&centres, dim, 0)?;
         check_size("centres", k)?;
         if !(inertia.is_finite() && inertia >= 0.0) {
-            return Err(Error::quantizer(
-                "inertia",
-                "a finite number of at least 0",
-                inertia.to_string(),
-                "save the quantizer again",
-            ));
+            return Err(Error::quantizer("inertia")
+                .expected("a finite number of at least 0")
+                .found(inertia.to_string())
+                .fix("save the quantizer again"));
         }
         Ok(Self { centres, dim, inertia, iterations })
     }
@@ -172,12 +170,10 @@ impl Quantizer for KMeans {
         }
         let n = check_rows(rows, self.dim, 0)?;
         if count == 0 || count > self.k() {
-            return Err(Error::quantizer(
-                "nearest centres of a row",
-                format!("1 to {}, the number of clusters", self.k()),
-                count.to_string(),
-                "ask for fewer, or use more clusters",
-            ));
+            return Err(Error::quantizer("nearest centres of a row")
+                .expected(format!("1 to {}, the number of clusters", self.k()))
+                .found(count.to_string())
+                .fix("ask for fewer, or use more clusters"));
         }
         let mut tokens = vec![0u16; n * count];
         let pieces = rows.par_chunks(self.dim).zip(tokens.par_chunks_mut(count));

@@ -209,7 +209,10 @@ impl RqVaeConfig {
     /// [`Error::Config`] naming the setting that is out of range.
     pub fn validate(&self) -> Result<()> {
         let problem = |name: &str, expected: &str, found: String, remedy: &str| {
-            Err(Error::config(format!("RQ-VAE, {name}"), expected, found, remedy))
+            Err(Error::config(format!("RQ-VAE, {name}"))
+                .expected(expected)
+                .found(found)
+                .fix(remedy))
         };
         if self.sizes.is_empty() {
             return problem("sizes", "at least one level", "none".into(), "3 or 4 are usual");

@@ -204,12 +204,10 @@ impl<B: AutodiffBackend> Fit<'_, B> {
             let [loss, reconstruction] =
                 sums.map(|sum| sum.into_data().iter::<f64>().next().unwrap_or(f64::NAN));
             if !loss.is_finite() {
-                return Err(Error::quantizer(
-                    format!("RQ-VAE, epoch {epoch}"),
-                    "a finite loss",
-                    loss.to_string(),
-                    "lower the learning rate",
-                ));
+                return Err(Error::quantizer(format!("RQ-VAE, epoch {epoch}"))
+                    .expected("a finite loss")
+                    .found(loss.to_string())
+                    .fix("lower the learning rate"));
             }
             let due = config.restart_every > 0 && epoch % config.restart_every == 0;
             // The last tenth is left alone, so that restarted codes settle.
@@ -218,12 +216,10 @@ impl<B: AutodiffBackend> Fit<'_, B> {
             let event =
                 RqVaeEvent { epoch, epochs: config.epochs, loss, reconstruction, restarted };
             if on_event(event).is_break() {
-                return Err(Error::interrupted(
-                    "RQ-VAE",
-                    format!("{} epochs", config.epochs),
-                    format!("a stop after {epoch}"),
-                    "start it again; nothing was written",
-                ));
+                return Err(Error::interrupted("RQ-VAE")
+                    .expected(format!("{} epochs", config.epochs))
+                    .found(format!("a stop after {epoch}"))
+                    .fix("start it again; nothing was written"));
             }
         }
         Ok(())

@@ -103,21 +103,19 @@ impl<B: Backend> RqVae<B> {
         let expected: Vec<[usize; 2]> =
             config.sizes.iter().map(|&size| [size, config.latent]).collect();
         if books != expected || scaling.mean.len() != scaling.deviation.len() {
-            return Err(Error::quantizer(
-                "RQ-VAE",
-                format!("codebooks of shape {expected:?} and one scale per mean"),
-                format!("{books:?}"),
-                "load the configuration that was saved with these weights",
-            ));
+            return Err(Error::quantizer("RQ-VAE")
+                .expected(format!("codebooks of shape {expected:?} and one scale per mean"))
+                .found(format!("{books:?}"))
+                .fix("load the configuration that was saved with these weights"));
         }
         let scales = scaling.mean.iter().chain(&scaling.deviation);
         if !(scales.copied().all(f32::is_finite) && has_finite_weights(&network)) {
-            return Err(Error::quantizer(
-                "RQ-VAE",
-                "finite weights",
-                "NaN or infinity among them",
-                "fit it again with a lower learning rate, or restore the file they are from",
-            ));
+            return Err(Error::quantizer("RQ-VAE")
+                .expected("finite weights")
+                .found("NaN or infinity among them")
+                .fix(
+                    "fit it again with a lower learning rate, or restore the file they are from",
+                ));
         }
         Ok(Self { config, scaling, network, device })
     }
@@ -163,12 +161,10 @@ impl<B: Backend> RqVae<B> {
         // With NaN, backends differ in what is smallest, and some find an index out of range.
         let product = latents.clone().mul_scalar(0.0).sum().into_data();
         if product.iter::<f32>().any(|value| value != 0.0) {
-            return Err(Error::quantizer(
-                "RQ-VAE",
-                "embeddings whose latents are finite",
-                "NaN or infinity in one of them",
-                "check the embeddings for values far from those that it was fitted on",
-            ));
+            return Err(Error::quantizer("RQ-VAE")
+                .expected("embeddings whose latents are finite")
+                .found("NaN or infinity in one of them")
+                .fix("check the embeddings for values far from those that it was fitted on"));
         }
         let (codes, _) = assign_nearest(latents, &codebooks);
         let columns: Vec<Vec<u16>> = codes

@@ -26,13 +26,13 @@ impl FolderLock {
         let path = folder.join(Self::NAME);
         match FileLock::acquire(&path).map_err(|e| Error::io("lock", &path, e))? {
             Some(lock) => Ok(Self { _lock: lock }),
-            None => Err(Error::index(
-                folder.display().to_string(),
-                "an index without another writer",
-                "one that is open for changes",
-                "close the other LiveRetriever or program, or make the change there; to search \
+            None => Err(Error::index(folder.display().to_string())
+                .expected("an index without another writer")
+                .found("one that is open for changes")
+                .fix(
+                    "close the other LiveRetriever or program, or make the change there; to search \
                  only, load the index or open it read-only",
-            )),
+                )),
         }
     }
 }

@@ -105,22 +105,20 @@ impl Manifest {
             format: u32,
         }
         let broken = |error: serde_json::Error| {
-            Error::index(
-                path.display().to_string(),
-                "the manifest of an index",
-                error.to_string(),
-                "name an index folder; if it is damaged, restore the file or save the index to \
+            Error::index(path.display().to_string())
+                .expected("the manifest of an index")
+                .found(error.to_string())
+                .fix(
+                    "name an index folder; if it is damaged, restore the file or save the index to \
                  another folder",
-            )
+                )
         };
         let head: Head = serde_json::from_slice(&bytes).map_err(broken)?;
         if head.kind != KIND || !(OLDEST_FORMAT..=FORMAT_VERSION).contains(&head.format) {
-            return Err(Error::index(
-                path.display().to_string(),
-                format!("kind {KIND:?}, format {OLDEST_FORMAT} to {FORMAT_VERSION}"),
-                format!("kind {:?}, format {}", head.kind, head.format),
-                "load it with the version of the library that wrote it",
-            ));
+            return Err(Error::index(path.display().to_string())
+                .expected(format!("kind {KIND:?}, format {OLDEST_FORMAT} to {FORMAT_VERSION}"))
+                .found(format!("kind {:?}, format {}", head.kind, head.format))
+                .fix("load it with the version of the library that wrote it"));
         }
         let manifest: Self = serde_json::from_slice(&bytes).map_err(broken)?;
         let mut unsigned = bytes;
@@ -132,12 +130,10 @@ impl Manifest {
         });
         match place {
             Some(_) => Ok(manifest),
-            None => Err(Error::index(
-                path.display().to_string(),
-                "the checksum in it",
-                "another content",
-                "the file was changed: restore it, or save the index to another folder",
-            )),
+            None => Err(Error::index(path.display().to_string())
+                .expected("the checksum in it")
+                .found("another content")
+                .fix("the file was changed: restore it, or save the index to another folder")),
         }
     }
 
@@ -191,22 +187,18 @@ impl Manifest {
     /// A file that is there, of the right length.
     fn find(&self, folder: &Path, role: &str) -> Result<(&ManifestFile, PathBuf)> {
         let file = self.files.get(role).ok_or_else(|| {
-            Error::index(
-                folder.join(MANIFEST).display().to_string(),
-                format!("a file in the role of {role}"),
-                "none",
-                "save the index to another folder",
-            )
+            Error::index(folder.join(MANIFEST).display().to_string())
+                .expected(format!("a file in the role of {role}"))
+                .found("none")
+                .fix("save the index to another folder")
         })?;
         let path = plain_path(folder, file)?;
         let length = std::fs::metadata(&path).map_err(|e| Error::io("read", &path, e))?.len();
         if length != file.bytes {
-            return Err(Error::index(
-                path.display().to_string(),
-                format!("{} bytes", file.bytes),
-                length.to_string(),
-                "restore the file, or save the index again",
-            ));
+            return Err(Error::index(path.display().to_string())
+                .expected(format!("{} bytes", file.bytes))
+                .found(length.to_string())
+                .fix("restore the file, or save the index again"));
         }
         Ok((file, path))
     }
@@ -222,12 +214,10 @@ fn checksum_place(bytes: &[u8]) -> Option<Range<usize>> {
 /// The path of a file, whose name must not lead out of the folder.
 pub(super) fn plain_path(folder: &Path, file: &ManifestFile) -> Result<PathBuf> {
     if Path::new(&file.name).file_name() != Some(file.name.as_ref()) {
-        return Err(Error::index(
-            folder.join(MANIFEST).display().to_string(),
-            "plain file names",
-            format!("{:?}", file.name),
-            "restore the manifest, or save the index to another folder",
-        ));
+        return Err(Error::index(folder.join(MANIFEST).display().to_string())
+            .expected("plain file names")
+            .found(format!("{:?}", file.name))
+            .fix("restore the manifest, or save the index to another folder"));
     }
     Ok(folder.join(&file.name))
 }
@@ -237,11 +227,9 @@ fn same(file: &ManifestFile, path: &Path, digest: &[u8]) -> Result<()> {
     let found = hex(digest);
     match found == file.sha256 {
         true => Ok(()),
-        false => Err(Error::index(
-            path.display().to_string(),
-            format!("SHA-256 {}", file.sha256),
-            found,
-            "the file was changed: restore it, or save the index again",
-        )),
+        false => Err(Error::index(path.display().to_string())
+            .expected(format!("SHA-256 {}", file.sha256))
+            .found(found)
+            .fix("the file was changed: restore it, or save the index again")),
     }
 }

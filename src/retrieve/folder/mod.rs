@@ -136,12 +136,10 @@ pub(super) fn settled<T>(
         }
         manifest = now;
     }
-    Err(Error::index(
-        folder.display().to_string(),
-        "an index that does not change while it is read",
-        format!("a different one in each of {ATTEMPTS} attempts"),
-        "try again when no program saves it",
-    ))
+    Err(Error::index(folder.display().to_string())
+        .expected("an index that does not change while it is read")
+        .found(format!("a different one in each of {ATTEMPTS} attempts"))
+        .fix("try again when no program saves it"))
 }
 
 impl<B: Backend> Retriever<B> {
@@ -164,12 +162,10 @@ impl<B: Backend> Retriever<B> {
         for entry in entries {
             let name = entry.map_err(|e| Error::io("read", folder, e))?.file_name();
             if !ours(name.to_str().unwrap_or_default()) {
-                return Err(Error::index(
-                    folder.display().to_string(),
-                    "a new or empty folder, or an index of this library",
-                    format!("{name:?} and no {MANIFEST}"),
-                    "choose another folder; nothing was changed",
-                ));
+                return Err(Error::index(folder.display().to_string())
+                    .expected("a new or empty folder, or an index of this library")
+                    .found(format!("{name:?} and no {MANIFEST}"))
+                    .fix("choose another folder; nothing was changed"));
             }
         }
         Ok(())
@@ -318,8 +314,9 @@ impl<B: Backend> Retriever<B> {
 /// The candidates as they were saved.
 fn index(folder: &Path, manifest: &Manifest) -> Result<CandidateIndex> {
     let trie = Trie::open(manifest.check(folder, "trie")?)?;
-    let lines = String::from_utf8(manifest.load(folder, "ids")?)
-        .map_err(|e| Error::index("ids", "UTF-8", e.to_string(), "save the index again"))?;
+    let lines = String::from_utf8(manifest.load(folder, "ids")?).map_err(|e| {
+        Error::index("ids").expected("UTF-8").found(e.to_string()).fix("save the index again")
+    })?;
     let ids = match manifest.has(ORDER) {
         true => {
             let order = manifest.load(folder, ORDER)?;

@@ -62,21 +62,17 @@ impl<'a> Arrivals<'a> {
         removed: Vec<String>,
     ) -> Result<Change> {
         if !self.items.has_given_ids() {
-            return Err(Error::ids(
-                "candidates to add",
-                "features with ids",
-                "rows without names",
-                "name them (Features::with_ids or with_id_list)",
-            ));
+            return Err(Error::ids("candidates to add")
+                .expected("features with ids")
+                .found("rows without names")
+                .fix("name them (Features::with_ids or with_id_list)"));
         }
         self.items.check()?;
         if !self.metadata.is_empty() && self.metadata.len() != self.items.len() {
-            return Err(Error::metadata(
-                "metadata of the candidates to add",
-                format!("an object for each of {}, or none at all", self.items.len()),
-                self.metadata.len().to_string(),
-                "use an empty object for candidates without metadata",
-            ));
+            return Err(Error::metadata("metadata of the candidates to add")
+                .expected(format!("an object for each of {}, or none at all", self.items.len()))
+                .found(self.metadata.len().to_string())
+                .fix("use an empty object for candidates without metadata"));
         }
         let embedded;
         let rows = match to.space() {
@@ -89,23 +85,21 @@ impl<'a> Arrivals<'a> {
                 &embedded
             }
             None if !self.captions.is_empty() => {
-                return Err(Error::captions(
-                    "captions of the candidates to add",
-                    "none, for an index that was not made in the space of its text encoder",
-                    self.captions.len().to_string(),
-                    "leave them out, or train with them",
-                ));
+                return Err(Error::captions("captions of the candidates to add")
+                    .expected(
+                        "none, for an index that was not made in the space of its text encoder",
+                    )
+                    .found(self.captions.len().to_string())
+                    .fix("leave them out, or train with them"));
             }
             None => self.items,
         };
         let wanted = crate::quantizer::Quantizer::dim(to.quantizer());
         if rows.dim() != wanted {
-            return Err(Error::features(
-                "candidates to add",
-                format!("{wanted} numbers each"),
-                rows.dim().to_string(),
-                "use features of the encoder that the index was made with",
-            ));
+            return Err(Error::features("candidates to add")
+                .expected(format!("{wanted} numbers each"))
+                .found(rows.dim().to_string())
+                .fix("use features of the encoder that the index was made with"));
         }
         let (identifiers, mut growth) =
             identify(to.index(), to.quantizer(), rows.as_slice(), self.groups, &removed)?;

@@ -67,8 +67,9 @@ impl Change {
             described: self.described.clone(),
             growth: self.growth,
         };
-        let head = serde_json::to_vec(&head)
-            .map_err(|e| Error::index("change", "JSON", e.to_string(), "report this"))?;
+        let head = serde_json::to_vec(&head).map_err(|e| {
+            Error::index("change").expected("JSON").found(e.to_string()).fix("report this")
+        })?;
         let tokens = self.identifiers.as_flat().iter().flat_map(|token| token.to_le_bytes());
         let vectors = self.vectors.iter().flat_map(|value| value.to_le_bytes());
         Ok((head, tokens.chain(vectors).collect()))
@@ -78,7 +79,7 @@ impl Change {
     pub(super) fn from_parts(subject: &str, head: &[u8], body: &[u8]) -> Result<Self> {
         let wrong = |expected: &str, found: String| {
             let remedy = "restore the index from a copy";
-            Error::index(subject, expected, found, remedy)
+            Error::index(subject).expected(expected).found(found).fix(remedy)
         };
         let head: Head = serde_json::from_slice(head)
             .map_err(|e| wrong("the head of a change", e.to_string()))?;

@@ -73,12 +73,10 @@ impl<'a> Draft<'a> {
     fn unknown(&self, id: &str) -> Error {
         let near = self.base.ids().near(id).map(|near| advice(id, near));
         let remedy = near.unwrap_or("check the spelling".into());
-        Error::ids(
-            "candidates to change",
-            "ids of the index",
-            format!("{id:?}, which does not exist"),
-            format!("{remedy}; nothing was changed"),
-        )
+        Error::ids("candidates to change")
+            .expected("ids of the index")
+            .found(format!("{id:?}, which does not exist"))
+            .fix(format!("{remedy}; nothing was changed"))
     }
 
     /// # Errors
@@ -99,23 +97,23 @@ impl<'a> Draft<'a> {
         let levels = self.base.trie().levels();
         if change.identifiers.levels() != levels || change.vectors.len() != width * change.ids.len()
         {
-            return Err(Error::index(
-                "change",
-                format!("identifiers of {levels} levels, vectors of width {width}"),
-                format!("{} levels, {} numbers", change.identifiers.levels(), change.vectors.len()),
-                "restore the index from a copy",
-            ));
+            return Err(Error::index("change")
+                .expected(format!("identifiers of {levels} levels, vectors of width {width}"))
+                .found(format!(
+                    "{} levels, {} numbers",
+                    change.identifiers.levels(),
+                    change.vectors.len()
+                ))
+                .fix("restore the index from a copy"));
         }
         let mut metadata = change.metadata.into_iter();
         let rows = change.identifiers.rows().enumerate();
         for (id, (at, tokens)) in change.ids.into_iter().zip(rows) {
             if self.find(&id).is_some() {
-                return Err(Error::ids(
-                    "candidates to add",
-                    "ids that the index does not have, each once",
-                    format!("{id:?}, which exists"),
-                    "rename the candidate, or update the existing one",
-                ));
+                return Err(Error::ids("candidates to add")
+                    .expected("ids that the index does not have, each once")
+                    .found(format!("{id:?}, which exists"))
+                    .fix("rename the candidate, or update the existing one"));
             }
             let vector = change.vectors[at * width..(at + 1) * width].to_vec();
             self.places.insert(id.clone(), self.added.len());
@@ -142,12 +140,10 @@ impl<'a> Draft<'a> {
     pub(super) fn finish(self) -> Result<CandidateIndex> {
         let Self { base, removed, left, mut added, described, .. } = self;
         if left == 0 {
-            return Err(Error::index(
-                "candidates",
-                "at least one remaining candidate",
-                "none",
-                "remove fewer, or add others first",
-            ));
+            return Err(Error::index("candidates")
+                .expected("at least one remaining candidate")
+                .found("none")
+                .fix("remove fewer, or add others first"));
         }
         added.retain(|added| !added.removed);
         let keep = |row: usize| !removed[row];

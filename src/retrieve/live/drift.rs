@@ -86,12 +86,10 @@ impl DriftReport {
             *thresholds;
         let bounds = [max_error_ratio, max_more_shared, max_spilled, max_added];
         if let Some(bad) = bounds.iter().find(|bound| bound.is_nan() || **bound < 0.0) {
-            return Err(Error::config(
-                "thresholds of a drift report",
-                "numbers of at least 0",
-                bad.to_string(),
-                "DriftThresholds::default() is a start",
-            ));
+            return Err(Error::config("thresholds of a drift report")
+                .expected("numbers of at least 0")
+                .found(bad.to_string())
+                .fix("DriftThresholds::default() is a start"));
         }
         let share = |count: u64| (growth.added > 0).then(|| count as f64 / growth.added as f64);
         let added_error = share(1).map(|one| growth.error * one);

@@ -40,12 +40,12 @@ pub(super) fn identify<B: Backend>(
         }
         (expected, found) => {
             let shown = |there: bool| if there { "a group for each" } else { "no groups" };
-            return Err(Error::identifier(
-                "groups of the added candidates",
-                shown(expected.is_some()),
-                shown(found.is_some()),
-                "give a group for every candidate of an index with groups, and none otherwise",
-            ));
+            return Err(Error::identifier("groups of the added candidates")
+                .expected(shown(expected.is_some()))
+                .found(shown(found.is_some()))
+                .fix(
+                    "give a group for every candidate of an index with groups, and none otherwise",
+                ));
         }
     };
     let decoded = quantizer.decode(&codes)?;
@@ -59,12 +59,7 @@ pub(super) fn identify<B: Backend>(
         if !taken.has_room(&tokens) {
             growth.spilled += 1;
             error = nearest(row, quantizer, &mut tokens, leading, &taken)?.ok_or_else(|| {
-                Error::identifier(
-                    format!("added candidate {at}"),
-                    "a free identifier",
-                    "none",
-                    "fit the quantizer again on the whole collection, with more codes or levels",
-                )
+                Error::identifier(format!("added candidate {at}")).expected("a free identifier").found("none").fix("fit the quantizer again on the whole collection, with more codes or levels")
             })?;
         }
         growth.added += 1;

@@ -84,18 +84,13 @@ impl Log {
                 "restore the file from a copy; the changes before byte {at} are intact: truncate \
                  the file to that length to drop the later ones"
             );
-            Error::index(subject, expected, found, remedy)
+            Error::index(subject).expected(expected).found(found).fix(remedy)
         };
         let start = start(manifest);
         if bytes.get(..START) != Some(&start[..]) {
             let expected = format!("changes of the manifest, format {VERSION}");
-            return Err(Error::index(
-                subject,
-                expected,
-                "changes of another index, or a damaged file",
-                "restore the file from a copy, or remove it to drop the changes since the index \
-                 was saved",
-            ));
+            return Err(Error::index(subject).expected(expected).found("changes of another index, or a damaged file").fix("restore the file from a copy, or remove it to drop the changes since the index \
+                 was saved"));
         }
         let (mut at, mut changes) = (START, Vec::new());
         while bytes.len() - at >= RECORD_START {
@@ -238,12 +233,10 @@ impl LogWriter {
         let (head, body) = change.to_parts()?;
         // One change that cannot be read again would lose the whole index.
         if Change::from_parts("change", &head, &body)? != *change {
-            return Err(Error::index(
-                "change",
-                "a change that reads back as it was written",
-                "another change",
-                "look for numbers in metadata or features that JSON cannot represent",
-            ));
+            return Err(Error::index("change")
+                .expected("a change that reads back as it was written")
+                .found("another change")
+                .fix("look for numbers in metadata or features that JSON cannot represent"));
         }
         let mut bytes = RECORD.to_vec();
         bytes.extend_from_slice(&(head.len() as u64).to_le_bytes());

@@ -272,12 +272,7 @@ impl<B: Backend> LiveRetriever<B> {
             // A panic during a change leaves the file's end where it was, and the next change
             // overwrites what is behind.
             Access::Write(writer) => Ok(writer.lock().unwrap_or_else(PoisonError::into_inner)),
-            Access::Read(_) => Err(Error::index(
-                self.folder.display().to_string(),
-                "an index that is open for changes",
-                "one that was opened read-only",
-                "open it with LiveRetriever::open, or make the change in the program that has it open",
-            )),
+            Access::Read(_) => Err(Error::index(self.folder.display().to_string()).expected("an index that is open for changes").found("one that was opened read-only").fix("open it with LiveRetriever::open, or make the change in the program that has it open")),
         }
     }
 
@@ -291,12 +286,10 @@ fn once<'a>(subject: &str, ids: impl Iterator<Item = &'a str>) -> Result<()> {
     let mut seen = HashSet::new();
     for id in ids {
         if !seen.insert(id) {
-            return Err(Error::ids(
-                subject,
-                "every id once",
-                format!("{id:?} twice"),
-                "leave out the second mention; nothing was changed",
-            ));
+            return Err(Error::ids(subject)
+                .expected("every id once")
+                .found(format!("{id:?} twice"))
+                .fix("leave out the second mention; nothing was changed"));
         }
     }
     Ok(())

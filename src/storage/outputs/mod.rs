@@ -166,21 +166,17 @@ impl Outputs {
         for folder in &self.below {
             let root = folder.canonicalize().map_err(|e| Error::io("read", folder, e))?;
             if place.resolved.starts_with(&root) {
-                return Err(Error::output(
-                    path.display().to_string(),
-                    "a path outside of the folders whose files are all read",
-                    format!("a path in {}", folder.display()),
-                    "write somewhere else: the next run would read this output",
-                ));
+                return Err(Error::output(path.display().to_string())
+                    .expected("a path outside of the folders whose files are all read")
+                    .found(format!("a path in {}", folder.display()))
+                    .fix("write somewhere else: the next run would read this output"));
             }
         }
         if let Some((_, other)) = places.iter().find(|(there, _)| *there == place.resolved) {
-            return Err(Error::output(
-                path.display().to_string(),
-                "a separate output",
-                format!("the output {}", other.display()),
-                "name another path for one of them",
-            ));
+            return Err(Error::output(path.display().to_string())
+                .expected("a separate output")
+                .found(format!("the output {}", other.display()))
+                .fix("name another path for one of them"));
         }
         places.push((place.resolved.clone(), path));
         place.check_parent(path)
@@ -207,7 +203,7 @@ fn check_file(file: &OutputFile, place: &Place, inputs: &[(&Path, Identity)]) ->
         None => "no file yet".to_string(),
     };
     let refused = |found: String, remedy: &str| {
-        Err(Error::output(path.display().to_string(), &*expected, found, remedy))
+        Err(Error::output(path.display().to_string()).expected(&*expected).found(found).fix(remedy))
     };
     if path.file_name().is_none() {
         return refused("a path that does not end in a name".into(), "name a file");
@@ -238,7 +234,7 @@ fn check_file(file: &OutputFile, place: &Place, inputs: &[(&Path, Identity)]) ->
 fn check_folder(path: &Path, place: &Place, inputs: &[(&Path, Identity)]) -> Result<()> {
     let refused = |found: String, remedy: &str| {
         let expected = "a folder to write to, or none yet";
-        Err(Error::output(path.display().to_string(), expected, found, remedy))
+        Err(Error::output(path.display().to_string()).expected(expected).found(found).fix(remedy))
     };
     if let Some(input) = same(place, inputs) {
         let found = format!("the input {}", input.display());

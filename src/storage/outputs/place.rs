@@ -69,12 +69,10 @@ impl Place {
     /// Whether something can be created there.
     pub(super) fn check_parent(&self, path: &Path) -> Result<()> {
         if !self.ancestor.is_dir() {
-            return Err(Error::output(
-                path.display().to_string(),
-                "a place in a folder",
-                format!("the file {} where a folder should be", self.ancestor.display()),
-                "name a path in another folder",
-            ));
+            return Err(Error::output(path.display().to_string())
+                .expected("a place in a folder")
+                .found(format!("the file {} where a folder should be", self.ancestor.display()))
+                .fix("name a path in another folder"));
         }
         check_writable(path, &self.ancestor)
     }
@@ -86,12 +84,10 @@ pub(super) fn check_writable(path: &Path, folder: &Path) -> Result<()> {
     {
         use nix::unistd::{AccessFlags, access};
         if let Err(error) = access(folder, AccessFlags::W_OK | AccessFlags::X_OK) {
-            return Err(Error::output(
-                path.display().to_string(),
-                "a folder that can be written to",
-                format!("{}: {}", folder.display(), error.desc()),
-                "choose another place, or change the permissions of this folder",
-            ));
+            return Err(Error::output(path.display().to_string())
+                .expected("a folder that can be written to")
+                .found(format!("{}: {}", folder.display(), error.desc()))
+                .fix("choose another place, or change the permissions of this folder"));
         }
     }
     #[cfg(not(unix))]
@@ -129,12 +125,10 @@ pub(super) fn check_space(needs: &[(PathBuf, u64)]) -> Result<()> {
             }
         };
         if needed > free {
-            return Err(Error::output(
-                path.display().to_string(),
-                format!("at least {} MB free on the disk", needed.div_ceil(1_000_000)),
-                format!("{} MB", free / 1_000_000),
-                "free some space, or write to another disk",
-            ));
+            return Err(Error::output(path.display().to_string())
+                .expected(format!("at least {} MB free on the disk", needed.div_ceil(1_000_000)))
+                .found(format!("{} MB", free / 1_000_000))
+                .fix("free some space, or write to another disk"));
         }
     }
     Ok(())
