@@ -65,7 +65,7 @@ fn resolve_names_the_line_and_the_likely_slip() {
     assert_eq!(resolved.iter().map(|c| c.item).collect::<Vec<_>>(), [1, 0]);
     let message = captions.resolve(index(&["a.jpg", "B.jpg"])).unwrap_err().to_string();
     assert!(message.contains("captions.jsonl:3"), "{message}");
-    assert!(message.contains("there is \"B.jpg\""), "{message}");
+    assert!(message.contains("\"B.jpg\" exists"), "{message}");
     let message = captions.resolve(index(&["q"])).unwrap_err().to_string();
     assert!(message.contains("one of 2 captions"), "{message}");
     assert!(message.contains("ids.txt"), "{message}");

@@ -329,7 +329,7 @@ mod tests {
         assert!(splits.indices("alpha", index).unwrap_err().to_string().contains("\"c\""));
         assert!(splits.verify(index).is_err());
         let slip = read(r#"{"zeta": ["b "]}"#).unwrap().verify(index).unwrap_err().to_string();
-        assert!(slip.contains("there is \"b\""), "{slip}");
+        assert!(slip.contains("\"b\" exists"), "{slip}");
         let message = splits.indices("test", index).unwrap_err().to_string();
         assert!(message.contains("one of zeta, alpha, none"), "{message}");
     }

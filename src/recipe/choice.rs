@@ -2,15 +2,13 @@
 //!
 //! Counts go in; settings and their reasons come out. Nothing is read or computed here.
 
-use std::{
-    collections::HashMap,
-    hash::{Hash, Hasher},
+use super::{
+    counts::{Facts, Rows},
+    settings::{AlignmentSettings, ModelSettings, Recipe},
 };
-
-use super::settings::{AlignmentSettings, ModelSettings, Recipe};
 use crate::{
     align::{CandidateSpaceConfig, SpaceTuning},
-    data::{CaptionFilter, DataFolder, LeakAuditConfig, TokenizerConfig},
+    data::{CaptionFilter, LeakAuditConfig, TokenizerConfig},
     decode::BeamConfig,
     error::{Error, Result},
     model::{LossConfig, Scope},
@@ -28,109 +26,6 @@ const LEARNABLE: usize = 500;
 const DEEPEST: usize = 8;
 /// Share of the candidates that may share their codes, on top of those that nothing tells apart.
 const SHARED: f64 = 0.2;
-
-/// How many rows differ from each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rows {
-    /// Rows.
-    pub items: usize,
-    /// Numbers of a row.
-    pub dim: usize,
-    /// Different rows.
-    pub distinct: usize,
-    /// Rows that another row equals.
-    pub repeated: usize,
-    /// Size of the largest group of equal rows.
-    pub largest: usize,
-}
-
-/// A row by its bits.
-struct Bits<'a>(&'a [f32]);
-
-impl Hash for Bits<'_> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.iter().for_each(|value| value.to_bits().hash(state));
-    }
-}
-
-impl PartialEq for Bits<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.iter().zip(other.0).all(|(a, b)| a.to_bits() == b.to_bits())
-    }
-}
-
-impl Eq for Bits<'_> {}
-
-impl Rows {
-    /// Counts rows of width `dim`. Rows with different `labels` differ whatever their numbers are.
-    pub fn of(rows: &[f32], dim: usize, labels: Option<&[u64]>) -> Self {
-        let mut counts: HashMap<(Bits<'_>, u64), usize> = HashMap::new();
-        for (item, row) in rows.chunks_exact(dim).enumerate() {
-            let label = labels.map_or(0, |labels| labels[item]);
-            *counts.entry((Bits(row), label)).or_default() += 1;
-        }
-        Self {
-            items: rows.len() / dim,
-            dim,
-            distinct: counts.len(),
-            repeated: counts.values().filter(|&&count| count > 1).sum(),
-            largest: counts.values().copied().max().unwrap_or(0),
-        }
-    }
-
-    /// Share of the rows that another row equals.
-    pub fn repeated_share(&self) -> f64 {
-        self.repeated as f64 / self.items.max(1) as f64
-    }
-}
-
-/// Facts about the data that determine the settings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Facts {
-    /// The rows of the candidates that are trained on.
-    pub rows: Rows,
-    /// Captions that are trained on.
-    pub pairs: usize,
-    /// Candidates that have a training caption.
-    pub described: usize,
-    /// Candidates that keep a caption for queries, where the choice decides that.
-    pub held_out: usize,
-    /// Number of words of the longest training caption.
-    pub words: usize,
-    /// Whether there are captions to query with.
-    pub asks: bool,
-    /// Whether the candidates to find are not trained on.
-    pub unseen: bool,
-    /// Whether a pretrained text encoder reads the captions.
-    pub pretrained: bool,
-}
-
-impl Facts {
-    /// Counts what the captions and splits of a recipe select. `asked` says whether the recipe's
-    /// captions to query with were written, not chosen.
-    pub(super) fn of(recipe: &Recipe, asked: bool, data: &DataFolder) -> Result<Self> {
-        let (items, train) = super::task::selection(recipe, data)?;
-        let mut captions = vec![0_usize; items.len()];
-        let mut words = 0;
-        for caption in &train {
-            captions[caption.item as usize] += 1;
-            words = words.max(caption.text.split_whitespace().count());
-        }
-        // Nothing can be held out where every candidate has one caption.
-        let none = asked || data.captions.select(&recipe.queries).is_err();
-        let held_out = if none { 0 } else { data.select(&recipe.queries)?.len() };
-        Ok(Self {
-            rows: Rows::of(items.as_slice(), items.dim(), None),
-            pairs: train.len(),
-            described: captions.iter().filter(|&&count| count > 0).count(),
-            held_out,
-            words,
-            asks: asked || held_out > 0,
-            unseen: recipe.splits.is_some() && recipe.generated.is_empty(),
-            pretrained: recipe.text.is_some(),
-        })
-    }
-}
 
 /// The choice and its reasons.
 #[derive(Debug, Clone, PartialEq)]
@@ -220,6 +115,13 @@ impl Choice {
             ..settings
         };
         Self { recipe, reasons }
+    }
+}
+
+impl Default for Recipe {
+    /// The choice for a thousand candidates with two captions each, without a pretrained encoder.
+    fn default() -> Self {
+        Choice::of_some_data(false).recipe
     }
 }
 
@@ -547,7 +449,7 @@ mod tests {
         some.rows = Rows { distinct: 2, repeated: 30, largest: 16, ..some.rows };
         let several = said(&some);
         assert!(
-            several.contains("the last caption of each of 30 candidates with several is kept"),
+            several.contains("the last caption of each of 30 candidates with several is held out"),
             "{several}"
         );
         assert!(

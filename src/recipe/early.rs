@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::{choice::Rows, settings::Recipe, task::Task};
+use super::{counts::Rows, settings::Recipe, task::Task};
 use crate::{
     error::{Error, Result},
     quantizer::FineConfig,

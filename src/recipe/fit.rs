@@ -9,13 +9,7 @@ use std::{
 
 use burn::{backend::Autodiff, module::AutodiffModule, tensor::backend::Backend};
 
-use super::{
-    choice::{Rows, attempts},
-    early,
-    event::FitEvent,
-    settings::Recipe,
-    task::Task,
-};
+use super::{choice::attempts, counts::Rows, early, event::FitEvent, settings::Recipe, task::Task};
 use crate::{
     align::{FittedSpace, Ridge, SpaceTuning, TextVectors, TunedEncoder, WordWeights, embed_texts},
     data::{DataFolder, ItemCaption, TextTokenizer, mixed_captions},

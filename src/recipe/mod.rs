@@ -23,6 +23,7 @@
 //! ```
 
 mod choice;
+mod counts;
 mod early;
 mod evaluate;
 mod event;
@@ -33,15 +34,16 @@ mod task;
 #[cfg(test)]
 mod tests;
 mod trainable;
+mod written;
 
-pub use choice::{Facts, Rows};
+pub use counts::{Facts, Rows};
 pub use evaluate::{Evaluation, Judge};
 pub use event::FitEvent;
 pub use fit::{Fit, Fitted, TextSide};
-pub use overlay::Settings;
 pub use settings::{
     AlignmentSettings, IdentifierSettings, ModelSettings, Recipe, SplitSettings, TextSettings,
     TuningSettings,
 };
 pub use task::{Asked, Later, Part, Task};
 pub use trainable::Trainable;
+pub use written::Settings;

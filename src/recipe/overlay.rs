@@ -5,33 +5,16 @@ use std::{fs, path::Path};
 use toml::{Table, Value};
 
 use super::{
-    choice::{Choice, Facts},
-    settings::{Origin, Recipe},
+    choice::Choice,
+    counts::{Facts, Rows},
+    settings::{Origin, Recipe, TextSettings},
+    task::selection,
+    written::{Settings, remove},
 };
 use crate::{
     data::DataFolder,
     error::{Error, Result},
 };
-
-/// Settings of a recipe file, which replace the automatic choice.
-///
-/// # Example
-/// ```no_run
-/// use cart_retrieval::{data::DataFolder, recipe::Settings};
-/// let data = DataFolder::open("my-data")?;
-/// let settings = Settings::read("my-recipe.toml")?.with("training.epochs=10")?;
-/// let recipe = settings.recipe(&data)?;
-/// assert_eq!(recipe.training.epochs, 10);
-/// # Ok::<(), cart_retrieval::Error>(())
-/// ```
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Settings {
-    /// The file, for messages.
-    file: Option<String>,
-    table: Table,
-    /// Keys that are removed from the choice, too.
-    removed: Vec<Vec<String>>,
-}
 
 impl Settings {
     /// Reads a recipe file and checks its names and values.
@@ -97,7 +80,7 @@ impl Settings {
     /// no such captions or splits.
     pub fn recipe(&self, data: &DataFolder) -> Result<Recipe> {
         let selection = self.preview()?;
-        let facts = Facts::of(&selection, self.has("queries"), data)?;
+        let facts = facts(&selection, self.has("queries"), data)?;
         self.chosen(facts)
     }
 
@@ -107,53 +90,6 @@ impl Settings {
         let mut recipe = self.over(&recipe)?;
         recipe.origin = Some(Origin { facts, written: self.clone(), reasons });
         Ok(recipe)
-    }
-
-    pub(super) fn has(&self, key: &str) -> bool {
-        self.table.contains_key(key)
-    }
-
-    pub(super) fn set_seed(&mut self, seed: u64) {
-        if let Ok(seed) = i64::try_from(seed) {
-            self.table.insert("seed".into(), seed.into());
-        }
-    }
-
-    pub(super) fn keep_quantizer(&mut self) {
-        self.table.entry("quantizer").or_insert_with(|| Table::new().into());
-    }
-
-    /// Sets `a.b.c=value`; the value `unset` removes the key.
-    fn replace(&mut self, setting: &str) -> Result<()> {
-        let problem = |expected: &str, found: String| {
-            Error::config(setting)
-                .expected(expected)
-                .found(found)
-                .fix("write it as in training.epochs=10")
-        };
-        let Some((path, value)) = setting.split_once('=') else {
-            return Err(problem("table.key=value", "no equals sign".into()));
-        };
-        let keys: Vec<String> = path.split('.').map(|key| key.trim().to_string()).collect();
-        if value == "unset" {
-            remove(&mut self.table, &keys);
-            self.removed.push(keys);
-            return Ok(());
-        }
-        self.removed.retain(|removed| !keys.starts_with(removed));
-        let parsed: Table = toml::from_str(&format!("value = {value}"))
-            .or_else(|_| toml::from_str(&format!("value = {value:?}")))
-            .map_err(|error| problem("a TOML value", error.to_string()))?;
-        let (last, tables) = keys.split_last().ok_or_else(|| problem("a key", "none".into()))?;
-        let mut at = &mut self.table;
-        for key in tables {
-            let next = at.entry(key.as_str()).or_insert_with(|| Value::Table(Table::new()));
-            at = next
-                .as_table_mut()
-                .ok_or_else(|| problem("a table before the dot", format!("the value {key}")))?;
-        }
-        at.insert(last.clone(), parsed["value"].clone());
-        Ok(())
     }
 
     /// Checks names and values before there are data.
@@ -177,8 +113,71 @@ impl Settings {
     }
 }
 
+/// Counts what the captions and splits of a recipe select. `asked` says whether the recipe's
+/// captions to query with were written, not chosen.
+fn facts(recipe: &Recipe, asked: bool, data: &DataFolder) -> Result<Facts> {
+    let (items, train) = selection(recipe, data)?;
+    let mut captions = vec![0_usize; items.len()];
+    let mut words = 0;
+    for caption in &train {
+        captions[caption.item as usize] += 1;
+        words = words.max(caption.text.split_whitespace().count());
+    }
+    // Nothing can be held out where every candidate has one caption.
+    let none = asked || data.captions.select(&recipe.queries).is_err();
+    let held_out = if none { 0 } else { data.select(&recipe.queries)?.len() };
+    Ok(Facts {
+        rows: Rows::of(items.as_slice(), items.dim(), None),
+        pairs: train.len(),
+        described: captions.iter().filter(|&&count| count > 0).count(),
+        held_out,
+        words,
+        asks: asked || held_out > 0,
+        unseen: recipe.splits.is_some() && recipe.generated.is_empty(),
+        pretrained: recipe.text.is_some(),
+    })
+}
+
+impl Recipe {
+    /// Chooses all settings for some data: every candidate is indexed, and the last caption of each
+    /// candidate with several is kept for [`Recipe::evaluate`].
+    ///
+    /// # Errors
+    /// [`Error::Features`] when all candidates have equal features.
+    pub fn for_data(data: &DataFolder) -> Result<Self> {
+        Settings::default().recipe(data)
+    }
+
+    /// All settings as the text of a recipe file.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a value that TOML cannot hold, as a seed of 2^63 or more.
+    pub fn to_toml(&self) -> Result<String> {
+        toml_of(self)
+    }
+
+    /// Uses a pretrained text encoder, and chooses again the settings that depend on it.
+    ///
+    /// # Errors
+    /// As [`PretrainedText::open`] for a folder that holds no text encoder; [`Error::Config`] when
+    /// written settings contradict the new choice.
+    pub fn with_encoder(self, folder: impl AsRef<Path>) -> Result<Self> {
+        let folder = folder.as_ref();
+        let recipe = match &self.origin {
+            Some(origin) => origin.written.clone().with_encoder(folder).chosen(origin.facts)?,
+            None => {
+                let dropout = self.text.as_ref().and_then(|text| text.dropout);
+                let text = Some(TextSettings { pretrained: folder.to_path_buf(), dropout });
+                Self { text, ..self }
+            }
+        };
+        recipe.pretrained()?;
+        Ok(recipe)
+    }
+}
+
 /// All settings of a recipe as TOML.
-pub(super) fn to_toml(recipe: &Recipe) -> Result<String> {
+fn toml_of(recipe: &Recipe) -> Result<String> {
     let mut value = Value::try_from(recipe).map_err(|error| malformed("recipe", &error))?;
     shorten(&mut value);
     toml::to_string(&value).map_err(|error| malformed("recipe", &error))
@@ -234,21 +233,6 @@ fn merge(chosen: &mut Table, written: &Table, depth: usize) {
             }
             _ => {
                 chosen.insert(key.clone(), value.clone());
-            }
-        }
-    }
-}
-
-/// Removes a key, given by the tables that it is in.
-fn remove(table: &mut Table, keys: &[String]) {
-    match keys {
-        [] => {}
-        [key] => {
-            table.remove(key);
-        }
-        [key, rest @ ..] => {
-            if let Some(inner) = table.get_mut(key).and_then(Value::as_table_mut) {
-                remove(inner, rest);
             }
         }
     }

@@ -1,18 +1,13 @@
 //! All settings of an index: training data, queries and parameters.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    choice::{Choice, Facts},
-    overlay::Settings,
-};
+use super::{counts::Facts, written::Settings};
 use crate::{
     align::{CandidateSpaceConfig, SpaceTuning},
-    data::{
-        CaptionFilter, DataFolder, ItemCaption, LeakAuditConfig, TextTokenizer, TokenizerConfig,
-    },
+    data::{CaptionFilter, ItemCaption, LeakAuditConfig, TextTokenizer, TokenizerConfig},
     decode::BeamConfig,
     error::{Error, Result},
     model::CartConfig,
@@ -112,13 +107,6 @@ pub(super) struct Origin {
     pub(super) written: Settings,
     /// Reasons of the choice.
     pub(super) reasons: Vec<String>,
-}
-
-impl Default for Recipe {
-    /// The choice for a thousand candidates with two captions each, without a pretrained encoder.
-    fn default() -> Self {
-        Choice::of_some_data(false).recipe
-    }
 }
 
 /// Names of the splits of items.
@@ -251,45 +239,9 @@ impl Default for ModelSettings {
 }
 
 impl Recipe {
-    /// Chooses all settings for some data: every candidate is indexed, and the last caption of each
-    /// candidate with several is kept for [`Recipe::evaluate`].
-    ///
-    /// # Errors
-    /// [`Error::Features`] when all candidates have equal features.
-    pub fn for_data(data: &DataFolder) -> Result<Self> {
-        Settings::default().recipe(data)
-    }
-
     /// Reasons of the choice, one sentence each; empty for a recipe that was not chosen from data.
     pub fn reasons(&self) -> &[String] {
         self.origin.as_ref().map_or(&[], |origin| &origin.reasons)
-    }
-
-    /// All settings as the text of a recipe file.
-    ///
-    /// # Errors
-    /// [`Error::Config`] for a value that TOML cannot hold, as a seed of 2^63 or more.
-    pub fn to_toml(&self) -> Result<String> {
-        super::overlay::to_toml(self)
-    }
-
-    /// Uses a pretrained text encoder, and chooses again the settings that depend on it.
-    ///
-    /// # Errors
-    /// As [`PretrainedText::open`] for a folder that holds no text encoder; [`Error::Config`] when
-    /// written settings contradict the new choice.
-    pub fn with_encoder(self, folder: impl AsRef<Path>) -> Result<Self> {
-        let folder = folder.as_ref();
-        let recipe = match &self.origin {
-            Some(origin) => origin.written.clone().with_encoder(folder).chosen(origin.facts)?,
-            None => {
-                let dropout = self.text.as_ref().and_then(|text| text.dropout);
-                let text = Some(TextSettings { pretrained: folder.to_path_buf(), dropout });
-                Self { text, ..self }
-            }
-        };
-        recipe.pretrained()?;
-        Ok(recipe)
     }
 
     /// Sets the seed of all parts.

@@ -61,12 +61,10 @@ impl Ledger {
     pub(super) fn enter(&self, path: &Path, written: Result<String>) -> Result<()> {
         let result = written.and_then(|sum| self.add(path, sum));
         result.inspect_err(|error| {
-            let copy = crate::error::Error::checkpoint(
-                "saving a checkpoint",
-                "disk space and permission to write it",
-                error.to_string(),
-                "free some space, then resume: the previous checkpoint is intact",
-            );
+            let copy = crate::error::Error::checkpoint("saving a checkpoint")
+                .expected("disk space and permission to write it")
+                .found(error.to_string())
+                .fix("free some space, then resume: the previous checkpoint is intact");
             let mut failure = self.failure.lock().unwrap_or_else(|e| e.into_inner());
             if failure.is_ok() {
                 *failure = Err(copy);

@@ -203,8 +203,8 @@ fn a_change_that_cannot_be_made_changes_nothing() {
     // What JSON can be written in a request, but not be read again from within a change.
     let deep = (0..124).fold(json!(1), |inner, _| json!([inner]));
     let deep = fields(json!({ "deep": deep }));
-    message(live.describe(vec![("old-1".into(), deep.clone())]), "64 objects and lists");
-    message(live.add(&Arrivals::new(&new).with_metadata(&[deep, Fields::new()])), "64 objects");
+    message(live.describe(vec![("old-1".into(), deep.clone())]), "64 nested objects");
+    message(live.add(&Arrivals::new(&new).with_metadata(&[deep, Fields::new()])), "64 nested");
     assert_eq!(contents(&live.snapshot()), before);
     assert_eq!(live.pending().0, 0);
     assert_eq!(contents(&load(folder.path())), before);

@@ -169,6 +169,6 @@ fn what_is_written_in_a_recipe_holds() {
     let data = DataFolder::open(folder.path()).unwrap();
     let settings = Settings::default().with_encoder(Path::new("minilm"));
     let encoder = settings.recipe(&data).unwrap().with_seed(9);
-    assert_eq!((encoder.seed, encoder.model.encoder_layers), (9, 0));
+    assert_eq!((encoder.seed, encoder.training.batch_size), (9, 30));
     assert!(encoder.space.is_some() && encoder.alignment.is_some());
 }
