@@ -85,7 +85,7 @@ compiled_here! {
 
 impl<B: Searchable> Retriever<B> {
     /// Vectors of captions by the text encoder, and by their words where these count: an input of
-    /// [`CandidateSpace::embed`] in addition to features.
+    /// [`CandidateSpace::embed`](crate::align::CandidateSpace::embed) in addition to features.
     ///
     /// # Errors
     /// As [`embed_texts`](crate::align::embed_texts).
@@ -97,11 +97,11 @@ impl<B: Searchable> Retriever<B> {
     ///
     /// Trie, vectors and metadata are memory-mapped, so that a large index loads at once; saving
     /// another index to the folder leaves this one unchanged. Files of candidates beyond 32 MiB are
-    /// checked by length and structure, all others by checksum; [`verify`] reads everything.
+    /// checked by length and structure, all others by checksum; [`verify`](super::verify) reads everything.
     ///
     /// # Errors
-    /// [`Error::Io`] for a missing file, [`Error::Index`] for a changed one or another format, and
-    /// [`Error::Model`] for weights that do not fit.
+    /// [`Error::Io`](crate::Error::Io) for a missing file, [`Error::Index`](crate::Error::Index) for a changed one or another format, and
+    /// [`Error::Model`](crate::Error::Model) for weights that do not fit.
     pub fn load(folder: impl AsRef<Path>, device: &B::Device) -> Result<Self> {
         B::load_retriever(folder.as_ref(), device)
     }
@@ -109,8 +109,8 @@ impl<B: Searchable> Retriever<B> {
     /// Saves the index to a folder, in one step as seen from outside.
     ///
     /// # Errors
-    /// As [`Retriever::check_folder`]; [`Error::Index`] while a
-    /// [`LiveRetriever`](super::LiveRetriever) changes the index that is there; [`Error::Io`] when
+    /// As [`Retriever::check_folder`]; [`Error::Index`](crate::Error::Index) while a
+    /// [`LiveRetriever`](super::LiveRetriever) changes the index that is there; [`Error::Io`](crate::Error::Io) when
     /// a file cannot be written (the folder then holds the index that was there before, or all of
     /// this one).
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {

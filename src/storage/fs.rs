@@ -51,14 +51,13 @@ pub(crate) fn open_or_create(path: &Path) -> io::Result<File> {
 /// Writes bytes at a place of an open file.
 pub(crate) fn write_at(file: &mut File, path: &Path, at: u64, bytes: &[u8]) -> io::Result<()> {
     file.seek(SeekFrom::Start(at))?;
-    if let Err(error) = call(path, Call::Grow) {
-        // A disk that fills up, or a process that is killed, leaves a part.
-        #[cfg(test)]
-        if super::faults::alive(path) {
-            file.write_all(&bytes[..bytes.len() / 2])?;
-        }
-        return Err(error);
+    let called = call(path, Call::Grow);
+    // A disk that fills up, or a process that is killed, leaves a part.
+    #[cfg(test)]
+    if called.is_err() && super::faults::alive(path) {
+        file.write_all(&bytes[..bytes.len() / 2])?;
     }
+    called?;
     file.write_all(bytes)
 }
 

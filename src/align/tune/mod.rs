@@ -61,8 +61,9 @@ impl SpaceTuning {
     /// used.
     ///
     /// # Errors
-    /// As [`CandidateSpaceConfig::fit`]; [`Error::Config`] for settings out of range;
-    /// [`Error::Interrupted`] when `stop` is raised; [`Error::Training`] when the loss is not finite.
+    /// As [`CandidateSpaceConfig::fit`]; [`Error::Config`](crate::Error::Config) for settings out of
+    /// range; [`Error::Interrupted`](crate::Error::Interrupted) when `stop` is raised;
+    /// [`Error::Training`](crate::Error::Training) when the loss is not finite.
     #[allow(clippy::too_many_arguments)]
     pub fn fit<B: AutodiffBackend>(
         &self,
