@@ -137,7 +137,7 @@ async fn every_refusal_says_what_to_do() {
             400,
             "twice",
         ),
-        (Method::GET, "/api/explain?q=a&id=OLD-1", vec![], "", 400, r#"there is \"old-1\""#),
+        (Method::GET, "/api/explain?q=a&id=OLD-1", vec![], "", 400, r#"\"old-1\" exists"#),
     ] {
         let sent = request(method.clone(), path, &headers, body);
         let (found, headers, text) = answer(&service, sent).await;
@@ -187,7 +187,7 @@ async fn items_are_added_as_a_whole_or_not_at_all() {
         (json!([item("a", Some("x")), item("b", None)]), "\"b\" has none"),
         (json!([item(" a", None)]), "write \"a\""),
         (json!([item("old-1 ", None)]), "old-1"),
-        (json!([item("\u{feff}old-1", None)]), "looks like \"old-1\""),
+        (json!([item("\u{feff}old-1", None)]), "looks like the existing \"old-1\""),
         (json!([item("caf\u{e9}", None), item("cafe\u{301}", None)]), "normalisation"),
         (json!([item("a\tb", None)]), "U+0009"),
         (json!([item("a", None), item("a", None)]), "\"a\""),
