@@ -351,9 +351,10 @@ fn recipe(args: &Args, kind: Kind, data: &DataFolder) -> Result<Recipe> {
         format!("quantizer.coarse={{ k={codes} }}"),
         format!(
             "quantizer.fine={{ method=\"rq-vae\", sizes=[{codes},{codes},{codes},{codes}], \
-             epochs={vae_epochs} }}"
+             codebooks={{ ema={{ decay=0.99 }} }}, batch=256, epochs={vae_epochs} }}"
         ),
         "health={ max_shared_items=0.3 }".to_string(),
+        "model={ max_tokens=40 }".to_string(),
         format!("training.epochs={epochs}"),
         "training.batch_size=32".to_string(),
         "training.learning_rate=2e-3".to_string(),
