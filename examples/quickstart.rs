@@ -33,6 +33,7 @@ use clap::{Parser, ValueEnum};
 use common::{
     backend::Hardware,
     drawn::{Kind, told_apart},
+    judge::record,
     outputs::{with_page, with_report},
     page::{HitCard, Media, Page, QueryCard, Results},
     plot::{RecallPoint, training_svg},
@@ -187,12 +188,8 @@ fn quickstart<B: LocalBackend>(
         ("CART", rankings, fitted.seconds),
         ("BM25", bm25.search_all(&judge.texts, task.items.len()), 0.0),
     ] {
-        let record = judge
-            .record(&recipe, method, &rankings)?
-            .with_seconds(seconds)
-            .with_hardware(common::hardware::<B>(device))
-            .with_command(common::command());
-        records.push(record);
+        let record = record::<B>(&judge, &recipe, method, &rankings, device)?;
+        records.push(record.with_seconds(seconds));
     }
     println!("\n{}", cart_retrieval::eval::markdown_table(&records));
     println!("{per_second:.0} queries/s at beam 50");

@@ -16,10 +16,11 @@ pub fn record<B: LocalBackend>(
     rankings: &[Ranking],
     device: &B::Device,
 ) -> Result<EvalRecord> {
-    let (metrics, _) = judge.figures(rankings)?;
+    let (metrics, intervals) = judge.figures(rankings)?;
     println!("seed {}, {method}: {metrics}", recipe.seed);
-    Ok(judge
-        .record(recipe, method, rankings)?
+    Ok(EvalRecord::new(&recipe.dataset, &recipe.protocol, method, &metrics)
+        .with_intervals(&intervals)
+        .with_seed(recipe.seed)
         .with_hardware(crate::hardware::<B>(device))
         .with_command(crate::command()))
 }

@@ -10,10 +10,7 @@ use super::{
 use crate::{
     data::{DataFolder, ItemCaption},
     error::{Error, Result},
-    eval::{
-        BootstrapConfig, EvalRecord, Intervals, Metrics, Ranking, TruncatedTies, bootstrap,
-        evaluate,
-    },
+    eval::{BootstrapConfig, Intervals, Metrics, Ranking, TruncatedTies, bootstrap, evaluate},
     retrieve::Retriever,
 };
 
@@ -116,22 +113,6 @@ impl Judge {
         let scores = evaluate(rankings, &self.relevant, self.candidates, TruncatedTies::Listed)?;
         let intervals = bootstrap(&scores, &BootstrapConfig::default())?;
         Ok((scores.metrics(), intervals))
-    }
-
-    /// The measures of rankings as a record of a report.
-    ///
-    /// # Errors
-    /// As [`evaluate`].
-    pub fn record(
-        &self,
-        recipe: &Recipe,
-        method: &str,
-        rankings: &[Ranking],
-    ) -> Result<EvalRecord> {
-        let (metrics, intervals) = self.figures(rankings)?;
-        Ok(EvalRecord::new(&recipe.dataset, &recipe.protocol, method, &metrics)
-            .with_intervals(&intervals)
-            .with_seed(recipe.seed))
     }
 
     /// Share of the queries with a right candidate anywhere in the ranking.

@@ -204,14 +204,15 @@ impl<'a> Fit<'a> {
                 .fix("pass a device of the backend")
         })?;
         self.check()?;
-        let loaded = match text {
-            Some(_) => None,
+        let loaded;
+        let text = match text {
+            Some(text) => text,
             None => {
                 let train = &self.task.train;
-                Some(TextSide::new_here(self.recipe, train, device, &*self.progress)?)
+                loaded = TextSide::new_here(self.recipe, train, device, &*self.progress)?;
+                &loaded
             }
         };
-        let Some(text) = text.or(loaded.as_ref()) else { unreachable!("one of them is there") };
         let tuned = self.tuned_here(text, device)?;
         let text = tuned.as_ref().unwrap_or(text);
         let prepared = self.prepared(text, device)?;
