@@ -1,14 +1,11 @@
 //! Lines and progress bars from the library's events.
 
-use std::{
-    ops::ControlFlow,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cart_retrieval::{
     quantizer::QuantizerEvent,
     recipe::FitEvent,
-    train::{RoundSummary, StopFlag, TrainEvent},
+    train::{RoundSummary, TrainEvent},
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -58,15 +55,6 @@ impl Progress {
     pub fn listener(&self) -> impl Fn(FitEvent) + Send + Sync + 'static {
         let progress = self.clone();
         move |event| progress.show(event)
-    }
-
-    /// A callback that shows the fit of a quantizer and ends it when the flag is raised.
-    pub fn quantizer(&self, stop: StopFlag) -> impl FnMut(QuantizerEvent) -> ControlFlow<()> {
-        let progress = self.clone();
-        move |event| {
-            progress.show(FitEvent::Quantizer(event));
-            if stop.is_raised() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        }
     }
 
     /// The curves of the training so far.

@@ -1,6 +1,6 @@
 //! How much every word counts.
 
-use burn::tensor::{Tensor, backend::Backend};
+use burn::tensor::backend::Backend;
 
 use crate::{
     data::{ItemCaption, TextTokenizer},
@@ -82,33 +82,6 @@ impl WordWeights {
     /// The factors, `[vocabulary]`.
     pub fn factors(&self) -> &[f32] {
         &self.factors
-    }
-}
-
-/// A text encoder and, where they count, its words: what makes one vector of a text.
-#[derive(Debug)]
-pub(super) struct TextSide<'a, B: Backend> {
-    pub encoder: &'a TextEncoder<B>,
-    pub words: Option<WordView<B>>,
-}
-
-impl<B: Backend> TextSide<'_, B> {
-    /// Width of the vectors.
-    pub fn dim(&self) -> usize {
-        self.encoder.d_model() * if self.words.is_some() { 2 } else { 1 }
-    }
-
-    /// Vectors of texts.
-    ///
-    /// # Shapes
-    /// - returns: `[batch, dim]`
-    pub fn embed(&self, batch: crate::data::QueryBatch<B>) -> Tensor<B, 2> {
-        let encoded = self.encoder.forward(batch.tokens.clone(), batch.padding.clone());
-        let pooled = encoded.pooled();
-        match &self.words {
-            Some(words) => words.append(pooled, self.encoder.words(), batch.tokens, batch.padding),
-            None => pooled,
-        }
     }
 }
 

@@ -11,8 +11,8 @@ use super::CartConfig;
 use crate::{
     error::{Error, Result},
     nn::{
-        AlignmentHead, Decoder, DecoderState, EncoderOutput, EncoderPrefix, Memory, TextEncoder,
-        WeightInit, WordView,
+        AlignmentHead, AlignmentInput, Decoder, DecoderState, EncoderOutput, EncoderPrefix, Memory,
+        TextEncoder, WeightInit, WordView,
     },
     storage::ensure_held,
 };
@@ -145,9 +145,8 @@ impl CartConfig {
         let decoder = self.decoder();
         let (d_query, levels) = (decoder.d_context, self.vocabulary.levels());
         let decoder = decoder.init(init, device);
-        let words = encoder.vocabulary();
-        let alignment =
-            self.alignment.as_ref().map(|config| config.init(d_query, words, levels, init, device));
+        let input = AlignmentInput { d_model: d_query, vocabulary: encoder.vocabulary(), levels };
+        let alignment = self.alignment.as_ref().map(|config| config.init(input, init, device));
         // Guided, the decoder starts with nothing to add.
         let decoder = match &self.alignment {
             Some(config) if config.guided => decoder.without_opinion(),

@@ -160,7 +160,11 @@ impl DecoderConfig {
             coarse: self.fusion.coarse().then(|| fusion.init_gated(init, device)),
             fine: self.fusion.fine().then(|| fusion.init_fine(init, device)),
             fusion_norm: init.layer_norm(d, device),
-            feed_forward: FeedForward::init(d, self.d_ff, self.dropout, init, device),
+            feed_forward: FeedForwardConfig {
+                dropout: self.dropout,
+                ..FeedForwardConfig::new(d, self.d_ff)
+            }
+            .init(init, device),
             feed_forward_norm: init.layer_norm(d, device),
             dropout: Dropout::new(self.dropout),
         }

@@ -29,19 +29,29 @@ pub struct QueryProjection<B: Backend> {
     tokens: usize,
 }
 
+/// Widths of a [`QueryProjection`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProjectionShape {
+    /// Width of the hidden layer.
+    pub hidden: usize,
+    /// Number of token embeddings of a query.
+    pub tokens: usize,
+    /// Width of a token embedding.
+    pub d_model: usize,
+}
+
 impl<B: Backend> QueryProjection<B> {
-    /// A projection from rows with this mean to so many words.
+    /// A projection from rows with this mean.
     ///
     /// # Shapes
     /// - `mean`: `[D]`
     pub fn new(
         mean: &[f32],
-        hidden: usize,
-        tokens: usize,
-        d_model: usize,
+        shape: ProjectionShape,
         init: &mut WeightInit,
         device: &B::Device,
     ) -> Self {
+        let ProjectionShape { hidden, tokens, d_model } = shape;
         let projection = Self {
             mean: Param::from_tensor(Tensor::from_floats(mean, device)).no_grad(),
             inner: init.linear(mean.len(), hidden, device),
@@ -110,14 +120,8 @@ impl<B: Backend> QueryProjection<B> {
         if tokens == 0 || !words.is_multiple_of(tokens) {
             return Err(malformed(&format!("{words} numbers for {tokens} words")));
         }
-        let mut projection = Self::new(
-            &vec![0.0; dim],
-            hidden,
-            tokens,
-            words / tokens,
-            &mut WeightInit::zeros(),
-            device,
-        );
+        let shape = ProjectionShape { hidden, tokens, d_model: words / tokens };
+        let mut projection = Self::new(&vec![0.0; dim], shape, &mut WeightInit::zeros(), device);
         load_module::<B, _>(&mut projection, &mut tensors, "")?;
         tensors.ensure_empty("query projection")?;
         Ok(projection)
@@ -137,11 +141,13 @@ mod tests {
 
     use super::*;
 
+    const SHAPE: ProjectionShape = ProjectionShape { hidden: 6, tokens: 2, d_model: 4 };
+
     #[test]
     fn files_round_trip_and_others_are_refused() {
         let device = Default::default();
         let mut init = WeightInit::new(3);
-        let made = QueryProjection::<Flex>::new(&[0.5, 1.0, -1.0], 6, 2, 4, &mut init, &device);
+        let made = QueryProjection::<Flex>::new(&[0.5, 1.0, -1.0], SHAPE, &mut init, &device);
         assert_eq!((made.dim(), made.tokens(), made.d_model()), (3, 2, 4));
         let bytes = made.to_safetensors().unwrap();
         let read = QueryProjection::<Flex>::from_safetensors(&bytes, &device).unwrap();
@@ -162,7 +168,7 @@ mod tests {
     fn the_length_of_an_embedding_does_not_matter() {
         let device = Default::default();
         let mean = [0.5, 1.0, -1.0];
-        let made = QueryProjection::<Flex>::new(&mean, 6, 2, 4, &mut WeightInit::new(3), &device);
+        let made = QueryProjection::<Flex>::new(&mean, SHAPE, &mut WeightInit::new(3), &device);
         let rows =
             Tensor::from_floats([[1.5, 1.0, -1.0], [3.5, 1.0, -1.0], [0.5, 2.0, -1.0]], &device);
         let words: Vec<f32> = made.forward(rows).to_data().iter::<f32>().collect();

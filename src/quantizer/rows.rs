@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use crate::{
     error::{Error, Result},
-    features::{Features, ShardedFeatures},
+    features::{Features, ItemIds, ShardedFeatures},
     identifier::Codes,
 };
 
@@ -53,6 +53,11 @@ pub trait RowSource {
     fn as_slice(&self) -> Option<&[f32]> {
         None
     }
+
+    /// The ids of the rows, if they have any; otherwise they are numbered.
+    fn ids(&self) -> Option<&ItemIds> {
+        None
+    }
 }
 
 impl RowSource for Features {
@@ -71,6 +76,10 @@ impl RowSource for Features {
     fn as_slice(&self) -> Option<&[f32]> {
         Some(Features::as_slice(self))
     }
+
+    fn ids(&self) -> Option<&ItemIds> {
+        Some(Features::ids(self))
+    }
 }
 
 impl RowSource for ShardedFeatures {
@@ -84,6 +93,10 @@ impl RowSource for ShardedFeatures {
 
     fn read(&self, range: Range<usize>, into: &mut Vec<f32>) -> Result<()> {
         ShardedFeatures::read(self, range, into)
+    }
+
+    fn ids(&self) -> Option<&ItemIds> {
+        Some(ShardedFeatures::ids(self))
     }
 }
 
@@ -180,6 +193,20 @@ pub(crate) fn read_checked(
             .fix("make `read` fill its buffer with exactly the rows of the range"));
     }
     Ok(())
+}
+
+/// Rows of a range: a slice of rows in memory (checked before), or read into `buffer` and checked.
+pub(crate) fn read_block<'a>(
+    source: &'a dyn RowSource,
+    range: Range<usize>,
+    buffer: &'a mut Vec<f32>,
+) -> Result<&'a [f32]> {
+    let dim = source.dim();
+    if let Some(rows) = source.as_slice() {
+        return Ok(&rows[range.start * dim..range.end * dim]);
+    }
+    read_checked(source, range, buffer)?;
+    Ok(buffer)
 }
 
 /// Hands all rows to `visit`, in order: in blocks of at most `size` rows, read into `buffer` and

@@ -10,10 +10,9 @@ use super::{
 };
 use crate::{
     align::{FittedSpace, TextVectors, WordWeights},
-    data::{DataFolder, ItemCaption, TextTokenizer},
+    data::{DataFolder, ItemCaption},
     error::Result,
-    eval::baselines::{DualTower, DualTowerConfig},
-    features::Features,
+    eval::baselines::{DualTower, DualTowerConfig, TowerData},
     model::Cart,
     retrieve::{Retriever, Searchable, compiled_here},
     train::{StopFlag, Trained, Trainer, TrainingData, trainable},
@@ -82,13 +81,11 @@ compiled_here! {
     }
     fn fit_tower(
         config: &DualTowerConfig,
-        tokenizer: &TextTokenizer,
-        train: &[ItemCaption],
-        items: &Features,
+        data: &TowerData<'_>,
         stop: &StopFlag,
         device: &Self::Device
     ) -> Result<DualTower<Self>> {
-        config.fit::<Autodiff<Self>>(tokenizer, train, items, stop, device)
+        config.fit::<Autodiff<Self>>(data, stop, device)
     }
 }
 
@@ -222,12 +219,10 @@ impl DualTowerConfig {
     /// As [`DualTowerConfig::fit`].
     pub fn fit_on<B: Trainable>(
         &self,
-        tokenizer: &TextTokenizer,
-        train: &[ItemCaption],
-        items: &Features,
+        data: &TowerData<'_>,
         stop: &StopFlag,
         device: &B::Device,
     ) -> Result<DualTower<B>> {
-        B::fit_tower(self, tokenizer, train, items, stop, device)
+        B::fit_tower(self, data, stop, device)
     }
 }

@@ -6,7 +6,7 @@ use burn::tensor::backend::Backend;
 
 use super::growth::Growth;
 use crate::{
-    align::{CandidateSpace, TextVectors, embed_with},
+    align::{CandidateSpace, TextEmbedder, TextVectors},
     data::{ItemCaption, TextTokenizer},
     decode::{Answer, BeamConfig, Engine, Exact, Explanation, SearchPrecision, SearchSpace},
     error::{Error, Result},
@@ -198,8 +198,8 @@ impl<B: Backend> Retriever<B> {
 
     pub(super) fn embed_here(&self, captions: &[ItemCaption]) -> Result<TextVectors> {
         let words = self.model().alignment().and_then(|head| head.words().cloned());
-        let encoder = self.model().encoder();
-        embed_with(encoder, words, &self.tokenizer, captions, self.engine.device())
+        let (encoder, tokenizer) = (self.model().encoder(), &self.tokenizer);
+        TextEmbedder { encoder, tokenizer, words }.embed(captions, self.engine.device())
     }
 
     /// The candidates with their geometry.

@@ -88,7 +88,7 @@ impl<B: Searchable> Retriever<B> {
     /// [`CandidateSpace::embed`](crate::align::CandidateSpace::embed) in addition to features.
     ///
     /// # Errors
-    /// As [`embed_texts`](crate::align::embed_texts).
+    /// As [`TextEmbedder::embed`](crate::align::TextEmbedder::embed).
     pub fn embed_texts(&self, captions: &[ItemCaption]) -> Result<TextVectors> {
         B::embed_captions(self, captions)
     }

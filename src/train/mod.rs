@@ -48,7 +48,7 @@ pub use crate::{
 };
 pub use batch::{TrainBatch, ValidBatch};
 pub use config::TrainConfig;
-pub use data::{TrainingData, WeightedExample};
+pub use data::{TrainingCaptions, TrainingData, WeightedExample};
 pub use event::{RoundSummary, StopReason, TrainEvent};
 pub use freeze::{Freeze, FrozenCache, trainable};
 pub use interpolate::Partners;

@@ -79,14 +79,14 @@ impl Trainer {
         Self { resume, ..self }
     }
 
-    /// Stops when this flag is raised.
-    pub fn with_stop(self, stop: StopFlag) -> Self {
-        Self { stop, ..self }
+    /// Stops after the current step when the flag is raised.
+    pub fn with_stop(self, stop: &StopFlag) -> Self {
+        Self { stop: stop.clone(), ..self }
     }
 
-    /// Sets a listener for events. Step events come from another thread.
-    pub fn with_listener(self, listener: impl Fn(TrainEvent) + Send + Sync + 'static) -> Self {
-        Self { listener: Arc::new(listener), ..self }
+    /// Calls a function for each event. Step events come from another thread.
+    pub fn with_progress(self, callback: impl Fn(TrainEvent) + Send + Sync + 'static) -> Self {
+        Self { listener: Arc::new(callback), ..self }
     }
 
     /// Shows burn-train's terminal dashboard instead of sending step events (feature `tui`; without

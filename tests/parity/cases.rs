@@ -1,8 +1,6 @@
 //! Computations on fixed weights and inputs. Weights are drawn on the host from a seed, so they are
 //! the same on every backend; dropout is off, since backends draw different masks.
 
-use std::ops::ControlFlow;
-
 use burn::{
     module::AutodiffModule,
     nn::LayerNormConfig,
@@ -404,7 +402,8 @@ pub fn guided_network<B: AutodiffBackend>(device: &B::Device) -> Outcome {
         learn_scales: true,
         learn_map: true,
         words: Some(0.5),
-        ..AlignmentConfig::new(width).with_scales(vec![0.5])
+        scales: vec![0.5],
+        ..AlignmentConfig::new(width)
     };
     let config = network(trie.vocabulary(), FusionMode::Both).with_alignment(alignment);
     let cart: Cart<B> = config.init(device).unwrap();
@@ -415,9 +414,7 @@ pub fn guided_network<B: AutodiffBackend>(device: &B::Device) -> Outcome {
     let guide = GuideBatch::<B>::new(
         &items,
         Some((&texts, &held_out)),
-        &identifiers,
-        &trie,
-        &geometry,
+        &GuideSource { identifiers: &identifiers, trie: &trie, geometry: &geometry },
         device,
     );
     let targets = TargetBatch::<B>::new(&items, &identifiers, &trie, device);
@@ -494,11 +491,7 @@ pub fn optimizer_steps<B: AutodiffBackend>(device: &B::Device) -> Outcome {
 }
 
 fn rq_vae(codebooks: Codebooks) -> RqVaeConfig {
-    RqVaeConfig::new(vec![8, 8])
-        .with_latent(6)
-        .with_hidden(vec![16])
-        .with_codebooks(codebooks)
-        .with_seed(3)
+    RqVaeConfig { latent: 6, hidden: vec![16], codebooks, seed: 3, ..RqVaeConfig::new(vec![8, 8]) }
 }
 
 fn rq_vae_case<B: AutodiffBackend>(device: &B::Device, codebooks: Codebooks) -> Outcome {
@@ -526,14 +519,13 @@ pub fn rq_vae_with_gradient_codebooks<B: AutodiffBackend>(device: &B::Device) ->
 
 pub fn rq_vae_fit<B: AutodiffBackend>(device: &B::Device) -> Outcome {
     let mut out = Outcome::default();
-    let config = rq_vae(RqVaeConfig::new(vec![2]).codebooks).with_epochs(4).with_batch(32);
+    let config =
+        RqVaeConfig { epochs: 4, batch: 32, ..rq_vae(RqVaeConfig::new(vec![2]).codebooks) };
     let mut losses = Vec::new();
-    config
-        .fit_with_progress::<B>(&noise(128 * 12, 21), 12, device, &mut |event: RqVaeEvent| {
-            losses.push(event.loss);
-            ControlFlow::Continue(())
-        })
-        .unwrap();
+    let monitor = Monitor::new().with_progress(|event: RqVaeEvent| losses.push(event.loss));
+    let rows = noise(128 * 12, 21);
+    config.fit_with_progress::<B::InnerBackend>(&rows, 12, device, &monitor).unwrap();
+    drop(monitor);
     out.numbers("losses", losses);
     // A row between two codes may go to either: its loss changes by a hair, its gradient by more.
     out.with_tolerance(1e-2)
@@ -551,10 +543,8 @@ pub fn kmeans<B: AutodiffBackend>(device: &B::Device) -> Outcome {
     let mut out = Outcome::default();
     let engine = DeviceSearch::<B::InnerBackend>::new(device.clone());
     let rows = noise(2000 * 16, 24);
-    let fitted = KMeansConfig::new(20)
-        .with_seed(2)
-        .with_max_iterations(10)
-        .fit_with_engine(&rows, 16, &engine, &mut |_| ControlFlow::Continue(()))
+    let fitted = KMeansConfig { seed: 2, max_iterations: 10, ..KMeansConfig::new(20) }
+        .fit_with_engine(&(rows.as_slice(), 16), &engine, &Monitor::new())
         .unwrap();
     out.numbers("inertia", [fitted.inertia()]);
     out.numbers("centres", fitted.centres().iter().map(|&v| f64::from(v)));
@@ -596,8 +586,9 @@ pub fn setup() -> Setup {
     let settings = TokenizerConfig { vocabulary: 300, ..Default::default() };
     let texts = captions.iter().map(|caption| caption.text.as_str());
     let tokenizer = TextTokenizer::train(texts, &settings, 32).unwrap();
-    let fine = RqVaeConfig::new(vec![6, 6]).with_latent(8).with_hidden(vec![16]).with_epochs(3);
-    let quantizer = CoarseToFineConfig::new(6, vec![]).with_fine(FineConfig::RqVae(fine));
+    let fine =
+        RqVaeConfig { latent: 8, hidden: vec![16], epochs: 3, ..RqVaeConfig::new(vec![6, 6]) };
+    let quantizer = CoarseToFineConfig::new(6, fine);
     Setup { items, captions, tokenizer, quantizer }
 }
 
@@ -642,13 +633,13 @@ pub fn trained<B: AutodiffBackend>(devices: &[B::Device], config: TrainConfig) -
     let mut out = Outcome::default();
     let setup = setup();
     // Identifiers from the host, so that both sides train on the same ones.
-    let quantizer = CoarseToFineConfig::new(6, vec![])
-        .with_fine(FineConfig::RqKmeans(cart_retrieval::quantizer::RqKMeansConfig::new(vec![6, 6])))
-        .fit::<B>(&setup.items, device)
+    let quantizer = CoarseToFineConfig::new(6, RqKMeansConfig::new(vec![6, 6]))
+        .fit::<B::InnerBackend>(&setup.items, device)
         .unwrap();
-    let index = quantizer.assign(&setup.items).unwrap();
+    let index = quantizer.assign(&setup.items).run().unwrap();
     let (train, valid) = setup.captions.split_at(96);
-    let data = TrainingData::new(&setup.tokenizer, train, valid, &index).unwrap();
+    let data =
+        TrainingData::new(&setup.tokenizer, TrainingCaptions { train, valid }, &index).unwrap();
     let config = TrainConfig {
         epochs: 2,
         batch_size: 24,
@@ -675,9 +666,9 @@ pub fn dual_tower<B: AutodiffBackend>(device: &B::Device) -> Outcome {
         ..encoder_config()
     };
     let config = DualTowerConfig { projection: 16, epochs: 2, ..DualTowerConfig::new(encoder) };
-    let tower = config
-        .fit::<B>(&setup.tokenizer, &setup.captions, &setup.items, &StopFlag::new(), device)
-        .unwrap();
+    let Setup { items, captions, tokenizer, .. } = &setup;
+    let data = TowerData { tokenizer, captions, items };
+    let tower = config.fit::<B>(&data, &StopFlag::new(), device).unwrap();
     let queries: Vec<&str> = setup.captions.iter().map(|c| c.text.as_str()).take(10).collect();
     for ranking in tower.search_all(&queries, 60).unwrap() {
         let mut scores: Vec<_> = ranking.items.iter().zip(&ranking.scores).collect();

@@ -50,14 +50,18 @@ fn stepper<B: AutodiffBackend>(
     // Pooled queries of width 24, and their words.
     let width = 48;
     if guided {
-        let alignment = AlignmentConfig { words: Some(0.5), ..AlignmentConfig::new(width) };
-        config = config.with_alignment(alignment.with_scales(vec![0.5]));
+        config = config.with_alignment(AlignmentConfig {
+            words: Some(0.5),
+            scales: vec![0.5],
+            ..AlignmentConfig::new(width)
+        });
         let vectors = Features::from_rows(noise(60 * width, 21), width).unwrap();
         let geometry = Geometry::new(vectors, &trie).unwrap();
         let held_out = HeldOut::new(width, noise(3 * width, 22)).unwrap();
         let texts: &[u32] = &[0, 1, 2];
         let held_out = Some((texts, &held_out));
-        let guide = GuideBatch::new(&items, held_out, &identifiers, &trie, &geometry, device);
+        let source = GuideSource { identifiers: &identifiers, trie: &trie, geometry: &geometry };
+        let guide = GuideBatch::new(&items, held_out, &source, device);
         batch.guide = Some(guide);
     }
     let mut cart: Cart<B> = config.init(device).unwrap();

@@ -18,7 +18,7 @@ use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use training::{Training, Tuned};
 
-use super::{CandidateSpaceConfig, Ridge, WordWeights, embed_texts};
+use super::{CandidateSpaceConfig, Ridge, TextEmbedder, WordWeights};
 use crate::{
     cancel::StopFlag,
     data::{ItemCaption, TextTokenizer},
@@ -29,6 +29,32 @@ use crate::{
 
 /// Fewest candidates to find among themselves, or to train on, where whole ones are kept out.
 const LEAST: usize = 4;
+
+/// What an encoder is tuned on.
+#[derive(Debug, Clone, Copy)]
+pub struct TuningData<'a> {
+    /// The encoder's tokenizer.
+    pub tokenizer: &'a TextTokenizer,
+    /// Training captions; their items are rows of `items`.
+    pub captions: &'a [ItemCaption],
+    /// Features of the candidates, `[N, D]`.
+    pub items: &'a Features,
+    /// How the vectors of the candidates are made.
+    pub space: &'a CandidateSpaceConfig,
+    /// Weights of the token embeddings, if they are part of a text's vector.
+    pub words: Option<&'a WordWeights>,
+}
+
+impl TuningData<'_> {
+    fn embedder<'a, B: Backend>(
+        &'a self,
+        encoder: &'a TextEncoder<B>,
+        device: &B::Device,
+    ) -> TextEmbedder<'a, B> {
+        let words = self.words.map(|words| words.view(device));
+        TextEmbedder { encoder, tokenizer: self.tokenizer, words }
+    }
+}
 
 /// A tuned encoder.
 #[derive(Debug)]
@@ -64,15 +90,10 @@ impl SpaceTuning {
     /// As [`CandidateSpaceConfig::fit`]; [`Error::Config`](crate::Error::Config) for settings out of
     /// range; [`Error::Interrupted`](crate::Error::Interrupted) when `stop` is raised;
     /// [`Error::Training`](crate::Error::Training) when the loss is not finite.
-    #[allow(clippy::too_many_arguments)]
     pub fn fit<B: AutodiffBackend>(
         &self,
         encoder: TextEncoder<B>,
-        words: Option<&WordWeights>,
-        tokenizer: &TextTokenizer,
-        train: &[ItemCaption],
-        items: &Features,
-        space: &CandidateSpaceConfig,
+        data: &TuningData<'_>,
         stop: &StopFlag,
         device: &B::Device,
     ) -> Result<TunedEncoder<B::InnerBackend>> {
@@ -81,23 +102,23 @@ impl SpaceTuning {
             let encoder = encoder.valid();
             return Ok(TunedEncoder { encoder, map: None, share: 0.0, validation_mrr: Vec::new() });
         }
+        let TuningData { captions: train, items, space, .. } = *data;
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         let (rest, kept_out, whole) = self.split(train, items.len(), space.texts > 0.0, &mut rng);
         let mut out = HashSet::new();
         if whole {
             out.extend(kept_out.iter().map(|caption| caption.item));
         }
-        let training = Training { settings: self, words, tokenizer, items, space, stop, device };
+        let training = Training { settings: self, data: *data, stop, device };
         let start = encoder.valid();
-        let embed = |texts: &[ItemCaption]| embed_texts(&start, words, tokenizer, texts, device);
+        let embed = |texts: &[ItemCaption]| data.embedder(&start, device).embed(texts, device);
         let memory = embed(&rest)?;
         // Kernel and penalty stay those of the encoder as it came.
         let chosen = space.chosen(items, &memory)?;
         let tuned = training.run(encoder.clone(), &rest, memory, &out, &mut rng)?;
-        let space = &chosen;
         let (train_on, kept_out) = (rest.as_slice(), kept_out.as_slice());
-        let choice =
-            Choice { train: train_on, kept_out, whole, items, space, words, tokenizer, device };
+        let (data, space) = (*data, &chosen);
+        let choice = Choice { train: train_on, kept_out, whole, data, space, device };
         let chosen = self.choose(&start, tuned, &choice)?;
         if !self.on_all || kept_out.is_empty() || chosen.share == 0.0 {
             return Ok(chosen);

@@ -6,7 +6,7 @@ use burn::{
 
 use super::{choice::mixed, *};
 use crate::{
-    align::{TextVectors, embed_texts},
+    align::{TextEmbedder, TextVectors},
     data::TokenizerConfig,
     error::Error,
     kernels::dot,
@@ -66,8 +66,17 @@ fn texts_move_to_their_candidates_and_words_stay() {
     let texts = captions.iter().map(|caption| caption.text.as_str());
     let tokenizer = TextTokenizer::train(texts, &TokenizerConfig::default(), 16).unwrap();
     let space = CandidateSpaceConfig { penalties: vec![0.1, 1.0], ..Default::default() };
+    let data = TuningData {
+        tokenizer: &tokenizer,
+        captions: &captions,
+        items: &items,
+        space: &space,
+        words: None,
+    };
     let embed = |encoder: &TextEncoder<Flex>| {
-        embed_texts(encoder, None, &tokenizer, &captions, &device).unwrap()
+        TextEmbedder { encoder, tokenizer: &tokenizer, words: None }
+            .embed(&captions, &device)
+            .unwrap()
     };
     let untuned = encoder(&tokenizer);
     let before = found(&embed(&untuned.valid()), &items, &space);
@@ -80,7 +89,7 @@ fn texts_move_to_their_candidates_and_words_stay() {
     };
     let fit = |tuning: &SpaceTuning| {
         let stop = StopFlag::new();
-        tuning.fit(encoder(&tokenizer), None, &tokenizer, &captions, &items, &space, &stop, &device)
+        tuning.fit(encoder(&tokenizer), &data, &stop, &device)
     };
     let whole = fit(&tuning).unwrap();
     assert_eq!((whole.share, whole.validation_mrr.len()), (1.0, 0));
@@ -99,9 +108,7 @@ fn texts_move_to_their_candidates_and_words_stay() {
 
     let stop = StopFlag::new();
     stop.raise();
-    let stopped = tuning
-        .fit(untuned, None, &tokenizer, &captions, &items, &space, &stop, &device)
-        .unwrap_err();
+    let stopped = tuning.fit(untuned, &data, &stop, &device).unwrap_err();
     assert!(matches!(stopped, Error::Interrupted(_)), "{stopped}");
     for bad in [
         SpaceTuning { batch_size: 1, ..tuning.clone() },
@@ -126,6 +133,13 @@ fn captions_kept_out_choose_how_far_to_go() {
     let tokenizer = TextTokenizer::train(texts, &TokenizerConfig::default(), 16).unwrap();
     for texts in [1.0, 0.0] {
         let space = CandidateSpaceConfig { penalties: vec![0.3], texts, ..Default::default() };
+        let data = TuningData {
+            tokenizer: &tokenizer,
+            captions: &captions,
+            items: &items,
+            space: &space,
+            words: None,
+        };
         let fit = |shares: &[f64], on_all: bool| {
             let tuning = SpaceTuning {
                 on_all,
@@ -139,12 +153,12 @@ fn captions_kept_out_choose_how_far_to_go() {
             };
             let encoder = encoder(&tokenizer);
             let stop = StopFlag::new();
-            tuning
-                .fit(encoder, None, &tokenizer, &captions, &items, &space, &stop, &device)
-                .unwrap()
+            tuning.fit(encoder, &data, &stop, &device).unwrap()
         };
         let embed = |encoder: &TextEncoder<Flex>| {
-            embed_texts(encoder, None, &tokenizer, &captions, &device).unwrap()
+            TextEmbedder { encoder, tokenizer: &tokenizer, words: None }
+                .embed(&captions, &device)
+                .unwrap()
         };
         let tuned = fit(&[0.0, 0.5, 1.0], false);
         let mrr = &tuned.validation_mrr;
@@ -170,9 +184,7 @@ fn captions_kept_out_choose_how_far_to_go() {
             ..SpaceTuning::default()
         };
         let stop = StopFlag::new();
-        let all = again(1)
-            .fit(encoder(&tokenizer), None, &tokenizer, &captions, &items, &space, &stop, &device)
-            .unwrap();
+        let all = again(1).fit(encoder(&tokenizer), &data, &stop, &device).unwrap();
         assert_eq!(all.share, tuned.share);
         // Orders differ, since the generator of the one has made a choice; what is learned does not.
         let near = |a: &TextVectors, b: &TextVectors| -> f64 {

@@ -15,16 +15,12 @@ use burn::{
 use rand::{RngExt, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
-use super::config::SpaceTuning;
+use super::{TuningData, config::SpaceTuning};
 use crate::{
-    align::{
-        CandidateSpaceConfig, Ridge, TextVectors, WordWeights, centroids::Centroids,
-        words::TextSide,
-    },
+    align::{CandidateSpaceConfig, Ridge, TextEmbedder, TextVectors, centroids::Centroids},
     cancel::StopFlag,
-    data::{ItemCaption, QueryBatch, TextTokenizer, by_like_length, drop_words},
+    data::{ItemCaption, QueryBatch, by_like_length, drop_words},
     error::{Error, Result},
-    features::Features,
     nn::{TextEncoder, unit},
     optim::{CartOptimizer, EncoderRates, WarmupCosine},
 };
@@ -55,10 +51,7 @@ pub(super) struct Tuned<B: Backend> {
 /// What a training works with.
 pub(super) struct Training<'a, B: AutodiffBackend> {
     pub(super) settings: &'a SpaceTuning,
-    pub(super) words: Option<&'a WordWeights>,
-    pub(super) tokenizer: &'a TextTokenizer,
-    pub(super) items: &'a Features,
-    pub(super) space: &'a CandidateSpaceConfig,
+    pub(super) data: TuningData<'a>,
     pub(super) stop: &'a StopFlag,
     pub(super) device: &'a B::Device,
 }
@@ -76,7 +69,8 @@ impl<B: AutodiffBackend> Training<'_, B> {
         out: &HashSet<u32>,
         rng: &mut ChaCha8Rng,
     ) -> Result<Tuned<B::InnerBackend>> {
-        let Self { settings, words, tokenizer, items, space, stop, device } = *self;
+        let Self { settings, data, stop, device } = *self;
+        let TuningData { tokenizer, items, space, words, .. } = data;
         let linear = CandidateSpaceConfig { gammas: vec![0.0], ..space.clone() };
         let ridge = linear.chosen(items, &memory)?.regression(items, &memory)?;
         let dim = ridge.widths().1;
@@ -136,8 +130,9 @@ impl<B: AutodiffBackend> Training<'_, B> {
                 let own: Vec<u32> = chunk.iter().map(|&text| train[text].item).collect();
                 let others = competitors(&pool, &own, rng);
                 let batch = QueryBatch::new(&rows, tokenizer.padding(), device)?;
-                let side = TextSide { encoder: &towers.encoder, words: view.clone() };
-                let queries = unit(side.embed(batch));
+                let words = view.clone();
+                let embedder = TextEmbedder { encoder: &towers.encoder, tokenizer, words };
+                let queries = unit(embedder.forward(batch));
                 let vectors = |chosen: &[u32], texts: Vec<f32>| {
                     let rows = chosen.iter().flat_map(|&item| {
                         prepared[item as usize * d_input..(item as usize + 1) * d_input].iter()

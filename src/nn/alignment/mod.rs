@@ -6,13 +6,13 @@ mod level;
 #[cfg(test)]
 mod tests;
 
-pub use batch::GuideBatch;
+pub use batch::{GuideBatch, GuideSource};
 use burn::{
     module::{Module, Param},
     nn::Linear,
     tensor::{Int, Tensor, TensorData, backend::Backend},
 };
-pub use config::AlignmentConfig;
+pub use config::{AlignmentConfig, AlignmentInput};
 use level::GuideLevel;
 
 use super::{
@@ -126,12 +126,12 @@ impl<B: Backend> AlignmentHead<B> {
             .collect()
     }
 
-    /// How near tokens are to the targets: logits of a query that lies where the target's candidate
-    /// does, without the text at hand.
+    /// Scores of tokens by how near they are to the targets, for neighbour-smoothed targets: logits of a
+    /// query that lies where the target's candidate does, without the text at hand.
     ///
     /// # Shapes
     /// - returns: per level `[batch, size]`; absent where no target has a choice
-    pub fn near(&self, batch: &GuideBatch<B>) -> Vec<Option<Tensor<B, 2>>> {
+    pub fn neighbour_scores(&self, batch: &GuideBatch<B>) -> Vec<Option<Tensor<B, 2>>> {
         let scales = self.factors().detach();
         let scores = |(level, guide): (usize, &Option<GuideLevel<B>>)| {
             let scale = scales.clone().narrow(0, level, 1).reshape([1, 1]);

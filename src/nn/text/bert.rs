@@ -137,8 +137,11 @@ impl BertConfig {
             attention: AttentionConfig::new(self.d_model, self.n_heads, self.attention_dropout)
                 .init(init, device),
             attention_norm: self.norm(device),
-            feed_forward: FeedForward::init(self.d_model, self.d_ff, 0.0, init, device)
-                .with_activation(self.activation),
+            feed_forward: FeedForwardConfig {
+                activation: self.activation,
+                ..FeedForwardConfig::new(self.d_model, self.d_ff)
+            }
+            .init(init, device),
             feed_forward_norm: self.norm(device),
             dropout: Dropout::new(self.dropout),
         }

@@ -146,8 +146,8 @@ impl<B: Backend> ClipLayer<B> {
         Self {
             attention: AttentionConfig::new(d_model, n_heads, attention_dropout).init(init, device),
             attention_norm: norm(),
-            feed_forward: FeedForward::init(d_model, d_ff, 0.0, init, device)
-                .with_activation(activation),
+            feed_forward: FeedForwardConfig { activation, ..FeedForwardConfig::new(d_model, d_ff) }
+                .init(init, device),
             feed_forward_norm: norm(),
             dropout: Dropout::new(dropout),
         }

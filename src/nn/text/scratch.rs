@@ -102,7 +102,8 @@ impl<B: Backend> ScratchLayer<B> {
             attention_norm: init.layer_norm(d_model, device),
             attention: AttentionConfig::new(d_model, n_heads, dropout).init(init, device),
             feed_forward_norm: init.layer_norm(d_model, device),
-            feed_forward: FeedForward::init(d_model, d_ff, dropout, init, device),
+            feed_forward: FeedForwardConfig { dropout, ..FeedForwardConfig::new(d_model, d_ff) }
+                .init(init, device),
             dropout: Dropout::new(dropout),
         }
     }

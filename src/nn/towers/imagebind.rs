@@ -303,8 +303,11 @@ fn layers<B: Backend>(
         attention_norm: norm(),
         extra_key: extra.then(|| init.normal([1, d_model], 0.02, device)),
         extra_value: extra.then(|| init.normal([1, d_model], 0.02, device)),
-        feed_forward: FeedForward::init(d_model, 4 * d_model, 0.0, init, device)
-            .with_activation(Activation::Gelu),
+        feed_forward: FeedForwardConfig {
+            activation: Activation::Gelu,
+            ..FeedForwardConfig::new(d_model, 4 * d_model)
+        }
+        .init(init, device),
         feed_forward_norm: norm(),
     };
     (0..count).map(layer).collect()

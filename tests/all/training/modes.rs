@@ -72,7 +72,7 @@ fn a_resumed_training_in_f16_has_the_scale_it_had() {
     let stop = StopFlag::new();
     let (raise, seen) = (stop.clone(), AtomicUsize::new(0));
     let trainer = |config: &TrainConfig| Trainer::new(config.clone()).with_folder(folder.path());
-    let interrupted = trainer(&config).with_stop(stop).with_listener(move |event| {
+    let interrupted = trainer(&config).with_stop(&stop).with_progress(move |event| {
         if matches!(event, TrainEvent::Step { .. }) && seen.fetch_add(1, Ordering::Relaxed) == 6 {
             raise.raise();
         }
@@ -167,7 +167,7 @@ fn a_small_budget_keeps_some_captions_and_resuming_keeps_the_same() {
     let events = Arc::new(Mutex::new(Vec::new()));
     let sink = events.clone();
     let trainer =
-        Trainer::new(kept.clone()).with_listener(move |event| sink.lock().unwrap().push(event));
+        Trainer::new(kept.clone()).with_progress(move |event| sink.lock().unwrap().push(event));
     let whole = trainer.fit(deep(&setup, 4), &setup.data, &Default::default()).unwrap();
     let cached = events.lock().unwrap().iter().find_map(|event| match *event {
         TrainEvent::Cached { pairs, of } => Some((pairs, of)),
@@ -181,7 +181,7 @@ fn a_small_budget_keeps_some_captions_and_resuming_keeps_the_same() {
     let stop = StopFlag::new();
     let raise = stop.clone();
     let trainer = || Trainer::new(kept.clone()).with_folder(folder.path());
-    let interrupted = trainer().with_stop(stop).with_listener(move |event| {
+    let interrupted = trainer().with_stop(&stop).with_progress(move |event| {
         if matches!(event, TrainEvent::Step { step: 13, .. }) {
             raise.raise();
         }
@@ -239,10 +239,10 @@ fn averaged_weights_are_validated_kept_and_resumed() {
     let folder = tempfile::tempdir().unwrap();
     let stop = StopFlag::new();
     let (raise, seen) = (stop.clone(), AtomicUsize::new(0));
-    let trainer = Trainer::new(averaging.clone()).with_folder(folder.path()).with_stop(stop);
+    let trainer = Trainer::new(averaging.clone()).with_folder(folder.path()).with_stop(&stop);
     fit(
         &setup,
-        trainer.with_listener(move |event| {
+        trainer.with_progress(move |event| {
             if matches!(event, TrainEvent::Step { .. })
                 && seen.fetch_add(1, Ordering::Relaxed) + 1 == 20
             {

@@ -64,9 +64,9 @@ fn a_stop_in_any_phase_changes_nothing_in_the_end() {
         if stop_at == 0 {
             stop.raise();
         }
-        let trainer = Trainer::new(quick()).with_folder(case.path()).with_stop(stop);
+        let trainer = Trainer::new(quick()).with_folder(case.path()).with_stop(&stop);
         let interrupted = case
-            .fit(trainer.with_listener(move |event| {
+            .fit(trainer.with_progress(move |event| {
                 if matches!(event, TrainEvent::Step { step, .. } if step == stop_at) {
                     raise.raise();
                 }
@@ -78,7 +78,7 @@ fn a_stop_in_any_phase_changes_nothing_in_the_end() {
         // A second stop before anything else is done.
         let stop = StopFlag::new();
         stop.raise();
-        let trainer = case.trainer().with_folder(case.path()).with_resume(true).with_stop(stop);
+        let trainer = case.trainer().with_folder(case.path()).with_resume(true).with_stop(&stop);
         case.fit(trainer).unwrap();
         assert_eq!(end(&case.resume().unwrap()), whole, "stopped near step {stop_at}");
         assert_eq!(end(&case.resume().unwrap()), whole);

@@ -171,14 +171,9 @@ impl<B: LocalBackend> Baselines<'_, B> {
                 ..DualTowerConfig::new(pretrained.config().clone())
             };
             let encoder = encoder.freeze_words();
-            let tower = config.fit_around::<Autodiff<B>>(
-                encoder,
-                &tokenizer,
-                &task.train,
-                &task.items,
-                &self.stop,
-                self.device,
-            )?;
+            let data =
+                TowerData { tokenizer: &tokenizer, captions: &task.train, items: &task.items };
+            let tower = config.fit_around(encoder, &data, &self.stop, self.device)?;
             let texts = Judge::new(task).texts;
             Ok(tower.over(&task.candidates)?.search_all(&texts, task.candidates.len())?)
         };
