@@ -9,7 +9,7 @@ use std::{fs, path::Path};
 
 use burn::backend::Flex;
 use cart_retrieval::{
-    align::{CandidateSpaceConfig, TextVectors},
+    align::{TextSpaceConfig, TextVectors},
     prelude::*,
     quantizer::{HierarchicalConfig, RqKMeansConfig, RqVaeConfig},
 };
@@ -106,7 +106,7 @@ fn index(
     }
     let vectors = TextVectors::new(2, items.as_slice().to_vec(), (0..12).collect())?;
     for (name, gammas) in [("space_linear", vec![0.0]), ("space_kernel", vec![1.0])] {
-        let config = CandidateSpaceConfig { gammas, ..CandidateSpaceConfig::default() };
+        let config = TextSpaceConfig { gammas, ..TextSpaceConfig::default() };
         seed("index", name, 2, &config.fit(&items, &vectors)?.space.to_safetensors()?);
     }
     let bert = root.join("../tests/fixtures/text/bert");

@@ -6,7 +6,7 @@ use crate::{
     data::{ItemCaption, QueryBatch, TextTokenizer},
     error::{Error, Result},
     kernels::normalise,
-    nn::{TextEncoder, WordView},
+    nn::{LexicalHead, TextEncoder},
 };
 
 /// Texts encoded at once.
@@ -127,10 +127,10 @@ impl TextVectors {
 /// # Example
 /// ```no_run
 /// # use burn::backend::Flex;
-/// # use cart_retrieval::{align::{TextEmbedder, WordWeights}, data::{ItemCaption, TextTokenizer}, nn::TextEncoder};
-/// # fn f(encoder: TextEncoder<Flex>, tokenizer: TextTokenizer, words: WordWeights, captions: Vec<ItemCaption>) -> cart_retrieval::Result<()> {
+/// # use cart_retrieval::{align::{TextEmbedder, IdfWeights}, data::{ItemCaption, TextTokenizer}, nn::TextEncoder};
+/// # fn f(encoder: TextEncoder<Flex>, tokenizer: TextTokenizer, words: IdfWeights, captions: Vec<ItemCaption>) -> cart_retrieval::Result<()> {
 /// let device = Default::default();
-/// let words = Some(words.view(&device));
+/// let words = Some(words.head(&device));
 /// let embedder = TextEmbedder { encoder: &encoder, tokenizer: &tokenizer, words };
 /// let vectors = embedder.embed(&captions, &device)?;
 /// assert_eq!(vectors.dim(), embedder.dim());
@@ -145,7 +145,7 @@ pub struct TextEmbedder<'a, B: Backend> {
     pub tokenizer: &'a TextTokenizer,
     /// Appends the weighted sum of the token embeddings, which makes vectors twice as wide; `None`
     /// gives the pooled output alone.
-    pub words: Option<WordView<B>>,
+    pub words: Option<LexicalHead<B>>,
 }
 
 impl<B: Backend> TextEmbedder<'_, B> {
@@ -189,7 +189,9 @@ impl<B: Backend> TextEmbedder<'_, B> {
         let encoded = self.encoder.forward(batch.tokens.clone(), batch.padding.clone());
         let pooled = encoded.pooled();
         match &self.words {
-            Some(words) => words.append(pooled, self.encoder.words(), batch.tokens, batch.padding),
+            Some(words) => {
+                words.append(pooled, self.encoder.token_embeddings(), batch.tokens, batch.padding)
+            }
             None => pooled,
         }
     }

@@ -8,8 +8,9 @@ use burn::{
 };
 
 use super::{
-    Attention, AttentionConfig, CoarseFusion, Dropout, EncoderOutput, FeedForward, FineFusion,
-    FusionConfig, FusionMode, GatedAttention, KeyValue, SelfCache, WeightInit,
+    Attention, AttentionConfig, CoarseFusion, Dropout, EncoderOutput, FeedForward,
+    FeedForwardConfig, FineFusion, FusionConfig, FusionMode, GatedAttention, KeyValue, SelfCache,
+    WeightInit,
     attention::laid_out,
     causal_bias,
     folded::{self, Folded},

@@ -47,5 +47,5 @@ pub use towers::{
     ClipVisionConfig, ClipVisionEncoder, HtsatConfig, HtsatEncoder, ImageBind,
     ImageBindAudioConfig, ImageBindConfig, ImageBindTextConfig, ImageBindVisionConfig,
 };
-pub use words::WordView;
+pub use words::LexicalHead;
 pub(crate) use words::unit;

@@ -7,7 +7,7 @@ use super::{
     settings::{AlignmentSettings, ModelSettings, Recipe},
 };
 use crate::{
-    align::{CandidateSpaceConfig, SpaceTuning},
+    align::{EncoderTuning, TextSpaceConfig},
     data::{CaptionFilter, LeakAuditConfig, TokenizerConfig},
     decode::BeamConfig,
     error::{Error, Result},
@@ -178,12 +178,12 @@ fn pretrained(facts: &Facts) -> (Recipe, String) {
     let common = common(facts, tokens(facts).clamp(24, 64));
     let recipe = Recipe {
         model: ModelSettings { d_model: 384, d_ff: 1536, n_heads: 12, ..common.model.clone() },
-        space: Some(CandidateSpaceConfig {
+        space: Some(TextSpaceConfig {
             features: 1.0,
             texts: if facts.unseen { 0.0 } else { 1.0 },
-            ..CandidateSpaceConfig::default()
+            ..TextSpaceConfig::default()
         }),
-        space_tuning: Some(SpaceTuning { epochs: 3, ..SpaceTuning::default() }),
+        space_tuning: Some(EncoderTuning { epochs: 3, ..EncoderTuning::default() }),
         alignment: Some(AlignmentSettings {
             guided: true,
             words: Some(0.4),

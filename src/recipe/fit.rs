@@ -11,8 +11,8 @@ use burn::{backend::Autodiff, module::AutodiffModule, tensor::backend::Backend};
 use super::{choice::attempts, counts::Rows, early, event::FitEvent, settings::Recipe, task::Task};
 use crate::{
     align::{
-        FittedSpace, Ridge, SpaceTuning, TextEmbedder, TextVectors, TunedEncoder, TuningData,
-        WordWeights,
+        EncoderTuning, FittedTextSpace, IdfWeights, Ridge, TextEmbedder, TextVectors, TunedEncoder,
+        TuningData,
     },
     cancel::{Monitor, StopFlag},
     data::{DataFolder, ItemCaption, TextTokenizer, mixed_captions},
@@ -60,24 +60,24 @@ impl<B: Backend> TextSide<B> {
     pub(super) fn embed_here(
         &self,
         captions: &[ItemCaption],
-        words: Option<&WordWeights>,
+        words: Option<&IdfWeights>,
         device: &B::Device,
     ) -> Result<TextVectors> {
         let (_, encoder) = self.encoder("[space]")?;
-        let words = words.map(|words| words.view(device));
+        let words = words.map(|words| words.head(device));
         TextEmbedder { encoder, tokenizer: &self.tokenizer, words }.embed(captions, device)
     }
 
     /// Weights of the words, if the recipe uses them.
     ///
     /// # Errors
-    /// As [`WordWeights::fit`].
-    pub fn words(&self, recipe: &Recipe, train: &[ItemCaption]) -> Result<Option<WordWeights>> {
+    /// As [`IdfWeights::fit`].
+    pub fn words(&self, recipe: &Recipe, train: &[ItemCaption]) -> Result<Option<IdfWeights>> {
         let weight = recipe.alignment.as_ref().and_then(|alignment| alignment.words);
         let (Some(weight), Some((_, encoder))) = (weight, &self.pretrained) else {
             return Ok(None);
         };
-        Ok(Some(WordWeights::fit(encoder, &self.tokenizer, train, weight)?))
+        Ok(Some(IdfWeights::fit(encoder, &self.tokenizer, train, weight)?))
     }
 
     fn encoder(&self, table: &str) -> Result<&(PretrainedText, TextEncoder<B>)> {
@@ -222,7 +222,7 @@ impl<'a> Fit<'a> {
         let prepared = self.prepared(text, device)?;
         let (network, words) = (prepared.network(text, device)?, &prepared.words);
         let network = match words {
-            Some(words) => network.with_words(words.view(device))?,
+            Some(words) => network.with_lexical_head(words.head(device))?,
             None => network,
         };
         let pairs = self.pairs(text, &prepared)?;
@@ -283,9 +283,9 @@ impl<'a> Fit<'a> {
     pub(super) fn space_here<B: Backend>(
         &self,
         text: &TextSide<B>,
-        words: Option<&WordWeights>,
+        words: Option<&IdfWeights>,
         device: &B::Device,
-    ) -> Result<Option<FittedSpace>> {
+    ) -> Result<Option<FittedTextSpace>> {
         let Some(config) = &self.recipe.space else {
             return Ok(None);
         };
@@ -293,7 +293,7 @@ impl<'a> Fit<'a> {
         let started = Instant::now();
         let mut config = config.clone();
         config.seed = self.recipe.seed;
-        let fitted = config.fit_beside(text.map.as_ref(), &self.task.items, &texts)?;
+        let fitted = config.fit_with_tuned_map(text.map.as_ref(), &self.task.items, &texts)?;
         self.note(format!(
             "space of width {} in {:.0} s, gamma {}, penalty {}, held-out MRR {:.3}",
             fitted.space.dim(),
@@ -465,7 +465,7 @@ impl<'a> Fit<'a> {
         let started = Instant::now();
         let words = text.words(self.recipe, &self.task.train)?;
         let (encoder, tokenizer, _) = pretrained.load::<Autodiff<B>>(device)?;
-        let tuning = SpaceTuning { seed: self.recipe.seed, ..tuning.clone() };
+        let tuning = EncoderTuning { seed: self.recipe.seed, ..tuning.clone() };
         let data = TuningData {
             tokenizer: &tokenizer,
             captions: &self.task.train,
@@ -489,8 +489,8 @@ impl<'a> Fit<'a> {
 /// What there is before the network.
 struct Prepared<B: Backend> {
     recipe: Recipe,
-    words: Option<WordWeights>,
-    fitted: Option<FittedSpace>,
+    words: Option<IdfWeights>,
+    fitted: Option<FittedTextSpace>,
     quantizer: CoarseToFine<B>,
     index: CandidateIndex,
     config: crate::model::CartConfig,

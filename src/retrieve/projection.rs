@@ -17,7 +17,7 @@ use crate::{
     error::{Error, Result},
     features::Features,
     model::{Cart, LossConfig},
-    nn::{QueryProjection, WeightInit, with_noise},
+    nn::{ProjectionShape, QueryProjection, WeightInit, with_noise},
     optim::{CartOptimizer, WarmupCosine},
 };
 

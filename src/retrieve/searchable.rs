@@ -85,7 +85,7 @@ compiled_here! {
 
 impl<B: Searchable> Retriever<B> {
     /// Vectors of captions by the text encoder, and by their words where these count: an input of
-    /// [`CandidateSpace::embed`](crate::align::CandidateSpace::embed) in addition to features.
+    /// [`TextSpaceMap::embed`](crate::align::TextSpaceMap::embed) in addition to features.
     ///
     /// # Errors
     /// As [`TextEmbedder::embed`](crate::align::TextEmbedder::embed).

@@ -58,9 +58,10 @@ pub struct TrainConfig {
     pub loss: LossConfig,
     /// Share of a caption's tokens that are dropped, redrawn at every step.
     pub word_dropout: f64,
-    /// Share of the queries that are mixed with another caption of their candidate ([`Partners`](super::Partners)). Not for
+    /// Share of the queries that are mixed with another caption of their candidate ([`Mixup`](super::Mixup)). Not for
     /// guided networks.
-    pub interpolation: f64,
+    #[serde(rename = "interpolation")]
+    pub mixup: f64,
     /// Number of validations; one more or less if the steps cannot be divided evenly.
     pub validations: usize,
     /// Maximum number of validation queries; the first ones are used.
@@ -74,7 +75,8 @@ pub struct TrainConfig {
     pub max_bad_steps: usize,
     /// Time constant of an exponential moving average of the weights, as a share of the steps. The
     /// average is validated, kept and returned. 0 uses the weights themselves.
-    pub averaging: f64,
+    #[serde(rename = "averaging")]
+    pub ema: f64,
     /// Seed of order, dropout and word dropout.
     pub seed: u64,
 }
@@ -97,13 +99,13 @@ impl Default for TrainConfig {
             clip_norm: 1.0,
             loss: LossConfig::default(),
             word_dropout: 0.0,
-            interpolation: 0.0,
+            mixup: 0.0,
             validations: 20,
             validation_queries: 500,
             validation_beam: 10,
             patience: 0,
             max_bad_steps: 3,
-            averaging: 0.0,
+            ema: 0.0,
             seed: 0,
         }
     }
@@ -147,8 +149,8 @@ impl TrainConfig {
             ("warmup", self.warmup),
             ("final_rate", self.final_rate),
             ("word_dropout", self.word_dropout),
-            ("averaging", self.averaging),
-            ("interpolation", self.interpolation),
+            ("averaging (TrainConfig::ema)", self.ema),
+            ("interpolation (TrainConfig::mixup)", self.mixup),
         ] {
             if !(0.0..=1.0).contains(&value) {
                 return problem(name, "a share in [0, 1]", value.to_string());
@@ -181,10 +183,10 @@ impl TrainConfig {
         EncoderRates { encoder_lr, layer_decay, layers }
     }
 
-    /// Decay of the moving average at a step, of `steps` in all; `None` without averaging.
+    /// Decay of the exponential moving average (EMA) at a step, of `steps` in all; `None` without an EMA.
     pub(super) fn average_decay(&self, steps: usize) -> Option<f64> {
-        let over = self.averaging * steps as f64;
-        (self.averaging > 0.0).then(|| 1.0 - 1.0 / over.max(1.0))
+        let over = self.ema * steps as f64;
+        (self.ema > 0.0).then(|| 1.0 - 1.0 / over.max(1.0))
     }
 
     /// Number of warm-up steps, of `steps` in all.

@@ -55,7 +55,7 @@ impl Freeze {
         let layers = self.layers(cart.encoder().n_layers())?;
         Ok(match self {
             Self::Nothing => cart,
-            Self::Words => cart.map_encoder(TextEncoder::freeze_words),
+            Self::Words => cart.map_encoder(TextEncoder::freeze_token_embeddings),
             _ => cart.map_encoder(|encoder| encoder.freeze_layers(layers)),
         })
     }

@@ -9,7 +9,7 @@ use burn::tensor::backend::Backend;
 
 use super::{
     config::TrainConfig,
-    event::{RoundSummary, StopReason, TrainEvent},
+    event::{IntervalSummary, StopReason, TrainEvent},
     folder::check_folder,
     metric::Listener,
     placement::Placement,
@@ -26,7 +26,7 @@ use crate::{cancel::StopFlag, error::Result, model::Cart};
 /// let trained = Trainer::new(TrainConfig { epochs: 20, ..TrainConfig::default() })
 ///     .with_folder("run")
 ///     .fit(model, &data, &Default::default())?;
-/// println!("best round {:?}, {:.0} s", trained.best_round, trained.seconds);
+/// println!("best interval {:?}, {:.0} s", trained.best_interval, trained.seconds);
 /// # Ok(())
 /// # }
 /// ```
@@ -45,10 +45,10 @@ pub struct Trainer {
 pub struct Trained<B: Backend> {
     /// The best model by validation Recall@1 (ties by MRR@10), or the last without validation.
     pub model: Cart<B>,
-    /// The round of that model, if there was validation.
-    pub best_round: Option<usize>,
-    /// All rounds, including those before a resumption.
-    pub history: Vec<RoundSummary>,
+    /// The evaluation interval of that model, if there was validation.
+    pub best_interval: Option<usize>,
+    /// All evaluation intervals, including those before a resumption.
+    pub history: Vec<IntervalSummary>,
     /// Why it ended.
     pub reason: StopReason,
     /// Seconds since this call started.

@@ -22,9 +22,9 @@ use cart_retrieval::{
     model::Cart,
     nn::{
         Activation, AlignmentConfig, Attention, AttentionConfig, BertConfig, ClipTextConfig,
-        Dropout, EncoderOutput, FusionConfig, GuideBatch, Pooling, ScratchEncoderConfig, SelfCache,
-        T5Config, TextEncoder, TextEncoderConfig, WeightInit, WordView, causal_bias, gelu,
-        padding_bias,
+        Dropout, EncoderOutput, FusionConfig, GuideBatch, LexicalHead, Pooling,
+        ScratchEncoderConfig, SelfCache, T5Config, TextEncoder, TextEncoderConfig, WeightInit,
+        causal_bias, gelu, padding_bias,
     },
     prelude::*,
     quantizer::{Codebooks, DeviceSearch, KMeansConfig, RqVaeConfig, RqVaeEvent},
@@ -355,7 +355,7 @@ fn whole_network<B: AutodiffBackend>(
     let targets = TargetBatch::<B>::new(&[4, 17, 2], &identifiers, &trie, device);
     let queries = QueryBatch { tokens: tokens(device, 50), padding: padding(device) };
     let (queries, targets) = match passes {
-        2 => (queries.doubled(), targets.doubled()),
+        2 => (queries.repeated(), targets.repeated()),
         _ => (queries, targets),
     };
     let logits = cart.forward(queries.tokens, queries.padding, targets.identifiers.clone());
@@ -408,7 +408,7 @@ pub fn guided_network<B: AutodiffBackend>(device: &B::Device) -> Outcome {
     let config = network(trie.vocabulary(), FusionMode::Both).with_alignment(alignment);
     let cart: Cart<B> = config.init(device).unwrap();
     let factors: Vec<f32> = noise(50, 23).iter().map(|value| value.abs()).collect();
-    let cart = cart.with_words(WordView::new(&factors, 0.5, device)).unwrap();
+    let cart = cart.with_lexical_head(LexicalHead::new(&factors, 0.5, device)).unwrap();
     let head = cart.alignment().unwrap();
     let (items, texts) = ([4, 17, 2], [0, 1, 2]);
     let guide = GuideBatch::<B>::new(
@@ -452,7 +452,7 @@ pub fn loss_over_legal_tokens_with_r_drop<B: AutodiffBackend>(device: &B::Device
     let mut out = whole_network::<B>(device, FusionMode::Both, LossConfig::default(), 2);
     // Passes that differ: the second half of the logits is another batch's.
     let (identifiers, trie) = candidates();
-    let targets = TargetBatch::<B>::new(&[4, 17, 2], &identifiers, &trie, device).doubled();
+    let targets = TargetBatch::<B>::new(&[4, 17, 2], &identifiers, &trie, device).repeated();
     let logits = trie
         .vocabulary()
         .sizes()

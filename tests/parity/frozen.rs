@@ -11,10 +11,10 @@ use burn::{
     },
 };
 use cart_retrieval::{
-    align::{CandidateSpaceConfig, Geometry, HeldOut, SpaceTuning},
+    align::{EncoderTuning, Geometry, HeldOut, TextSpaceConfig},
     data::{QueryBatch, TargetBatch},
     model::Cart,
-    nn::{AlignmentConfig, GuideBatch, ScratchEncoderConfig, TextEncoder, WeightInit, WordView},
+    nn::{AlignmentConfig, GuideBatch, LexicalHead, ScratchEncoderConfig, TextEncoder, WeightInit},
     prelude::*,
     train::{Freeze, Stepper, StopFlag, TrainBatch},
 };
@@ -67,7 +67,7 @@ fn stepper<B: AutodiffBackend>(
     let mut cart: Cart<B> = config.init(device).unwrap();
     if guided {
         let factors: Vec<f32> = noise(50, 23).iter().map(|value| value.abs()).collect();
-        cart = cart.with_words(WordView::new(&factors, 0.5, device)).unwrap();
+        cart = cart.with_lexical_head(LexicalHead::new(&factors, 0.5, device)).unwrap();
     }
     let loss = LossConfig { alignment: if guided { 0.5 } else { 0.0 }, ..plain_loss() };
     let config = TrainConfig { freeze, loss, ..TrainConfig::default() };
@@ -106,14 +106,14 @@ pub fn tuned_encoder<B: AutodiffBackend>(device: &B::Device) -> Outcome {
     let vocabulary = setup.tokenizer.vocabulary();
     let config = ScratchEncoderConfig { vocabulary, max_tokens: 32, ..encoder_config() };
     let encoder = TextEncoder::Scratch(config.init::<B>(&mut WeightInit::new(4), device));
-    let tuning = SpaceTuning {
+    let tuning = EncoderTuning {
         epochs: 2,
         batch_size: 24,
         learning_rate: 1e-3,
         validation_share: 0.0,
-        ..SpaceTuning::default()
+        ..EncoderTuning::default()
     };
-    let space = CandidateSpaceConfig { penalties: vec![1.0], ..CandidateSpaceConfig::default() };
+    let space = TextSpaceConfig { penalties: vec![1.0], ..TextSpaceConfig::default() };
     let (tokenizer, captions, items) = (&setup.tokenizer, &setup.captions, &setup.items);
     let stop = StopFlag::new();
     let before = encoder.valid();

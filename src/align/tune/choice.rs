@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::{TuningData, training::Tuned};
 use crate::{
-    align::{CandidateSpaceConfig, Ridge},
+    align::{Ridge, TextSpaceConfig},
     data::ItemCaption,
     error::Result,
     kernels::dot,
@@ -25,7 +25,7 @@ pub(super) struct Choice<'a, B: Backend> {
     pub(super) whole: bool,
     pub(super) data: TuningData<'a>,
     /// The settings of the space, with the kernel and the penalty of the original encoder.
-    pub(super) space: &'a CandidateSpaceConfig,
+    pub(super) space: &'a TextSpaceConfig,
     pub(super) device: &'a B::Device,
 }
 

@@ -13,12 +13,12 @@ use burn::{
     tensor::backend::{AutodiffBackend, Backend},
 };
 use choice::{Choice, between, is_better, mean};
-pub use config::SpaceTuning;
+pub use config::EncoderTuning;
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use training::{Training, Tuned};
 
-use super::{CandidateSpaceConfig, Ridge, TextEmbedder, WordWeights};
+use super::{IdfWeights, Ridge, TextEmbedder, TextSpaceConfig};
 use crate::{
     cancel::StopFlag,
     data::{ItemCaption, TextTokenizer},
@@ -40,9 +40,9 @@ pub struct TuningData<'a> {
     /// Features of the candidates, `[N, D]`.
     pub items: &'a Features,
     /// How the vectors of the candidates are made.
-    pub space: &'a CandidateSpaceConfig,
+    pub space: &'a TextSpaceConfig,
     /// Weights of the token embeddings, if they are part of a text's vector.
-    pub words: Option<&'a WordWeights>,
+    pub words: Option<&'a IdfWeights>,
 }
 
 impl TuningData<'_> {
@@ -51,7 +51,7 @@ impl TuningData<'_> {
         encoder: &'a TextEncoder<B>,
         device: &B::Device,
     ) -> TextEmbedder<'a, B> {
-        let words = self.words.map(|words| words.view(device));
+        let words = self.words.map(|words| words.head(device));
         TextEmbedder { encoder, tokenizer: self.tokenizer, words }
     }
 }
@@ -61,20 +61,20 @@ impl TuningData<'_> {
 pub struct TunedEncoder<B: Backend> {
     /// The encoder.
     pub encoder: TextEncoder<B>,
-    /// The map of the features that was tuned with it, for [`CandidateSpaceConfig::fit_beside`];
+    /// The map of the features that was tuned with it, for [`TextSpaceConfig::fit_with_tuned_map`];
     /// `None` if the original encoder was kept.
     pub map: Option<Ridge>,
     /// Share of the way from the original encoder (0) to the last pass of tuning (1).
     pub share: f64,
-    /// Mean reciprocal rank of the held-out captions for each of [`SpaceTuning::shares`]; empty if
+    /// Mean reciprocal rank of the held-out captions for each of [`EncoderTuning::shares`]; empty if
     /// none were held out.
     pub validation_mrr: Vec<f64>,
 }
 
-impl SpaceTuning {
+impl EncoderTuning {
     /// Trains the encoder, its word embeddings aside, so that every caption lies nearest to its own
     /// candidate: InfoNCE against the vectors of all candidates (a random 4096 and the batch's own
-    /// where there are more), which are made as [`CandidateSpaceConfig`] says, with a trained map of
+    /// where there are more), which are made as [`TextSpaceConfig`] says, with a trained map of
     /// the features and with the other training texts as the encoder last saw them. A caption's own
     /// candidate is made without that caption.
     ///
@@ -87,7 +87,7 @@ impl SpaceTuning {
     /// used.
     ///
     /// # Errors
-    /// As [`CandidateSpaceConfig::fit`]; [`Error::Config`](crate::Error::Config) for settings out of
+    /// As [`TextSpaceConfig::fit`]; [`Error::Config`](crate::Error::Config) for settings out of
     /// range; [`Error::Interrupted`](crate::Error::Interrupted) when `stop` is raised;
     /// [`Error::Training`](crate::Error::Training) when the loss is not finite.
     pub fn fit<B: AutodiffBackend>(

@@ -15,9 +15,9 @@ use burn::{
 use rand::{RngExt, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
-use super::{TuningData, config::SpaceTuning};
+use super::{TuningData, config::EncoderTuning};
 use crate::{
-    align::{CandidateSpaceConfig, Ridge, TextEmbedder, TextVectors, centroids::Centroids},
+    align::{Ridge, TextEmbedder, TextSpaceConfig, TextVectors, centroids::Centroids},
     cancel::StopFlag,
     data::{ItemCaption, QueryBatch, by_like_length, drop_words},
     error::{Error, Result},
@@ -50,7 +50,7 @@ pub(super) struct Tuned<B: Backend> {
 
 /// What a training works with.
 pub(super) struct Training<'a, B: AutodiffBackend> {
-    pub(super) settings: &'a SpaceTuning,
+    pub(super) settings: &'a EncoderTuning,
     pub(super) data: TuningData<'a>,
     pub(super) stop: &'a StopFlag,
     pub(super) device: &'a B::Device,
@@ -71,7 +71,7 @@ impl<B: AutodiffBackend> Training<'_, B> {
     ) -> Result<Tuned<B::InnerBackend>> {
         let Self { settings, data, stop, device } = *self;
         let TuningData { tokenizer, items, space, words, .. } = data;
-        let linear = CandidateSpaceConfig { gammas: vec![0.0], ..space.clone() };
+        let linear = TextSpaceConfig { gammas: vec![0.0], ..space.clone() };
         let ridge = linear.chosen(items, &memory)?.regression(items, &memory)?;
         let dim = ridge.widths().1;
         let rows = (0..items.len()).map(|item| items.row(item));
@@ -87,7 +87,7 @@ impl<B: AutodiffBackend> Training<'_, B> {
         };
         let bias = Tensor::from_data(TensorData::new(ridge.bias.clone(), [dim]), device);
         let mut towers = Towers::<B> {
-            encoder: encoder.freeze_words(),
+            encoder: encoder.freeze_token_embeddings(),
             item: Linear {
                 weight: Param::from_tensor(matrix(weight, [d_input, dim])),
                 bias: Some(Param::from_tensor(bias)),
@@ -95,7 +95,7 @@ impl<B: AutodiffBackend> Training<'_, B> {
             log_scale: Param::from_tensor(Tensor::zeros([1], device)),
         };
         towers.num_params();
-        let view = words.map(|words| words.view::<B>(device));
+        let view = words.map(|words| words.head::<B>(device));
         let encoder_lr = settings.learning_rate / settings.map_learning_rate;
         let rates = EncoderRates { encoder_lr, layer_decay: 1.0, layers };
         let gain = TEMPERATURE_RATE / settings.map_learning_rate;

@@ -95,9 +95,9 @@ impl<B: Backend> GuideBatch<B> {
     }
 
     /// The batch twice, for two passes of different dropout.
-    pub fn doubled(&self) -> Self {
+    pub fn repeated(&self) -> Self {
         Self {
-            levels: self.levels.iter().map(|g| g.as_ref().map(GuideLevel::doubled)).collect(),
+            levels: self.levels.iter().map(|g| g.as_ref().map(GuideLevel::repeated)).collect(),
             own: Tensor::cat(vec![self.own.clone(); 2], 0),
             change: Tensor::cat(vec![self.change.clone(); 2], 0),
             items: self.items.repeat(2),

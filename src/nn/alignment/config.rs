@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{AlignmentHead, GAIN};
 use crate::{
     error::{Error, Result},
-    nn::{WeightInit, WordView},
+    nn::{LexicalHead, WeightInit},
     storage::count,
 };
 
@@ -50,8 +50,8 @@ pub struct AlignmentConfig {
     /// is always trained.
     #[serde(default)]
     pub learn_map: bool,
-    /// Weight of the cosine of the words, where a query's vector also says what its words are
-    /// ([`WordView`]); absent where it does not.
+    /// Weight of the cosine of the lexical part of a query's vector ([`LexicalHead`]); `None` without
+    /// one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub words: Option<f32>,
 }
@@ -124,7 +124,9 @@ impl AlignmentConfig {
             guided: self.guided,
             learn_scales: self.learn_scales,
             learn_map: self.learn_map,
-            words: self.words.map(|weight| WordView::new(&vec![0.0; vocabulary], weight, device)),
+            words: self
+                .words
+                .map(|weight| LexicalHead::new(&vec![0.0; vocabulary], weight, device)),
         }
     }
 

@@ -74,7 +74,7 @@ fn training_and_search_see_the_same_geometry() {
     let scorer = Scorer::new(&trie, Scope::Legal).with_guide(Some(&guide));
     let halves = [batch.rows(0..4), batch.rows(4..8)];
     let twice =
-        head.guide(&Tensor::cat(vec![aligned.clone(); 2], 0), &batch.doubled(), None, nothing(16));
+        head.guide(&Tensor::cat(vec![aligned.clone(); 2], 0), &batch.repeated(), None, nothing(16));
     let mut children = Vec::new();
     for (row, &item) in items.iter().enumerate() {
         let mut node = trie.root();

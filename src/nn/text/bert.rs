@@ -16,8 +16,8 @@ use super::{
 use crate::{
     error::{Error, Result},
     nn::{
-        Activation, Attention, AttentionConfig, Dropout, FeedForward, WeightInit,
-        attention::laid_out,
+        Activation, Attention, AttentionConfig, Dropout, FeedForward, FeedForwardConfig,
+        WeightInit, attention::laid_out,
     },
     storage::count,
 };
@@ -213,7 +213,7 @@ impl<B: Backend> Family<B> for BertEncoder<B> {
         self.layers[at].forward(hidden, bias)
     }
 
-    fn hand_out(&self, _at: usize, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
+    fn layer_output(&self, _at: usize, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
         hidden
     }
 
@@ -233,7 +233,7 @@ impl<B: Backend> Family<B> for BertEncoder<B> {
         &self.tokens
     }
 
-    fn freeze_words(self) -> Self {
+    fn freeze_token_embeddings(self) -> Self {
         Self { tokens: self.tokens.no_grad(), ..self }
     }
 

@@ -15,7 +15,10 @@ use super::{
 };
 use crate::{
     error::Result,
-    nn::{Activation, Attention, AttentionConfig, Dropout, FeedForward, WeightInit, causal_bias},
+    nn::{
+        Activation, Attention, AttentionConfig, Dropout, FeedForward, FeedForwardConfig,
+        WeightInit, causal_bias,
+    },
     storage::count,
 };
 
@@ -197,7 +200,7 @@ impl<B: Backend> Family<B> for ClipTextEncoder<B> {
         self.layers[at].forward(hidden, Some(bias))
     }
 
-    fn hand_out(&self, _at: usize, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
+    fn layer_output(&self, _at: usize, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
         self.final_norm.forward(hidden)
     }
 
@@ -217,7 +220,7 @@ impl<B: Backend> Family<B> for ClipTextEncoder<B> {
         &self.tokens
     }
 
-    fn freeze_words(self) -> Self {
+    fn freeze_token_embeddings(self) -> Self {
         Self { tokens: self.tokens.no_grad(), ..self }
     }
 

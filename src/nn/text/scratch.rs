@@ -10,7 +10,10 @@ use serde::{Deserialize, Serialize};
 use super::family::{Family, check_sizes, freeze_lowest, layer_params};
 use crate::{
     error::Result,
-    nn::{Attention, AttentionConfig, Dropout, FeedForward, WeightInit, attention::laid_out},
+    nn::{
+        Attention, AttentionConfig, Dropout, FeedForward, FeedForwardConfig, WeightInit,
+        attention::laid_out,
+    },
     storage::count,
 };
 
@@ -145,7 +148,7 @@ impl<B: Backend> Family<B> for ScratchEncoder<B> {
         self.layers[at].forward(hidden, bias)
     }
 
-    fn hand_out(&self, at: usize, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
+    fn layer_output(&self, at: usize, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
         self.norms[at].forward(hidden)
     }
 
@@ -161,7 +164,7 @@ impl<B: Backend> Family<B> for ScratchEncoder<B> {
         &self.tokens
     }
 
-    fn freeze_words(self) -> Self {
+    fn freeze_token_embeddings(self) -> Self {
         Self { tokens: self.tokens.no_grad(), ..self }
     }
 

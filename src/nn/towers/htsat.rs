@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::{Error, Result},
     nn::{
-        Activation, Attention, AttentionConfig, FeedForward, WeightInit,
+        Activation, Attention, AttentionConfig, FeedForward, FeedForwardConfig, WeightInit,
         init::apply,
         text::{check_sizes, layer_params},
     },

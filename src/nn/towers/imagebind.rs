@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::{Error, Result},
     nn::{
-        Activation, Attention, AttentionConfig, FeedForward, WeightInit, causal_bias,
+        Activation, Attention, AttentionConfig, FeedForward, FeedForwardConfig, WeightInit,
+        causal_bias,
         init::apply,
         text::{check_sizes, layer_params},
         unit,

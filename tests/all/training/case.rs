@@ -86,7 +86,7 @@ impl Case {
     pub fn skipped(&self) -> Vec<usize> {
         let events = std::mem::take(&mut *self.events.lock().unwrap());
         let skipped = |event: &TrainEvent| match event {
-            TrainEvent::CheckpointSkipped { round, .. } => Some(*round),
+            TrainEvent::CheckpointSkipped { interval, .. } => Some(*interval),
             _ => None,
         };
         events.iter().filter_map(skipped).collect()

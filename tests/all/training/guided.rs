@@ -2,7 +2,7 @@
 
 use burn::module::AutodiffModule;
 use cart_retrieval::{
-    align::{CandidateSpaceConfig, HeldOut, TextEmbedder, TextVectors, WordWeights},
+    align::{HeldOut, IdfWeights, TextEmbedder, TextSpaceConfig, TextVectors},
     data::QueryBatch,
     decode::{Filters, SearchSpace, score_all},
     eval::{TruncatedTies, evaluate},
@@ -16,7 +16,7 @@ use super::*;
 /// Candidates in a space of their own: texts are the features of their items with some noise.
 struct Guided {
     setup: Setup,
-    space: cart_retrieval::align::FittedSpace,
+    space: cart_retrieval::align::FittedTextSpace,
 }
 
 fn guided() -> Guided {
@@ -34,7 +34,7 @@ fn guided() -> Guided {
         .collect();
     let owners = setup.train.iter().map(|caption| caption.item).collect();
     let texts = TextVectors::new(dim, values, owners).unwrap();
-    let space = CandidateSpaceConfig::default().fit(&setup.items, &texts).unwrap();
+    let space = TextSpaceConfig::default().fit(&setup.items, &texts).unwrap();
     setup.quantizer = CoarseToFineConfig::new(8, RqKMeansConfig::new(vec![8, 8]))
         .fit::<Flex>(&space.vectors, &Default::default())
         .unwrap();
@@ -212,7 +212,7 @@ fn guidance_that_cannot_be_is_refused() {
     let error = fit(setup, Trainer::new(all)).unwrap_err().to_string();
     assert!(error.contains("legal"), "{error}");
     // Vectors that have seen one of two captions.
-    let mixed = TrainConfig { interpolation: 0.5, ..settings() };
+    let mixed = TrainConfig { mixup: 0.5, ..settings() };
     let error = fit(setup, Trainer::new(mixed)).unwrap_err().to_string();
     assert!(error.contains("interpolation") && error.contains("neither"), "{error}");
     let without = setup.index.clone();
@@ -282,15 +282,15 @@ fn words_are_part_of_queries_and_of_the_saved_index() {
     let mut setup = setup();
     let device = Default::default();
     let encoder = setup.config.init::<Flex>(&device).unwrap().encoder().clone();
-    let words = WordWeights::fit(&encoder, &setup.tokenizer, &setup.train, 0.4).unwrap();
+    let words = IdfWeights::fit(&encoder, &setup.tokenizer, &setup.train, 0.4).unwrap();
     let embedder = TextEmbedder {
         encoder: &encoder,
         tokenizer: &setup.tokenizer,
-        words: Some(words.view(&device)),
+        words: Some(words.head(&device)),
     };
     let texts = embedder.embed(&setup.train, &device).unwrap();
     assert_eq!(texts.dim(), 2 * encoder.d_model());
-    let space = CandidateSpaceConfig::default().fit(&setup.items, &texts).unwrap();
+    let space = TextSpaceConfig::default().fit(&setup.items, &texts).unwrap();
     setup.quantizer = CoarseToFineConfig::new(8, RqKMeansConfig::new(vec![8, 8]))
         .fit::<Flex>(&space.vectors, &device)
         .unwrap();
@@ -309,13 +309,13 @@ fn words_are_part_of_queries_and_of_the_saved_index() {
     let other = setup.config.clone().with_alignment(config(Some(0.3)));
     let other = other.init::<Flex>(&device).unwrap();
     for network in [plain, other] {
-        let error = network.with_words(words.view(&device)).unwrap_err().to_string();
+        let error = network.with_lexical_head(words.head(&device)).unwrap_err().to_string();
         assert!(error.contains("words of weight 0.4"), "{error}");
     }
 
     setup.config = setup.config.clone().with_alignment(config(Some(0.4)));
     let network = setup.config.init_around(TextEncoder::<A>::from_inner(encoder), &device);
-    let network = network.unwrap().with_words(words.view(&device)).unwrap();
+    let network = network.unwrap().with_lexical_head(words.head(&device)).unwrap();
     let untrained = network.valid();
     let loss = LossConfig { r_drop: 0.0, ..LossConfig::default() };
     let freeze = Freeze::Encoder;

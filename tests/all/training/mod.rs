@@ -111,8 +111,8 @@ fn a_training_stopped_at_any_step_goes_on_as_if_it_had_not_been() {
         assert_eq!(last(&resumed).step, last(&whole).step);
         assert_eq!(last(&resumed).loss, last(&whole).loss, "stopped near step {stop_at}");
         let best_step = |t: &Trained<Flex>| {
-            let best = t.best_round.unwrap();
-            t.history.iter().find(|summary| summary.round == best).unwrap().step
+            let best = t.best_interval.unwrap();
+            t.history.iter().find(|summary| summary.interval == best).unwrap().step
         };
         assert_eq!(best_step(&resumed), best_step(&whole));
         assert_eq!(weights(&resumed.model), weights(&whole.model));

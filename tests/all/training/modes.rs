@@ -230,7 +230,7 @@ fn settings_that_contradict_each_other_are_refused() {
 fn averaged_weights_are_validated_kept_and_resumed() {
     let _turn = turn();
     let setup = setup();
-    let averaging = TrainConfig { averaging: 0.3, ..settings() };
+    let averaging = TrainConfig { ema: 0.3, ..settings() };
     let whole = fit(&setup, Trainer::new(averaging.clone())).unwrap();
     let plain = fit(&setup, Trainer::new(settings())).unwrap();
     // The steps are the same, what is looked at is not: an average over some steps trails them.
@@ -256,7 +256,7 @@ fn averaged_weights_are_validated_kept_and_resumed() {
     assert_eq!(resumed.history.last(), whole.history.last());
     assert_eq!(weights(&resumed.model), weights(&whole.model));
     for share in [-0.1, 1.5, f64::NAN] {
-        let config = TrainConfig { averaging: share, ..settings() };
+        let config = TrainConfig { ema: share, ..settings() };
         let error = fit(&setup, Trainer::new(config)).unwrap_err().to_string();
         assert!(error.contains("averaging"), "{error}");
     }
@@ -272,7 +272,7 @@ fn interpolated_queries_are_the_same_with_and_without_a_cache() {
         config.loss.r_drop = r_drop;
         config.learning_rate = 1e-3;
         let plain = run(&setup, &config);
-        let mixed = TrainConfig { interpolation: 0.6, ..config };
+        let mixed = TrainConfig { mixup: 0.6, ..config };
         let computed = run(&setup, &mixed);
         assert!(difference(&computed, &plain) > 1e-3);
         let frozen_cache = FrozenCache { mebibytes: 64, half: false };
@@ -285,6 +285,6 @@ fn interpolated_queries_are_the_same_with_and_without_a_cache() {
         let two = Trainer::new(some).fit_devices(deep(&setup, 4), &setup.data, &devices).unwrap();
         assert!(losses(&two).iter().all(|loss| loss.is_finite()));
     }
-    let whole = TrainConfig { interpolation: 1.0, ..settings() };
+    let whole = TrainConfig { mixup: 1.0, ..settings() };
     assert!(losses(&run(&setup, &whole)).iter().all(|loss| loss.is_finite()));
 }

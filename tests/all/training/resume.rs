@@ -31,7 +31,7 @@ fn flip(path: &Path) -> Vec<u8> {
 fn a_finished_training_gives_its_network_again() {
     let _turn = turn();
     let patient = TrainConfig { patience: 1, learning_rate: 1e-9, ..quick() };
-    let averaged = TrainConfig { averaging: 0.5, ..quick() };
+    let averaged = TrainConfig { ema: 0.5, ..quick() };
     for (config, queries, reason) in [
         (quick(), 8, StopReason::Finished),
         (quick(), 0, StopReason::Finished),
@@ -127,7 +127,7 @@ fn a_damaged_best_network_is_not_replaced_without_a_word() {
     let config = TrainConfig { learning_rate: 1e-9, ..quick() };
     let case = Case::new(config, 8);
     let whole = case.resume().unwrap();
-    assert_eq!(whole.best_round, Some(1));
+    assert_eq!(whole.best_interval, Some(1));
     let good = flip(&case.part("model-1.mpk"));
     let error = case.resume().unwrap_err().to_string();
     assert!(error.contains("model-1.mpk") && error.contains("best network"), "{error}");
@@ -135,7 +135,7 @@ fn a_damaged_best_network_is_not_replaced_without_a_word() {
     assert_eq!(end(&case.resume().unwrap()), end(&whole));
     std::fs::remove_file(case.part("model-1.mpk")).unwrap();
     case.skipped();
-    assert_eq!(case.resume().unwrap().best_round, Some(3));
+    assert_eq!(case.resume().unwrap().best_interval, Some(3));
     assert_eq!(case.skipped(), [1]);
 }
 

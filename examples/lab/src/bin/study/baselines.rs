@@ -170,7 +170,7 @@ impl<B: LocalBackend> Baselines<'_, B> {
                 seed: self.recipe.seed,
                 ..DualTowerConfig::new(pretrained.config().clone())
             };
-            let encoder = encoder.freeze_words();
+            let encoder = encoder.freeze_token_embeddings();
             let data =
                 TowerData { tokenizer: &tokenizer, captions: &task.train, items: &task.items };
             let tower = config.fit_around(encoder, &data, &self.stop, self.device)?;
