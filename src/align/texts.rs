@@ -128,10 +128,10 @@ impl TextVectors {
 /// ```no_run
 /// # use burn::backend::Flex;
 /// # use cart_retrieval::{align::{TextEmbedder, IdfWeights}, data::{ItemCaption, TextTokenizer}, nn::TextEncoder};
-/// # fn f(encoder: TextEncoder<Flex>, tokenizer: TextTokenizer, words: IdfWeights, captions: Vec<ItemCaption>) -> cart_retrieval::Result<()> {
+/// # fn f(encoder: TextEncoder<Flex>, tokenizer: TextTokenizer, weights: IdfWeights, captions: Vec<ItemCaption>) -> cart_retrieval::Result<()> {
 /// let device = Default::default();
-/// let words = Some(words.head(&device));
-/// let embedder = TextEmbedder { encoder: &encoder, tokenizer: &tokenizer, words };
+/// let lexical_head = Some(weights.head(&device));
+/// let embedder = TextEmbedder { encoder: &encoder, tokenizer: &tokenizer, lexical_head };
 /// let vectors = embedder.embed(&captions, &device)?;
 /// assert_eq!(vectors.dim(), embedder.dim());
 /// # Ok(())
@@ -145,13 +145,13 @@ pub struct TextEmbedder<'a, B: Backend> {
     pub tokenizer: &'a TextTokenizer,
     /// Appends the weighted sum of the token embeddings, which makes vectors twice as wide; `None`
     /// gives the pooled output alone.
-    pub words: Option<LexicalHead<B>>,
+    pub lexical_head: Option<LexicalHead<B>>,
 }
 
 impl<B: Backend> TextEmbedder<'_, B> {
     /// Width of the vectors.
     pub fn dim(&self) -> usize {
-        self.encoder.d_model() * if self.words.is_some() { 2 } else { 1 }
+        self.encoder.d_model() * if self.lexical_head.is_some() { 2 } else { 1 }
     }
 
     /// Vectors of captions, without dropout, in batches of similar length. Texts have the weights of
@@ -188,9 +188,9 @@ impl<B: Backend> TextEmbedder<'_, B> {
     pub(super) fn forward(&self, batch: QueryBatch<B>) -> Tensor<B, 2> {
         let encoded = self.encoder.forward(batch.tokens.clone(), batch.padding.clone());
         let pooled = encoded.pooled();
-        match &self.words {
-            Some(words) => {
-                words.append(pooled, self.encoder.token_embeddings(), batch.tokens, batch.padding)
+        match &self.lexical_head {
+            Some(head) => {
+                head.append(pooled, self.encoder.token_embeddings(), batch.tokens, batch.padding)
             }
             None => pooled,
         }

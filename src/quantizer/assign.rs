@@ -8,7 +8,7 @@ use super::{
     CoarseToFine, CodesPart, IdentifierConfig, Quantizer, QuantizerEvent, RowSource,
     measure::BLOCK,
     parts::in_order,
-    rows::{check_rows, read_block},
+    rows::{check_rows, check_stop, read_block},
     several::Aliases,
 };
 use crate::{
@@ -282,17 +282,6 @@ impl<B: Backend> CoarseToFine<B> {
             None => Ok(index),
         }
     }
-}
-
-/// An error if the assignment should stop.
-pub(super) fn check_stop(monitor: &Monitor<'_, QuantizerEvent>) -> Result<()> {
-    if monitor.is_stopped() {
-        return Err(Error::interrupted("assignment of codes")
-            .expected("to run to the last row")
-            .found("a request to stop")
-            .fix("start it again; an unfinished part keeps nothing"));
-    }
-    Ok(())
 }
 
 fn check_ids(rows: usize, ids: &ItemIds) -> Result<()> {

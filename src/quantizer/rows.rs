@@ -12,6 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use crate::{
+    cancel::Monitor,
     error::{Error, Result},
     features::{Features, ItemIds, ShardedFeatures},
     identifier::Codes,
@@ -207,6 +208,17 @@ pub(crate) fn read_block<'a>(
     }
     read_checked(source, range, buffer)?;
     Ok(buffer)
+}
+
+/// An error if the assignment should stop.
+pub(crate) fn check_stop<E>(monitor: &Monitor<'_, E>) -> Result<()> {
+    if monitor.is_stopped() {
+        return Err(Error::interrupted("assignment of codes")
+            .expected("to run to the last row")
+            .found("a request to stop")
+            .fix("start it again; an unfinished part keeps nothing"));
+    }
+    Ok(())
 }
 
 /// Hands all rows to `visit`, in order: in blocks of at most `size` rows, read into `buffer` and

@@ -4,8 +4,9 @@ use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CoarseToFine, Quantizer, QuantizerEvent, RowSource, assign::check_stop, measure::BLOCK,
-    rows::read_block,
+    CoarseToFine, Quantizer, QuantizerEvent, RowSource,
+    measure::BLOCK,
+    rows::{check_stop, read_block},
 };
 use crate::{
     cancel::Monitor,

@@ -64,15 +64,19 @@ impl<B: Backend> TextSide<B> {
         device: &B::Device,
     ) -> Result<TextVectors> {
         let (_, encoder) = self.encoder("[space]")?;
-        let words = words.map(|words| words.head(device));
-        TextEmbedder { encoder, tokenizer: &self.tokenizer, words }.embed(captions, device)
+        let lexical_head = words.map(|weights| weights.head(device));
+        TextEmbedder { encoder, tokenizer: &self.tokenizer, lexical_head }.embed(captions, device)
     }
 
-    /// Weights of the words, if the recipe uses them.
+    /// IDF weights of the token embeddings, if the recipe uses them.
     ///
     /// # Errors
     /// As [`IdfWeights::fit`].
-    pub fn words(&self, recipe: &Recipe, train: &[ItemCaption]) -> Result<Option<IdfWeights>> {
+    pub fn idf_weights(
+        &self,
+        recipe: &Recipe,
+        train: &[ItemCaption],
+    ) -> Result<Option<IdfWeights>> {
         let weight = recipe.alignment.as_ref().and_then(|alignment| alignment.words);
         let (Some(weight), Some((_, encoder))) = (weight, &self.pretrained) else {
             return Ok(None);
@@ -263,7 +267,7 @@ impl<'a> Fit<'a> {
     /// Everything before the network.
     fn prepared<B: Backend>(&self, text: &TextSide<B>, device: &B::Device) -> Result<Prepared<B>> {
         let recipe = self.recipe;
-        let words = text.words(recipe, &self.task.train)?;
+        let words = text.idf_weights(recipe, &self.task.train)?;
         let fitted = self.space_here(text, words.as_ref(), device)?;
         let rows = fitted.as_ref().map_or(&self.task.items, |fitted| &fitted.vectors);
         let (quantizer, index, recipe) = self.identifiers(rows, device)?;
@@ -463,7 +467,7 @@ impl<'a> Fit<'a> {
         };
         let (pretrained, _) = text.encoder("[space_tuning]")?;
         let started = Instant::now();
-        let words = text.words(self.recipe, &self.task.train)?;
+        let words = text.idf_weights(self.recipe, &self.task.train)?;
         let (encoder, tokenizer, _) = pretrained.load::<Autodiff<B>>(device)?;
         let tuning = EncoderTuning { seed: self.recipe.seed, ..tuning.clone() };
         let data = TuningData {
@@ -471,7 +475,7 @@ impl<'a> Fit<'a> {
             captions: &self.task.train,
             items: &self.task.items,
             space,
-            words: words.as_ref(),
+            idf_weights: words.as_ref(),
         };
         let tuned = tuning.fit(encoder, &data, &self.stop, device)?;
         let mrr: Vec<String> = tuned.validation_mrr.iter().map(|v| format!("{v:.3}")).collect();

@@ -197,9 +197,9 @@ impl<B: Backend> Retriever<B> {
     }
 
     pub(super) fn embed_here(&self, captions: &[ItemCaption]) -> Result<TextVectors> {
-        let words = self.model().alignment().and_then(|head| head.lexical_head().cloned());
+        let lexical_head = self.model().alignment().and_then(|head| head.lexical_head().cloned());
         let (encoder, tokenizer) = (self.model().encoder(), &self.tokenizer);
-        TextEmbedder { encoder, tokenizer, words }.embed(captions, self.engine.device())
+        TextEmbedder { encoder, tokenizer, lexical_head }.embed(captions, self.engine.device())
     }
 
     /// The candidates with their geometry.

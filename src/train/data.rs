@@ -110,9 +110,9 @@ impl TrainingData {
     }
 
     /// Trains every caption on all identifiers of its candidate, in pairs of their own, where candidates have several
-    /// ([`CoarseToFine::assign_several`]); otherwise only the first ones are trained on. A pass is that much longer.
+    /// ([`Assignment::several`]); otherwise only the first ones are trained on. A pass is that much longer.
     ///
-    /// [`CoarseToFine::assign_several`]: crate::quantizer::CoarseToFine::assign_several
+    /// [`Assignment::several`]: crate::quantizer::Assignment::several
     pub fn with_all_identifiers(mut self) -> Self {
         let mut further = vec![Vec::new(); self.owners.items()];
         let aliases = (self.owners.items() as u32..).zip(self.owners.aliases());

@@ -13,7 +13,7 @@ use crate::{
     nn::AlignmentHead,
 };
 
-/// Second captions of a batch's candidates, which its rows are mixed with: every layer's output for a query becomes
+/// Mixup within candidates: second captions of a batch's candidates, which its rows are mixed with: every layer's output for a query becomes
 /// `share * its own + (1 - share) * the second's`, token place by token place; where only one of the two has a token, that
 /// one's output stays as it is (Mixup of Zhang et al. 2018, within a candidate; ours, not of the paper).
 #[derive(Debug, Clone)]

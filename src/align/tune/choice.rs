@@ -8,7 +8,7 @@ use burn::{
 };
 use rayon::prelude::*;
 
-use super::{TuningData, training::Tuned};
+use super::{data::TuningData, training::Tuned};
 use crate::{
     align::{Ridge, TextSpaceConfig},
     data::ItemCaption,

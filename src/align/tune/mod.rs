@@ -2,6 +2,7 @@
 
 mod choice;
 mod config;
+mod data;
 #[cfg(test)]
 mod tests;
 mod training;
@@ -14,55 +15,24 @@ use burn::{
 };
 use choice::{Choice, between, is_better, mean};
 pub use config::EncoderTuning;
+pub use data::TuningData;
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use training::{Training, Tuned};
 
-use super::{IdfWeights, Ridge, TextEmbedder, TextSpaceConfig};
-use crate::{
-    cancel::StopFlag,
-    data::{ItemCaption, TextTokenizer},
-    error::Result,
-    features::Features,
-    nn::TextEncoder,
-};
+use super::Ridge;
+use crate::{cancel::StopFlag, data::ItemCaption, error::Result, nn::TextEncoder};
 
 /// Fewest candidates to find among themselves, or to train on, where whole ones are kept out.
 const LEAST: usize = 4;
-
-/// What an encoder is tuned on.
-#[derive(Debug, Clone, Copy)]
-pub struct TuningData<'a> {
-    /// The encoder's tokenizer.
-    pub tokenizer: &'a TextTokenizer,
-    /// Training captions; their items are rows of `items`.
-    pub captions: &'a [ItemCaption],
-    /// Features of the candidates, `[N, D]`.
-    pub items: &'a Features,
-    /// How the vectors of the candidates are made.
-    pub space: &'a TextSpaceConfig,
-    /// Weights of the token embeddings, if they are part of a text's vector.
-    pub words: Option<&'a IdfWeights>,
-}
-
-impl TuningData<'_> {
-    fn embedder<'a, B: Backend>(
-        &'a self,
-        encoder: &'a TextEncoder<B>,
-        device: &B::Device,
-    ) -> TextEmbedder<'a, B> {
-        let words = self.words.map(|words| words.head(device));
-        TextEmbedder { encoder, tokenizer: self.tokenizer, words }
-    }
-}
 
 /// A tuned encoder.
 #[derive(Debug)]
 pub struct TunedEncoder<B: Backend> {
     /// The encoder.
     pub encoder: TextEncoder<B>,
-    /// The map of the features that was tuned with it, for [`TextSpaceConfig::fit_with_tuned_map`];
-    /// `None` if the original encoder was kept.
+    /// The map of the features that was tuned with it, for
+    /// [`TextSpaceConfig::fit_with_tuned_map`](super::TextSpaceConfig::fit_with_tuned_map); `None` if the original encoder was kept.
     pub map: Option<Ridge>,
     /// Share of the way from the original encoder (0) to the last pass of tuning (1).
     pub share: f64,
@@ -74,7 +44,7 @@ pub struct TunedEncoder<B: Backend> {
 impl EncoderTuning {
     /// Trains the encoder, its word embeddings aside, so that every caption lies nearest to its own
     /// candidate: InfoNCE against the vectors of all candidates (a random 4096 and the batch's own
-    /// where there are more), which are made as [`TextSpaceConfig`] says, with a trained map of
+    /// where there are more), which are made as [`TextSpaceConfig`](super::TextSpaceConfig) says, with a trained map of
     /// the features and with the other training texts as the encoder last saw them. A caption's own
     /// candidate is made without that caption.
     ///
@@ -87,7 +57,7 @@ impl EncoderTuning {
     /// used.
     ///
     /// # Errors
-    /// As [`TextSpaceConfig::fit`]; [`Error::Config`](crate::Error::Config) for settings out of
+    /// As [`TextSpaceConfig::fit`](super::TextSpaceConfig::fit); [`Error::Config`](crate::Error::Config) for settings out of
     /// range; [`Error::Interrupted`](crate::Error::Interrupted) when `stop` is raised;
     /// [`Error::Training`](crate::Error::Training) when the loss is not finite.
     pub fn fit<B: AutodiffBackend>(

@@ -6,9 +6,10 @@ use burn::{
 
 use super::{choice::mixed, *};
 use crate::{
-    align::{TextEmbedder, TextVectors},
-    data::TokenizerConfig,
+    align::{TextEmbedder, TextSpaceConfig, TextVectors},
+    data::{TextTokenizer, TokenizerConfig},
     error::Error,
+    features::Features,
     kernels::dot,
     nn::{ScratchEncoderConfig, TextEncoderConfig, WeightInit},
     storage::NamedTensors,
@@ -71,10 +72,10 @@ fn texts_move_to_their_candidates_and_words_stay() {
         captions: &captions,
         items: &items,
         space: &space,
-        words: None,
+        idf_weights: None,
     };
     let embed = |encoder: &TextEncoder<Flex>| {
-        TextEmbedder { encoder, tokenizer: &tokenizer, words: None }
+        TextEmbedder { encoder, tokenizer: &tokenizer, lexical_head: None }
             .embed(&captions, &device)
             .unwrap()
     };
@@ -138,7 +139,7 @@ fn captions_kept_out_choose_how_far_to_go() {
             captions: &captions,
             items: &items,
             space: &space,
-            words: None,
+            idf_weights: None,
         };
         let fit = |shares: &[f64], on_all: bool| {
             let tuning = EncoderTuning {
@@ -156,7 +157,7 @@ fn captions_kept_out_choose_how_far_to_go() {
             tuning.fit(encoder, &data, &stop, &device).unwrap()
         };
         let embed = |encoder: &TextEncoder<Flex>| {
-            TextEmbedder { encoder, tokenizer: &tokenizer, words: None }
+            TextEmbedder { encoder, tokenizer: &tokenizer, lexical_head: None }
                 .embed(&captions, &device)
                 .unwrap()
         };

@@ -15,7 +15,7 @@ use burn::{
 use rand::{RngExt, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
-use super::{TuningData, config::EncoderTuning};
+use super::{config::EncoderTuning, data::TuningData};
 use crate::{
     align::{Ridge, TextEmbedder, TextSpaceConfig, TextVectors, centroids::Centroids},
     cancel::StopFlag,
@@ -70,7 +70,7 @@ impl<B: AutodiffBackend> Training<'_, B> {
         rng: &mut ChaCha8Rng,
     ) -> Result<Tuned<B::InnerBackend>> {
         let Self { settings, data, stop, device } = *self;
-        let TuningData { tokenizer, items, space, words, .. } = data;
+        let TuningData { tokenizer, items, space, idf_weights, .. } = data;
         let linear = TextSpaceConfig { gammas: vec![0.0], ..space.clone() };
         let ridge = linear.chosen(items, &memory)?.regression(items, &memory)?;
         let dim = ridge.widths().1;
@@ -95,7 +95,7 @@ impl<B: AutodiffBackend> Training<'_, B> {
             log_scale: Param::from_tensor(Tensor::zeros([1], device)),
         };
         towers.num_params();
-        let view = words.map(|words| words.head::<B>(device));
+        let head = idf_weights.map(|weights| weights.head::<B>(device));
         let encoder_lr = settings.learning_rate / settings.map_learning_rate;
         let rates = EncoderRates { encoder_lr, layer_decay: 1.0, layers };
         let gain = TEMPERATURE_RATE / settings.map_learning_rate;
@@ -130,8 +130,8 @@ impl<B: AutodiffBackend> Training<'_, B> {
                 let own: Vec<u32> = chunk.iter().map(|&text| train[text].item).collect();
                 let others = competitors(&pool, &own, rng);
                 let batch = QueryBatch::new(&rows, tokenizer.padding(), device)?;
-                let words = view.clone();
-                let embedder = TextEmbedder { encoder: &towers.encoder, tokenizer, words };
+                let (encoder, lexical_head) = (&towers.encoder, head.clone());
+                let embedder = TextEmbedder { encoder, tokenizer, lexical_head };
                 let queries = unit(embedder.forward(batch));
                 let vectors = |chosen: &[u32], texts: Vec<f32>| {
                     let rows = chosen.iter().flat_map(|&item| {

@@ -286,7 +286,7 @@ fn words_are_part_of_queries_and_of_the_saved_index() {
     let embedder = TextEmbedder {
         encoder: &encoder,
         tokenizer: &setup.tokenizer,
-        words: Some(words.head(&device)),
+        lexical_head: Some(words.head(&device)),
     };
     let texts = embedder.embed(&setup.train, &device).unwrap();
     assert_eq!(texts.dim(), 2 * encoder.d_model());
