@@ -14,7 +14,7 @@ use cart_retrieval::{
     metadata::{Condition, Fields, ItemMetadata},
     model::CartConfig,
     nn::AlignmentConfig,
-    quantizer::{CandidateIndex, CoarseToFineConfig, FineConfig, RqKMeansConfig},
+    quantizer::{CandidateIndex, CoarseToFineConfig, RqKMeansConfig},
     retrieve::{Arrivals, LiveRetriever, Retriever, verify},
     trie::Trie,
 };

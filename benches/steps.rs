@@ -12,6 +12,7 @@ use burn::backend::Autodiff;
 use cart_examples_common::{inputs, memory};
 use cart_retrieval::{
     backend::{BackendKind, BackendTask, DeviceChoice, LocalBackend, run_on},
+    cancel::Monitor,
     model::{CartConfig, LossConfig, Preset},
     quantizer::{Codebooks, RqVaeConfig},
     train::{Stepper, TrainConfig},

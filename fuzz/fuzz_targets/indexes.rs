@@ -7,7 +7,7 @@ use std::path::Path;
 
 use burn::backend::Flex;
 use cart_retrieval::{
-    nn::{QueryProjection, WeightInit},
+    nn::{ProjectionShape, QueryProjection, WeightInit},
     retrieve::{Manifest, Retriever},
 };
 

@@ -128,7 +128,9 @@ impl TextVectors {
 /// ```no_run
 /// # use burn::backend::Flex;
 /// # use cart_retrieval::{align::{TextEmbedder, IdfWeights}, data::{ItemCaption, TextTokenizer}, nn::TextEncoder};
-/// # fn f(encoder: TextEncoder<Flex>, tokenizer: TextTokenizer, weights: IdfWeights, captions: Vec<ItemCaption>) -> cart_retrieval::Result<()> {
+/// # fn f(
+/// #     encoder: TextEncoder<Flex>, tokenizer: TextTokenizer, weights: IdfWeights, captions: Vec<ItemCaption>,
+/// # ) -> cart_retrieval::Result<()> {
 /// let device = Default::default();
 /// let lexical_head = Some(weights.head(&device));
 /// let embedder = TextEmbedder { encoder: &encoder, tokenizer: &tokenizer, lexical_head };

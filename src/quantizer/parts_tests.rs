@@ -12,7 +12,7 @@ use crate::{
     index::{CandidateIndex, HealthReport},
     quantizer::{
         CoarseToFine, CoarseToFineConfig, FineConfig, HierarchicalConfig, IdentifierConfig,
-        Quantizer, QuantizerEvent, RowSource, RqKMeansConfig, RqVaeConfig,
+        KMeansConfig, Quantizer, QuantizerEvent, RowSource, RqKMeansConfig, RqVaeConfig,
     },
 };
 

@@ -13,9 +13,11 @@ use crate::{
     nn::AlignmentHead,
 };
 
-/// Mixup within candidates: second captions of a batch's candidates, which its rows are mixed with: every layer's output for a query becomes
-/// `share * its own + (1 - share) * the second's`, token place by token place; where only one of the two has a token, that
-/// one's output stays as it is (Mixup of Zhang et al. 2018, within a candidate; ours, not of the paper).
+/// Mixup within candidates: each row of a batch is mixed with a second caption of its candidate.
+///
+/// Every layer's output for a query becomes `share * its own + (1 - share) * the second's`, position by
+/// position; where only one of the two has a token, its output stays as it is (Mixup of Zhang et al. 2018;
+/// ours, not of the paper).
 #[derive(Debug, Clone)]
 pub struct Mixup<B: Backend> {
     /// Tokenised captions, as wide as the batch's own.

@@ -12,17 +12,18 @@ use burn::{
 };
 use cart_retrieval::{
     align::{Geometry, HeldOut},
+    cancel::Monitor,
     data::{
         QueryBatch, TargetBatch,
         procedural::{Scenes, ScenesConfig},
     },
     decode::{SearchSpace, beam_search, score_all},
-    eval::DualTowerConfig,
+    eval::{DualTowerConfig, TowerData},
     identifier::{Codes, Vocabulary, assign_unique},
     model::Cart,
     nn::{
         Activation, AlignmentConfig, Attention, AttentionConfig, BertConfig, ClipTextConfig,
-        Dropout, EncoderOutput, FusionConfig, GuideBatch, LexicalHead, Pooling,
+        Dropout, EncoderOutput, FusionConfig, GuideBatch, GuideSource, LexicalHead, Pooling,
         ScratchEncoderConfig, SelfCache, T5Config, TextEncoder, TextEncoderConfig, WeightInit,
         causal_bias, gelu, padding_bias,
     },

@@ -11,10 +11,13 @@ use burn::{
     },
 };
 use cart_retrieval::{
-    align::{EncoderTuning, Geometry, HeldOut, TextSpaceConfig},
+    align::{EncoderTuning, Geometry, HeldOut, TextSpaceConfig, TuningData},
     data::{QueryBatch, TargetBatch},
     model::Cart,
-    nn::{AlignmentConfig, GuideBatch, LexicalHead, ScratchEncoderConfig, TextEncoder, WeightInit},
+    nn::{
+        AlignmentConfig, GuideBatch, GuideSource, LexicalHead, ScratchEncoderConfig, TextEncoder,
+        WeightInit,
+    },
     prelude::*,
     train::{Freeze, Stepper, StopFlag, TrainBatch},
 };
@@ -114,11 +117,15 @@ pub fn tuned_encoder<B: AutodiffBackend>(device: &B::Device) -> Outcome {
         ..EncoderTuning::default()
     };
     let space = TextSpaceConfig { penalties: vec![1.0], ..TextSpaceConfig::default() };
-    let (tokenizer, captions, items) = (&setup.tokenizer, &setup.captions, &setup.items);
-    let stop = StopFlag::new();
+    let data = TuningData {
+        tokenizer: &setup.tokenizer,
+        captions: &setup.captions,
+        items: &setup.items,
+        space: &space,
+        idf_weights: None,
+    };
     let before = encoder.valid();
-    let tuned =
-        tuning.fit(encoder, None, tokenizer, captions, items, &space, &stop, device).unwrap();
+    let tuned = tuning.fit(encoder, &data, &StopFlag::new(), device).unwrap();
     out.numbers("moved", [moved(&before, &tuned.encoder, device)]);
     out.parameters(&tuned.encoder);
     // See `optimizer_steps`: ten steps of up to 1e-3 each.

@@ -32,7 +32,8 @@ pub struct TunedEncoder<B: Backend> {
     /// The encoder.
     pub encoder: TextEncoder<B>,
     /// The map of the features that was tuned with it, for
-    /// [`TextSpaceConfig::fit_with_tuned_map`](super::TextSpaceConfig::fit_with_tuned_map); `None` if the original encoder was kept.
+    /// [`TextSpaceConfig::fit_with_tuned_map`](super::TextSpaceConfig::fit_with_tuned_map); `None` if the
+    /// original encoder was kept.
     pub map: Option<Ridge>,
     /// Share of the way from the original encoder (0) to the last pass of tuning (1).
     pub share: f64,
@@ -57,7 +58,8 @@ impl EncoderTuning {
     /// used.
     ///
     /// # Errors
-    /// As [`TextSpaceConfig::fit`](super::TextSpaceConfig::fit); [`Error::Config`](crate::Error::Config) for settings out of
+    /// As [`TextSpaceConfig::fit`](super::TextSpaceConfig::fit);
+    /// [`Error::Config`](crate::Error::Config) for settings out of
     /// range; [`Error::Interrupted`](crate::Error::Interrupted) when `stop` is raised;
     /// [`Error::Training`](crate::Error::Training) when the loss is not finite.
     pub fn fit<B: AutodiffBackend>(

@@ -36,7 +36,11 @@ pub enum Codebooks {
 /// # Example
 /// ```
 /// use cart_retrieval::quantizer::{Codebooks, RqVaeConfig};
-/// let config = RqVaeConfig { latent: 32, codebooks: Codebooks::Gradient, seed: 7, ..RqVaeConfig::new(vec![64, 64, 64]) };
+/// let config = RqVaeConfig {
+///     latent: 32,
+///     codebooks: Codebooks::Gradient,
+///     ..RqVaeConfig::new(vec![64, 64, 64])
+/// };
 /// assert!(config.validate().is_ok());
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

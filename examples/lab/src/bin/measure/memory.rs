@@ -8,7 +8,7 @@ use cart_retrieval::{
     data::{ItemCaption, TextTokenizer, TokenizerConfig},
     features::Features,
     model::{CartConfig, LossConfig},
-    quantizer::{CoarseToFineConfig, FineConfig, RqKMeansConfig},
+    quantizer::{CoarseToFineConfig, RqKMeansConfig},
     train::{TrainConfig, TrainEvent, Trainer, TrainingCaptions, TrainingData},
 };
 use clap::Args;

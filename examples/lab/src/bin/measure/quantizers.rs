@@ -6,11 +6,12 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::backend::Backend;
 use cart_retrieval::{
+    cancel::Monitor,
     quantizer::{
         Codebooks, DeviceSearch, HostSearch, Init, KMeansConfig, NearestCentre, Quantizer,
-        RqKMeans, RqVaeConfig,
+        RqKMeans, RqVaeConfig, RqVaeEvent,
     },
     storage::{NamedTensors, Outputs, write_bytes},
 };

@@ -7,7 +7,7 @@ use burn::backend::Autodiff;
 use cart_retrieval::{
     backend::LocalBackend,
     eval::{
-        Bm25, Bm25Config, Bm25Grid, DualTowerConfig, Ranking,
+        Bm25, Bm25Config, Bm25Grid, DualTowerConfig, Ranking, TowerData,
         baselines::{NearestText, ScoreFusion, TextPool, TfIdfRidge, TfIdfRidgeConfig},
     },
     pretrained::PretrainedText,
