@@ -132,7 +132,7 @@ impl TextVectors {
 /// #     encoder: TextEncoder<Flex>, tokenizer: TextTokenizer, weights: IdfWeights, captions: Vec<ItemCaption>,
 /// # ) -> cart_retrieval::Result<()> {
 /// let device = Default::default();
-/// let lexical_head = Some(weights.head(&device));
+/// let lexical_head = Some(weights.head::<Flex>(&device));
 /// let embedder = TextEmbedder { encoder: &encoder, tokenizer: &tokenizer, lexical_head };
 /// let vectors = embedder.embed(&captions, &device)?;
 /// assert_eq!(vectors.dim(), embedder.dim());

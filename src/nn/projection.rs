@@ -1,4 +1,4 @@
-//! Embeddings as words of a query.
+//! Embeddings as queries.
 
 use burn::{
     module::{Module, Param},
@@ -15,11 +15,11 @@ use crate::{
     storage::{NamedTensors, load_module},
 };
 
-/// Maps an embedding (of a picture, a sound, anything) to a few vectors that take the places of a query's words, so that
-/// the text encoder and the decoder as they are answer a query that is no text (ours).
+/// Maps an embedding (of a picture, a sound, anything) to a few token embeddings, so that the text
+/// encoder and the decoder answer a non-text query without being trained for it (ours).
 ///
-/// Rows are centred by the mean of those it was fitted on and scaled to length 1; two linear layers with a GELU between
-/// them follow. Made by [`ProjectionConfig::fit`](crate::retrieve::ProjectionConfig::fit).
+/// Rows are centred by the mean of the fitted rows and scaled to length 1; two linear layers with a GELU
+/// between them follow. Made by [`ProjectionConfig::fit`](crate::retrieve::ProjectionConfig::fit).
 #[derive(Module, Debug)]
 pub struct QueryProjection<B: Backend> {
     mean: Param<Tensor<B, 1>>,
@@ -62,7 +62,7 @@ impl<B: Backend> QueryProjection<B> {
         projection
     }
 
-    /// Words of queries.
+    /// Token embeddings of queries.
     ///
     /// # Shapes
     /// - `rows`: `[batch, D]`
@@ -84,12 +84,12 @@ impl<B: Backend> QueryProjection<B> {
         self.inner.weight.dims()[0]
     }
 
-    /// Words of a query.
+    /// Number of token embeddings of a query.
     pub fn tokens(&self) -> usize {
         self.tokens
     }
 
-    /// Width of a word.
+    /// Width of a token embedding.
     pub fn d_model(&self) -> usize {
         self.outer.weight.dims()[1] / self.tokens
     }

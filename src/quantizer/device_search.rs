@@ -17,7 +17,7 @@ const CHUNK: usize = 16_384;
 /// ```
 /// use burn::backend::Flex;
 /// use cart_retrieval::{cancel::Monitor, quantizer::{DeviceSearch, KMeansConfig}};
-/// let rows = [0.0, 0.1, 5.0, 5.1];
+/// let rows = [0.0_f32, 0.1, 5.0, 5.1];
 /// let engine = DeviceSearch::<Flex>::new(Default::default());
 /// let fitted = KMeansConfig::new(2)
 ///     .fit_with_engine(&(rows.as_slice(), 1), &engine, &Monitor::new())?;

@@ -24,18 +24,18 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HierarchicalConfig {
-    /// Most children of a node of each level, 2 to 65536.
+    /// Maximum number of children of a node of each level, 2 to 65536.
     pub sizes: Vec<usize>,
-    /// Start of the random numbers.
+    /// Random seed.
     #[serde(default)]
     pub seed: u64,
-    /// Fits of each node, of which the best is kept.
+    /// Number of fits of each node; the best is kept.
     #[serde(default = "default_restarts")]
     pub restarts: usize,
-    /// Most updates of the centres of a node.
+    /// Maximum number of updates of a node's centres.
     #[serde(default = "default_max_iterations")]
     pub max_iterations: usize,
-    /// Relative gain of inertia below which a node is done.
+    /// Relative gain of inertia below which the fit of a node ends.
     #[serde(default = "default_tolerance")]
     pub tolerance: f64,
     /// How the first centres are chosen.

@@ -31,16 +31,16 @@ use crate::{
 pub struct RqKMeansConfig {
     /// Number of codes of each level, each 2 to 65536.
     pub sizes: Vec<usize>,
-    /// Start of the random numbers.
+    /// Random seed.
     #[serde(default)]
     pub seed: u64,
-    /// Fits of each level, of which the best is kept.
+    /// Number of fits of each level; the best is kept.
     #[serde(default = "default_restarts")]
     pub restarts: usize,
-    /// Most updates of the centres of a level.
+    /// Maximum number of updates of a level's centres.
     #[serde(default = "default_max_iterations")]
     pub max_iterations: usize,
-    /// Relative gain of inertia below which a level is done.
+    /// Relative gain of inertia below which the fit of a level ends.
     #[serde(default = "default_tolerance")]
     pub tolerance: f64,
     /// How the first centres are chosen.

@@ -17,9 +17,9 @@ use crate::{
 
 /// How many identifiers a candidate gets.
 ///
-/// A candidate between two clusters is found by the path through one of them only, and is lost where a query takes the other.
-/// With several identifiers it lies on more than one path: in each of its nearest `clusters` it has the `codes` best
-/// sequences of fine tokens there. Ours: in the paper a candidate has one identifier.
+/// A candidate between two clusters is found through one of them only, and is lost when a query takes
+/// the other. With several identifiers it has more than one path: in each of its nearest `clusters`, the
+/// `codes` best sequences of fine tokens. Ours: in the paper a candidate has one identifier.
 ///
 /// # Example
 /// ```
@@ -34,8 +34,8 @@ use crate::{
 pub struct IdentifierConfig {
     /// Nearest coarse clusters that a candidate has identifiers in.
     pub clusters: usize,
-    /// Sequences of fine tokens in each of them, those of least error; the first is the one that
-    /// [`Quantizer::encode`] gives. More than 1 takes an RQ-VAE or RQ-KMeans.
+    /// Sequences of fine tokens in each of them, those of minimum error; the first is that of
+    /// [`Quantizer::encode`]. More than 1 needs an RQ-VAE or RQ-KMeans.
     pub codes: usize,
 }
 

@@ -58,8 +58,8 @@ pub struct TrainConfig {
     pub loss: LossConfig,
     /// Share of a caption's tokens that are dropped, redrawn at every step.
     pub word_dropout: f64,
-    /// Share of the queries that are mixed with another caption of their candidate ([`Mixup`](super::Mixup)). Not for
-    /// guided networks.
+    /// Share of the queries that are mixed with another caption of their candidate
+    /// ([`Mixup`](super::Mixup)); `interpolation` in files. Not for guided networks.
     #[serde(rename = "interpolation")]
     pub mixup: f64,
     /// Number of validations; one more or less if the steps cannot be divided evenly.
@@ -74,7 +74,7 @@ pub struct TrainConfig {
     /// with an error; at least 1. Such steps change neither weights nor moments.
     pub max_bad_steps: usize,
     /// Time constant of an exponential moving average of the weights, as a share of the steps. The
-    /// average is validated, kept and returned. 0 uses the weights themselves.
+    /// average (EMA) is validated, kept and returned; 0 uses the weights themselves. `averaging` in files.
     #[serde(rename = "averaging")]
     pub ema: f64,
     /// Seed of order, dropout and word dropout.
@@ -192,5 +192,30 @@ impl TrainConfig {
     /// Number of warm-up steps, of `steps` in all.
     pub(super) fn warmup_steps(&self, steps: usize) -> usize {
         (self.warmup * steps as f64).ceil() as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::train::IntervalSummary;
+
+    #[test]
+    fn keys_of_files_stay() {
+        let read = json!({"averaging": 0.5, "interpolation": 0.25});
+        let config: TrainConfig = serde_json::from_value(read).unwrap();
+        assert_eq!((config.ema, config.mixup), (0.5, 0.25));
+        let written = serde_json::to_value(&config).unwrap();
+        assert_eq!((&written["averaging"], &written["interpolation"]), (&json!(0.5), &json!(0.25)));
+        assert!(serde_json::from_value::<TrainConfig>(json!({"ema": 0.5})).is_err());
+        let read = json!({
+            "round": 3, "step": 7, "loss": null,
+            "recall_at_1": null, "recall_at_10": null, "mrr_at_10": null,
+        });
+        let summary: IntervalSummary = serde_json::from_value(read.clone()).unwrap();
+        assert_eq!(summary.interval, 3);
+        assert_eq!(serde_json::to_value(summary).unwrap(), read);
     }
 }

@@ -51,7 +51,7 @@ impl EncoderTuning {
     ///
     /// To choose one of `shares`, captions are kept out: of candidates that keep others, which are
     /// then found among all candidates; or all captions of some candidates, which are then found
-    /// among themselves: where `space.texts` is 0 and the candidates to come have no texts, and
+    /// among themselves: where `space.texts` is 0 and later candidates have no texts, and
     /// where captions to spare are fewer than half of those wanted. Those candidates then compete
     /// for no caption while training. With fewer than four candidates to keep out or to keep, none
     /// is. With `on_all`, the encoder is then retrained on all captions, and the chosen share is
@@ -85,7 +85,7 @@ impl EncoderTuning {
         let start = encoder.valid();
         let embed = |texts: &[ItemCaption]| data.embedder(&start, device).embed(texts, device);
         let memory = embed(&rest)?;
-        // Kernel and penalty stay those of the encoder as it came.
+        // Kernel and penalty stay those of the original encoder.
         let chosen = space.chosen(items, &memory)?;
         let tuned = training.run(encoder.clone(), &rest, memory, &out, &mut rng)?;
         let (train_on, kept_out) = (rest.as_slice(), kept_out.as_slice());

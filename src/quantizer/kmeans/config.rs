@@ -35,13 +35,13 @@ pub enum Init {
 pub struct KMeansConfig {
     /// Number of clusters K, 2 to 65536.
     pub k: usize,
-    /// Start of the random numbers; the same seed gives the same centres on any number of threads.
+    /// Random seed; the same seed gives the same centres on any number of threads.
     #[serde(default)]
     pub seed: u64,
-    /// Fits from different first centres, of which the one of least inertia is kept.
+    /// Number of fits from different first centres; the fit of minimum inertia is kept.
     #[serde(default = "default_restarts")]
     pub restarts: usize,
-    /// Most updates of the centres, or passes over the rows when mini-batches are used.
+    /// Maximum number of updates of the centres, or of passes over the rows with mini-batches.
     #[serde(default = "default_max_iterations")]
     pub max_iterations: usize,
     /// Relative gain of inertia below which fitting stops.
@@ -60,9 +60,9 @@ pub struct KMeansConfig {
     /// at least 65536.
     #[serde(default)]
     pub sample_rows: Option<usize>,
-    /// How much a cluster's size adds to the distance of its centre while centres are fitted, in units of the mean squared
-    /// distance; 0 is plain K-Means, 0.2 to 0.5 even out, at most 1. Tokens are those of the nearest centre with any: a row's token must not depend on other
-    /// rows. Not for mini-batches.
+    /// Penalty on a cluster's size while centres are fitted, in units of the mean squared distance: 0 is
+    /// plain K-Means, 0.2 to 0.5 balance the clusters, at most 1. A row's token is always its nearest
+    /// centre, so that it does not depend on other rows. Not for mini-batches.
     #[serde(default)]
     pub balance: f32,
 }

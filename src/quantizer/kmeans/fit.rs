@@ -108,7 +108,7 @@ impl KMeansConfig {
     /// # Example
     /// ```
     /// use cart_retrieval::{cancel::Monitor, quantizer::{HostSearch, KMeansConfig}};
-    /// let rows = [0.0, 1.0, 10.0, 11.0];
+    /// let rows = [0.0_f32, 1.0, 10.0, 11.0];
     /// let (config, source) = (KMeansConfig::new(2), (rows.as_slice(), 1));
     /// let fitted = config.fit_with_engine(&source, &HostSearch, &Monitor::new())?;
     /// assert_eq!(fitted, config.fit(&rows, 1)?);
