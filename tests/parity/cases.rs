@@ -609,7 +609,7 @@ pub fn training_on_two_devices_in_micro_batches<B: AutodiffBackend>(device: &B::
 /// everything trained, and with a frozen part.
 pub fn half_precision_stays_near<B: AutodiffBackend>(device: &B::Device) {
     let devices = std::slice::from_ref(device);
-    for freeze in [Freeze::Nothing, Freeze::Words, Freeze::Layers(1), Freeze::Encoder] {
+    for freeze in [Freeze::Nothing, Freeze::TokenEmbeddings, Freeze::Layers(1), Freeze::Encoder] {
         let mut single = None;
         // bf16 keeps 8 bits: the losses of eight steps move by some of the last of them. f16 keeps
         // 11, but leaves out its first steps until the scale of the loss has come down, and is that

@@ -30,8 +30,8 @@ use crate::{
 /// Every kind of frozen part, with and without guidance by the candidates' vectors.
 const PARTS: [(Freeze, bool); 7] = [
     (Freeze::Nothing, true),
-    (Freeze::Words, false),
-    (Freeze::Words, true),
+    (Freeze::TokenEmbeddings, false),
+    (Freeze::TokenEmbeddings, true),
     (Freeze::Layers(2), false),
     (Freeze::Layers(2), true),
     (Freeze::Encoder, false),

@@ -66,10 +66,10 @@ pub(super) trait Family<B: Backend>: Sized {
         Pooling::Mean
     }
 
-    /// The table of word embeddings.
+    /// The table of token embeddings.
     fn tokens(&self) -> &Embedding<B>;
 
-    /// Makes the word embeddings constants of the training.
+    /// Makes the token embeddings constants of the training.
     fn freeze_token_embeddings(self) -> Self;
 
     /// Makes the embeddings and the lowest layers constants of the training, and everything else

@@ -194,7 +194,7 @@ impl<B: Backend> TextEncoder<B> {
         each!(self, encoder => encoder.tokens().weight.dims()[0])
     }
 
-    /// The table of word embeddings, `[vocabulary, d_model]`.
+    /// The table of token embeddings, `[vocabulary, d_model]`.
     pub fn token_embeddings(&self) -> Tensor<B, 2> {
         each!(self, encoder => encoder.tokens().weight.val())
     }
@@ -219,7 +219,7 @@ impl<B: Backend> TextEncoder<B> {
         }
     }
 
-    /// Makes the word embeddings constants of the training.
+    /// Makes the token embeddings constants of the training.
     pub fn freeze_token_embeddings(self) -> Self {
         map_each!(self, encoder => encoder.freeze_token_embeddings())
     }

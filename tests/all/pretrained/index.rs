@@ -144,7 +144,7 @@ fn every_family_learns_and_what_is_frozen_stays() {
         let start = tensors(&inner(&setup.cart));
         for (freeze, frozen) in [
             (Freeze::Nothing, vec![]),
-            (Freeze::Words, vec!["encoder.tokens."]),
+            (Freeze::TokenEmbeddings, vec!["encoder.tokens."]),
             (
                 Freeze::Layers(1),
                 vec![

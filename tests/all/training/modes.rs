@@ -95,7 +95,7 @@ fn what_is_frozen_stays_and_the_rest_learns() {
     let setup = setup();
     let start = deep(&setup, 4);
     for (freeze, frozen) in [
-        (Freeze::Words, vec!["encoder.tokens."]),
+        (Freeze::TokenEmbeddings, vec!["encoder.tokens."]),
         (
             Freeze::Layers(2),
             vec![
@@ -215,7 +215,7 @@ fn settings_that_contradict_each_other_are_refused() {
     // As they are written in files.
     for (text, freeze) in [
         ("\"nothing\"", Freeze::Nothing),
-        ("\"words\"", Freeze::Words),
+        ("\"words\"", Freeze::TokenEmbeddings),
         ("{\"layers\": 3}", Freeze::Layers(3)),
         ("\"encoder\"", Freeze::Encoder),
     ] {
