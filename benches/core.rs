@@ -95,8 +95,12 @@ fn quantizers(c: &mut Criterion) {
     let rows = random_rows(20_000, 512);
     group.throughput(Throughput::Elements(20_000));
     group.bench_function("K-Means, 20k x 512, K = 256, 5 iterations", |b| {
-        let config =
-            KMeansConfig::new(256).with_restarts(1).with_max_iterations(5).with_tolerance(0.0);
+        let config = KMeansConfig {
+            restarts: 1,
+            max_iterations: 5,
+            tolerance: 0.0,
+            ..KMeansConfig::new(256)
+        };
         b.iter(|| config.fit(black_box(&rows), 512));
     });
     let rows = random_rows(100_000, 128);

@@ -5,7 +5,7 @@
 
 use std::{collections::HashSet, hint::black_box, path::Path, time::Duration};
 
-use burn::backend::{Autodiff, Flex};
+use burn::backend::Flex;
 use cart_examples_common::memory;
 use cart_retrieval::{
     data::{TextTokenizer, TokenizerConfig},
@@ -14,7 +14,7 @@ use cart_retrieval::{
     metadata::{Condition, Fields, ItemMetadata},
     model::CartConfig,
     nn::AlignmentConfig,
-    quantizer::{CandidateIndex, CoarseToFineConfig, FineConfig, RqKMeansConfig},
+    quantizer::{CandidateIndex, CoarseToFineConfig, RqKMeansConfig},
     retrieve::{Arrivals, LiveRetriever, Retriever, verify},
     trie::Trie,
 };
@@ -50,9 +50,8 @@ fn rows(n: usize, seed: u64) -> Features {
 /// An index of random candidates, saved. Whether vectors are kept makes nearly all of its size.
 fn save(folder: &Path, n: usize, guided: bool) {
     let mut rng = ChaCha8Rng::seed_from_u64(1);
-    let config = CoarseToFineConfig::new(SIZES[0], vec![])
-        .with_fine(FineConfig::RqKmeans(RqKMeansConfig::new(SIZES[1..4].to_vec())));
-    let quantizer = config.fit::<Autodiff<Flex>>(&rows(4096, 2), &Default::default()).unwrap();
+    let config = CoarseToFineConfig::new(SIZES[0], RqKMeansConfig::new(SIZES[1..4].to_vec()));
+    let quantizer = config.fit::<Flex>(&rows(4096, 2), &Default::default()).unwrap();
     let vectors = rows(n, 3);
     // Drawn: a quantizer of so many codes takes minutes to fit.
     let (mut codes, mut seen) = (Codes::new(5), HashSet::with_capacity(n));
@@ -66,7 +65,7 @@ fn save(folder: &Path, n: usize, guided: bool) {
     let trie = Trie::build(&codes, &Vocabulary::new(SIZES.to_vec()).unwrap()).unwrap();
     let mut names: Vec<String> = (0..n).map(|row| format!("photo-{row:08}.jpg")).collect();
     names.shuffle(&mut rng);
-    let health = quantizer.assign(&rows(4096, 2)).unwrap().health().clone();
+    let health = quantizer.assign(&rows(4096, 2)).run().unwrap().health().clone();
     let mut index = CandidateIndex::new(ItemIds::new(&names).unwrap(), trie, health).unwrap();
     let about = |row: usize| -> Fields {
         let kind = ["photo", "drawing"][row % 2];

@@ -21,10 +21,12 @@ fn kmeans(c: &mut Criterion) {
     let sizes = [(100_000, 10), (1_000_000, 2)];
     for (n, iterations) in sizes.into_iter().take(if big() { 2 } else { 1 }) {
         let rows = inputs::rows(None, n, 512, 1024, 0).expect("rows");
-        let config = KMeansConfig::new(1024)
-            .with_restarts(1)
-            .with_max_iterations(iterations)
-            .with_tolerance(0.0);
+        let config = KMeansConfig {
+            restarts: 1,
+            max_iterations: iterations,
+            tolerance: 0.0,
+            ..KMeansConfig::new(1024)
+        };
         group.throughput(Throughput::Elements(n as u64));
         group.bench_function(format!("{n} rows, {iterations} iterations"), |b| {
             b.iter(|| config.fit(black_box(rows.as_slice()), 512).expect("finite rows").inertia());

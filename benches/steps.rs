@@ -6,15 +6,13 @@
 //! `CART_BENCH_SMALL=1` takes d = 128 with 2 + 2 layers instead.
 #![recursion_limit = "256"]
 
-use std::{
-    ops::ControlFlow,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use burn::backend::Autodiff;
 use cart_examples_common::{inputs, memory};
 use cart_retrieval::{
     backend::{BackendKind, BackendTask, DeviceChoice, LocalBackend, run_on},
+    cancel::Monitor,
     model::{CartConfig, LossConfig, Preset},
     quantizer::{Codebooks, RqVaeConfig},
     train::{Stepper, TrainConfig},
@@ -86,21 +84,22 @@ fn rqvae<B: LocalBackend>(c: &mut Criterion, device: &B::Device) {
         group.bench_function(format!("{}, {name}", B::describe(device)), |b| {
             b.iter_custom(|iterations| {
                 let epochs = (iterations as usize).div_ceil(STEPS) + 1;
-                let mut config = RqVaeConfig::new(vec![256; 3])
-                    .with_hidden(vec![256])
-                    .with_latent(128)
-                    .with_batch(1024)
-                    .with_codebooks(codebooks)
-                    .with_restart_every(0)
-                    .with_epochs(epochs);
+                let mut config = RqVaeConfig {
+                    hidden: vec![256],
+                    latent: 128,
+                    batch: 1024,
+                    codebooks,
+                    restart_every: 0,
+                    epochs,
+                    ..RqVaeConfig::new(vec![256; 3])
+                };
                 config.init_sample = 1024;
                 let mut ends = Vec::with_capacity(epochs);
+                let monitor = Monitor::new().with_progress(|_| ends.push(Instant::now()));
                 config
-                    .fit_with_progress::<Autodiff<B>>(data.as_slice(), 512, device, &mut |_| {
-                        ends.push(Instant::now());
-                        ControlFlow::Continue(())
-                    })
+                    .fit_with_progress::<B>(data.as_slice(), 512, device, &monitor)
                     .expect("finite rows");
+                drop(monitor);
                 let steps = ((epochs - 1) * STEPS) as f64;
                 let one = (ends[epochs - 1] - ends[0]).as_secs_f64() / steps;
                 Duration::from_secs_f64(one * iterations as f64)

@@ -204,7 +204,7 @@ fn guided<B: LocalBackend>(
 fn to_text<B: LocalBackend>(data: &Data, device: &B::Device, report: &mut Report) -> Result<()> {
     let opened = opened::<B>(data, device)?;
     let (recipe, task, text) = (&opened.recipe, &opened.task, &opened.text);
-    let words = text.words(recipe, &task.train)?;
+    let words = text.idf_weights(recipe, &task.train)?;
     let fitted = opened.fit().space(text, words.as_ref(), device)?;
     let fitted = fitted.context("the recipe has no [space]")?;
     // A text that several items have is one candidate.
@@ -250,7 +250,7 @@ fn like<B: LocalBackend>(data: &Data, device: &B::Device, report: &mut Report) -
         task.asked == Asked::Unseen,
         "the recipe's candidates are its training items; give one with splits"
     );
-    let words = text.words(recipe, &task.train)?;
+    let words = text.idf_weights(recipe, &task.train)?;
     let fitted = opened.fit().space(text, words.as_ref(), device)?;
     let space = fitted.context("the recipe has no [space]")?.space;
     let mut named: BTreeMap<String, Vec<u32>> = BTreeMap::new();

@@ -11,7 +11,7 @@ use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
     data::DataFolder,
     decode::{Exact, SearchPrecision},
-    eval::{Bm25, Bm25Config, DualTowerConfig, Ranking, markdown_table, write_json},
+    eval::{Bm25, Bm25Config, DualTowerConfig, Ranking, TowerData, markdown_table, write_json},
     prelude::*,
     recipe::{Judge, Part, Task},
     storage::Outputs,
@@ -159,7 +159,8 @@ fn measure<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
             ..DualTowerConfig::new(encoder)
         };
         let started = Instant::now();
-        let tower = config.fit::<Autodiff<B>>(&tokenizer, train, &task.items, &stop, device)?;
+        let data = TowerData { tokenizer: &tokenizer, captions: train, items: &task.items };
+        let tower = config.fit::<Autodiff<B>>(&data, &stop, device)?;
         let tower = tower.over(&task.candidates)?;
         let seconds = started.elapsed().as_secs_f64();
         let rankings = tower.search_all(texts, 50)?;

@@ -120,7 +120,7 @@ fn grow<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
         let progress = Progress::default().listener();
         let text = TextSide::<B>::new(&recipe, &task.train, device, &progress)?;
         let fitted = Fit::new(&recipe, task)
-            .with_stop(stop.clone())
+            .with_stop(&stop)
             .with_progress(progress)
             .run_with(&text, std::slice::from_ref(device))?;
         Ok((fitted.retriever, fitted.total))
@@ -220,7 +220,11 @@ fn fine_tune<B: LocalBackend>(
     replay.shuffle(&mut ChaCha8Rng::seed_from_u64(recipe.seed));
     replay.truncate(texts.len());
     texts.extend(replay);
-    let pairs = TrainingData::new(index.tokenizer(), &texts, &[], index.index())?;
+    let pairs = TrainingData::new(
+        index.tokenizer(),
+        TrainingCaptions { train: &texts, valid: &[] },
+        index.index(),
+    )?;
     let usual = recipe.train_config();
     let config = TrainConfig {
         epochs: args.fine_tune,
@@ -228,7 +232,7 @@ fn fine_tune<B: LocalBackend>(
         ..usual
     };
     let network = trainable::<Autodiff<B>, Cart<_>>(index.model().clone());
-    let trained = Trainer::new(config).with_stop(stop.clone()).fit(network, &pairs, device)?;
+    let trained = Trainer::new(config).with_stop(stop).fit(network, &pairs, device)?;
     live.replace_model(trained.model)?;
     Ok(())
 }

@@ -166,7 +166,7 @@ fn quickstart<B: LocalBackend>(
     // 3. Identifiers and network.
     let progress = Progress::default();
     let fitted = Fit::new(&recipe, &task)
-        .with_stop(stop.clone())
+        .with_stop(stop)
         .with_progress(progress.listener())
         .run::<B>(std::slice::from_ref(device))?;
     println!("trained for {:.0} s", fitted.seconds);

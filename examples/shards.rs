@@ -11,13 +11,11 @@
 extern crate cart_examples_common as common;
 
 use std::{
-    ops::ControlFlow,
     path::{Path, PathBuf},
     time::Instant,
 };
 
 use anyhow::{Context, Result};
-use burn::backend::Autodiff;
 use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
     features::{ItemIds, ShardedFeatures},
@@ -122,13 +120,19 @@ fn run<B: LocalBackend>(job: Job, device: &B::Device) -> Result<()> {
     match job {
         Job::Fit { files, coarse, fine, sample, iterations } => {
             Outputs::new().reads([&files.data]).writes([&files.quantizer]).prepare()?;
-            let lloyd = KMeansConfig::new(coarse).with_restarts(1).with_max_iterations(iterations);
-            let fine = RqKMeansConfig::new(fine).with_restarts(1).with_max_iterations(iterations);
-            let mut config =
-                CoarseToFineConfig::new(coarse, vec![]).with_fine(FineConfig::RqKmeans(fine));
-            config.coarse = lloyd;
+            let lloyd = KMeansConfig {
+                restarts: 1,
+                max_iterations: iterations,
+                ..KMeansConfig::new(coarse)
+            };
+            let fine = RqKMeansConfig {
+                restarts: 1,
+                max_iterations: iterations,
+                ..RqKMeansConfig::new(fine)
+            };
+            let config = CoarseToFineConfig { coarse: lloyd, fine: fine.into() };
             let items = files.items()?;
-            let quantizer = config.fit_source::<Autodiff<B>>(&items, sample, device)?;
+            let quantizer = config.fit_source::<B>(&items, sample, device)?;
             write_bytes(&files.quantizer, &quantizer.to_safetensors()?)?;
             println!("fitted to {} of {} rows", sample.min(items.len()), items.len());
         }
@@ -137,12 +141,12 @@ fn run<B: LocalBackend>(job: Job, device: &B::Device) -> Result<()> {
             let inputs = Outputs::new().reads([&files.data, &files.quantizer]);
             inputs.replaces([&out], "codes of a part", is_ours).prepare()?;
             let (items, quantizer) = (files.items()?, files.quantizer::<B>(device)?);
-            let codes = quantizer.encode_part_with_progress(&items, part, of, &mut |event| {
+            let show = |event| {
                 if let QuantizerEvent::Encoded { rows, of } = event {
                     eprint!("\r{rows} of {of} rows");
                 }
-                ControlFlow::Continue(())
-            })?;
+            };
+            let codes = quantizer.assign(&items).progress(show).part(part, of)?;
             eprintln!();
             codes.save(out)?;
             println!("encoded rows {:?} of {}", codes.rows(), codes.total());
@@ -154,7 +158,7 @@ fn run<B: LocalBackend>(job: Job, device: &B::Device) -> Result<()> {
             let ids = ItemIds::open(files.data.join("ids.txt"))?;
             let parts =
                 parts.iter().map(CodesPart::load).collect::<cart_retrieval::Result<Vec<_>>>()?;
-            let index = files.quantizer::<B>(device)?.merge(parts, ids)?;
+            let index = files.quantizer::<B>(device)?.assign_parts(parts, ids).run()?;
             println!("{}", index.health());
             write_bytes(out, &index.trie().to_bytes())?;
         }

@@ -152,7 +152,7 @@ fn train<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
         .with_folder(&run)
         .with_resume(args.resume)
         .with_dashboard(args.dashboard)
-        .with_stop(stop)
+        .with_stop(&stop)
         .with_progress(progress)
         .run_with(&text, &devices)?;
     if let Some(file) = &args.write_recipe

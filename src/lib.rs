@@ -28,7 +28,7 @@
 //! | [`metadata`] | metadata of candidates, and conditions to filter by |
 //! | [`eval`] | Recall@K, MRR, confidence intervals; BM25 and dual-tower baselines |
 //! | [`backend`] | choosing a backend and a device at run time |
-//! | [`cancel`] | stopping long work from another thread |
+//! | [`cancel`] | following long work, and stopping it from another thread |
 //! | [`storage`] | atomic writes, checksums, named tensors |
 //!
 //! Neural modules are generic over a burn `Backend`. Choose one or more by a cargo feature (`flex`,

@@ -11,8 +11,11 @@ pub use crate::{
     index::{CandidateIndex, HealthThresholds},
     model::{CartConfig, LossConfig, Preset, Scope},
     nn::FusionMode,
-    quantizer::{CoarseToFine, CoarseToFineConfig, FineConfig, Quantizer},
+    quantizer::{
+        CoarseToFine, CoarseToFineConfig, FineConfig, HierarchicalConfig, Quantizer,
+        RqKMeansConfig, RqVaeConfig,
+    },
     recipe::{Recipe, Settings},
     retrieve::{Hit, LiveRetriever, Retriever},
-    train::{TrainConfig, Trainer, TrainingData},
+    train::{TrainConfig, Trainer, TrainingCaptions, TrainingData},
 };

@@ -1,14 +1,11 @@
 //! Lines and progress bars from the library's events.
 
-use std::{
-    ops::ControlFlow,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cart_retrieval::{
     quantizer::QuantizerEvent,
     recipe::FitEvent,
-    train::{RoundSummary, StopFlag, TrainEvent},
+    train::{IntervalSummary, TrainEvent},
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -28,7 +25,7 @@ struct Shown {
 #[derive(Debug, Clone, Default)]
 pub struct Curves {
     pub losses: Vec<LossPoint>,
-    pub rounds: Vec<RoundSummary>,
+    pub rounds: Vec<IntervalSummary>,
 }
 
 fn bar(what: &str, length: usize) -> ProgressBar {
@@ -58,15 +55,6 @@ impl Progress {
     pub fn listener(&self) -> impl Fn(FitEvent) + Send + Sync + 'static {
         let progress = self.clone();
         move |event| progress.show(event)
-    }
-
-    /// A callback that shows the fit of a quantizer and ends it when the flag is raised.
-    pub fn quantizer(&self, stop: StopFlag) -> impl FnMut(QuantizerEvent) -> ControlFlow<()> {
-        let progress = self.clone();
-        move |event| {
-            progress.show(FitEvent::Quantizer(event));
-            if stop.is_raised() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        }
     }
 
     /// The curves of the training so far.
@@ -128,16 +116,16 @@ impl Shown {
                 let share = |value: Option<f64>| 100.0 * value.unwrap_or(f64::NAN);
                 let best = if best { "  best" } else { "" };
                 let (at_1, at_10) = (share(summary.recall_at_1), share(summary.recall_at_10));
-                let (round, step) = (summary.round, summary.step);
+                let (interval, step) = (summary.interval, summary.step);
                 self.above(|| {
                     eprintln!(
-                        "  round {round:>3}, step {step:>6}: Recall@1 {at_1:5.1}  \
+                        "  interval {interval:>3}, step {step:>6}: Recall@1 {at_1:5.1}  \
                          Recall@10 {at_10:5.1}{best}"
                     );
                 });
             }
-            TrainEvent::CheckpointSkipped { round, reason } => {
-                self.above(|| eprintln!("  checkpoint of round {round} skipped: {reason}"));
+            TrainEvent::CheckpointSkipped { interval, reason } => {
+                self.above(|| eprintln!("  checkpoint of interval {interval} skipped: {reason}"));
             }
             TrainEvent::Recovered { reason } => self.above(|| eprintln!("  {reason}")),
             TrainEvent::LogFailed { reason } => self.above(|| {

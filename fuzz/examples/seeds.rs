@@ -7,9 +7,9 @@ mod indexes;
 
 use std::{fs, path::Path};
 
-use burn::backend::{Autodiff, Flex};
+use burn::backend::Flex;
 use cart_retrieval::{
-    align::{CandidateSpaceConfig, TextVectors},
+    align::{TextSpaceConfig, TextVectors},
     prelude::*,
     quantizer::{HierarchicalConfig, RqKMeansConfig, RqVaeConfig},
 };
@@ -71,20 +71,20 @@ fn index(
     let device = Default::default();
     let rows: Vec<f32> = (0..24).map(|i| ((i * i) as f32 * 0.71).sin()).collect();
     let items = Features::from_rows(rows, 2)?;
-    let vae = RqVaeConfig::new(vec![2]).with_latent(2).with_hidden(vec![2]).with_epochs(1);
+    let vae = RqVaeConfig { latent: 2, hidden: vec![2], epochs: 1, ..RqVaeConfig::new(vec![2]) };
     for (name, fine) in [
         ("rq_vae", FineConfig::RqVae(vae)),
         ("rq_kmeans", FineConfig::RqKmeans(RqKMeansConfig::new(vec![2]))),
         ("hierarchical", FineConfig::Hierarchical(HierarchicalConfig::new(vec![2, 2]))),
     ] {
-        let config = CoarseToFineConfig::new(2, vec![]).with_fine(fine);
-        let quantizer = config.fit::<Autodiff<Flex>>(&items, &device)?;
+        let config = CoarseToFineConfig::new(2, fine);
+        let quantizer = config.fit::<Flex>(&items, &device)?;
         seed("index", name, 1, &quantizer.to_safetensors()?);
         if name != "rq_kmeans" {
             continue;
         }
         let part = scratch.join("part.safetensors");
-        quantizer.encode_part(&items, 0, 2)?.save(&part)?;
+        quantizer.assign(&items).part(0, 2)?.save(&part)?;
         seed("index", "part", 3, &fs::read(&part)?);
         // The manifest of a whole index.
         let texts = ["a dog", "a cat"];
@@ -92,12 +92,12 @@ fn index(
             .map(|item| ItemCaption { item, text: texts[item as usize % 2].into(), weight: 1.0 })
             .collect();
         let tokenizer = TextTokenizer::train(texts, &TokenizerConfig::default(), 8)?;
-        let index = quantizer.assign(&items)?;
+        let index = quantizer.assign(&items).run()?;
         let config = CartConfig::new(tokenizer.vocabulary(), index.vocabulary().clone())
             .with_width(4, 4, 1)
             .with_layers(1, 1)
             .with_max_tokens(8);
-        TrainingData::new(&tokenizer, &captions, &[], &index)?;
+        TrainingData::new(&tokenizer, TrainingCaptions { train: &captions, valid: &[] }, &index)?;
         seed("texts", "tokenizer", 3, tokenizer.to_json()?.as_bytes());
         let model = config.init::<Flex>(&device)?;
         let folder = scratch.join("index");
@@ -106,7 +106,7 @@ fn index(
     }
     let vectors = TextVectors::new(2, items.as_slice().to_vec(), (0..12).collect())?;
     for (name, gammas) in [("space_linear", vec![0.0]), ("space_kernel", vec![1.0])] {
-        let config = CandidateSpaceConfig { gammas, ..CandidateSpaceConfig::default() };
+        let config = TextSpaceConfig { gammas, ..TextSpaceConfig::default() };
         seed("index", name, 2, &config.fit(&items, &vectors)?.space.to_safetensors()?);
     }
     let bert = root.join("../tests/fixtures/text/bert");

@@ -8,7 +8,7 @@ use std::fs;
 
 use burn::backend::Flex;
 use cart_retrieval::{
-    align::CandidateSpace,
+    align::TextSpaceMap,
     pretrained::PretrainedText,
     quantizer::{CoarseToFine, CodesPart},
     retrieve::{Manifest, Retriever},
@@ -76,9 +76,9 @@ fuzz_target!(|bytes: &[u8]| {
             }
         }
         2 => {
-            if let Ok(space) = CandidateSpace::from_safetensors(bytes) {
+            if let Ok(space) = TextSpaceMap::from_safetensors(bytes) {
                 let again = space.to_safetensors().expect("its tensors");
-                CandidateSpace::from_safetensors(&again).expect("its own bytes");
+                TextSpaceMap::from_safetensors(&again).expect("its own bytes");
             }
         }
         3 => drop(CodesPart::load(scratch::file("part.safetensors", bytes))),

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use burn::backend::Flex;
 use cart_retrieval::{
-    nn::{QueryProjection, WeightInit},
+    nn::{ProjectionShape, QueryProjection, WeightInit},
     retrieve::{Manifest, Retriever},
 };
 
@@ -16,7 +16,8 @@ pub fn indexes() -> [Retriever<Flex>; 3] {
     let mut init = WeightInit::new(1);
     let device = Default::default();
     let mean = [0.5; small::DIM];
-    let projection = QueryProjection::new(&mean, 4, 2, 16, &mut init, &device);
+    let shape = ProjectionShape { hidden: 4, tokens: 2, d_model: 16 };
+    let projection = QueryProjection::new(&mean, shape, &mut init, &device);
     let projected = small::retriever(false).with_projection(projection).expect("a fitting map");
     [small::retriever(true), small::several(true, 2), projected]
 }

@@ -1,7 +1,7 @@
 //! Candidates as vectors in the space of the text encoder (ours; the paper has identifiers only).
 //!
 //! Codes are arbitrary names: a decoder has to learn for every one of them what it stands for. The
-//! candidates themselves are not arbitrary. [`CandidateSpace`] maps their embeddings, and the texts
+//! candidates themselves are not arbitrary. [`TextSpaceMap`] maps their embeddings, and the texts
 //! that describe them, to where the text encoder puts such texts; identifiers are made from those
 //! vectors; and [`Geometry`] knows, for every prefix of the trie, where the candidates below it lie.
 //! With that, the probability of a child starts from how many candidates near the query lie below
@@ -16,8 +16,7 @@ mod words;
 
 pub use crate::geometry::{Geometry, Guide, HeldOut};
 pub use ridge::Ridge;
-pub use space::{CandidateSpace, CandidateSpaceConfig, FittedSpace};
-pub(crate) use texts::embed_with;
-pub use texts::{TextVectors, embed_texts};
-pub use tune::{SpaceTuning, TunedEncoder};
-pub use words::WordWeights;
+pub use space::{FittedTextSpace, TextSpaceConfig, TextSpaceMap};
+pub use texts::{TextEmbedder, TextVectors};
+pub use tune::{EncoderTuning, TunedEncoder, TuningData};
+pub use words::IdfWeights;

@@ -1,13 +1,12 @@
 //! Texts as vectors: what the text encoder makes of captions, pooled.
 
-use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, backend::Backend};
 
-use super::{WordWeights, words::TextSide};
 use crate::{
     data::{ItemCaption, QueryBatch, TextTokenizer},
     error::{Error, Result},
     kernels::normalise,
-    nn::{TextEncoder, WordView},
+    nn::{LexicalHead, TextEncoder},
 };
 
 /// Texts encoded at once.
@@ -123,45 +122,79 @@ impl TextVectors {
     }
 }
 
-/// Encodes captions, without dropout, in batches of like length; with `words`, a vector says what its
-/// words are too, and is twice as wide. Texts have the weights of their captions.
+/// A text encoder with its tokenizer: makes vectors of texts.
 ///
-/// # Errors
-/// As [`TextTokenizer::encode`] for a blank caption, naming it.
-pub fn embed_texts<B: Backend>(
-    encoder: &TextEncoder<B>,
-    words: Option<&WordWeights>,
-    tokenizer: &TextTokenizer,
-    captions: &[ItemCaption],
-    device: &B::Device,
-) -> Result<TextVectors> {
-    embed_with(encoder, words.map(|words| words.view(device)), tokenizer, captions, device)
+/// # Example
+/// ```no_run
+/// # use burn::backend::Flex;
+/// # use cart_retrieval::{align::{TextEmbedder, IdfWeights}, data::{ItemCaption, TextTokenizer}, nn::TextEncoder};
+/// # fn f(
+/// #     encoder: TextEncoder<Flex>, tokenizer: TextTokenizer, weights: IdfWeights, captions: Vec<ItemCaption>,
+/// # ) -> cart_retrieval::Result<()> {
+/// let device = Default::default();
+/// let lexical_head = Some(weights.head::<Flex>(&device));
+/// let embedder = TextEmbedder { encoder: &encoder, tokenizer: &tokenizer, lexical_head };
+/// let vectors = embedder.embed(&captions, &device)?;
+/// assert_eq!(vectors.dim(), embedder.dim());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct TextEmbedder<'a, B: Backend> {
+    /// The encoder.
+    pub encoder: &'a TextEncoder<B>,
+    /// The encoder's tokenizer.
+    pub tokenizer: &'a TextTokenizer,
+    /// Appends the weighted sum of the token embeddings, which makes vectors twice as wide; `None`
+    /// gives the pooled output alone.
+    pub lexical_head: Option<LexicalHead<B>>,
 }
 
-/// The same with the words as a network has them.
-pub(crate) fn embed_with<B: Backend>(
-    encoder: &TextEncoder<B>,
-    words: Option<WordView<B>>,
-    tokenizer: &TextTokenizer,
-    captions: &[ItemCaption],
-    device: &B::Device,
-) -> Result<TextVectors> {
-    let tokens =
-        captions.iter().map(|c| tokenizer.encode(&c.text)).collect::<Result<Vec<Vec<u32>>>>()?;
-    let side = TextSide { encoder, words };
-    let dim = side.dim();
-    let mut order: Vec<usize> = (0..tokens.len()).collect();
-    order.sort_by_key(|&text| tokens[text].len());
-    let mut values = vec![0f32; tokens.len() * dim];
-    for chunk in order.chunks(BATCH) {
-        let rows: Vec<&[u32]> = chunk.iter().map(|&text| tokens[text].as_slice()).collect();
-        let batch = QueryBatch::<B>::new(&rows, tokenizer.padding(), device)?;
-        let rows: Vec<f32> = side.embed(batch).into_data().iter::<f32>().collect();
-        for (&text, row) in chunk.iter().zip(rows.chunks_exact(dim)) {
-            values[text * dim..(text + 1) * dim].copy_from_slice(row);
+impl<B: Backend> TextEmbedder<'_, B> {
+    /// Width of the vectors.
+    pub fn dim(&self) -> usize {
+        self.encoder.d_model() * if self.lexical_head.is_some() { 2 } else { 1 }
+    }
+
+    /// Vectors of captions, without dropout, in batches of similar length. Texts have the weights of
+    /// their captions.
+    ///
+    /// # Errors
+    /// As [`TextTokenizer::encode`] for a blank caption, naming it.
+    pub fn embed(&self, captions: &[ItemCaption], device: &B::Device) -> Result<TextVectors> {
+        let tokens = captions
+            .iter()
+            .map(|caption| self.tokenizer.encode(&caption.text))
+            .collect::<Result<Vec<Vec<u32>>>>()?;
+        let dim = self.dim();
+        let mut order: Vec<usize> = (0..tokens.len()).collect();
+        order.sort_by_key(|&text| tokens[text].len());
+        let mut values = vec![0f32; tokens.len() * dim];
+        for chunk in order.chunks(BATCH) {
+            let rows: Vec<&[u32]> = chunk.iter().map(|&text| tokens[text].as_slice()).collect();
+            let batch = QueryBatch::<B>::new(&rows, self.tokenizer.padding(), device)?;
+            let rows: Vec<f32> = self.forward(batch).into_data().iter::<f32>().collect();
+            for (&text, row) in chunk.iter().zip(rows.chunks_exact(dim)) {
+                values[text * dim..(text + 1) * dim].copy_from_slice(row);
+            }
+        }
+        let items = captions.iter().map(|caption| caption.item).collect();
+        TextVectors::new(dim, values, items)?
+            .with_weights(captions.iter().map(|caption| caption.weight).collect())
+    }
+
+    /// Vectors of a batch of texts, not scaled.
+    ///
+    /// # Shapes
+    /// - returns: `[batch, dim]`
+    pub(super) fn forward(&self, batch: QueryBatch<B>) -> Tensor<B, 2> {
+        let encoded = self.encoder.forward(batch.tokens.clone(), batch.padding.clone());
+        let pooled = encoded.pooled();
+        match &self.lexical_head {
+            Some(head) => {
+                head.append(pooled, self.encoder.token_embeddings(), batch.tokens, batch.padding)
+            }
+            None => pooled,
         }
     }
-    let items = captions.iter().map(|caption| caption.item).collect();
-    TextVectors::new(dim, values, items)?
-        .with_weights(captions.iter().map(|caption| caption.weight).collect())
 }

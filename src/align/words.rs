@@ -1,26 +1,26 @@
-//! How much every word counts.
+//! IDF weights of the token embeddings.
 
-use burn::tensor::{Tensor, backend::Backend};
+use burn::tensor::backend::Backend;
 
 use crate::{
     data::{ItemCaption, TextTokenizer},
     error::{Error, Result},
-    nn::{TextEncoder, WordView},
+    nn::{LexicalHead, TextEncoder},
 };
 
-/// What the embedding of every token of a text encoder is multiplied by in a [`WordView`].
+/// IDF weights of the token embeddings of a text encoder, for a [`LexicalHead`].
 ///
 /// `ln((n + 1) / (df + 1/2)) / |e|`, at least 0: df of the n training texts have the token, e is its
 /// embedding. A token that all texts have, such as the marks of beginning and end, counts nothing.
 #[derive(Debug, Clone, PartialEq)]
-pub struct WordWeights {
+pub struct IdfWeights {
     factors: Vec<f32>,
     weight: f32,
 }
 
-impl WordWeights {
-    /// Counts words in training texts. `weight` is the weight of the cosine of the words; that of
-    /// the pooled texts has weight 1.
+impl IdfWeights {
+    /// Counts tokens in training texts. `weight` is the weight of the cosine of the lexical part; that
+    /// of the pooled texts has weight 1.
     ///
     /// # Errors
     /// [`Error::Config`] for a weight that is not a number above 0; [`Error::Captions`] without texts;
@@ -59,7 +59,7 @@ impl WordWeights {
                 *count += 1;
             }
         }
-        let lengths = encoder.words().powi_scalar(2).sum_dim(1).sqrt().into_data();
+        let lengths = encoder.token_embeddings().powi_scalar(2).sum_dim(1).sqrt().into_data();
         let n = train.len() as f64;
         let factor = |(&df, length): (&u32, f64)| {
             let rarity = ((n + 1.0) / (f64::from(df) + 0.5)).ln().max(0.0);
@@ -69,12 +69,12 @@ impl WordWeights {
         Ok(Self { factors, weight })
     }
 
-    /// The view that a network reads words with.
-    pub fn view<B: Backend>(&self, device: &B::Device) -> WordView<B> {
-        WordView::new(&self.factors, self.weight, device)
+    /// The lexical head with these weights.
+    pub fn head<B: Backend>(&self, device: &B::Device) -> LexicalHead<B> {
+        LexicalHead::new(&self.factors, self.weight, device)
     }
 
-    /// Weight of the cosine of the words.
+    /// Weight of the cosine of the lexical part.
     pub fn weight(&self) -> f32 {
         self.weight
     }
@@ -82,33 +82,6 @@ impl WordWeights {
     /// The factors, `[vocabulary]`.
     pub fn factors(&self) -> &[f32] {
         &self.factors
-    }
-}
-
-/// A text encoder and, where they count, its words: what makes one vector of a text.
-#[derive(Debug)]
-pub(super) struct TextSide<'a, B: Backend> {
-    pub encoder: &'a TextEncoder<B>,
-    pub words: Option<WordView<B>>,
-}
-
-impl<B: Backend> TextSide<'_, B> {
-    /// Width of the vectors.
-    pub fn dim(&self) -> usize {
-        self.encoder.d_model() * if self.words.is_some() { 2 } else { 1 }
-    }
-
-    /// Vectors of texts.
-    ///
-    /// # Shapes
-    /// - returns: `[batch, dim]`
-    pub fn embed(&self, batch: crate::data::QueryBatch<B>) -> Tensor<B, 2> {
-        let encoded = self.encoder.forward(batch.tokens.clone(), batch.padding.clone());
-        let pooled = encoded.pooled();
-        match &self.words {
-            Some(words) => words.append(pooled, self.encoder.words(), batch.tokens, batch.padding),
-            None => pooled,
-        }
     }
 }
 
@@ -146,9 +119,15 @@ mod tests {
         let train = captions(&texts);
         let tokenizer = TextTokenizer::train(texts, &TokenizerConfig::default(), 16).unwrap();
         let encoder = encoder(tokenizer.vocabulary());
-        let words = WordWeights::fit(&encoder, &tokenizer, &train, 0.4).unwrap();
-        let lengths: Vec<f32> =
-            encoder.words().powi_scalar(2).sum_dim(1).sqrt().into_data().to_vec().unwrap();
+        let words = IdfWeights::fit(&encoder, &tokenizer, &train, 0.4).unwrap();
+        let lengths: Vec<f32> = encoder
+            .token_embeddings()
+            .powi_scalar(2)
+            .sum_dim(1)
+            .sqrt()
+            .into_data()
+            .to_vec()
+            .unwrap();
         let all: Vec<Vec<u32>> = texts.iter().map(|t| tokenizer.encode(t).unwrap()).collect();
         for (token, length) in lengths.iter().enumerate() {
             let df = all.iter().filter(|tokens| tokens.contains(&(token as u32))).count();
@@ -159,10 +138,10 @@ mod tests {
         assert!(words.factors()[mark] * lengths[mark] < 0.11);
 
         let broken = [
-            WordWeights::fit(&encoder, &tokenizer, &train, 0.0),
-            WordWeights::fit(&encoder, &tokenizer, &train, f32::NAN),
-            WordWeights::fit(&encoder, &tokenizer, &[], 0.4),
-            WordWeights::fit(&self::encoder(4), &tokenizer, &train, 0.4),
+            IdfWeights::fit(&encoder, &tokenizer, &train, 0.0),
+            IdfWeights::fit(&encoder, &tokenizer, &train, f32::NAN),
+            IdfWeights::fit(&encoder, &tokenizer, &[], 0.4),
+            IdfWeights::fit(&self::encoder(4), &tokenizer, &train, 0.4),
         ];
         assert!(broken.iter().all(|result| result.is_err()));
     }

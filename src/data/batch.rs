@@ -76,7 +76,7 @@ impl<B: Backend> QueryBatch<B> {
     }
 
     /// The batch twice, for two passes of different dropout.
-    pub fn doubled(&self) -> Self {
+    pub fn repeated(&self) -> Self {
         Self {
             tokens: Tensor::cat(vec![self.tokens.clone(); 2], 0),
             padding: Tensor::cat(vec![self.padding.clone(); 2], 0),
@@ -129,7 +129,7 @@ impl<B: Backend> TargetBatch<B> {
     }
 
     /// The batch twice, for two passes of different dropout.
-    pub fn doubled(&self) -> Self {
+    pub fn repeated(&self) -> Self {
         Self {
             identifiers: Tensor::cat(vec![self.identifiers.clone(); 2], 0),
             legal: self.legal.iter().map(|m| Tensor::cat(vec![m.clone(); 2], 0)).collect(),
@@ -149,7 +149,7 @@ mod tests {
         let batch =
             QueryBatch::<Flex>::new(&[vec![5, 6], vec![7]], 9, &Default::default()).unwrap();
         assert_eq!(batch.tokens.to_data().to_vec::<i32>().unwrap(), [5, 6, 7, 9]);
-        assert_eq!(batch.doubled().tokens.dims(), [4, 2]);
+        assert_eq!(batch.repeated().tokens.dims(), [4, 2]);
         assert!(QueryBatch::<Flex>::new::<Vec<u32>>(&[], 0, &Default::default()).is_err());
         assert!(QueryBatch::<Flex>::new(&[vec![1], vec![]], 0, &Default::default()).is_err());
     }

@@ -206,7 +206,8 @@ pub fn evaluate<R: AsRef<[u32]> + Sync>(
         .par_iter()
         .zip(relevant)
         .map(|(ranking, relevant)| {
-            let groups = Groups::new(ranking, relevant.as_ref(), candidates, ties)?;
+            let relevant = relevant.as_ref();
+            let groups = Groups::new(ranking, &QueryTruth { relevant, candidates, ties })?;
             Ok([groups.hit(1), groups.hit(5), groups.hit(10), groups.hit(50), groups.mrr(10)])
         })
         .collect();
@@ -221,19 +222,24 @@ pub fn evaluate<R: AsRef<[u32]> + Sync>(
     Ok(QueryScores { recall_at_1, recall_at_5, recall_at_10, recall_at_50, mrr_at_10, candidates })
 }
 
+/// What a ranking is scored against.
+#[derive(Debug, Clone, Copy)]
+pub struct QueryTruth<'a> {
+    /// The relevant items of the query.
+    pub relevant: &'a [u32],
+    /// Number of candidates that were searched.
+    pub candidates: usize,
+    /// What to assume when the list may end amid a group of equal scores.
+    pub ties: TruncatedTies,
+}
+
 /// Expected chance that any relevant item is among the first `k`; see the module for ties.
 ///
 /// # Errors
 /// As [`evaluate`], and [`Error::Query`] when `k` is 0.
-pub fn recall_at_k(
-    ranking: &Ranking,
-    relevant: &[u32],
-    k: usize,
-    candidates: usize,
-    ties: TruncatedTies,
-) -> Result<f64> {
+pub fn recall_at_k(ranking: &Ranking, k: usize, query: &QueryTruth<'_>) -> Result<f64> {
     check_k(k)?;
-    Ok(Groups::new(ranking, relevant, candidates, ties)?.hit(k))
+    Ok(Groups::new(ranking, query)?.hit(k))
 }
 
 /// Expected share of the relevant items that are among the first `k`.
@@ -243,30 +249,18 @@ pub fn recall_at_k(
 ///
 /// # Errors
 /// As [`evaluate`], and [`Error::Query`] when `k` is 0.
-pub fn recall_fraction_at_k(
-    ranking: &Ranking,
-    relevant: &[u32],
-    k: usize,
-    candidates: usize,
-    ties: TruncatedTies,
-) -> Result<f64> {
+pub fn recall_fraction_at_k(ranking: &Ranking, k: usize, query: &QueryTruth<'_>) -> Result<f64> {
     check_k(k)?;
-    Ok(Groups::new(ranking, relevant, candidates, ties)?.fraction(k))
+    Ok(Groups::new(ranking, query)?.fraction(k))
 }
 
 /// Expected reciprocal place of the first relevant item, 0 beyond `k`; see the module for ties.
 ///
 /// # Errors
 /// As [`evaluate`], and [`Error::Query`] when `k` is 0.
-pub fn mrr_at_k(
-    ranking: &Ranking,
-    relevant: &[u32],
-    k: usize,
-    candidates: usize,
-    ties: TruncatedTies,
-) -> Result<f64> {
+pub fn mrr_at_k(ranking: &Ranking, k: usize, query: &QueryTruth<'_>) -> Result<f64> {
     check_k(k)?;
-    Ok(Groups::new(ranking, relevant, candidates, ties)?.mrr(k))
+    Ok(Groups::new(ranking, query)?.mrr(k))
 }
 
 /// The tie groups of a ranking that hold relevant items.
@@ -283,12 +277,8 @@ struct Group {
 }
 
 impl Groups {
-    fn new(
-        ranking: &Ranking,
-        relevant: &[u32],
-        candidates: usize,
-        ties: TruncatedTies,
-    ) -> Result<Self> {
+    fn new(ranking: &Ranking, query: &QueryTruth<'_>) -> Result<Self> {
+        let QueryTruth { relevant, candidates, ties } = *query;
         ranking.validate()?;
         check_relevant(relevant, candidates)?;
         if let Some(item) = ranking.items.iter().find(|item| **item as usize >= candidates) {

@@ -36,10 +36,11 @@ fn slow(items: &[(u32, f32)], relevant: &[u32], k: usize) -> [f64; 3] {
 }
 
 fn fast(ranking: &Ranking, relevant: &[u32], k: usize, n: usize, ties: TruncatedTies) -> [f64; 3] {
+    let query = QueryTruth { relevant, candidates: n, ties };
     [
-        recall_at_k(ranking, relevant, k, n, ties).unwrap(),
-        recall_fraction_at_k(ranking, relevant, k, n, ties).unwrap(),
-        mrr_at_k(ranking, relevant, k, n, ties).unwrap(),
+        recall_at_k(ranking, k, &query).unwrap(),
+        recall_fraction_at_k(ranking, k, &query).unwrap(),
+        mrr_at_k(ranking, k, &query).unwrap(),
     ]
 }
 
@@ -52,13 +53,14 @@ fn known_values() {
     // All scores equal: chance level, wherever the relevant item happens to be listed.
     let flat = Ranking::new((0..4).collect(), vec![0.0; 4]).unwrap();
     for item in 0..4 {
-        assert_relative_eq!(
-            recall_at_k(&flat, &[item], 1, 4, TruncatedTies::Listed).unwrap(),
-            0.25
-        );
+        let ties = TruncatedTies::Listed;
+        let query = QueryTruth { relevant: &[item], candidates: 4, ties };
+        assert_relative_eq!(recall_at_k(&flat, 1, &query).unwrap(), 0.25);
     }
     for item in 0..100 {
-        let chance = recall_at_k(&flat, &[item], 1, 100, TruncatedTies::AllUnlisted).unwrap();
+        let ties = TruncatedTies::AllUnlisted;
+        let query = QueryTruth { relevant: &[item], candidates: 100, ties };
+        let chance = recall_at_k(&flat, 1, &query).unwrap();
         assert_relative_eq!(chance, 0.01, epsilon = 1e-12);
     }
     let empty = Ranking::default();
@@ -77,7 +79,8 @@ fn mismatched_queries_are_refused() {
     assert!(check(&[&[1, 1], &[2]], 3).contains("of query 0"));
     assert!(check(&[&[1], &[3]], 3).contains("item 3"));
     assert!(check(&[&[1], &[1]], 2).contains("ranking of query 0"));
-    assert!(recall_at_k(&good, &[1], 0, 3, TruncatedTies::Listed).is_err());
+    let ties = TruncatedTies::Listed;
+    assert!(recall_at_k(&good, 0, &QueryTruth { relevant: &[1], candidates: 3, ties }).is_err());
     assert!(evaluate::<[u32; 1]>(&[], &[], 3, TruncatedTies::Listed).is_err());
 }
 

@@ -6,13 +6,15 @@ mod metrics;
 mod ranking;
 mod report;
 
-pub use baselines::{Bm25, Bm25Config, Bm25Grid, Bm25Tuning, DualTower, DualTowerConfig};
+pub use baselines::{
+    Bm25, Bm25Config, Bm25Grid, Bm25Tuning, DualTower, DualTowerConfig, TowerData,
+};
 pub use bootstrap::{
     BootstrapConfig, Interval, Intervals, PairedDifference, bootstrap, bootstrap_mean,
     paired_bootstrap,
 };
 pub use metrics::{
-    Metric, Metrics, QueryScores, TruncatedTies, evaluate, mrr_at_k, recall_at_k,
+    Metric, Metrics, QueryScores, QueryTruth, TruncatedTies, evaluate, mrr_at_k, recall_at_k,
     recall_fraction_at_k,
 };
 pub use ranking::Ranking;

@@ -16,7 +16,7 @@ use crate::{
 /// made them. Made by [`CoarseToFine::assign`](crate::quantizer::CoarseToFine::assign).
 ///
 /// A candidate may have several identifiers
-/// ([`CoarseToFine::assign_several`](crate::quantizer::CoarseToFine::assign_several)). Then the trie's items
+/// ([`Assignment::several`](crate::quantizer::Assignment::several)). Then the trie's items
 /// are entries, and [`CandidateIndex::owners`] says whose they are; everything else here speaks of
 /// candidates.
 #[derive(Debug, Clone)]

@@ -11,8 +11,8 @@ use super::CartConfig;
 use crate::{
     error::{Error, Result},
     nn::{
-        AlignmentHead, Decoder, DecoderState, EncoderOutput, EncoderPrefix, Memory, TextEncoder,
-        WeightInit, WordView,
+        AlignmentHead, AlignmentInput, Decoder, DecoderState, EncoderOutput, EncoderPrefix,
+        LexicalHead, Memory, TextEncoder, WeightInit,
     },
     storage::ensure_held,
 };
@@ -145,9 +145,8 @@ impl CartConfig {
         let decoder = self.decoder();
         let (d_query, levels) = (decoder.d_context, self.vocabulary.levels());
         let decoder = decoder.init(init, device);
-        let words = encoder.vocabulary();
-        let alignment =
-            self.alignment.as_ref().map(|config| config.init(d_query, words, levels, init, device));
+        let input = AlignmentInput { d_model: d_query, vocabulary: encoder.vocabulary(), levels };
+        let alignment = self.alignment.as_ref().map(|config| config.init(input, init, device));
         // Guided, the decoder starts with nothing to add.
         let decoder = match &self.alignment {
             Some(config) if config.guided => decoder.without_opinion(),
@@ -220,34 +219,36 @@ impl<B: Backend> Cart<B> {
     ) -> Option<Tensor<B, 2>> {
         let head = self.alignment.as_ref()?;
         let pooled = encoded.pooled();
-        Some(head.forward(match head.words() {
-            Some(words) => words.append(pooled, self.encoder.words(), tokens, padding),
+        Some(head.forward(match head.lexical_head() {
+            Some(words) => words.append(pooled, self.encoder.token_embeddings(), tokens, padding),
             None => pooled,
         }))
     }
 
-    /// Gives the network the factors of its words.
+    /// Attaches a lexical head: the IDF weights of the token embeddings.
     ///
     /// # Errors
-    /// [`Error::Model`] for a network whose alignment has no words ([`AlignmentConfig::words`]) or
-    /// another weight for them, and for a view of another vocabulary.
+    /// [`Error::Model`] for a network whose alignment has no lexical head
+    /// ([`AlignmentConfig::words`]) or another weight for it, and for a head of another vocabulary.
     ///
     /// [`AlignmentConfig::words`]: crate::nn::AlignmentConfig::words
-    pub fn with_words(self, words: WordView<B>) -> Result<Self> {
-        let describe = |words: Option<&WordView<B>>| match words {
-            Some(words) => format!("{} words of weight {}", words.vocabulary(), words.weight()),
-            None => "no words".to_string(),
+    pub fn with_lexical_head(self, words: LexicalHead<B>) -> Result<Self> {
+        let describe = |words: Option<&LexicalHead<B>>| match words {
+            Some(words) => {
+                format!("a head of {} tokens and weight {}", words.vocabulary(), words.weight())
+            }
+            None => "no lexical head".to_string(),
         };
-        let expected = describe(self.alignment.as_ref().and_then(AlignmentHead::words));
+        let expected = describe(self.alignment.as_ref().and_then(AlignmentHead::lexical_head));
         let found = describe(Some(&words));
         match self.alignment {
             Some(head) if expected == found => {
-                Ok(Self { alignment: Some(head.with_words(words)), ..self })
+                Ok(Self { alignment: Some(head.with_lexical_head(words)), ..self })
             }
-            _ => Err(Error::model("words of the alignment")
+            _ => Err(Error::model("lexical head of the alignment")
                 .expected(expected)
                 .found(found)
-                .fix("give AlignmentConfig the weight that the word weights were fitted with")),
+                .fix("give AlignmentConfig the weight that the IDF weights were fitted with")),
         }
     }
 

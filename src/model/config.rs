@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::{Error, Result},
     identifier::Vocabulary,
-    nn::{AlignmentConfig, DecoderConfig, FusionMode, ScratchEncoderConfig, TextEncoderConfig},
+    nn::{
+        AlignmentConfig, AlignmentInput, DecoderConfig, FusionMode, ScratchEncoderConfig,
+        TextEncoderConfig,
+    },
     storage::count,
 };
 
@@ -258,11 +261,11 @@ impl CartConfig {
     pub fn num_params(&self) -> ParameterCount {
         let decoder = self.decoder();
         let alignment = self.alignment.as_ref().map_or(0, |alignment| {
-            alignment.num_params(
-                decoder.d_context,
-                self.encoder().vocabulary(),
-                self.vocabulary.levels(),
-            )
+            alignment.num_params(AlignmentInput {
+                d_model: decoder.d_context,
+                vocabulary: self.encoder().vocabulary(),
+                levels: self.vocabulary.levels(),
+            })
         });
         ParameterCount {
             alignment,

@@ -37,10 +37,11 @@ pub struct LossConfig {
     pub r_drop: f64,
     /// Share of the target spread evenly over the tokens in scope.
     pub label_smoothing: f64,
-    /// Share of the target spread over near tokens: as a query that lies where the candidate does
-    /// would see them ([`AlignmentHead::near`]). It needs a network with an alignment (ours).
+    /// Share of the target spread over neighbouring tokens: in proportion to the probabilities of a
+    /// query that lies where the candidate does ([`AlignmentHead::neighbour_scores`]). It needs a
+    /// network with an alignment (ours).
     ///
-    /// [`AlignmentHead::near`]: crate::nn::AlignmentHead::near
+    /// [`AlignmentHead::neighbour_scores`]: crate::nn::AlignmentHead::neighbour_scores
     pub soft_targets: f64,
     /// Share of the rows, redrawn at every step, whose logits are not guided by the candidates'
     /// geometry. A decoder that is always guided learns little from captions that its encoder was
@@ -142,6 +143,20 @@ impl LossConfig {
     }
 }
 
+/// Targets of a batch, for [`LossConfig::forward_smoothed`].
+#[derive(Debug, Clone)]
+pub struct LossTargets<'a, B: Backend> {
+    /// The targets' tokens, `[passes * batch, levels]`.
+    pub identifiers: Tensor<B, 2, Int>,
+    /// True where the token is a child of the target's prefix, per level `[passes * batch, size]`;
+    /// not read where the scope is all tokens.
+    pub legal: &'a [Tensor<B, 2, Bool>],
+    /// Scores of tokens by how near they are to the target, per level `[passes * batch, size]`
+    /// ([`AlignmentHead::neighbour_scores`](crate::nn::AlignmentHead::neighbour_scores)); `None`
+    /// where no target has a choice, and empty without soft targets.
+    pub neighbours: &'a [Option<Tensor<B, 2>>],
+}
+
 /// The loss of a batch.
 #[derive(Debug, Clone)]
 pub struct IdentifierLoss<B: Backend> {
@@ -174,24 +189,21 @@ impl LossConfig {
         legal: &[Tensor<B, 2, Bool>],
         passes: usize,
     ) -> IdentifierLoss<B> {
-        self.forward_near(logits, identifiers, legal, &[], passes)
+        let targets = LossTargets { identifiers, legal, neighbours: &[] };
+        self.forward_smoothed(logits, targets, passes)
     }
 
-    /// The same with scores of how near tokens are to the targets, for `soft_targets`.
-    ///
-    /// # Shapes
-    /// - `near`: as `logits`; absent where no target has a choice, and empty for no soft targets
+    /// The same with neighbour-smoothed targets, for `soft_targets`.
     ///
     /// # Panics
     /// When shapes disagree.
-    pub fn forward_near<B: Backend>(
+    pub fn forward_smoothed<B: Backend>(
         &self,
         logits: Vec<Tensor<B, 2>>,
-        identifiers: Tensor<B, 2, Int>,
-        legal: &[Tensor<B, 2, Bool>],
-        near: &[Option<Tensor<B, 2>>],
+        targets: LossTargets<'_, B>,
         passes: usize,
     ) -> IdentifierLoss<B> {
+        let LossTargets { identifiers, legal, neighbours } = targets;
         let [rows, levels] = identifiers.dims();
         let device = identifiers.device();
         let batch = rows / passes;
@@ -215,14 +227,14 @@ impl LossConfig {
             let log_p = log_softmax(masked, 1);
             let target = identifiers.clone().narrow(1, level, 1);
             let mut nll = log_p.clone().gather(1, target).neg().mean();
-            let near = near.get(level).and_then(Option::as_ref).filter(|_| self.soft_targets > 0.0);
-            if let Some(near) = near {
+            let scores = neighbours.get(level).and_then(Option::as_ref);
+            if let Some(scores) = scores.filter(|_| self.soft_targets > 0.0) {
                 // Scores of tokens that are no children mean nothing.
-                let near = match &legal {
-                    Some(legal) => near.clone().mask_fill(legal.clone().bool_not(), ILLEGAL),
-                    None => near.clone(),
+                let scores = match &legal {
+                    Some(legal) => scores.clone().mask_fill(legal.clone().bool_not(), ILLEGAL),
+                    None => scores.clone(),
                 };
-                let soft = (log_p.clone() * softmax(near, 1)).sum_dim(1).neg().mean();
+                let soft = (log_p.clone() * softmax(scores, 1)).sum_dim(1).neg().mean();
                 nll = nll.mul_scalar(1.0 - self.soft_targets) + soft.mul_scalar(self.soft_targets);
             }
             if self.label_smoothing > 0.0 {
@@ -364,18 +376,18 @@ mod tests {
         }
     }
 
-    /// Half of the target goes where the near tokens are.
+    /// Half of the target goes to the neighbouring tokens.
     #[test]
     fn soft_targets_are_a_mean_of_two_cross_entropies() {
         let (logits, ids, legal) = fixture();
         let (targets, _) = tensors(&ids, &legal);
         let hard = LossConfig { r_drop: 0.0, label_smoothing: 0.0, ..LossConfig::default() };
         let soft = LossConfig { soft_targets: 0.5, ..hard.clone() };
-        // Near scores that leave one token, the other target's, all the mass.
+        // Scores that leave one token, the other target's, all the mass.
         let others = [ids[1], ids[0], ids[1], ids[0]];
         let all = vec![vec![true; 12], vec![true; 16]];
         let (other_targets, open) = tensors(&others, &all);
-        let near: Vec<Option<Tensor<B, 2>>> = (0..2)
+        let neighbours: Vec<Option<Tensor<B, 2>>> = (0..2)
             .map(|level| {
                 let size = logits[level].dims()[1];
                 let values: Vec<f32> = others
@@ -393,9 +405,11 @@ mod tests {
             loss.total.into_scalar()
         };
         let mean = (loss(&hard, &targets) + loss(&hard, &other_targets)) / 2.0;
-        let got = soft.forward_near(logits.clone(), targets.clone(), &open, &near, 1).total;
+        let identifiers = targets.clone();
+        let smoothed = LossTargets { identifiers, legal: &open, neighbours: &neighbours };
+        let got = soft.forward_smoothed(logits.clone(), smoothed, 1).total;
         assert_abs_diff_eq!(got.into_scalar(), mean, epsilon = 1e-5);
-        // Without near scores, or without a share, nothing changes.
+        // Without scores, or without a share, nothing changes.
         assert_eq!(loss(&soft, &targets), loss(&hard, &targets));
     }
 

@@ -9,5 +9,5 @@ mod objective;
 pub(crate) use cart::Aligned;
 pub use cart::{Cart, EncodedQueries};
 pub use config::{CartConfig, ParameterCount, Preset};
-pub use loss::{IdentifierLoss, LossConfig, Scope};
+pub use loss::{IdentifierLoss, LossConfig, LossTargets, Scope};
 pub(crate) use objective::Supervised;

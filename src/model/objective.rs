@@ -4,7 +4,7 @@ use burn::tensor::{Tensor, TensorData, backend::Backend};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Cart, LossConfig};
+use super::{Cart, LossConfig, loss::LossTargets};
 use crate::{
     data::{QueryBatch, TargetBatch},
     nn::{EncoderOutput, GuideBatch, widened},
@@ -33,20 +33,22 @@ impl LossConfig {
         let QueryBatch { tokens, padding } = queries;
         let logits = cart.forward_encoded(encoded, identifiers.clone());
         let mut logits = logits.into_iter().map(widened).collect();
-        let (mut contrast, mut near) = (None, Vec::new());
+        let (mut contrast, mut neighbours) = (None, Vec::new());
         let aligned = guide.as_ref().and_then(|_| cart.aligned(encoded, tokens, padding));
         if let (Some(head), Some(guide), Some(aligned)) = (cart.alignment(), &guide, aligned) {
             let factors = self.guide_factors(&aligned, passes, seed);
             logits = head.guide(&aligned, guide, factors.as_ref(), logits);
             if self.soft_targets > 0.0 {
-                let scaled = |near: Tensor<B, 2>| near.mul_scalar(self.guide_factor);
-                near = head.near(guide).into_iter().map(|near| near.map(scaled)).collect();
+                let scaled = |scores: Tensor<B, 2>| scores.mul_scalar(self.guide_factor);
+                let scores = head.neighbour_scores(guide).into_iter();
+                neighbours = scores.map(|scores| scores.map(scaled)).collect();
             }
             if self.alignment > 0.0 {
                 contrast = Some(head.contrast(&aligned, guide).mul_scalar(self.alignment));
             }
         }
-        let loss = self.forward_near(logits, identifiers, &legal, &near, passes).total;
+        let targets = LossTargets { identifiers, legal: &legal, neighbours: &neighbours };
+        let loss = self.forward_smoothed(logits, targets, passes).total;
         match contrast {
             Some(contrast) => loss + contrast,
             None => loss,

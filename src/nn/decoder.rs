@@ -8,8 +8,9 @@ use burn::{
 };
 
 use super::{
-    Attention, AttentionConfig, CoarseFusion, Dropout, EncoderOutput, FeedForward, FineFusion,
-    FusionConfig, FusionMode, GatedAttention, KeyValue, SelfCache, WeightInit,
+    Attention, AttentionConfig, CoarseFusion, Dropout, EncoderOutput, FeedForward,
+    FeedForwardConfig, FineFusion, FusionConfig, FusionMode, GatedAttention, KeyValue, SelfCache,
+    WeightInit,
     attention::laid_out,
     causal_bias,
     folded::{self, Folded},
@@ -160,7 +161,11 @@ impl DecoderConfig {
             coarse: self.fusion.coarse().then(|| fusion.init_gated(init, device)),
             fine: self.fusion.fine().then(|| fusion.init_fine(init, device)),
             fusion_norm: init.layer_norm(d, device),
-            feed_forward: FeedForward::init(d, self.d_ff, self.dropout, init, device),
+            feed_forward: FeedForwardConfig {
+                dropout: self.dropout,
+                ..FeedForwardConfig::new(d, self.d_ff)
+            }
+            .init(init, device),
             feed_forward_norm: init.layer_norm(d, device),
             dropout: Dropout::new(self.dropout),
         }

@@ -11,7 +11,7 @@ use super::{
     init::{apply, as_dtype},
 };
 
-/// Two linear layers with an activation between them, a ReLU unless told otherwise.
+/// Two linear layers with an activation between them.
 #[derive(Module, Debug)]
 pub struct FeedForward<B: Backend> {
     pub(super) inner: Linear<B>,
@@ -21,28 +21,38 @@ pub struct FeedForward<B: Backend> {
     activation: Activation,
 }
 
-impl<B: Backend> FeedForward<B> {
-    /// Initialises a block of width `d_model` and inner width `d_ff`.
-    pub fn init(
-        d_model: usize,
-        d_ff: usize,
-        dropout: f64,
-        init: &mut WeightInit,
-        device: &B::Device,
-    ) -> Self {
-        Self {
+/// Settings of a [`FeedForward`] block.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FeedForwardConfig {
+    /// Width.
+    pub d_model: usize,
+    /// Inner width.
+    pub d_ff: usize,
+    /// Dropout after the activation.
+    pub dropout: f64,
+    /// The activation.
+    pub activation: Activation,
+}
+
+impl FeedForwardConfig {
+    /// A block with a ReLU and without dropout.
+    pub fn new(d_model: usize, d_ff: usize) -> Self {
+        Self { d_model, d_ff, dropout: 0.0, activation: Activation::Relu }
+    }
+
+    /// Initialises the block.
+    pub fn init<B: Backend>(&self, init: &mut WeightInit, device: &B::Device) -> FeedForward<B> {
+        let Self { d_model, d_ff, dropout, activation } = *self;
+        FeedForward {
             inner: init.linear(d_model, d_ff, device),
             outer: init.linear(d_ff, d_model, device),
             dropout: Dropout::new(dropout),
-            activation: Activation::Relu,
+            activation,
         }
     }
+}
 
-    /// Takes another activation.
-    pub fn with_activation(self, activation: Activation) -> Self {
-        Self { activation, ..self }
-    }
-
+impl<B: Backend> FeedForward<B> {
     /// Applies the block.
     ///
     /// # Shapes

@@ -20,19 +20,19 @@ mod towers;
 mod words;
 
 pub use activation::{Activation, gelu};
-pub use alignment::{AlignmentConfig, AlignmentHead, GuideBatch};
+pub use alignment::{AlignmentConfig, AlignmentHead, AlignmentInput, GuideBatch, GuideSource};
 pub use attention::{Attention, AttentionConfig, KeyValue, SelfCache, causal_bias, padding_bias};
 pub(crate) use average::{averaged, beginning};
 pub use decoder::{Decoder, DecoderConfig, DecoderLayer, DecoderState, Memory};
 pub use dropout::Dropout;
 pub(crate) use dropout::with_noise;
-pub use feed_forward::FeedForward;
+pub use feed_forward::{FeedForward, FeedForwardConfig};
 pub(crate) use fork::fork;
 pub use fusion::{CoarseFusion, FineFusion, FusionConfig, FusionMode, GatedAttention};
 pub(crate) use host::{HostDecoder, HostMemory, HostState};
 pub use init::WeightInit;
 pub(crate) use init::widened;
-pub use projection::QueryProjection;
+pub use projection::{ProjectionShape, QueryProjection};
 #[cfg(test)]
 pub(crate) use text::families;
 pub use text::{
@@ -47,5 +47,5 @@ pub use towers::{
     ClipVisionConfig, ClipVisionEncoder, HtsatConfig, HtsatEncoder, ImageBind,
     ImageBindAudioConfig, ImageBindConfig, ImageBindTextConfig, ImageBindVisionConfig,
 };
-pub use words::WordView;
+pub use words::LexicalHead;
 pub(crate) use words::unit;

@@ -1,4 +1,4 @@
-//! Embeddings as words of a query.
+//! Embeddings as queries.
 
 use burn::{
     module::{Module, Param},
@@ -15,11 +15,11 @@ use crate::{
     storage::{NamedTensors, load_module},
 };
 
-/// Maps an embedding (of a picture, a sound, anything) to a few vectors that take the places of a query's words, so that
-/// the text encoder and the decoder as they are answer a query that is no text (ours).
+/// Maps an embedding (of a picture, a sound, anything) to a few token embeddings, so that the text
+/// encoder and the decoder answer a non-text query without being trained for it (ours).
 ///
-/// Rows are centred by the mean of those it was fitted on and scaled to length 1; two linear layers with a GELU between
-/// them follow. Made by [`ProjectionConfig::fit`](crate::retrieve::ProjectionConfig::fit).
+/// Rows are centred by the mean of the fitted rows and scaled to length 1; two linear layers with a GELU
+/// between them follow. Made by [`ProjectionConfig::fit`](crate::retrieve::ProjectionConfig::fit).
 #[derive(Module, Debug)]
 pub struct QueryProjection<B: Backend> {
     mean: Param<Tensor<B, 1>>,
@@ -29,19 +29,29 @@ pub struct QueryProjection<B: Backend> {
     tokens: usize,
 }
 
+/// Widths of a [`QueryProjection`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProjectionShape {
+    /// Width of the hidden layer.
+    pub hidden: usize,
+    /// Number of token embeddings of a query.
+    pub tokens: usize,
+    /// Width of a token embedding.
+    pub d_model: usize,
+}
+
 impl<B: Backend> QueryProjection<B> {
-    /// A projection from rows with this mean to so many words.
+    /// A projection from rows with this mean.
     ///
     /// # Shapes
     /// - `mean`: `[D]`
     pub fn new(
         mean: &[f32],
-        hidden: usize,
-        tokens: usize,
-        d_model: usize,
+        shape: ProjectionShape,
         init: &mut WeightInit,
         device: &B::Device,
     ) -> Self {
+        let ProjectionShape { hidden, tokens, d_model } = shape;
         let projection = Self {
             mean: Param::from_tensor(Tensor::from_floats(mean, device)).no_grad(),
             inner: init.linear(mean.len(), hidden, device),
@@ -52,7 +62,7 @@ impl<B: Backend> QueryProjection<B> {
         projection
     }
 
-    /// Words of queries.
+    /// Token embeddings of queries.
     ///
     /// # Shapes
     /// - `rows`: `[batch, D]`
@@ -74,12 +84,12 @@ impl<B: Backend> QueryProjection<B> {
         self.inner.weight.dims()[0]
     }
 
-    /// Words of a query.
+    /// Number of token embeddings of a query.
     pub fn tokens(&self) -> usize {
         self.tokens
     }
 
-    /// Width of a word.
+    /// Width of a token embedding.
     pub fn d_model(&self) -> usize {
         self.outer.weight.dims()[1] / self.tokens
     }
@@ -110,14 +120,8 @@ impl<B: Backend> QueryProjection<B> {
         if tokens == 0 || !words.is_multiple_of(tokens) {
             return Err(malformed(&format!("{words} numbers for {tokens} words")));
         }
-        let mut projection = Self::new(
-            &vec![0.0; dim],
-            hidden,
-            tokens,
-            words / tokens,
-            &mut WeightInit::zeros(),
-            device,
-        );
+        let shape = ProjectionShape { hidden, tokens, d_model: words / tokens };
+        let mut projection = Self::new(&vec![0.0; dim], shape, &mut WeightInit::zeros(), device);
         load_module::<B, _>(&mut projection, &mut tensors, "")?;
         tensors.ensure_empty("query projection")?;
         Ok(projection)
@@ -137,11 +141,13 @@ mod tests {
 
     use super::*;
 
+    const SHAPE: ProjectionShape = ProjectionShape { hidden: 6, tokens: 2, d_model: 4 };
+
     #[test]
     fn files_round_trip_and_others_are_refused() {
         let device = Default::default();
         let mut init = WeightInit::new(3);
-        let made = QueryProjection::<Flex>::new(&[0.5, 1.0, -1.0], 6, 2, 4, &mut init, &device);
+        let made = QueryProjection::<Flex>::new(&[0.5, 1.0, -1.0], SHAPE, &mut init, &device);
         assert_eq!((made.dim(), made.tokens(), made.d_model()), (3, 2, 4));
         let bytes = made.to_safetensors().unwrap();
         let read = QueryProjection::<Flex>::from_safetensors(&bytes, &device).unwrap();
@@ -162,7 +168,7 @@ mod tests {
     fn the_length_of_an_embedding_does_not_matter() {
         let device = Default::default();
         let mean = [0.5, 1.0, -1.0];
-        let made = QueryProjection::<Flex>::new(&mean, 6, 2, 4, &mut WeightInit::new(3), &device);
+        let made = QueryProjection::<Flex>::new(&mean, SHAPE, &mut WeightInit::new(3), &device);
         let rows =
             Tensor::from_floats([[1.5, 1.0, -1.0], [3.5, 1.0, -1.0], [0.5, 2.0, -1.0]], &device);
         let words: Vec<f32> = made.forward(rows).to_data().iter::<f32>().collect();

@@ -1,4 +1,4 @@
-//! The words of a query as a vector, in addition to the pooled output of the text encoder.
+//! A lexical part of a query's vector, in addition to the pooled output of the text encoder.
 
 use burn::{
     module::{Module, Param},
@@ -7,48 +7,47 @@ use burn::{
 
 use super::init::widened;
 
-/// Appends to a pooled query what its words say one by one: the sum of the encoder's own word
-/// embeddings, rare words counting more.
+/// Appends a lexical part to a pooled query: the sum of its token embeddings, weighted by IDF.
 ///
-/// A sentence encoder blurs names and other rare words; their embeddings do not. Both parts have a
+/// A sentence encoder blurs names and other rare words; token embeddings do not. Both parts have a
 /// fixed length, so a product of two such vectors is a weighted mean of two cosines.
 #[derive(Module, Debug)]
-pub struct WordView<B: Backend> {
-    /// What a token's embedding is multiplied by, `[vocabulary]`.
+pub struct LexicalHead<B: Backend> {
+    /// Weights of the token embeddings, `[vocabulary]`.
     factors: Param<Tensor<B, 1>>,
-    /// Weight of the cosine of the words; that of the pooled queries has weight 1.
+    /// Weight of the cosine of the lexical part; that of the pooled queries has weight 1.
     #[module(skip)]
     weight: f32,
 }
 
-impl<B: Backend> WordView<B> {
-    /// A view with a factor for every token of the vocabulary.
+impl<B: Backend> LexicalHead<B> {
+    /// A head with a weight for every token of the vocabulary.
     pub fn new(factors: &[f32], weight: f32, device: &B::Device) -> Self {
         let data = TensorData::new(factors.to_vec(), [factors.len()]);
         let factors = Tensor::from_data(data, device).set_require_grad(false);
         Self { factors: Param::from_tensor(factors).set_require_grad(false), weight }
     }
 
-    /// Number of tokens it knows.
+    /// Number of tokens.
     pub fn vocabulary(&self) -> usize {
         self.factors.dims()[0]
     }
 
-    /// Weight of the cosine of the words.
+    /// Weight of the cosine of the lexical part.
     pub fn weight(&self) -> f32 {
         self.weight
     }
 
-    /// Pooled queries, scaled to length 1, with their words behind them, of length `sqrt(weight)`
-    /// (0 where no token counts).
+    /// Pooled queries, scaled to length 1, followed by their lexical part of length `sqrt(weight)` (0
+    /// where all tokens have weight 0).
     ///
     /// # Shapes
-    /// - `pooled`: `[batch, d]`, `table` (word embeddings): `[vocabulary, d]`
+    /// - `pooled`: `[batch, d]`, `table` (token embeddings): `[vocabulary, d]`
     /// - `tokens`, `padding` (true where there is no token): `[batch, tokens]`
     /// - returns: `[batch, 2 d]`
     ///
     /// # Panics
-    /// When there is a token that it does not know.
+    /// When there is a token outside its vocabulary.
     pub fn append(
         &self,
         pooled: Tensor<B, 2>,
@@ -87,7 +86,7 @@ mod tests {
         let device = Default::default();
         let table = [[1.0f32, 0.0], [0.0, 2.0], [3.0, 4.0], [9.0, 9.0]];
         let factors = [0.5f32, 2.0, 1.0, 0.0];
-        let view = WordView::<Flex>::new(&factors, 0.25, &device);
+        let view = LexicalHead::<Flex>::new(&factors, 0.25, &device);
         let tokens = [[0i32, 1, 2], [2, 2, 1], [3, 0, 0]];
         let padding = [[false, false, true], [false; 3], [false, true, true]];
         let pooled = [[3.0f32, 4.0], [1.0, 0.0], [0.0, -2.0]];

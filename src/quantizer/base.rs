@@ -1,4 +1,4 @@
-//! What every tokenizer of candidate embeddings can do.
+//! The interface of all quantizers.
 
 use crate::{
     error::{Error, Result},
@@ -32,16 +32,16 @@ pub trait Quantizer: Send + Sync {
     /// When `rows` is no whole number of rows or holds NaN or infinite values.
     fn encode(&self, rows: &[f32]) -> Result<Codes>;
 
-    /// The best `count` token sequences of each embedding, the one that [`Quantizer::encode`] gives first: the nearest centres
-    /// of K-Means, the sequences of least error of residual quantizers.
+    /// The best `count` token sequences of each embedding, that of [`Quantizer::encode`] first: the
+    /// nearest centres of K-Means, the sequences of minimum error of residual quantizers.
     ///
     /// # Shapes
     /// - `rows`: `[n, dim]`, row-major
-    /// - returns: `[n * count, levels]`, those of one row behind each other
+    /// - returns: `[n * count, levels]`, grouped by row
     ///
     /// # Errors
-    /// As [`Quantizer::encode`]; [`Error::Quantizer`] when there are fewer sequences, or for more than one from a quantizer
-    /// that gives no others.
+    /// As [`Quantizer::encode`]; [`Error::Quantizer`] when there are fewer sequences, or for more than
+    /// one from a quantizer that finds one only.
     fn encode_best(&self, rows: &[f32], count: usize) -> Result<Codes> {
         match count {
             1 => self.encode(rows),

@@ -1,8 +1,6 @@
 //! K-Means, then a fine quantizer on the residual: the tokens of the method.
 
-use std::ops::ControlFlow;
-
-use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -11,6 +9,7 @@ use super::{
     sample_rows,
 };
 use crate::{
+    cancel::Monitor,
     error::{Error, Problem, Result},
     features::Features,
     identifier::Codes,
@@ -28,6 +27,24 @@ pub enum FineConfig {
     Hierarchical(HierarchicalConfig),
 }
 
+impl From<RqVaeConfig> for FineConfig {
+    fn from(config: RqVaeConfig) -> Self {
+        Self::RqVae(config)
+    }
+}
+
+impl From<RqKMeansConfig> for FineConfig {
+    fn from(config: RqKMeansConfig) -> Self {
+        Self::RqKmeans(config)
+    }
+}
+
+impl From<HierarchicalConfig> for FineConfig {
+    fn from(config: HierarchicalConfig) -> Self {
+        Self::Hierarchical(config)
+    }
+}
+
 impl FineConfig {
     /// Number of codes of each fine level.
     pub fn sizes(&self) -> &[usize] {
@@ -43,14 +60,13 @@ impl FineConfig {
 ///
 /// # Example
 /// ```
-/// use burn::backend::{Autodiff, Flex};
-/// use cart_retrieval::{features::Features, quantizer::{CoarseToFineConfig, FineConfig, RqKMeansConfig}};
+/// use burn::backend::Flex;
+/// use cart_retrieval::{features::Features, quantizer::{CoarseToFineConfig, RqKMeansConfig}};
 /// let rows: Vec<f32> = (0..400).map(|i| ((i * i) as f32 * 0.37).sin()).collect();
 /// let items = Features::from_rows(rows, 4)?;
-/// let config = CoarseToFineConfig::new(4, vec![8, 8])
-///     .with_fine(FineConfig::RqKmeans(RqKMeansConfig::new(vec![8, 8])));
-/// let quantizer = config.fit::<Autodiff<Flex>>(&items, &Default::default())?;
-/// let index = quantizer.assign(&items)?;
+/// let config = CoarseToFineConfig::new(4, RqKMeansConfig::new(vec![8, 8]));
+/// let quantizer = config.fit::<Flex>(&items, &Default::default())?;
+/// let index = quantizer.assign(&items).run()?;
 /// println!("{}", index.health());
 /// assert_eq!(index.trie().len(), 100);
 /// # Ok::<(), cart_retrieval::Error>(())
@@ -64,17 +80,17 @@ pub struct CoarseToFineConfig {
     pub fine: FineConfig,
 }
 
-/// Progress of a fit.
+/// Events of a fit or of an assignment.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum QuantizerEvent {
-    /// Of the coarse K-Means.
+    /// The coarse K-Means.
     Coarse(KMeansEvent),
-    /// Of the RQ-VAE.
+    /// The RQ-VAE.
     RqVae(RqVaeEvent),
-    /// Of the residual K-Means.
+    /// The residual K-Means.
     RqKMeans(RqKMeansEvent),
-    /// Of the assignment of codes.
+    /// The assignment of codes.
     Encoded {
         /// Rows encoded so far.
         rows: usize,
@@ -84,14 +100,9 @@ pub enum QuantizerEvent {
 }
 
 impl CoarseToFineConfig {
-    /// K coarse clusters and an RQ-VAE with these sizes.
-    pub fn new(k: usize, fine: Vec<usize>) -> Self {
-        Self { coarse: KMeansConfig::new(k), fine: FineConfig::RqVae(RqVaeConfig::new(fine)) }
-    }
-
-    /// Sets the fine quantizer.
-    pub fn with_fine(self, fine: FineConfig) -> Self {
-        Self { fine, ..self }
+    /// K coarse clusters, and the quantizer of the fine tokens.
+    pub fn new(k: usize, fine: impl Into<FineConfig>) -> Self {
+        Self { coarse: KMeansConfig::new(k), fine: fine.into() }
     }
 
     /// Sets the seed of all parts.
@@ -126,12 +137,8 @@ impl CoarseToFineConfig {
     /// # Errors
     /// Errors of the parts, naming the level and the setting: NaN, more codes than distinct
     /// candidates or residuals, settings out of range.
-    pub fn fit<B: AutodiffBackend>(
-        &self,
-        items: &Features,
-        device: &B::Device,
-    ) -> Result<CoarseToFine<B::InnerBackend>> {
-        self.fit_with_progress::<B>(items, device, &mut |_| ControlFlow::Continue(()))
+    pub fn fit<B: Backend>(&self, items: &Features, device: &B::Device) -> Result<CoarseToFine<B>> {
+        self.fit_with_progress(items, device, &Monitor::new())
     }
 
     /// Fits both parts to an even sample of at most `sample` rows of a collection larger than
@@ -146,55 +153,55 @@ impl CoarseToFineConfig {
     ///
     /// # Example
     /// ```no_run
-    /// use burn::backend::{Autodiff, Flex};
-    /// use cart_retrieval::{features::ShardedFeatures, quantizer::CoarseToFineConfig};
+    /// use burn::backend::Flex;
+    /// use cart_retrieval::{features::ShardedFeatures, quantizer::{CoarseToFineConfig, RqVaeConfig}};
     /// let items = ShardedFeatures::open_folder("my-data")?.with_ids("my-data/ids.txt")?;
-    /// let config = CoarseToFineConfig::new(1024, vec![256, 256, 256]);
-    /// let quantizer = config.fit_source::<Autodiff<Flex>>(&items, 500_000, &Default::default())?;
-    /// let index = quantizer.assign_source(&items, items.ids().clone())?;
+    /// let config = CoarseToFineConfig::new(1024, RqVaeConfig::new(vec![256, 256, 256]));
+    /// let quantizer = config.fit_source::<Flex>(&items, 500_000, &Default::default())?;
+    /// let index = quantizer.assign(&items).run()?;
     /// # Ok::<(), cart_retrieval::Error>(())
     /// ```
-    pub fn fit_source<B: AutodiffBackend>(
+    pub fn fit_source<B: Backend>(
         &self,
         source: &dyn RowSource,
         sample: usize,
         device: &B::Device,
-    ) -> Result<CoarseToFine<B::InnerBackend>> {
+    ) -> Result<CoarseToFine<B>> {
         self.validate()?;
         let rows = sample_rows(source, sample, self.coarse.seed)?;
-        self.fit::<B>(&Features::from_rows(rows, source.dim())?, device)
+        self.fit(&Features::from_rows(rows, source.dim())?, device)
     }
 
-    /// Fits both parts and reports progress; the callback may stop the fit.
+    /// Fits both parts and reports progress.
     ///
     /// # Errors
-    /// As [`CoarseToFineConfig::fit`], and [`Error::Interrupted`] when the callback breaks.
-    pub fn fit_with_progress<B: AutodiffBackend>(
+    /// As [`CoarseToFineConfig::fit`], and [`Error::Interrupted`] after a stop.
+    pub fn fit_with_progress<B: Backend>(
         &self,
         items: &Features,
         device: &B::Device,
-        on_event: &mut dyn FnMut(QuantizerEvent) -> ControlFlow<()>,
-    ) -> Result<CoarseToFine<B::InnerBackend>> {
+        monitor: &Monitor<'_, QuantizerEvent>,
+    ) -> Result<CoarseToFine<B>> {
         self.validate()?;
         let (rows, dim) = (items.as_slice(), items.dim());
         let coarse = self
             .coarse
-            .fit_with_progress(rows, dim, &mut |event| on_event(QuantizerEvent::Coarse(event)))
+            .fit_with_progress(rows, dim, &monitor.part(QuantizerEvent::Coarse))
             .map_err(|error| of_part("coarse", error))?;
         let residuals = residuals(&coarse, rows)?.1;
         let fine = self
-            .fit_fine::<B>(&residuals, dim, device, on_event)
+            .fit_fine(&residuals, dim, device, monitor)
             .map_err(|error| of_part("fine", error))?;
         Ok(CoarseToFine { coarse, fine })
     }
 
-    fn fit_fine<B: AutodiffBackend>(
+    fn fit_fine<B: Backend>(
         &self,
         residuals: &[f32],
         dim: usize,
         device: &B::Device,
-        on_event: &mut dyn FnMut(QuantizerEvent) -> ControlFlow<()>,
-    ) -> Result<FineQuantizer<B::InnerBackend>> {
+        monitor: &Monitor<'_, QuantizerEvent>,
+    ) -> Result<FineQuantizer<B>> {
         let nothing_left = residuals.iter().all(|&value| value == 0.0);
         Ok(match &self.fine {
             FineConfig::Hierarchical(config) => {
@@ -204,17 +211,17 @@ impl CoarseToFineConfig {
                 // Two codes, the fewest of a level, both at the residual that there is.
                 FineQuantizer::RqKMeans(RqKMeans::from_parts(vec![vec![0.0; 2 * dim]], dim)?)
             }
-            FineConfig::RqVae(config) => FineQuantizer::RqVae(config.fit_with_progress::<B>(
+            FineConfig::RqVae(config) => FineQuantizer::RqVae(config.fit_with_progress(
                 residuals,
                 dim,
                 device,
-                &mut |event| on_event(QuantizerEvent::RqVae(event)),
+                &monitor.part(QuantizerEvent::RqVae),
             )?),
             FineConfig::RqKmeans(config) => FineQuantizer::RqKMeans(config.fit_with_engine(
                 residuals,
                 dim,
                 &super::HostSearch,
-                &mut |event| on_event(QuantizerEvent::RqKMeans(event)),
+                &monitor.part(QuantizerEvent::RqKMeans),
             )?),
         })
     }

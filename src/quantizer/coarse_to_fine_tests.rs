@@ -1,10 +1,8 @@
-use burn::backend::{Autodiff, Flex};
+use burn::backend::Flex;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
-
-type A = Autodiff<Flex>;
 
 fn items(n: usize) -> Features {
     let mut rng = ChaCha8Rng::seed_from_u64(6);
@@ -15,13 +13,13 @@ fn items(n: usize) -> Features {
 
 fn fines() -> Vec<FineConfig> {
     vec![
-        FineConfig::RqVae(
-            RqVaeConfig::new(vec![8, 8])
-                .with_latent(8)
-                .with_hidden(vec![16])
-                .with_epochs(20)
-                .with_batch(50),
-        ),
+        FineConfig::RqVae(RqVaeConfig {
+            latent: 8,
+            hidden: vec![16],
+            epochs: 20,
+            batch: 50,
+            ..RqVaeConfig::new(vec![8, 8])
+        }),
         FineConfig::RqKmeans(RqKMeansConfig::new(vec![8, 8])),
         FineConfig::Hierarchical(HierarchicalConfig::new(vec![8, 4])),
     ]
@@ -31,10 +29,9 @@ fn fines() -> Vec<FineConfig> {
 fn coarse_tokens_are_those_of_k_means_and_fine_tokens_those_of_its_residuals() {
     let items = items(200);
     for fine in fines() {
-        let fitted = CoarseToFineConfig::new(6, vec![])
-            .with_fine(fine)
+        let fitted = CoarseToFineConfig::new(6, fine)
             .with_seed(3)
-            .fit::<A>(&items, &Default::default())
+            .fit::<Flex>(&items, &Default::default())
             .unwrap();
         let codes = fitted.encode(items.as_slice()).unwrap();
         let coarse = fitted.coarse().encode(items.as_slice()).unwrap();
@@ -51,11 +48,9 @@ fn coarse_tokens_are_those_of_k_means_and_fine_tokens_those_of_its_residuals() {
 fn an_index_knows_items_identifiers_and_health() {
     let items = items(200);
     for fine in fines() {
-        let fitted = CoarseToFineConfig::new(6, vec![])
-            .with_fine(fine)
-            .fit::<A>(&items, &Default::default())
-            .unwrap();
-        let index = fitted.assign(&items).unwrap();
+        let fitted =
+            CoarseToFineConfig::new(6, fine).fit::<Flex>(&items, &Default::default()).unwrap();
+        let index = fitted.assign(&items).run().unwrap();
         assert_eq!(index.trie().levels(), 4);
         assert_eq!(index.health().levels.len(), 3);
         let energy: Vec<f64> =
@@ -72,7 +67,7 @@ fn an_index_knows_items_identifiers_and_health() {
 #[test]
 fn settings_round_trip_through_json_and_refuse_unknown_fields() {
     for fine in fines() {
-        let config = CoarseToFineConfig::new(6, vec![]).with_fine(fine);
+        let config = CoarseToFineConfig::new(6, fine);
         let json = serde_json::to_string(&config).unwrap();
         assert_eq!(serde_json::from_str::<CoarseToFineConfig>(&json).unwrap(), config);
         let typo = json.replace("\"sizes\"", "\"sices\"");
@@ -115,8 +110,11 @@ fn follow(config: &mut CoarseToFineConfig, error: &Error) -> bool {
 }
 
 fn small(sizes: Vec<usize>) -> [FineConfig; 2] {
-    let vae = RqVaeConfig::new(sizes.clone()).with_latent(4).with_hidden(vec![8]);
-    [FineConfig::RqVae(vae.with_epochs(1)), FineConfig::RqKmeans(RqKMeansConfig::new(sizes))]
+    let vae = RqVaeConfig { latent: 4, hidden: vec![8], ..RqVaeConfig::new(sizes.clone()) };
+    [
+        FineConfig::RqVae(RqVaeConfig { epochs: 1, ..vae }),
+        FineConfig::RqKmeans(RqKMeansConfig::new(sizes)),
+    ]
 }
 
 #[test]
@@ -125,9 +123,9 @@ fn advice_leads_to_a_fit() {
         let items = items(n);
         for (k, sizes) in [(2, vec![4, 4]), (8, vec![16, 16, 16]), (32, vec![64, 64])] {
             for fine in small(sizes) {
-                let mut config = CoarseToFineConfig::new(k, vec![]).with_fine(fine);
+                let mut config = CoarseToFineConfig::new(k, fine);
                 let mut rounds = 0;
-                while let Err(error) = config.fit::<A>(&items, &Default::default()) {
+                while let Err(error) = config.fit::<Flex>(&items, &Default::default()) {
                     let text = error.to_string();
                     assert!(
                         text.contains("coarse K-Means, k =") || text.contains("fine level"),
@@ -153,12 +151,12 @@ fn another_level_separates_what_shares_codes() {
         max_residual_energy: f64::INFINITY,
     };
     for fine in small(vec![3]) {
-        let mut config = CoarseToFineConfig::new(2, vec![]).with_fine(fine);
+        let mut config = CoarseToFineConfig::new(2, fine);
         let mut rounds = 0;
         loop {
             let healthy = config
-                .fit::<A>(&items, &Default::default())
-                .and_then(|fitted| fitted.assign(&items)?.ensure_healthy(&thresholds));
+                .fit::<Flex>(&items, &Default::default())
+                .and_then(|fitted| fitted.assign(&items).run()?.ensure_healthy(&thresholds));
             let Err(error) = healthy else { break };
             assert!(follow(&mut config, &error), "{error}");
             rounds += 1;
@@ -173,12 +171,12 @@ fn centres_that_leave_no_residual_need_no_fine_levels() {
     let items = items(6);
     let hierarchical = FineConfig::Hierarchical(HierarchicalConfig::new(vec![3]));
     for fine in small(vec![16, 16]).into_iter().chain([hierarchical]) {
-        let config = CoarseToFineConfig::new(6, vec![]).with_fine(fine);
-        let fitted = config.fit::<A>(&items, &Default::default()).unwrap();
+        let config = CoarseToFineConfig::new(6, fine);
+        let fitted = config.fit::<Flex>(&items, &Default::default()).unwrap();
         let codes = fitted.encode(items.as_slice()).unwrap();
         assert!(codes.rows().all(|row| row[1] == 0));
         assert_eq!(fitted.decode(&codes).unwrap(), items.as_slice());
-        let index = fitted.assign(&items).unwrap();
+        let index = fitted.assign(&items).run().unwrap();
         index.ensure_healthy(&crate::quantizer::HealthThresholds::default()).unwrap();
         assert_eq!(index.health().levels[1].used, 1);
         let bytes = fitted.to_safetensors().unwrap();
@@ -192,13 +190,13 @@ fn impossible_settings_are_refused() {
     let items = items(20);
     let device = Default::default();
     for config in [
-        CoarseToFineConfig::new(21, vec![4]),
-        CoarseToFineConfig::new(0, vec![4]),
-        CoarseToFineConfig::new(1, vec![4]),
-        CoarseToFineConfig::new(4, vec![]),
-        CoarseToFineConfig::new(4, vec![1]),
-        CoarseToFineConfig::new(4, vec![21]),
+        CoarseToFineConfig::new(21, RqVaeConfig::new(vec![4])),
+        CoarseToFineConfig::new(0, RqVaeConfig::new(vec![4])),
+        CoarseToFineConfig::new(1, RqVaeConfig::new(vec![4])),
+        CoarseToFineConfig::new(4, RqVaeConfig::new(vec![])),
+        CoarseToFineConfig::new(4, RqVaeConfig::new(vec![1])),
+        CoarseToFineConfig::new(4, RqVaeConfig::new(vec![21])),
     ] {
-        assert!(config.fit::<A>(&items, &device).is_err(), "{config:?}");
+        assert!(config.fit::<Flex>(&items, &device).is_err(), "{config:?}");
     }
 }

@@ -15,13 +15,12 @@ const CHUNK: usize = 16_384;
 ///
 /// # Example
 /// ```
-/// use std::ops::ControlFlow;
 /// use burn::backend::Flex;
-/// use cart_retrieval::quantizer::{DeviceSearch, KMeansConfig};
-/// let rows = [0.0, 0.1, 5.0, 5.1];
+/// use cart_retrieval::{cancel::Monitor, quantizer::{DeviceSearch, KMeansConfig}};
+/// let rows = [0.0_f32, 0.1, 5.0, 5.1];
 /// let engine = DeviceSearch::<Flex>::new(Default::default());
 /// let fitted = KMeansConfig::new(2)
-///     .fit_with_engine(&rows, 1, &engine, &mut |_| ControlFlow::Continue(()))?;
+///     .fit_with_engine(&(rows.as_slice(), 1), &engine, &Monitor::new())?;
 /// assert_eq!(fitted.predict(&[4.0])?, fitted.predict(&[5.0])?);
 /// # Ok::<(), cart_retrieval::Error>(())
 /// ```

@@ -129,7 +129,7 @@ fn fitted_quantizers_are_healthy() {
 fn residual_energy_of_k_means_is_its_inertia_over_the_variance() {
     // More rows than are decoded at a time.
     let rows: Vec<f32> = (0..10_000).map(|i| ((i * 7919) % 1013) as f32).collect();
-    let kmeans = KMeansConfig::new(5).with_restarts(1).fit(&rows, 2).unwrap();
+    let kmeans = KMeansConfig { restarts: 1, ..KMeansConfig::new(5) }.fit(&rows, 2).unwrap();
     let report = HealthReport::new(&kmeans, &rows, &kmeans.encode(&rows).unwrap()).unwrap();
     let mut variance = 0.0;
     for j in 0..2 {

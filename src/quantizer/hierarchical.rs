@@ -18,24 +18,24 @@ use crate::{
 /// # Example
 /// ```
 /// use cart_retrieval::quantizer::HierarchicalConfig;
-/// HierarchicalConfig::new(vec![32, 8, 8]).with_seed(1).validate()?;
+/// HierarchicalConfig { seed: 1, ..HierarchicalConfig::new(vec![32, 8, 8]) }.validate()?;
 /// # Ok::<(), cart_retrieval::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HierarchicalConfig {
-    /// Most children of a node of each level, 2 to 65536.
+    /// Maximum number of children of a node of each level, 2 to 65536.
     pub sizes: Vec<usize>,
-    /// Start of the random numbers.
+    /// Random seed.
     #[serde(default)]
     pub seed: u64,
-    /// Fits of each node, of which the best is kept.
+    /// Number of fits of each node; the best is kept.
     #[serde(default = "default_restarts")]
     pub restarts: usize,
-    /// Most updates of the centres of a node.
+    /// Maximum number of updates of a node's centres.
     #[serde(default = "default_max_iterations")]
     pub max_iterations: usize,
-    /// Relative gain of inertia below which a node is done.
+    /// Relative gain of inertia below which the fit of a node ends.
     #[serde(default = "default_tolerance")]
     pub tolerance: f64,
     /// How the first centres are chosen.
@@ -66,36 +66,6 @@ impl HierarchicalConfig {
             tolerance: default_tolerance(),
             init: Init::default(),
         }
-    }
-
-    /// Sets the seed.
-    pub fn with_seed(mut self, seed: u64) -> Self {
-        self.seed = seed;
-        self
-    }
-
-    /// Sets the fits of each node of which the best is kept.
-    pub fn with_restarts(mut self, restarts: usize) -> Self {
-        self.restarts = restarts;
-        self
-    }
-
-    /// Sets the most updates of the centres of a node.
-    pub fn with_max_iterations(mut self, max_iterations: usize) -> Self {
-        self.max_iterations = max_iterations;
-        self
-    }
-
-    /// Sets the relative gain of inertia below which a node is done.
-    pub fn with_tolerance(mut self, tolerance: f64) -> Self {
-        self.tolerance = tolerance;
-        self
-    }
-
-    /// Sets how the first centres are chosen.
-    pub fn with_init(mut self, init: Init) -> Self {
-        self.init = init;
-        self
     }
 
     /// Checks the settings.
@@ -173,13 +143,15 @@ impl HierarchicalConfig {
         }
         // Any mixing will do: a node's seed depends on its place alone, not on who fits it.
         let place = ((level as u64) << 32) ^ node as u64;
-        let fitted = KMeansConfig::new(k)
-            .with_seed(self.seed.wrapping_add(place.wrapping_mul(0x9E37_79B9_7F4A_7C15)))
-            .with_restarts(self.restarts)
-            .with_max_iterations(self.max_iterations)
-            .with_tolerance(self.tolerance)
-            .with_init(self.init)
-            .fit(&own, dim)?;
+        let fitted = KMeansConfig {
+            seed: self.seed.wrapping_add(place.wrapping_mul(0x9E37_79B9_7F4A_7C15)),
+            restarts: self.restarts,
+            max_iterations: self.max_iterations,
+            tolerance: self.tolerance,
+            init: self.init,
+            ..KMeansConfig::new(k)
+        }
+        .fit(&own, dim)?;
         let (order, starts) = group(&Search::new(fitted.centres(), dim).indices(&own), k);
         let (mut centres, mut groups) = (Vec::new(), Vec::new());
         for (child, range) in starts.windows(2).enumerate() {

@@ -60,7 +60,11 @@ fn does_not_depend_on_the_number_of_threads() {
     let rows = some_rows(2000, 4);
     let fit = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| HierarchicalConfig::new(vec![8, 8]).with_seed(3).fit(&rows, 4).unwrap())
+        pool.install(|| {
+            HierarchicalConfig { seed: 3, ..HierarchicalConfig::new(vec![8, 8]) }
+                .fit(&rows, 4)
+                .unwrap()
+        })
     };
     assert_eq!(fit(1), fit(2));
 }
@@ -114,7 +118,7 @@ proptest! {
         let n = values.len() / dim;
         prop_assume!(n > 0);
         let rows: Vec<f32> = values[..n * dim].iter().map(|&v| f32::from(v) * 0.7).collect();
-        let config = HierarchicalConfig::new(vec![3, 4]).with_seed(seed).with_restarts(1);
+        let config = HierarchicalConfig { seed, restarts: 1, ..HierarchicalConfig::new(vec![3, 4]) };
         let tree = config.fit(&rows, dim).unwrap();
         let codes = tree.encode(&rows).unwrap();
         prop_assert_eq!(codes.as_flat(), plain_encode(&tree, &rows));

@@ -1,6 +1,7 @@
 //! From embeddings to tokens: K-Means, RQ-KMeans, RQ-VAE, hierarchical K-Means, and their
 //! coarse-to-fine composition, all behind [`Quantizer`].
 
+mod assign;
 mod base;
 mod coarse_to_fine;
 mod code_beam;
@@ -16,6 +17,7 @@ mod saved;
 mod several;
 
 pub use crate::index::{CandidateIndex, HealthReport, HealthThresholds, LevelHealth};
+pub use assign::Assignment;
 pub use base::Quantizer;
 pub use coarse_to_fine::{
     CoarseToFine, CoarseToFineConfig, FineConfig, FineQuantizer, QuantizerEvent,

@@ -1,13 +1,19 @@
 use std::cell::Cell;
 
-use burn::backend::{Autodiff, Flex};
+use burn::backend::Flex;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::{
-    features::ShardedFeatures,
-    quantizer::{CoarseToFineConfig, FineConfig, HierarchicalConfig, RqKMeansConfig, RqVaeConfig},
+    cancel::StopFlag,
+    features::{Features, ItemIds, ShardedFeatures},
+    identifier::Groups,
+    index::{CandidateIndex, HealthReport},
+    quantizer::{
+        CoarseToFine, CoarseToFineConfig, FineConfig, HierarchicalConfig, IdentifierConfig,
+        KMeansConfig, Quantizer, QuantizerEvent, RowSource, RqKMeansConfig, RqVaeConfig,
+    },
 };
 
 const N: usize = 3 * BLOCK + 1234;
@@ -20,13 +26,17 @@ fn items() -> Features {
 }
 
 fn fitted(items: &Features, fine: FineConfig) -> CoarseToFine<Flex> {
-    let mut config = CoarseToFineConfig::new(6, vec![]).with_fine(fine);
-    config.coarse = config.coarse.with_restarts(1).with_max_iterations(3);
-    config.fit_source::<Autodiff<Flex>>(items, 2000, &Default::default()).unwrap()
+    let mut config = CoarseToFineConfig::new(6, fine);
+    config.coarse = KMeansConfig { restarts: 1, max_iterations: 3, ..config.coarse };
+    config.fit_source(items, 2000, &Default::default()).unwrap()
 }
 
 fn rq() -> FineConfig {
-    FineConfig::RqKmeans(RqKMeansConfig::new(vec![8, 8]).with_restarts(1).with_max_iterations(3))
+    FineConfig::RqKmeans(RqKMeansConfig {
+        restarts: 1,
+        max_iterations: 3,
+        ..RqKMeansConfig::new(vec![8, 8])
+    })
 }
 
 /// Three files of different lengths.
@@ -80,19 +90,19 @@ fn shards_and_parts_give_the_index_of_the_whole() {
     for fine in [
         rq(),
         FineConfig::Hierarchical(HierarchicalConfig::new(vec![4, 3])),
-        FineConfig::RqVae(RqVaeConfig::new(vec![8, 4]).with_latent(4).with_epochs(1)),
+        FineConfig::RqVae(RqVaeConfig { latent: 4, epochs: 1, ..RqVaeConfig::new(vec![8, 4]) }),
     ] {
         let quantizer = fitted(&items, fine);
-        let whole = quantizer.assign(&items).unwrap();
+        let whole = quantizer.assign(&items).run().unwrap();
         let counted = Counted { source: &sharded, largest: Cell::new(0) };
-        same(&quantizer.assign_source(&counted, items.ids().clone()).unwrap(), &whole);
+        same(&quantizer.assign(&counted).ids(items.ids().clone()).run().unwrap(), &whole);
         assert_eq!(counted.largest.get(), BLOCK, "assignment holds one block");
 
         for parts in [1, 3, 7] {
             let mut made: Vec<CodesPart> = (0..parts)
                 .map(|part| {
                     let path = folder.path().join("part.safetensors");
-                    let made = quantizer.encode_part(&sharded, part, parts).unwrap();
+                    let made = quantizer.assign(&sharded).part(part, parts).unwrap();
                     made.save(&path).unwrap();
                     assert_eq!(CodesPart::load(&path).unwrap(), made);
                     made
@@ -100,7 +110,7 @@ fn shards_and_parts_give_the_index_of_the_whole() {
                 .collect();
             assert_eq!(made.iter().map(|part| part.rows().len()).sum::<usize>(), N);
             made.reverse();
-            same(&quantizer.merge(made, items.ids().clone()).unwrap(), &whole);
+            same(&quantizer.assign_parts(made, items.ids().clone()).run().unwrap(), &whole);
         }
     }
 }
@@ -111,7 +121,7 @@ fn the_health_of_blocks_is_that_of_the_whole() {
     let quantizer = fitted(&items, rq());
     let codes = quantizer.encode(items.as_slice()).unwrap();
     let whole = HealthReport::new(&quantizer, items.as_slice(), &codes).unwrap();
-    assert_eq!(quantizer.assign(&items).unwrap().health(), &whole);
+    assert_eq!(quantizer.assign(&items).run().unwrap().health(), &whole);
     // The plain way: one mean, one sum.
     let rows: Vec<&[f32]> = items.as_slice().chunks_exact(3).collect();
     let mean: Vec<f64> =
@@ -136,9 +146,9 @@ fn the_health_of_blocks_is_that_of_the_whole() {
 fn parts_that_do_not_go_together_are_refused() {
     let items = items();
     let quantizer = fitted(&items, rq());
-    let part = |part, of| quantizer.encode_part(&items, part, of).unwrap();
+    let part = |part, of| quantizer.assign(&items).part(part, of).unwrap();
     let message = |parts: Vec<CodesPart>| {
-        let error = quantizer.merge(parts, items.ids().clone()).unwrap_err();
+        let error = quantizer.assign_parts(parts, items.ids().clone()).run().unwrap_err();
         assert!(matches!(error, Error::Quantizer(_)), "{error}");
         error.to_string()
     };
@@ -151,22 +161,25 @@ fn parts_that_do_not_go_together_are_refused() {
     assert!(text.contains("rows of another part"), "{text}");
     assert!(message(vec![part(0, 1), part(1, 3)]).contains("another part"));
 
-    let other = fitted(&items, FineConfig::RqKmeans(RqKMeansConfig::new(vec![8, 8]).with_seed(9)));
-    let text = message(vec![part(0, 2), other.encode_part(&items, 1, 2).unwrap()]);
+    let other = fitted(
+        &items,
+        FineConfig::RqKmeans(RqKMeansConfig { seed: 9, ..RqKMeansConfig::new(vec![8, 8]) }),
+    );
+    let text = message(vec![part(0, 2), other.assign(&items).part(1, 2).unwrap()]);
     assert!(text.contains("codes of the quantizer"), "{text}");
     let fewer = items.select(&(0..N - 1).collect::<Vec<_>>());
-    let text = message(vec![part(0, 2), quantizer.encode_part(&fewer, 1, 2).unwrap()]);
+    let text = message(vec![part(0, 2), quantizer.assign(&fewer).part(1, 2).unwrap()]);
     assert!(text.contains(&format!("one of {}", N - 1)), "{text}");
-    let error = quantizer.merge(vec![part(0, 1)], ItemIds::numbered(3)).unwrap_err();
+    let error = quantizer.assign_parts(vec![part(0, 1)], ItemIds::numbered(3)).run().unwrap_err();
     assert!(matches!(error, Error::Ids(_)));
-    assert!(quantizer.assign_source(&items, ItemIds::numbered(3)).is_err());
-    assert!(matches!(quantizer.encode_part(&items, 2, 2), Err(Error::Config(_))));
+    assert!(quantizer.assign(&items).ids(ItemIds::numbered(3)).run().is_err());
+    assert!(matches!(quantizer.assign(&items).part(2, 2), Err(Error::Config(_))));
     let narrow = Features::from_rows(vec![1.0; 4], 2).unwrap();
-    assert!(quantizer.assign(&narrow).unwrap_err().to_string().contains("rows of 3 numbers"));
+    assert!(quantizer.assign(&narrow).run().unwrap_err().to_string().contains("rows of 3 numbers"));
     let mut rows = items.as_slice().to_vec();
     rows[(BLOCK + 5) * 3] = f32::NAN;
     let bad = Features::from_rows(rows, 3).unwrap();
-    let text = quantizer.assign(&bad).unwrap_err().to_string();
+    let text = quantizer.assign(&bad).run().unwrap_err().to_string();
     assert!(text.contains(&format!("row {}", BLOCK + 5)), "{text}");
 }
 
@@ -176,7 +189,7 @@ fn damaged_files_of_parts_are_refused() {
     let path = folder.path().join("part.safetensors");
     let items = items();
     let quantizer = fitted(&items, rq());
-    quantizer.encode_part(&items, 3, 4).unwrap().save(&path).unwrap();
+    quantizer.assign(&items).part(3, 4).unwrap().save(&path).unwrap();
     let whole = std::fs::read(&path).unwrap();
     let refused = |bytes: &[u8]| {
         std::fs::write(&path, bytes).unwrap();
@@ -197,16 +210,53 @@ fn damaged_files_of_parts_are_refused() {
 }
 
 #[test]
-fn progress_is_told_and_a_break_interrupts() {
+fn events_are_reported_and_a_stop_interrupts() {
     let items = items();
     let quantizer = fitted(&items, rq());
+    let stop = StopFlag::new();
     let mut seen = Vec::new();
-    let result = quantizer.assign_source_with_progress(&items, items.ids().clone(), &mut |event| {
-        if let QuantizerEvent::Encoded { rows, of } = event {
-            seen.push((rows, of));
-        }
-        if seen.len() == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
+    let result = quantizer
+        .assign(&items)
+        .stop(&stop)
+        .progress(|event| {
+            if let QuantizerEvent::Encoded { rows, of } = event {
+                seen.push((rows, of));
+            }
+            if seen.len() == 2 {
+                stop.raise();
+            }
+        })
+        .run();
     assert!(matches!(result, Err(Error::Interrupted(_))));
     assert_eq!(seen, [(BLOCK, N), (2 * BLOCK, N)]);
+}
+
+#[test]
+fn groups_go_with_parts_and_several_identifiers_need_rows() {
+    let items = items();
+    let quantizer = fitted(&items, rq());
+    let labels = (0..N).map(|item| if item % 3 == 0 { "a" } else { "b" });
+    let groups = Groups::from_labels(labels).unwrap();
+    let part = |part| quantizer.assign(&items).part(part, 2).unwrap();
+    let merge = || quantizer.assign_parts(vec![part(1), part(0)], items.ids().clone());
+    let whole = quantizer.assign(&items).groups(&groups).run().unwrap();
+    same(&merge().groups(&groups).run().unwrap(), &whole);
+    let several = IdentifierConfig { clusters: 2, codes: 1 };
+    assert!(matches!(merge().several(several).run(), Err(Error::Config(_))));
+    assert!(matches!(merge().part(0, 1), Err(Error::Config(_))));
+    assert!(matches!(quantizer.assign(&items).several(several).part(0, 1), Err(Error::Config(_))));
+}
+
+/// Further identifiers from rows that are read block by block.
+#[test]
+fn several_identifiers_of_shards_are_those_of_rows_in_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let items = items();
+    let sharded = shards(&items, folder.path());
+    let quantizer = fitted(&items, rq());
+    let several = IdentifierConfig { clusters: 2, codes: 1 };
+    let whole = quantizer.assign(&items).several(several).run().unwrap();
+    let read = quantizer.assign(&sharded).several(several).run().unwrap();
+    same(&read, &whole);
+    assert_eq!(read.owners(), whole.owners());
 }

@@ -12,8 +12,9 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use crate::{
+    cancel::Monitor,
     error::{Error, Result},
-    features::{Features, ShardedFeatures},
+    features::{Features, ItemIds, ShardedFeatures},
     identifier::Codes,
 };
 
@@ -53,6 +54,11 @@ pub trait RowSource {
     fn as_slice(&self) -> Option<&[f32]> {
         None
     }
+
+    /// The ids of the rows, if they have any; otherwise they are numbered.
+    fn ids(&self) -> Option<&ItemIds> {
+        None
+    }
 }
 
 impl RowSource for Features {
@@ -71,6 +77,10 @@ impl RowSource for Features {
     fn as_slice(&self) -> Option<&[f32]> {
         Some(Features::as_slice(self))
     }
+
+    fn ids(&self) -> Option<&ItemIds> {
+        Some(Features::ids(self))
+    }
 }
 
 impl RowSource for ShardedFeatures {
@@ -84,6 +94,10 @@ impl RowSource for ShardedFeatures {
 
     fn read(&self, range: Range<usize>, into: &mut Vec<f32>) -> Result<()> {
         ShardedFeatures::read(self, range, into)
+    }
+
+    fn ids(&self) -> Option<&ItemIds> {
+        Some(ShardedFeatures::ids(self))
     }
 }
 
@@ -178,6 +192,31 @@ pub(crate) fn read_checked(
             .expected(format!("{} rows for {range:?}", range.len()))
             .found(found.to_string())
             .fix("make `read` fill its buffer with exactly the rows of the range"));
+    }
+    Ok(())
+}
+
+/// Rows of a range: a slice of rows in memory (checked before), or read into `buffer` and checked.
+pub(crate) fn read_block<'a>(
+    source: &'a dyn RowSource,
+    range: Range<usize>,
+    buffer: &'a mut Vec<f32>,
+) -> Result<&'a [f32]> {
+    let dim = source.dim();
+    if let Some(rows) = source.as_slice() {
+        return Ok(&rows[range.start * dim..range.end * dim]);
+    }
+    read_checked(source, range, buffer)?;
+    Ok(buffer)
+}
+
+/// An error if the assignment should stop.
+pub(crate) fn check_stop<E>(monitor: &Monitor<'_, E>) -> Result<()> {
+    if monitor.is_stopped() {
+        return Err(Error::interrupted("assignment of codes")
+            .expected("to run to the last row")
+            .found("a request to stop")
+            .fix("start it again; an unfinished part keeps nothing"));
     }
     Ok(())
 }

@@ -1,7 +1,5 @@
 //! Residual quantization by K-Means: each level clusters what the levels before left over.
 
-use std::ops::ControlFlow;
-
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +13,7 @@ use super::{
     rows::{check_codes, check_level, check_rows},
 };
 use crate::{
+    cancel::Monitor,
     error::{Error, Problem, Result},
     identifier::Codes,
 };
@@ -24,7 +23,7 @@ use crate::{
 /// # Example
 /// ```
 /// use cart_retrieval::quantizer::RqKMeansConfig;
-/// RqKMeansConfig::new(vec![256, 256, 256]).with_seed(1).with_restarts(1).validate()?;
+/// RqKMeansConfig { seed: 1, restarts: 1, ..RqKMeansConfig::new(vec![256, 256, 256]) }.validate()?;
 /// # Ok::<(), cart_retrieval::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,16 +31,16 @@ use crate::{
 pub struct RqKMeansConfig {
     /// Number of codes of each level, each 2 to 65536.
     pub sizes: Vec<usize>,
-    /// Start of the random numbers.
+    /// Random seed.
     #[serde(default)]
     pub seed: u64,
-    /// Fits of each level, of which the best is kept.
+    /// Number of fits of each level; the best is kept.
     #[serde(default = "default_restarts")]
     pub restarts: usize,
-    /// Most updates of the centres of a level.
+    /// Maximum number of updates of a level's centres.
     #[serde(default = "default_max_iterations")]
     pub max_iterations: usize,
-    /// Relative gain of inertia below which a level is done.
+    /// Relative gain of inertia below which the fit of a level ends.
     #[serde(default = "default_tolerance")]
     pub tolerance: f64,
     /// How the first centres are chosen.
@@ -69,7 +68,7 @@ fn default_tolerance() -> f64 {
     KMeansConfig::new(2).tolerance
 }
 
-/// News from a running fit.
+/// Events of a fit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct RqKMeansEvent {
@@ -77,7 +76,7 @@ pub struct RqKMeansEvent {
     pub level: usize,
     /// How many levels there are.
     pub levels: usize,
-    /// What its K-Means reports.
+    /// The event of the level's K-Means.
     pub event: KMeansEvent,
 }
 
@@ -93,42 +92,6 @@ impl RqKMeansConfig {
             init: Init::default(),
             encode_beam: default_encode_beam(),
         }
-    }
-
-    /// Sets the seed.
-    pub fn with_seed(mut self, seed: u64) -> Self {
-        self.seed = seed;
-        self
-    }
-
-    /// Sets the fits of each level of which the best is kept.
-    pub fn with_restarts(mut self, restarts: usize) -> Self {
-        self.restarts = restarts;
-        self
-    }
-
-    /// Sets the most updates of the centres of a level.
-    pub fn with_max_iterations(mut self, max_iterations: usize) -> Self {
-        self.max_iterations = max_iterations;
-        self
-    }
-
-    /// Sets the relative gain of inertia below which a level is done.
-    pub fn with_tolerance(mut self, tolerance: f64) -> Self {
-        self.tolerance = tolerance;
-        self
-    }
-
-    /// Sets how the first centres are chosen.
-    pub fn with_init(mut self, init: Init) -> Self {
-        self.init = init;
-        self
-    }
-
-    /// Sets the code sequences kept when rows are encoded.
-    pub fn with_encode_beam(mut self, encode_beam: usize) -> Self {
-        self.encode_beam = encode_beam;
-        self
     }
 
     /// Checks the settings.
@@ -159,20 +122,19 @@ impl RqKMeansConfig {
     /// # Ok::<(), cart_retrieval::Error>(())
     /// ```
     pub fn fit(&self, rows: &[f32], dim: usize) -> Result<RqKMeans> {
-        self.fit_with_engine(rows, dim, &HostSearch, &mut |_| ControlFlow::Continue(()))
+        self.fit_with_engine(rows, dim, &HostSearch, &Monitor::new())
     }
 
     /// Fits with another search engine, reporting every step.
     ///
     /// # Errors
-    /// As [`RqKMeansConfig::fit`], whatever the engine returns, and [`Error::Interrupted`] when
-    /// `progress` answers `Break`.
+    /// As [`RqKMeansConfig::fit`], whatever the engine returns, and [`Error::Interrupted`] after a stop.
     pub fn fit_with_engine(
         &self,
         rows: &[f32],
         dim: usize,
         engine: &dyn NearestCentre,
-        progress: &mut dyn FnMut(RqKMeansEvent) -> ControlFlow<()>,
+        monitor: &Monitor<'_, RqKMeansEvent>,
     ) -> Result<RqKMeans> {
         self.validate()?;
         let n = check_rows(rows, dim, 0)?;
@@ -182,16 +144,20 @@ impl RqKMeansConfig {
         let mut codebooks = Vec::with_capacity(levels);
         for (level, &size) in self.sizes.iter().enumerate() {
             check_level(&residual, dim, level, size)?;
-            let kmeans = KMeansConfig::new(size)
-                .with_seed(self.seed.wrapping_add(level as u64))
-                .with_restarts(self.restarts)
-                .with_max_iterations(self.max_iterations)
-                .with_tolerance(self.tolerance)
-                .with_init(self.init)
-                .fit_with_engine(&residual, dim, engine, &mut |event| {
-                    progress(RqKMeansEvent { level, levels, event })
-                })
-                .map_err(|error| at_level(error, level))?;
+            let kmeans = KMeansConfig {
+                seed: self.seed.wrapping_add(level as u64),
+                restarts: self.restarts,
+                max_iterations: self.max_iterations,
+                tolerance: self.tolerance,
+                init: self.init,
+                ..KMeansConfig::new(size)
+            }
+            .fit_with_engine(
+                &(residual.as_slice(), dim),
+                engine,
+                &monitor.part(|event| RqKMeansEvent { level, levels, event }),
+            )
+            .map_err(|error| at_level(error, level))?;
             let centres = kmeans.centres().to_vec();
             if level + 1 < levels {
                 engine.nearest(&residual, dim, &centres, &mut index, &mut distance)?;
@@ -382,6 +348,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::cancel::StopFlag;
     use crate::kernels::squared_distance;
 
     fn some_rows(n: usize, dim: usize) -> Vec<f32> {
@@ -427,8 +394,9 @@ mod tests {
     #[test]
     fn one_level_is_k_means() {
         let rows = some_rows(300, 4);
-        let quantizer = RqKMeansConfig::new(vec![9]).with_seed(4).fit(&rows, 4).unwrap();
-        let kmeans = KMeansConfig::new(9).with_seed(4).fit(&rows, 4).unwrap();
+        let quantizer =
+            RqKMeansConfig { seed: 4, ..RqKMeansConfig::new(vec![9]) }.fit(&rows, 4).unwrap();
+        let kmeans = KMeansConfig { seed: 4, ..KMeansConfig::new(9) }.fit(&rows, 4).unwrap();
         assert_eq!(quantizer.codebooks(), [kmeans.centres()]);
     }
 
@@ -438,7 +406,8 @@ mod tests {
         let fit = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {
-                let config = RqKMeansConfig::new(vec![16, 16]).with_max_iterations(5);
+                let config =
+                    RqKMeansConfig { max_iterations: 5, ..RqKMeansConfig::new(vec![16, 16]) };
                 let quantizer = config.fit(&rows, 5).unwrap();
                 let codes = quantizer.encode(&rows).unwrap();
                 (quantizer, codes)
@@ -474,16 +443,16 @@ mod tests {
     }
 
     #[test]
-    fn a_break_interrupts() {
-        let result = RqKMeansConfig::new(vec![3, 3]).fit_with_engine(
-            &some_rows(100, 2),
-            2,
-            &HostSearch,
-            &mut |event| match event.level {
-                0 => ControlFlow::Continue(()),
-                _ => ControlFlow::Break(()),
-            },
-        );
+    fn a_stop_interrupts() {
+        let stop = StopFlag::new();
+        let monitor = Monitor::new().with_stop(&stop).with_progress(|event: RqKMeansEvent| {
+            if event.level == 1 {
+                stop.raise();
+            }
+        });
+        let rows = some_rows(100, 2);
+        let result =
+            RqKMeansConfig::new(vec![3, 3]).fit_with_engine(&rows, 2, &HostSearch, &monitor);
         assert!(matches!(result, Err(Error::Interrupted(_))));
     }
 

@@ -191,7 +191,7 @@ fn unreadable(error: &dyn std::fmt::Display) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use burn::backend::{Autodiff, Flex};
+    use burn::backend::Flex;
 
     use super::*;
     use crate::{
@@ -202,16 +202,19 @@ mod tests {
     fn fitted(fine: FineConfig) -> (CoarseToFine<Flex>, Features) {
         let rows: Vec<f32> = (0..600).map(|i| ((i * i % 977) as f32 * 0.71).sin()).collect();
         let items = Features::from_rows(rows, 6).unwrap();
-        let config = CoarseToFineConfig::new(4, vec![]).with_fine(fine);
-        (config.fit::<Autodiff<Flex>>(&items, &Default::default()).unwrap(), items)
+        let config = CoarseToFineConfig::new(4, fine);
+        (config.fit(&items, &Default::default()).unwrap(), items)
     }
 
     #[test]
     fn every_kind_loads_as_it_was_saved() {
         for fine in [
-            FineConfig::RqVae(RqVaeConfig::new(vec![8, 4]).with_latent(4).with_epochs(2)),
+            FineConfig::RqVae(RqVaeConfig { latent: 4, epochs: 2, ..RqVaeConfig::new(vec![8, 4]) }),
             FineConfig::RqKmeans(RqKMeansConfig::new(vec![8, 4])),
-            FineConfig::RqKmeans(RqKMeansConfig::new(vec![8, 4]).with_encode_beam(6)),
+            FineConfig::RqKmeans(RqKMeansConfig {
+                encode_beam: 6,
+                ..RqKMeansConfig::new(vec![8, 4])
+            }),
             FineConfig::Hierarchical(HierarchicalConfig::new(vec![4, 3])),
         ] {
             let (quantizer, items) = fitted(fine);
@@ -228,7 +231,7 @@ mod tests {
     #[test]
     fn the_beam_is_part_of_the_digest_and_files_without_one_are_greedy() {
         let digest = |beam| {
-            let config = RqKMeansConfig::new(vec![8, 4]).with_encode_beam(beam);
+            let config = RqKMeansConfig { encode_beam: beam, ..RqKMeansConfig::new(vec![8, 4]) };
             let (quantizer, items) = fitted(FineConfig::RqKmeans(config));
             let codes = quantizer.encode(items.as_slice()).unwrap();
             (quantizer.digest().unwrap(), codes, quantizer)
@@ -251,8 +254,11 @@ mod tests {
 
     #[test]
     fn broken_files_are_refused() {
-        let (quantizer, _) =
-            fitted(FineConfig::RqVae(RqVaeConfig::new(vec![8]).with_latent(4).with_epochs(1)));
+        let (quantizer, _) = fitted(FineConfig::RqVae(RqVaeConfig {
+            latent: 4,
+            epochs: 1,
+            ..RqVaeConfig::new(vec![8])
+        }));
         let bytes = quantizer.to_safetensors().unwrap();
         let device = Default::default();
         for cut in [0, 7, 100, bytes.len() - 1] {

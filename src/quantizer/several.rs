@@ -1,24 +1,25 @@
 //! Several identifiers for a candidate.
 
-use std::ops::ControlFlow;
-
 use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
-use super::{CoarseToFine, Quantizer, measure::BLOCK};
+use super::{
+    CoarseToFine, Quantizer, QuantizerEvent, RowSource,
+    measure::BLOCK,
+    rows::{check_stop, read_block},
+};
 use crate::{
+    cancel::Monitor,
     error::{Error, Result},
-    features::Features,
-    identifier::{Codes, Groups, Owners},
-    index::CandidateIndex,
+    identifier::{Codes, Owners},
     kernels::squared_distance,
 };
 
 /// How many identifiers a candidate gets.
 ///
-/// A candidate between two clusters is found by the path through one of them only, and is lost where a query takes the other.
-/// With several identifiers it lies on more than one path: in each of its nearest `clusters` it has the `codes` best
-/// sequences of fine tokens there. Ours: in the paper a candidate has one identifier.
+/// A candidate between two clusters is found through one of them only, and is lost when a query takes
+/// the other. With several identifiers it has more than one path: in each of its nearest `clusters`, the
+/// `codes` best sequences of fine tokens. Ours: in the paper a candidate has one identifier.
 ///
 /// # Example
 /// ```
@@ -33,8 +34,8 @@ use crate::{
 pub struct IdentifierConfig {
     /// Nearest coarse clusters that a candidate has identifiers in.
     pub clusters: usize,
-    /// Sequences of fine tokens in each of them, those of least error; the first is the one that
-    /// [`Quantizer::encode`] gives. More than 1 takes an RQ-VAE or RQ-KMeans.
+    /// Sequences of fine tokens in each of them, those of minimum error; the first is that of
+    /// [`Quantizer::encode`]. More than 1 needs an RQ-VAE or RQ-KMeans.
     pub codes: usize,
 }
 
@@ -75,47 +76,19 @@ pub(super) struct Aliases {
 }
 
 impl<B: Backend> CoarseToFine<B> {
-    /// As [`CoarseToFine::assign`] or, with groups, [`CoarseToFine::assign_grouped`], with several identifiers for each
-    /// candidate. The first ones have the semantic tokens of `assign`; unique tokens tell all identifiers apart. The
-    /// health is that of the first ones.
-    ///
-    /// # Errors
-    /// As [`IdentifierConfig::validate`]; [`Error::Quantizer`] for more clusters or sequences than there are; otherwise as
-    /// [`CoarseToFine::assign_grouped`].
-    ///
-    /// # Example
-    /// ```no_run
-    /// # use burn::backend::Flex;
-    /// # use cart_retrieval::{features::Features, quantizer::{CoarseToFine, IdentifierConfig}};
-    /// # fn f(quantizer: CoarseToFine<Flex>, items: Features) -> cart_retrieval::Result<()> {
-    /// let config = IdentifierConfig { clusters: 2, codes: 1 };
-    /// let index = quantizer.assign_several(&items, None, &config)?;
-    /// assert_eq!((index.ids().len(), index.trie().len()), (items.len(), 2 * items.len()));
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn assign_several(
-        &self,
-        items: &Features,
-        groups: Option<&Groups>,
-        config: &IdentifierConfig,
-    ) -> Result<CandidateIndex> {
-        config.validate()?;
-        let go_on = &mut |_| ControlFlow::Continue(());
-        let part = self.encode_range(items, 0..items.len(), String::new(), go_on)?;
-        let aliases = match config.per_candidate() {
-            1 => None,
-            _ => Some(self.aliases(items, config)?),
-        };
-        self.index(vec![part], items.ids().clone(), groups, aliases)
-    }
-
     /// All identifiers but the first ones, candidate by candidate.
-    fn aliases(&self, items: &Features, config: &IdentifierConfig) -> Result<Aliases> {
-        let (dim, each) = (self.dim(), config.per_candidate());
+    pub(super) fn aliases(
+        &self,
+        source: &dyn RowSource,
+        config: &IdentifierConfig,
+        monitor: &Monitor<'_, QuantizerEvent>,
+    ) -> Result<Aliases> {
+        let (n, dim, each) = (source.len(), self.dim(), config.per_candidate());
         let mut codes = Codes::new(self.level_sizes().len());
-        let mut distance = Vec::with_capacity(items.len() * (each - 1));
-        for rows in items.as_slice().chunks(BLOCK * dim) {
+        let mut distance = Vec::with_capacity(n * (each - 1));
+        let mut buffer = Vec::new();
+        for start in (0..n).step_by(BLOCK) {
+            let rows = read_block(source, start..n.min(start + BLOCK), &mut buffer)?;
             let coarse = self.coarse().encode_best(rows, config.clusters)?;
             let centres = self.coarse().decode(&coarse)?;
             let repeated = rows.chunks_exact(dim).flat_map(|row| row.repeat(config.clusters));
@@ -131,19 +104,24 @@ impl<B: Backend> CoarseToFine<B> {
                 squared_distance(&rows[row * dim..(row + 1) * dim], decoded)
             }));
             block.rows().for_each(|row| codes.push(row));
+            check_stop(monitor)?;
         }
-        let owners = (0..items.len() as u32).flat_map(|item| vec![item; each - 1]).collect();
-        Ok(Aliases { codes, distance, owners: Owners::new(items.len(), owners)? })
+        let owners = (0..n as u32).flat_map(|item| vec![item; each - 1]).collect();
+        Ok(Aliases { codes, distance, owners: Owners::new(n, owners)? })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use burn::backend::{Autodiff, Flex};
+    use burn::backend::Flex;
 
     use super::*;
-    use crate::quantizer::{
-        CoarseToFineConfig, FineConfig, HierarchicalConfig, RqKMeansConfig, RqVaeConfig,
+    use crate::{
+        features::Features,
+        identifier::Groups,
+        quantizer::{
+            CoarseToFineConfig, FineConfig, HierarchicalConfig, RqKMeansConfig, RqVaeConfig,
+        },
     };
 
     fn items() -> Features {
@@ -152,8 +130,8 @@ mod tests {
     }
 
     fn fitted(fine: FineConfig) -> CoarseToFine<Flex> {
-        let config = CoarseToFineConfig::new(5, vec![]).with_fine(fine);
-        config.fit::<Autodiff<Flex>>(&items(), &Default::default()).unwrap()
+        let config = CoarseToFineConfig::new(5, fine);
+        config.fit(&items(), &Default::default()).unwrap()
     }
 
     fn residual() -> FineConfig {
@@ -167,8 +145,8 @@ mod tests {
         for fine in [residual(), hierarchical] {
             let (quantizer, items) = (fitted(fine), items());
             let config = IdentifierConfig { clusters: 3, codes: 1 };
-            let index = quantizer.assign_several(&items, None, &config).unwrap();
-            let plain = quantizer.assign(&items).unwrap();
+            let index = quantizer.assign(&items).several(config).run().unwrap();
+            let plain = quantizer.assign(&items).run().unwrap();
             assert_eq!((index.ids().len(), index.trie().len()), (300, 900));
             assert_eq!(index.health(), plain.health());
             let identifiers = index.trie().identifiers();
@@ -202,11 +180,12 @@ mod tests {
 
     #[test]
     fn further_sequences_share_the_cluster() {
-        let vae = RqVaeConfig::new(vec![4, 3]).with_latent(4).with_hidden(vec![8]).with_epochs(3);
+        let vae =
+            RqVaeConfig { latent: 4, hidden: vec![8], epochs: 3, ..RqVaeConfig::new(vec![4, 3]) };
         for fine in [residual(), FineConfig::RqVae(vae)] {
             let (quantizer, items) = (fitted(fine), items());
             let config = IdentifierConfig { clusters: 2, codes: 3 };
-            let index = quantizer.assign_several(&items, None, &config).unwrap();
+            let index = quantizer.assign(&items).several(config).run().unwrap();
             assert_eq!(index.trie().len(), 6 * 300);
             let identifiers = index.trie().identifiers();
             let codes = quantizer.encode(items.as_slice()).unwrap();
@@ -229,7 +208,7 @@ mod tests {
         let labels = (0..300).map(|item| if item % 3 == 0 { "a" } else { "b" });
         let groups = Groups::from_labels(labels).unwrap();
         let config = IdentifierConfig { clusters: 2, codes: 1 };
-        let index = quantizer.assign_several(&items, Some(&groups), &config).unwrap();
+        let index = quantizer.assign(&items).groups(&groups).several(config).run().unwrap();
         let filter = index.group_filter("a").unwrap();
         assert_eq!(filter.count(), 200);
         assert_eq!(filter, index.filter(|item| item % 3 == 0));
@@ -240,7 +219,7 @@ mod tests {
             assert_eq!(vectors.row(entry as usize), items.row(owner));
         }
         let few = Features::from_rows(vec![1.0; 12], 6).unwrap();
-        let index = quantizer.assign_several(&items, None, &config).unwrap();
+        let index = quantizer.assign(&items).several(config).run().unwrap();
         assert!(index.with_vectors(few).is_err());
     }
 
@@ -248,9 +227,9 @@ mod tests {
     fn one_identifier_is_the_plain_index_and_impossible_numbers_are_refused() {
         let (quantizer, items) = (fitted(residual()), items());
         let run = |clusters, codes| {
-            quantizer.assign_several(&items, None, &IdentifierConfig { clusters, codes })
+            quantizer.assign(&items).several(IdentifierConfig { clusters, codes }).run()
         };
-        let plain = quantizer.assign(&items).unwrap();
+        let plain = quantizer.assign(&items).run().unwrap();
         assert_eq!(run(1, 1).unwrap().trie(), plain.trie());
         for (clusters, codes, what) in
             [(0, 1, "clusters"), (1, 0, "codes"), (6, 1, "1 to 5"), (1, 13, "1 to 12")]
@@ -260,7 +239,7 @@ mod tests {
         }
         let tree = fitted(FineConfig::Hierarchical(HierarchicalConfig::new(vec![3, 2])));
         let config = IdentifierConfig { clusters: 1, codes: 2 };
-        let error = tree.assign_several(&items, None, &config).unwrap_err().to_string();
+        let error = tree.assign(&items).several(config).run().unwrap_err().to_string();
         assert!(error.contains("RQ-KMeans"), "{error}");
     }
 }

@@ -7,7 +7,7 @@ use super::{
     settings::{AlignmentSettings, ModelSettings, Recipe},
 };
 use crate::{
-    align::{CandidateSpaceConfig, SpaceTuning},
+    align::{EncoderTuning, TextSpaceConfig},
     data::{CaptionFilter, LeakAuditConfig, TokenizerConfig},
     decode::BeamConfig,
     error::{Error, Result},
@@ -150,7 +150,7 @@ fn common(facts: &Facts, max_tokens: usize) -> Recipe {
         space_tuning: None,
         alignment: None,
         identifiers: Default::default(),
-        quantizer: CoarseToFineConfig::new(2, vec![2]),
+        quantizer: CoarseToFineConfig::new(2, RqVaeConfig::new(vec![2])),
         health: HealthThresholds::default(),
         training: TrainConfig::default(),
         beam: BeamConfig { width, ..BeamConfig::default() },
@@ -178,12 +178,12 @@ fn pretrained(facts: &Facts) -> (Recipe, String) {
     let common = common(facts, tokens(facts).clamp(24, 64));
     let recipe = Recipe {
         model: ModelSettings { d_model: 384, d_ff: 1536, n_heads: 12, ..common.model.clone() },
-        space: Some(CandidateSpaceConfig {
+        space: Some(TextSpaceConfig {
             features: 1.0,
             texts: if facts.unseen { 0.0 } else { 1.0 },
-            ..CandidateSpaceConfig::default()
+            ..TextSpaceConfig::default()
         }),
-        space_tuning: Some(SpaceTuning { epochs: 3, ..SpaceTuning::default() }),
+        space_tuning: Some(EncoderTuning { epochs: 3, ..EncoderTuning::default() }),
         alignment: Some(AlignmentSettings {
             guided: true,
             words: Some(0.4),
@@ -323,7 +323,7 @@ pub fn attempts(rows: &Rows) -> Vec<Attempt> {
 
 /// A quantizer whose K-Means is the best of five.
 fn coarse_to_fine(k: usize, fine: FineConfig) -> CoarseToFineConfig {
-    let mut config = CoarseToFineConfig::new(k, vec![]).with_fine(fine);
+    let mut config = CoarseToFineConfig::new(k, fine);
     config.coarse.restarts = 5;
     config
 }
@@ -333,12 +333,14 @@ fn vae(rows: &Rows, sizes: Vec<usize>) -> RqVaeConfig {
     let batch = power_of_two(rows.items / 8).clamp(32, 256);
     let epochs = 800_usize.div_ceil(rows.items.div_ceil(batch)).clamp(20, 200);
     let latent = rows.dim.clamp(2, 64);
-    RqVaeConfig::new(sizes)
-        .with_codebooks(Codebooks::Gradient)
-        .with_latent(latent)
-        .with_hidden(vec![(4 * latent).max(32)])
-        .with_batch(batch)
-        .with_epochs(epochs)
+    RqVaeConfig {
+        codebooks: Codebooks::Gradient,
+        latent,
+        hidden: vec![(4 * latent).max(32)],
+        batch,
+        epochs,
+        ..RqVaeConfig::new(sizes)
+    }
 }
 
 /// The largest power of two up to `number`, at least 1.
@@ -348,7 +350,7 @@ fn power_of_two(number: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use burn::backend::{Autodiff, Flex};
+    use burn::backend::Flex;
 
     use super::*;
     use crate::{features::Features, recipe::TextSettings};
@@ -483,9 +485,8 @@ mod tests {
             let rows: Vec<f32> = (0..items).flat_map(row).collect();
             let features = Features::from_rows(rows.clone(), 2).unwrap();
             let healthy = attempts(&Rows::of(&rows, 2, None)).into_iter().rev().any(|attempt| {
-                let fitted =
-                    attempt.quantizer.fit::<Autodiff<Flex>>(&features, &Default::default());
-                let index = fitted.and_then(|fitted| fitted.assign(&features));
+                let fitted = attempt.quantizer.fit::<Flex>(&features, &Default::default());
+                let index = fitted.and_then(|fitted| fitted.assign(&features).run());
                 let index = index.unwrap_or_else(|e| panic!("{items}: {}: {e}", attempt.why));
                 index.health().shared_share < 0.1 && index.ensure_healthy(&attempt.health).is_ok()
             });

@@ -1,7 +1,6 @@
 //! From a recipe and a data folder to a searchable index.
 
 use std::{
-    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
@@ -11,7 +10,11 @@ use burn::{backend::Autodiff, module::AutodiffModule, tensor::backend::Backend};
 
 use super::{choice::attempts, counts::Rows, early, event::FitEvent, settings::Recipe, task::Task};
 use crate::{
-    align::{FittedSpace, Ridge, SpaceTuning, TextVectors, TunedEncoder, WordWeights, embed_texts},
+    align::{
+        EncoderTuning, FittedTextSpace, IdfWeights, Ridge, TextEmbedder, TextVectors, TunedEncoder,
+        TuningData,
+    },
+    cancel::{Monitor, StopFlag},
     data::{DataFolder, ItemCaption, TextTokenizer, mixed_captions},
     error::{Error, Problem, Result},
     features::Features,
@@ -23,7 +26,7 @@ use crate::{
         HealthThresholds, KMeans, QuantizerEvent,
     },
     retrieve::Retriever,
-    train::{StopFlag, StopReason, TrainEvent, Trainer, TrainingData, trainable},
+    train::{StopReason, TrainEvent, Trainer, TrainingCaptions, TrainingData, trainable},
 };
 
 /// The text side of an index: a tokenizer, and a pretrained encoder with weights if the recipe
@@ -57,23 +60,28 @@ impl<B: Backend> TextSide<B> {
     pub(super) fn embed_here(
         &self,
         captions: &[ItemCaption],
-        words: Option<&WordWeights>,
+        words: Option<&IdfWeights>,
         device: &B::Device,
     ) -> Result<TextVectors> {
         let (_, encoder) = self.encoder("[space]")?;
-        embed_texts(encoder, words, &self.tokenizer, captions, device)
+        let lexical_head = words.map(|weights| weights.head(device));
+        TextEmbedder { encoder, tokenizer: &self.tokenizer, lexical_head }.embed(captions, device)
     }
 
-    /// Weights of the words, if the recipe uses them.
+    /// IDF weights of the token embeddings, if the recipe uses them.
     ///
     /// # Errors
-    /// As [`WordWeights::fit`].
-    pub fn words(&self, recipe: &Recipe, train: &[ItemCaption]) -> Result<Option<WordWeights>> {
+    /// As [`IdfWeights::fit`].
+    pub fn idf_weights(
+        &self,
+        recipe: &Recipe,
+        train: &[ItemCaption],
+    ) -> Result<Option<IdfWeights>> {
         let weight = recipe.alignment.as_ref().and_then(|alignment| alignment.words);
         let (Some(weight), Some((_, encoder))) = (weight, &self.pretrained) else {
             return Ok(None);
         };
-        Ok(Some(WordWeights::fit(encoder, &self.tokenizer, train, weight)?))
+        Ok(Some(IdfWeights::fit(encoder, &self.tokenizer, train, weight)?))
     }
 
     fn encoder(&self, table: &str) -> Result<&(PretrainedText, TextEncoder<B>)> {
@@ -182,8 +190,8 @@ impl<'a> Fit<'a> {
     }
 
     /// Stops after the current step when the flag is raised.
-    pub fn with_stop(self, stop: StopFlag) -> Self {
-        Self { stop, ..self }
+    pub fn with_stop(self, stop: &StopFlag) -> Self {
+        Self { stop: stop.clone(), ..self }
     }
 
     /// Reports events. The callback may be called from another thread.
@@ -218,7 +226,7 @@ impl<'a> Fit<'a> {
         let prepared = self.prepared(text, device)?;
         let (network, words) = (prepared.network(text, device)?, &prepared.words);
         let network = match words {
-            Some(words) => network.with_words(words.view(device))?,
+            Some(words) => network.with_lexical_head(words.head(device))?,
             None => network,
         };
         let pairs = self.pairs(text, &prepared)?;
@@ -259,7 +267,7 @@ impl<'a> Fit<'a> {
     /// Everything before the network.
     fn prepared<B: Backend>(&self, text: &TextSide<B>, device: &B::Device) -> Result<Prepared<B>> {
         let recipe = self.recipe;
-        let words = text.words(recipe, &self.task.train)?;
+        let words = text.idf_weights(recipe, &self.task.train)?;
         let fitted = self.space_here(text, words.as_ref(), device)?;
         let rows = fitted.as_ref().map_or(&self.task.items, |fitted| &fitted.vectors);
         let (quantizer, index, recipe) = self.identifiers(rows, device)?;
@@ -279,9 +287,9 @@ impl<'a> Fit<'a> {
     pub(super) fn space_here<B: Backend>(
         &self,
         text: &TextSide<B>,
-        words: Option<&WordWeights>,
+        words: Option<&IdfWeights>,
         device: &B::Device,
-    ) -> Result<Option<FittedSpace>> {
+    ) -> Result<Option<FittedTextSpace>> {
         let Some(config) = &self.recipe.space else {
             return Ok(None);
         };
@@ -289,7 +297,7 @@ impl<'a> Fit<'a> {
         let started = Instant::now();
         let mut config = config.clone();
         config.seed = self.recipe.seed;
-        let fitted = config.fit_beside(text.map.as_ref(), &self.task.items, &texts)?;
+        let fitted = config.fit_with_tuned_map(text.map.as_ref(), &self.task.items, &texts)?;
         self.note(format!(
             "space of width {} in {:.0} s, gamma {}, penalty {}, held-out MRR {:.3}",
             fitted.space.dim(),
@@ -310,7 +318,11 @@ impl<'a> Fit<'a> {
         let (recipe, task) = (self.recipe, self.task);
         let mixed = mixed_captions(&task.train, recipe.mixed, recipe.seed);
         let texts = [task.train.as_slice(), &mixed].concat();
-        let mut pairs = TrainingData::new(&text.tokenizer, &texts, &task.valid, &prepared.index)?;
+        let mut pairs = TrainingData::new(
+            &text.tokenizer,
+            TrainingCaptions { train: &texts, valid: &task.valid },
+            &prepared.index,
+        )?;
         if let Some(fitted) = &prepared.fitted
             && recipe.alignment.is_some()
             && mixed.is_empty()
@@ -371,7 +383,7 @@ impl<'a> Fit<'a> {
         device: &B::Device,
     ) -> Result<(CoarseToFine<B>, CandidateIndex)> {
         let quantizer = self.quantizer(config, rows, device)?;
-        let index = quantizer.assign_several(rows, None, &self.recipe.identifiers.config())?;
+        let index = quantizer.assign(rows).several(self.recipe.identifiers.config()).run()?;
         self.note(index.health().to_string());
         match index.ensure_healthy(health) {
             Err(error) if self.ignore_health => {
@@ -389,12 +401,11 @@ impl<'a> Fit<'a> {
         rows: &Features,
         device: &B::Device,
     ) -> Result<CoarseToFine<B>> {
-        let mut progress = |event: QuantizerEvent| {
-            (self.progress)(FitEvent::Quantizer(event));
-            if self.stop.is_raised() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        };
+        let monitor = Monitor::new()
+            .with_stop(&self.stop)
+            .with_progress(|event| (self.progress)(FitEvent::Quantizer(event)));
         if !self.recipe.without_coarse {
-            return config.fit_with_progress::<Autodiff<B>>(rows, device, &mut progress);
+            return config.fit_with_progress(rows, device, &monitor);
         }
         let FineConfig::RqVae(mut fine) = config.fine else {
             return Err(Error::config("without_coarse")
@@ -408,10 +419,8 @@ impl<'a> Fit<'a> {
         let mean = mean(rows);
         let less_mean = rows.as_slice().iter().zip(mean.iter().cycle()).map(|(x, m)| x - m);
         let less_mean: Vec<f32> = less_mean.collect();
-        let fine =
-            fine.fit_with_progress::<Autodiff<B>>(&less_mean, dim, device, &mut |event| {
-                progress(QuantizerEvent::RqVae(event))
-            })?;
+        let monitor = monitor.part(QuantizerEvent::RqVae);
+        let fine = fine.fit_with_progress(&less_mean, dim, device, &monitor)?;
         let coarse = KMeans::from_parts([mean.clone(), mean].concat(), dim, 0.0, 0)?;
         CoarseToFine::from_parts(coarse, FineQuantizer::RqVae(fine))
     }
@@ -426,9 +435,9 @@ impl<'a> Fit<'a> {
         let progress = self.progress.clone();
         let mut trainer = Trainer::new(self.recipe.train_config())
             .with_resume(self.resume)
-            .with_stop(self.stop.clone())
+            .with_stop(&self.stop)
             .with_dashboard(self.dashboard)
-            .with_listener(move |event: TrainEvent| progress(FitEvent::Training(event)));
+            .with_progress(move |event: TrainEvent| progress(FitEvent::Training(event)));
         if let Some(folder) = &self.folder {
             trainer = trainer.with_folder(folder);
         }
@@ -458,14 +467,17 @@ impl<'a> Fit<'a> {
         };
         let (pretrained, _) = text.encoder("[space_tuning]")?;
         let started = Instant::now();
-        let words = text.words(self.recipe, &self.task.train)?;
-        let words = words.as_ref();
+        let words = text.idf_weights(self.recipe, &self.task.train)?;
         let (encoder, tokenizer, _) = pretrained.load::<Autodiff<B>>(device)?;
-        let tuning = SpaceTuning { seed: self.recipe.seed, ..tuning.clone() };
-        let (train, items) = (&self.task.train, &self.task.items);
-        let tuned = tuning.fit::<Autodiff<B>>(
-            encoder, words, &tokenizer, train, items, space, &self.stop, device,
-        )?;
+        let tuning = EncoderTuning { seed: self.recipe.seed, ..tuning.clone() };
+        let data = TuningData {
+            tokenizer: &tokenizer,
+            captions: &self.task.train,
+            items: &self.task.items,
+            space,
+            idf_weights: words.as_ref(),
+        };
+        let tuned = tuning.fit(encoder, &data, &self.stop, device)?;
         let mrr: Vec<String> = tuned.validation_mrr.iter().map(|v| format!("{v:.3}")).collect();
         self.note(format!(
             "text encoder tuned in {:.0} s, share {}; MRR on held-out captions: {}",
@@ -481,8 +493,8 @@ impl<'a> Fit<'a> {
 /// What there is before the network.
 struct Prepared<B: Backend> {
     recipe: Recipe,
-    words: Option<WordWeights>,
-    fitted: Option<FittedSpace>,
+    words: Option<IdfWeights>,
+    fitted: Option<FittedTextSpace>,
     quantizer: CoarseToFine<B>,
     index: CandidateIndex,
     config: crate::model::CartConfig,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{counts::Facts, written::Settings};
 use crate::{
-    align::{CandidateSpaceConfig, SpaceTuning},
+    align::{EncoderTuning, TextSpaceConfig},
     data::{CaptionFilter, ItemCaption, LeakAuditConfig, TextTokenizer, TokenizerConfig},
     decode::BeamConfig,
     error::{Error, Result},
@@ -78,9 +78,9 @@ pub struct Recipe {
     pub model: ModelSettings,
     /// The space of the text encoder, in which candidates get identifiers; without it they get them
     /// in the space of their features.
-    pub space: Option<CandidateSpaceConfig>,
+    pub space: Option<TextSpaceConfig>,
     /// How the text encoder is tuned in that space first, if it is.
-    pub space_tuning: Option<SpaceTuning>,
+    pub space_tuning: Option<EncoderTuning>,
     /// How queries are compared with the candidates' vectors, if they are.
     pub alignment: Option<AlignmentSettings>,
     /// Number of identifiers of a candidate.

@@ -433,7 +433,7 @@ fn over<B: Backend>(
         None => items.clone(),
     };
     let several = recipe.identifiers.config();
-    let index = retriever.quantizer().assign_several(&vectors, None, &several)?;
+    let index = retriever.quantizer().assign(&vectors).several(several).run()?;
     let index = match retriever.index().geometry() {
         Some(_) => index.with_vectors(vectors)?,
         None => index,

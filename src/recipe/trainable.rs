@@ -9,11 +9,10 @@ use super::{
     task::{Part, Task},
 };
 use crate::{
-    align::{FittedSpace, TextVectors, WordWeights},
-    data::{DataFolder, ItemCaption, TextTokenizer},
+    align::{FittedTextSpace, IdfWeights, TextVectors},
+    data::{DataFolder, ItemCaption},
     error::Result,
-    eval::baselines::{DualTower, DualTowerConfig},
-    features::Features,
+    eval::baselines::{DualTower, DualTowerConfig, TowerData},
     model::Cart,
     retrieve::{Retriever, Searchable, compiled_here},
     train::{StopFlag, Trained, Trainer, TrainingData, trainable},
@@ -38,7 +37,7 @@ compiled_here! {
     fn embed_side(
         text: &TextSide<Self>,
         captions: &[ItemCaption],
-        words: Option<&WordWeights>,
+        words: Option<&IdfWeights>,
         device: &Self::Device
     ) -> Result<TextVectors> {
         text.embed_here(captions, words, device)
@@ -53,9 +52,9 @@ compiled_here! {
     fn fit_space(
         fit: &Fit<'_>,
         text: &TextSide<Self>,
-        words: Option<&WordWeights>,
+        words: Option<&IdfWeights>,
         device: &Self::Device
-    ) -> Result<Option<FittedSpace>> {
+    ) -> Result<Option<FittedTextSpace>> {
         fit.space_here(text, words, device)
     }
     fn fit_index(
@@ -82,13 +81,11 @@ compiled_here! {
     }
     fn fit_tower(
         config: &DualTowerConfig,
-        tokenizer: &TextTokenizer,
-        train: &[ItemCaption],
-        items: &Features,
+        data: &TowerData<'_>,
         stop: &StopFlag,
         device: &Self::Device
     ) -> Result<DualTower<Self>> {
-        config.fit::<Autodiff<Self>>(tokenizer, train, items, stop, device)
+        config.fit::<Autodiff<Self>>(data, stop, device)
     }
 }
 
@@ -134,7 +131,7 @@ impl Fit<'_> {
     /// The text side with its encoder tuned in the space of the candidates, if the recipe says so.
     ///
     /// # Errors
-    /// As [`SpaceTuning::fit`](crate::align::SpaceTuning::fit).
+    /// As [`EncoderTuning::fit`](crate::align::EncoderTuning::fit).
     pub fn tuned<B: Trainable>(
         &self,
         text: &TextSide<B>,
@@ -146,13 +143,13 @@ impl Fit<'_> {
     /// The space of the candidates, where the recipe asks for one.
     ///
     /// # Errors
-    /// As [`CandidateSpaceConfig::fit_beside`](crate::align::CandidateSpaceConfig::fit_beside).
+    /// As [`TextSpaceConfig::fit_with_tuned_map`](crate::align::TextSpaceConfig::fit_with_tuned_map).
     pub fn space<B: Trainable>(
         &self,
         text: &TextSide<B>,
-        words: Option<&WordWeights>,
+        words: Option<&IdfWeights>,
         device: &B::Device,
-    ) -> Result<Option<FittedSpace>> {
+    ) -> Result<Option<FittedTextSpace>> {
         B::fit_space(self, text, words, device)
     }
 }
@@ -179,7 +176,7 @@ impl<B: Trainable> TextSide<B> {
     pub fn embed(
         &self,
         captions: &[ItemCaption],
-        words: Option<&WordWeights>,
+        words: Option<&IdfWeights>,
         device: &B::Device,
     ) -> Result<TextVectors> {
         B::embed_side(self, captions, words, device)
@@ -222,12 +219,10 @@ impl DualTowerConfig {
     /// As [`DualTowerConfig::fit`].
     pub fn fit_on<B: Trainable>(
         &self,
-        tokenizer: &TextTokenizer,
-        train: &[ItemCaption],
-        items: &Features,
+        data: &TowerData<'_>,
         stop: &StopFlag,
         device: &B::Device,
     ) -> Result<DualTower<B>> {
-        B::fit_tower(self, tokenizer, train, items, stop, device)
+        B::fit_tower(self, data, stop, device)
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     error::{Error, Result},
     features::Features,
     model::{Cart, LossConfig},
-    nn::{QueryProjection, WeightInit, with_noise},
+    nn::{ProjectionShape, QueryProjection, WeightInit, with_noise},
     optim::{CartOptimizer, WarmupCosine},
 };
 
@@ -163,8 +163,8 @@ impl ProjectionConfig {
         let deviation = deviation(rows, &mean);
         let mut init = WeightInit::new(self.seed);
         let d_model = model.encoder().d_model();
-        let mut projection =
-            QueryProjection::<B>::new(&mean, self.hidden, self.tokens, d_model, &mut init, &device);
+        let shape = ProjectionShape { hidden: self.hidden, tokens: self.tokens, d_model };
+        let mut projection = QueryProjection::<B>::new(&mean, shape, &mut init, &device);
         let steps = self.epochs * items.len().div_ceil(self.batch_size);
         let mut schedule = WarmupCosine::new(self.learning_rate, steps.div_ceil(20), steps, 0.02);
         let mut optimizer = CartOptimizer::<QueryProjection<B>, B>::new(self.weight_decay, 1.0);

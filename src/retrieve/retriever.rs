@@ -6,7 +6,7 @@ use burn::tensor::backend::Backend;
 
 use super::growth::Growth;
 use crate::{
-    align::{CandidateSpace, TextVectors, embed_with},
+    align::{TextEmbedder, TextSpaceMap, TextVectors},
     data::{ItemCaption, TextTokenizer},
     decode::{Answer, BeamConfig, Engine, Exact, Explanation, SearchPrecision, SearchSpace},
     error::{Error, Result},
@@ -41,7 +41,7 @@ pub struct Retriever<B: Backend> {
     pub(super) quantizer: Arc<CoarseToFine<B>>,
     pub(super) index: Arc<CandidateIndex>,
     pub(super) beam: BeamConfig,
-    pub(super) space: Option<Arc<CandidateSpace>>,
+    pub(super) space: Option<Arc<TextSpaceMap>>,
     pub(super) projection: Option<QueryProjection<B>>,
     /// Statistics of the changes since the quantizer was fitted.
     pub(super) growth: Growth,
@@ -187,19 +187,19 @@ impl<B: Backend> Retriever<B> {
     }
 
     /// Keeps the map from features to the candidates' vectors, which new candidates need.
-    pub fn with_space(self, space: CandidateSpace) -> Self {
+    pub fn with_space(self, space: TextSpaceMap) -> Self {
         Self { space: Some(Arc::new(space)), ..self }
     }
 
     /// The map from features to the candidates' vectors, if it is kept.
-    pub fn space(&self) -> Option<&CandidateSpace> {
+    pub fn space(&self) -> Option<&TextSpaceMap> {
         self.space.as_deref()
     }
 
     pub(super) fn embed_here(&self, captions: &[ItemCaption]) -> Result<TextVectors> {
-        let words = self.model().alignment().and_then(|head| head.words().cloned());
-        let encoder = self.model().encoder();
-        embed_with(encoder, words, &self.tokenizer, captions, self.engine.device())
+        let lexical_head = self.model().alignment().and_then(|head| head.lexical_head().cloned());
+        let (encoder, tokenizer) = (self.model().encoder(), &self.tokenizer);
+        TextEmbedder { encoder, tokenizer, lexical_head }.embed(captions, self.engine.device())
     }
 
     /// The candidates with their geometry.

@@ -85,10 +85,10 @@ compiled_here! {
 
 impl<B: Searchable> Retriever<B> {
     /// Vectors of captions by the text encoder, and by their words where these count: an input of
-    /// [`CandidateSpace::embed`](crate::align::CandidateSpace::embed) in addition to features.
+    /// [`TextSpaceMap::embed`](crate::align::TextSpaceMap::embed) in addition to features.
     ///
     /// # Errors
-    /// As [`embed_texts`](crate::align::embed_texts).
+    /// As [`TextEmbedder::embed`](crate::align::TextEmbedder::embed).
     pub fn embed_texts(&self, captions: &[ItemCaption]) -> Result<TextVectors> {
         B::embed_captions(self, captions)
     }

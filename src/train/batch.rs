@@ -2,7 +2,7 @@
 
 use burn::tensor::backend::Backend;
 
-use super::interpolate::Partners;
+use super::interpolate::Mixup;
 use crate::{
     data::{QueryBatch, TargetBatch},
     nn::GuideBatch,
@@ -18,7 +18,7 @@ pub struct TrainBatch<B: Backend> {
     /// Where those items lie, if that is known.
     pub guide: Option<GuideBatch<B>>,
     /// What the queries are mixed with, if they are.
-    pub partners: Option<Partners<B>>,
+    pub mixup: Option<Mixup<B>>,
     /// Seed of the dropout.
     pub seed: u64,
     /// Numbers of the training captions, one a row; `u32::MAX` where there is none.
@@ -52,7 +52,7 @@ impl<B: Backend> TrainBatch<B> {
             queries,
             targets,
             guide: None,
-            partners: None,
+            mixup: None,
             seed,
             texts: vec![u32::MAX; of],
             of,

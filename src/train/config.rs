@@ -58,9 +58,10 @@ pub struct TrainConfig {
     pub loss: LossConfig,
     /// Share of a caption's tokens that are dropped, redrawn at every step.
     pub word_dropout: f64,
-    /// Share of the queries that are mixed with another caption of their candidate ([`Partners`](super::Partners)). Not for
-    /// guided networks.
-    pub interpolation: f64,
+    /// Share of the queries that are mixed with another caption of their candidate
+    /// ([`Mixup`](super::Mixup)); `interpolation` in files. Not for guided networks.
+    #[serde(rename = "interpolation")]
+    pub mixup: f64,
     /// Number of validations; one more or less if the steps cannot be divided evenly.
     pub validations: usize,
     /// Maximum number of validation queries; the first ones are used.
@@ -73,8 +74,9 @@ pub struct TrainConfig {
     /// with an error; at least 1. Such steps change neither weights nor moments.
     pub max_bad_steps: usize,
     /// Time constant of an exponential moving average of the weights, as a share of the steps. The
-    /// average is validated, kept and returned. 0 uses the weights themselves.
-    pub averaging: f64,
+    /// average (EMA) is validated, kept and returned; 0 uses the weights themselves. `averaging` in files.
+    #[serde(rename = "averaging")]
+    pub ema: f64,
     /// Seed of order, dropout and word dropout.
     pub seed: u64,
 }
@@ -97,13 +99,13 @@ impl Default for TrainConfig {
             clip_norm: 1.0,
             loss: LossConfig::default(),
             word_dropout: 0.0,
-            interpolation: 0.0,
+            mixup: 0.0,
             validations: 20,
             validation_queries: 500,
             validation_beam: 10,
             patience: 0,
             max_bad_steps: 3,
-            averaging: 0.0,
+            ema: 0.0,
             seed: 0,
         }
     }
@@ -147,8 +149,8 @@ impl TrainConfig {
             ("warmup", self.warmup),
             ("final_rate", self.final_rate),
             ("word_dropout", self.word_dropout),
-            ("averaging", self.averaging),
-            ("interpolation", self.interpolation),
+            ("averaging (TrainConfig::ema)", self.ema),
+            ("interpolation (TrainConfig::mixup)", self.mixup),
         ] {
             if !(0.0..=1.0).contains(&value) {
                 return problem(name, "a share in [0, 1]", value.to_string());
@@ -181,14 +183,39 @@ impl TrainConfig {
         EncoderRates { encoder_lr, layer_decay, layers }
     }
 
-    /// Decay of the moving average at a step, of `steps` in all; `None` without averaging.
+    /// Decay of the exponential moving average (EMA) at a step, of `steps` in all; `None` without an EMA.
     pub(super) fn average_decay(&self, steps: usize) -> Option<f64> {
-        let over = self.averaging * steps as f64;
-        (self.averaging > 0.0).then(|| 1.0 - 1.0 / over.max(1.0))
+        let over = self.ema * steps as f64;
+        (self.ema > 0.0).then(|| 1.0 - 1.0 / over.max(1.0))
     }
 
     /// Number of warm-up steps, of `steps` in all.
     pub(super) fn warmup_steps(&self, steps: usize) -> usize {
         (self.warmup * steps as f64).ceil() as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::train::IntervalSummary;
+
+    #[test]
+    fn keys_of_files_stay() {
+        let read = json!({"averaging": 0.5, "interpolation": 0.25});
+        let config: TrainConfig = serde_json::from_value(read).unwrap();
+        assert_eq!((config.ema, config.mixup), (0.5, 0.25));
+        let written = serde_json::to_value(&config).unwrap();
+        assert_eq!((&written["averaging"], &written["interpolation"]), (&json!(0.5), &json!(0.25)));
+        assert!(serde_json::from_value::<TrainConfig>(json!({"ema": 0.5})).is_err());
+        let read = json!({
+            "round": 3, "step": 7, "loss": null,
+            "recall_at_1": null, "recall_at_10": null, "mrr_at_10": null,
+        });
+        let summary: IntervalSummary = serde_json::from_value(read.clone()).unwrap();
+        assert_eq!(summary.interval, 3);
+        assert_eq!(serde_json::to_value(summary).unwrap(), read);
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     identifier::{Codes, Owners},
     index::CandidateIndex,
     model::{Cart, LossConfig, Scope},
-    nn::{AlignmentHead, GuideBatch},
+    nn::{AlignmentHead, GuideBatch, GuideSource},
     storage::hex,
     trie::Trie,
 };
@@ -27,7 +27,27 @@ pub struct WeightedExample {
     pub weight: f32,
 }
 
+/// The captions of a training.
+#[derive(Debug, Clone, Copy)]
+pub struct TrainingCaptions<'a> {
+    /// Captions to train on.
+    pub train: &'a [ItemCaption],
+    /// Captions to choose the best model by. Without any, the last model is the best.
+    pub valid: &'a [ItemCaption],
+}
+
 /// Everything a training reads: tokenised pairs, identifiers and the trie.
+///
+/// # Example
+/// ```no_run
+/// # use cart_retrieval::{data::{ItemCaption, TextTokenizer}, index::CandidateIndex};
+/// use cart_retrieval::train::{TrainingCaptions, TrainingData};
+/// # fn f(tokenizer: TextTokenizer, captions: Vec<ItemCaption>, index: CandidateIndex) -> cart_retrieval::Result<()> {
+/// let (valid, train) = captions.split_at(500);
+/// let data = TrainingData::new(&tokenizer, TrainingCaptions { train, valid }, &index)?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct TrainingData {
     pub(super) train: Arc<Vec<WeightedExample>>,
@@ -46,17 +66,17 @@ pub struct TrainingData {
 }
 
 impl TrainingData {
-    /// Tokenises captions of candidates. `valid` may be empty: then the last model is the best.
+    /// Tokenises captions of candidates.
     ///
     /// # Errors
     /// [`Error::Captions`] without training captions, or where one describes an item that is not in
     /// the index; [`Error::Query`] for a blank caption.
     pub fn new(
         tokenizer: &TextTokenizer,
-        train: &[ItemCaption],
-        valid: &[ItemCaption],
+        captions: TrainingCaptions<'_>,
         index: &CandidateIndex,
     ) -> Result<Self> {
+        let TrainingCaptions { train, valid } = captions;
         if train.is_empty() {
             return Err(Error::captions("training captions")
                 .expected("at least one")
@@ -90,9 +110,9 @@ impl TrainingData {
     }
 
     /// Trains every caption on all identifiers of its candidate, in pairs of their own, where candidates have several
-    /// ([`CoarseToFine::assign_several`]); otherwise only the first ones are trained on. A pass is that much longer.
+    /// ([`Assignment::several`]); otherwise only the first ones are trained on. A pass is that much longer.
     ///
-    /// [`CoarseToFine::assign_several`]: crate::quantizer::CoarseToFine::assign_several
+    /// [`Assignment::several`]: crate::quantizer::Assignment::several
     pub fn with_all_identifiers(mut self) -> Self {
         let mut further = vec![Vec::new(); self.owners.items()];
         let aliases = (self.owners.items() as u32..).zip(self.owners.aliases());
@@ -227,8 +247,8 @@ impl TrainingData {
         device: &B::Device,
     ) -> Option<GuideBatch<B>> {
         let geometry = self.geometry.as_ref()?;
-        let (identifiers, trie) = (&self.identifiers, &self.trie);
-        let batch = GuideBatch::new(entries, texts, identifiers, trie, geometry, device);
+        let source = GuideSource { identifiers: &self.identifiers, trie: &self.trie, geometry };
+        let batch = GuideBatch::new(entries, texts, &source, device);
         Some(batch.of_items(entries.iter().map(|&entry| self.owners.of(entry)).collect()))
     }
 

@@ -10,7 +10,7 @@ use burn::{
 
 use super::{
     data::TrainingData,
-    placement::{Placement, Together},
+    placement::{DeviceGroup, Placement},
     trainer::{Trained, Trainer},
 };
 use crate::{
@@ -73,7 +73,7 @@ impl Trainer {
             }
         };
         let together =
-            Together { devices: devices.len(), placement: self.placement, distributed: false };
+            DeviceGroup { devices: devices.len(), placement: self.placement, distributed: false };
         self.run(model, data, &devices[0], strategy, together)
     }
 
@@ -131,7 +131,7 @@ impl Trainer {
         let config = DistributedConfig { all_reduce_op: ReduceOperation::Sum };
         let strategy = ExecutionStrategy::ddp(devices.to_vec(), config);
         let together =
-            Together { devices: devices.len(), placement: Placement::Main, distributed: true };
+            DeviceGroup { devices: devices.len(), placement: Placement::Main, distributed: true };
         self.run(model, data, &devices[0], strategy, together)
     }
 

@@ -2,11 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Result of a validation.
+/// Result of the validation that ends an evaluation interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct RoundSummary {
-    /// Number of the round, from 1.
-    pub round: usize,
+pub struct IntervalSummary {
+    /// Number of the evaluation interval, from 1.
+    #[serde(rename = "round")]
+    pub interval: usize,
     /// Steps done so far.
     pub step: usize,
     /// Loss on the validation pairs without dropout; absent without validation.
@@ -43,7 +44,7 @@ pub enum TrainEvent {
         step: usize,
         /// Steps in all.
         steps: usize,
-        /// Running mean of the finite losses in this round.
+        /// Running mean of the finite losses in this evaluation interval.
         loss: f64,
     },
     /// A step was skipped because its loss or gradients were not finite.
@@ -61,14 +62,14 @@ pub enum TrainEvent {
     /// A validation was done.
     Validated {
         /// Its result.
-        summary: RoundSummary,
+        summary: IntervalSummary,
         /// Whether it is the best so far.
         best: bool,
     },
     /// A checkpoint could not be used for resuming; an older one is used instead.
     CheckpointSkipped {
-        /// The round that it was made after.
-        round: usize,
+        /// The evaluation interval that it was made after.
+        interval: usize,
         /// What is wrong with it.
         reason: String,
     },

@@ -15,7 +15,7 @@ use crate::{
     nn::TextEncoder,
 };
 
-/// Which part of the text encoder keeps the weights it has.
+/// Which part of the text encoder keeps its weights.
 ///
 /// What is frozen takes no part in the backward pass and has no moments; frozen layers are computed
 /// without dropout.
@@ -25,9 +25,10 @@ pub enum Freeze {
     /// Everything is trained.
     #[default]
     Nothing,
-    /// The word embeddings: the largest table of a network, of which a step changes few rows.
-    Words,
-    /// All embeddings and so many of the lowest layers, with the norms of their outputs.
+    /// The token embeddings: the largest table of a network, of which a step changes few rows.
+    #[serde(rename = "words")]
+    TokenEmbeddings,
+    /// All embeddings and this many of the lowest layers, with the norms of their outputs.
     Layers(usize),
     /// All of it.
     Encoder,
@@ -40,7 +41,7 @@ impl Freeze {
     /// [`Error::Config`] for more layers than there are, or none.
     pub(super) fn layers(self, layers: usize) -> Result<usize> {
         match self {
-            Self::Nothing | Self::Words => Ok(0),
+            Self::Nothing | Self::TokenEmbeddings => Ok(0),
             Self::Encoder => Ok(layers),
             Self::Layers(count) if (1..=layers).contains(&count) => Ok(count),
             Self::Layers(count) => Err(Error::config("freeze")
@@ -55,7 +56,7 @@ impl Freeze {
         let layers = self.layers(cart.encoder().n_layers())?;
         Ok(match self {
             Self::Nothing => cart,
-            Self::Words => cart.map_encoder(TextEncoder::freeze_words),
+            Self::TokenEmbeddings => cart.map_encoder(TextEncoder::freeze_token_embeddings),
             _ => cart.map_encoder(|encoder| encoder.freeze_layers(layers)),
         })
     }

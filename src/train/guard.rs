@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     TrainEvent,
     metric::Listener,
-    position::{Position, rank},
+    position::{StepCounter, rank},
 };
 use crate::optim::Gate;
 
@@ -71,7 +71,7 @@ struct State {
 
 /// Decides whether a step may change the weights, counts those that may not, and ends the training
 /// when there are too many in a row.
-pub(super) struct Guard {
+pub(super) struct NonFiniteGuard {
     state: Mutex<State>,
     /// Raised by a loss that was no number.
     bad_loss: AtomicBool,
@@ -80,16 +80,16 @@ pub(super) struct Guard {
     failed: AtomicBool,
     limit: usize,
     diverged: Arc<AtomicBool>,
-    position: Position,
+    position: StepCounter,
     listener: Listener,
 }
 
-impl Guard {
+impl NonFiniteGuard {
     pub(super) fn new(
         limit: usize,
         scale: Option<LossScale>,
         diverged: Arc<AtomicBool>,
-        position: Position,
+        position: StepCounter,
         listener: Listener,
     ) -> Self {
         let state = Mutex::new(State { scale, ..State::default() });
@@ -190,7 +190,7 @@ impl Guard {
     }
 }
 
-impl Gate for Guard {
+impl Gate for NonFiniteGuard {
     fn scale(&self) -> f64 {
         Self::scale(self)
     }
@@ -204,12 +204,14 @@ impl Gate for Guard {
 mod tests {
     use super::*;
 
-    fn guard(scale: Option<LossScale>) -> (Guard, Arc<AtomicBool>, Arc<Mutex<Vec<TrainEvent>>>) {
+    fn guard(
+        scale: Option<LossScale>,
+    ) -> (NonFiniteGuard, Arc<AtomicBool>, Arc<Mutex<Vec<TrainEvent>>>) {
         let (diverged, events) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::default()));
         let sink: Arc<Mutex<Vec<TrainEvent>>> = events.clone();
         let listener: Listener = Arc::new(move |event| sink.lock().unwrap().push(event));
-        let position = Position::new(7, 100, 10);
-        (Guard::new(3, scale, diverged.clone(), position, listener), diverged, events)
+        let position = StepCounter::new(7, 100, 10);
+        (NonFiniteGuard::new(3, scale, diverged.clone(), position, listener), diverged, events)
     }
 
     #[test]

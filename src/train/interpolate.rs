@@ -1,4 +1,4 @@
-//! Queries between two captions of a candidate.
+//! Mixup: queries between two captions of a candidate.
 
 use std::ops::Range;
 
@@ -13,11 +13,13 @@ use crate::{
     nn::AlignmentHead,
 };
 
-/// Second captions of a batch's candidates, which its rows are mixed with: every layer's output for a query becomes
-/// `share * its own + (1 - share) * the second's`, token place by token place; where only one of the two has a token, that
-/// one's output stays as it is (Mixup of Zhang et al. 2018, within a candidate; ours, not of the paper).
+/// Mixup within candidates: each row of a batch is mixed with a second caption of its candidate.
+///
+/// Every layer's output for a query becomes `share * its own + (1 - share) * the second's`, position by
+/// position; where only one of the two has a token, its output stays as it is (Mixup of Zhang et al. 2018;
+/// ours, not of the paper).
 #[derive(Debug, Clone)]
-pub struct Partners<B: Backend> {
+pub struct Mixup<B: Backend> {
     /// Tokenised captions, as wide as the batch's own.
     pub queries: QueryBatch<B>,
     /// Their numbers among the training captions, one a row.
@@ -26,7 +28,7 @@ pub struct Partners<B: Backend> {
     pub shares: Vec<f32>,
 }
 
-impl<B: Backend> Partners<B> {
+impl<B: Backend> Mixup<B> {
     /// Some rows of the batch.
     pub fn rows(&self, rows: Range<usize>) -> Self {
         Self {
@@ -49,9 +51,9 @@ impl<B: Backend> Partners<B> {
 pub(super) struct Siblings(Vec<Vec<u32>>);
 
 impl Siblings {
-    /// Empty where nothing is interpolated.
+    /// Empty without mixup.
     pub(super) fn new(config: &TrainConfig, data: &TrainingData) -> Self {
-        if config.interpolation == 0.0 {
+        if config.mixup == 0.0 {
             return Self::default();
         }
         let mut siblings = vec![Vec::new(); data.owners.items()];
@@ -63,15 +65,15 @@ impl Siblings {
         Self(siblings)
     }
 
-    /// The caption to mix a candidate's caption with, and the share of the latter: with probability `interpolation` another
+    /// The caption to mix a candidate's caption with, and the share of the latter: with probability `mixup` another
     /// one of the candidate and an even draw, otherwise itself and 1.
     pub(super) fn draw(
         &self,
-        interpolation: f64,
+        mixup: f64,
         (item, text): (u32, u32),
         rng: &mut impl Rng,
     ) -> (u32, f32) {
-        let mixed = rng.random_bool(interpolation);
+        let mixed = rng.random_bool(mixup);
         let others: Vec<u32> =
             self.0[item as usize].iter().copied().filter(|&other| other != text).collect();
         if !mixed || others.is_empty() {
@@ -85,10 +87,10 @@ impl Siblings {
 /// without either caption.
 pub(super) fn check<B: Backend>(config: &TrainConfig, model: &Cart<B>) -> Result<()> {
     let guided = model.alignment().is_some_and(AlignmentHead::is_guided);
-    if config.interpolation > 0.0 && (guided || config.loss.alignment > 0.0) {
-        return Err(Error::config("interpolation")
+    if config.mixup > 0.0 && (guided || config.loss.alignment > 0.0) {
+        return Err(Error::config("interpolation (TrainConfig::mixup)")
             .expected("0 for a guided network or with an alignment loss")
-            .found(config.interpolation.to_string())
+            .found(config.mixup.to_string())
             .fix(
                 "a query mixed from two captions needs a vector that has seen neither: turn one of \
              the two off",

@@ -12,8 +12,8 @@ use burn::{
 };
 
 use super::{
-    config::TrainConfig, frozen::Frozen, guard::Guard, metric::Reporter, placement::Together,
-    precision::Precision, rounds::Rounds,
+    config::TrainConfig, frozen::Frozen, guard::NonFiniteGuard, metric::Reporter,
+    placement::DeviceGroup, precision::Precision, rounds::Rounds,
 };
 use crate::{
     geometry::Geometry,
@@ -37,9 +37,9 @@ pub(super) struct Context {
     pub(super) geometry: Option<Arc<Geometry>>,
     pub(super) owners: Owners,
     pub(super) rounds: Arc<Mutex<Rounds>>,
-    pub(super) guard: Arc<Guard>,
+    pub(super) guard: Arc<NonFiniteGuard>,
     pub(super) reporter: Arc<Reporter>,
-    pub(super) together: Together,
+    pub(super) together: DeviceGroup,
     /// Gradients of the step at hand, by number of the device.
     pub(super) shares: Mutex<Vec<(usize, GradientsParams)>>,
 }
@@ -49,10 +49,10 @@ impl Context {
         (config, steps): (&TrainConfig, usize),
         (trie, geometry, owners): (Arc<Trie>, Option<Arc<Geometry>>, Owners),
         rounds: Arc<Mutex<Rounds>>,
-        guard: Arc<Guard>,
+        guard: Arc<NonFiniteGuard>,
         reporter: Reporter,
         frozen: Option<Frozen>,
-        together: Together,
+        together: DeviceGroup,
     ) -> Self {
         Self {
             loss: config.loss.clone(),

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    RoundSummary,
+    IntervalSummary,
     checkpoint::{EXTENSION, PARTS, file, part_of},
     guard::LossScale,
     state::{SavedRound, TrainState},
@@ -26,7 +26,7 @@ const KEPT: usize = 2;
 pub(super) struct Asked {
     pub(super) step: usize,
     pub(super) scale: Option<LossScale>,
-    pub(super) history: Vec<RoundSummary>,
+    pub(super) history: Vec<IntervalSummary>,
     pub(super) best_round: Option<usize>,
 }
 

@@ -22,8 +22,8 @@ use super::{
     batch::{TrainBatch, ValidBatch},
     config::TrainConfig,
     data::{TrainingData, WeightedExample},
-    interpolate::{Partners, Siblings},
-    position::{Position, Share, work_for},
+    interpolate::{Mixup, Siblings},
+    position::{Share, StepCounter, work_for},
 };
 use crate::{
     cancel::StopFlag,
@@ -37,7 +37,7 @@ const VALID_BATCH: usize = 32;
 pub(super) struct TrainLoader<B: Backend> {
     pub(super) data: TrainingData,
     pub(super) config: Arc<TrainConfig>,
-    pub(super) position: Position,
+    pub(super) position: StepCounter,
     pub(super) stop: StopFlag,
     pub(super) device: B::Device,
     /// Raised when the training cannot go on.
@@ -52,7 +52,7 @@ pub(super) struct TrainLoader<B: Backend> {
 }
 
 /// A caption to mix a row with, and what the row's own has.
-struct Second {
+struct MixupCaption {
     tokens: Vec<u32>,
     text: u32,
     share: f32,
@@ -74,7 +74,7 @@ pub(super) struct At {
 }
 
 impl At {
-    pub(super) fn new(position: &Position) -> Self {
+    pub(super) fn new(position: &StepCounter) -> Self {
         Self { step: AtomicUsize::new(position.step()), round: AtomicUsize::new(0) }
     }
 }
@@ -155,18 +155,18 @@ impl<B: Backend> TrainLoader<B> {
             QueryBatch::new(rows, self.data.padding, &self.device)
                 .expect("captions were tokenised to at least one token")
         };
-        let (queries, partners) = match seconds {
+        let (queries, mixup) = match seconds {
             Some(seconds) => {
                 let second = seconds[share.clone()].iter();
                 let count = share.len();
                 let rows = rows[share].iter().chain(second.clone().map(|second| &second.tokens));
                 let both = batch(&rows.cloned().collect::<Vec<_>>());
-                let partners = Partners {
+                let mixup = Mixup {
                     queries: both.rows(count..2 * count),
                     texts: second.clone().map(|second| second.text).collect(),
                     shares: second.map(|second| second.share).collect(),
                 };
-                (both.rows(0..count), Some(partners))
+                (both.rows(0..count), Some(mixup))
             }
             None => (batch(&rows[share]), None),
         };
@@ -174,7 +174,7 @@ impl<B: Backend> TrainLoader<B> {
         let held_out = self.data.held_out.as_ref().map(|held_out| (texts.as_slice(), &**held_out));
         let guide = self.data.guide(&items, held_out, &self.device);
         let rank = self.share.rank;
-        Some(TrainBatch { queries, targets, guide, partners, seed, texts, of, step, rank })
+        Some(TrainBatch { queries, targets, guide, mixup, seed, texts, of, step, rank })
     }
 
     /// The captions that those of a step are mixed with, if they are: the same on all devices.
@@ -182,16 +182,16 @@ impl<B: Backend> TrainLoader<B> {
         &self,
         pairs: &[(u32, &WeightedExample)],
         rng: &mut ChaCha8Rng,
-    ) -> Option<Vec<Second>> {
-        let TrainConfig { interpolation, word_dropout, .. } = *self.config;
+    ) -> Option<Vec<MixupCaption>> {
+        let TrainConfig { mixup, word_dropout, .. } = *self.config;
         let data = &self.data;
         let second = |(pair, example): &(u32, &WeightedExample)| {
             let own = (data.owners.of(example.example.item), data.texts[*pair as usize]);
-            let (text, share) = self.siblings.draw(interpolation, own, rng);
+            let (text, share) = self.siblings.draw(mixup, own, rng);
             let tokens = &data.train[text as usize].example.tokens;
-            Second { tokens: drop_words(tokens, word_dropout, rng), text, share }
+            MixupCaption { tokens: drop_words(tokens, word_dropout, rng), text, share }
         };
-        (interpolation > 0.0).then(|| pairs.iter().map(second).collect())
+        (mixup > 0.0).then(|| pairs.iter().map(second).collect())
     }
 }
 

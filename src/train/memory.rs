@@ -5,7 +5,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
 };
 
-use super::guard::Guard;
+use super::guard::NonFiniteGuard;
 use crate::error::{Error, Result};
 
 /// What backends say when memory is out: LibTorch, the CUDA driver, CubeCL, wgpu.
@@ -26,7 +26,7 @@ pub(super) fn or_out_of_memory<T>(train: impl FnOnce() -> T) -> Result<T> {
 /// for ever when one panics, so a panic is kept with the guard, which ends the training, and
 /// `instead` stands in.
 pub(super) fn or_fault<T>(
-    guard: &Guard,
+    guard: &NonFiniteGuard,
     part: impl FnOnce() -> T,
     instead: impl FnOnce() -> T,
 ) -> T {
@@ -38,7 +38,7 @@ pub(super) fn or_fault<T>(
 
 /// Runs a training whose devices keep their panics with the guard: the first of them comes before
 /// whatever it led to.
-pub(super) fn or_first_fault<T>(guard: &Guard, train: impl FnOnce() -> T) -> Result<T> {
+pub(super) fn or_first_fault<T>(guard: &NonFiniteGuard, train: impl FnOnce() -> T) -> Result<T> {
     let trained = catch_unwind(AssertUnwindSafe(train));
     or_out_of_memory(|| match (guard.take_fault(), trained) {
         (Some(panic), _) | (None, Err(panic)) => resume_unwind(panic),
@@ -63,7 +63,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::train::position::Position;
+    use crate::train::position::StepCounter;
 
     #[test]
     fn what_backends_say_becomes_an_error_with_a_remedy() {
@@ -87,10 +87,10 @@ mod tests {
         let _: Result<()> = or_out_of_memory(|| panic!("index out of bounds"));
     }
 
-    fn guard() -> (Guard, Arc<AtomicBool>) {
+    fn guard() -> (NonFiniteGuard, Arc<AtomicBool>) {
         let diverged = Arc::new(AtomicBool::new(false));
-        let position = Position::new(0, 10, 1);
-        (Guard::new(100, None, diverged.clone(), position, Arc::new(|_| ())), diverged)
+        let position = StepCounter::new(0, 10, 1);
+        (NonFiniteGuard::new(100, None, diverged.clone(), position, Arc::new(|_| ())), diverged)
     }
 
     /// A thread that panicked would leave the others waiting; so it answers, and the training ends.

@@ -17,7 +17,7 @@ use burn::train::{
     },
 };
 
-use super::{TrainEvent, position::Position};
+use super::{TrainEvent, position::StepCounter};
 
 /// Where events go.
 pub(super) type Listener = Arc<dyn Fn(TrainEvent) + Send + Sync>;
@@ -136,7 +136,7 @@ impl MetricsRenderer for SilentRenderer {
 pub(super) struct Reporter {
     /// Absent where a dashboard shows the steps.
     listener: Option<Listener>,
-    position: Position,
+    position: StepCounter,
     sums: Mutex<Sums>,
 }
 
@@ -150,7 +150,7 @@ struct Sums {
 }
 
 impl Reporter {
-    pub(super) fn new(listener: Option<Listener>, position: Position) -> Self {
+    pub(super) fn new(listener: Option<Listener>, position: StepCounter) -> Self {
         Self { listener, position, sums: Mutex::default() }
     }
 

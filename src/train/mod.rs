@@ -48,10 +48,10 @@ pub use crate::{
 };
 pub use batch::{TrainBatch, ValidBatch};
 pub use config::TrainConfig;
-pub use data::{TrainingData, WeightedExample};
-pub use event::{RoundSummary, StopReason, TrainEvent};
+pub use data::{TrainingCaptions, TrainingData, WeightedExample};
+pub use event::{IntervalSummary, StopReason, TrainEvent};
 pub use freeze::{Freeze, FrozenCache, trainable};
-pub use interpolate::Partners;
+pub use interpolate::Mixup;
 pub use learner::CartLearner;
 pub use placement::Placement;
 pub use precision::Precision;

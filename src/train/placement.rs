@@ -13,7 +13,7 @@ pub enum Placement {
 
 /// How the devices of a training work together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Together {
+pub(super) struct DeviceGroup {
     /// Number of devices.
     pub(super) devices: usize,
     pub(super) placement: Placement,
@@ -21,7 +21,7 @@ pub(super) struct Together {
     pub(super) distributed: bool,
 }
 
-impl Together {
+impl DeviceGroup {
     /// One device.
     pub(super) fn alone() -> Self {
         Self { devices: 1, placement: Placement::Main, distributed: false }

@@ -11,7 +11,7 @@ use std::{
 /// The loader of the first device decides whether there is a next step; those of the others follow,
 /// waiting for it where they run in threads of their own. So no step is done by some devices only.
 #[derive(Debug, Clone)]
-pub(super) struct Position {
+pub(super) struct StepCounter {
     shared: Arc<(Mutex<Cursor>, Condvar)>,
     steps: usize,
     per_round: usize,
@@ -25,7 +25,7 @@ struct Cursor {
     ended: usize,
 }
 
-impl Position {
+impl StepCounter {
     pub(super) fn new(step: usize, steps: usize, rounds: usize) -> Self {
         let per_round = steps.div_ceil(rounds).max(1);
         let shared = Arc::new((Mutex::new(Cursor { step, ended: 0 }), Condvar::new()));
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn rounds_cover_all_steps_once() {
-        let position = Position::new(0, 103, 10);
+        let position = StepCounter::new(0, 103, 10);
         let mut ends = Vec::new();
         while position.step() < position.steps() {
             let left = position.rounds_left();
@@ -161,7 +161,7 @@ mod tests {
             ends.push(end);
         }
         assert_eq!((ends.len(), ends[0], ends[9]), (10, 11, 103));
-        assert_eq!(Position::new(50, 103, 10).rounds_left(), 6);
+        assert_eq!(StepCounter::new(50, 103, 10).rounds_left(), 6);
     }
 
     #[test]
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn followers_do_the_steps_that_the_first_device_begins() {
-        let position = Position::new(4, 100, 10);
+        let position = StepCounter::new(4, 100, 10);
         let follower = position.clone();
         let done = std::thread::spawn(move || {
             let steps = (4..).take_while(|&step| follower.follow(step, 1, || false)).count();

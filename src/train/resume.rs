@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{
-    CartLearner, RoundSummary, TrainConfig, TrainEvent, TrainingData,
+    CartLearner, IntervalSummary, TrainConfig, TrainEvent, TrainingData,
     checkpoint::{EXTENSION, FOLDER, Fault, PARTS, check, file},
     folder::RunFolder,
     metric::Listener,
@@ -106,7 +106,7 @@ pub(super) fn prepare(
 pub(super) struct Resumed<B: AutodiffBackend> {
     pub(super) saved: SavedRound,
     /// Rounds up to it.
-    pub(super) history: Vec<RoundSummary>,
+    pub(super) history: Vec<IntervalSummary>,
     /// The network and its average as they were then.
     pub(super) learner: CartLearner<B>,
     /// The best network up to then, with its round.
@@ -142,7 +142,7 @@ pub(super) fn newest<B: AutodiffBackend>(
         };
         match read {
             Ok(learner) => {
-                let known = |summary: &&RoundSummary| summary.round <= saved.round;
+                let known = |summary: &&IntervalSummary| summary.interval <= saved.round;
                 let history: Vec<_> = state.history.iter().filter(known).copied().collect();
                 let best = best(folder, state, &history, &learner, device, listener)?;
                 return Ok(Some(Resumed { saved: saved.clone(), history, learner, best }));
@@ -165,14 +165,14 @@ pub(super) fn newest<B: AutodiffBackend>(
 }
 
 fn skip(listener: &Listener, round: usize, reason: String) {
-    listener(TrainEvent::CheckpointSkipped { round, reason });
+    listener(TrainEvent::CheckpointSkipped { interval: round, reason });
 }
 
 /// The best network up to a round, among those that are there.
 fn best<B: AutodiffBackend>(
     folder: &Path,
     state: &TrainState,
-    history: &[RoundSummary],
+    history: &[IntervalSummary],
     learner: &CartLearner<B>,
     device: &B::Device,
     listener: &Listener,
@@ -180,7 +180,7 @@ fn best<B: AutodiffBackend>(
     let kept = |round| state.checkpoints.iter().find(|saved| saved.round == round);
     let mut rounds: Vec<_> = history
         .iter()
-        .filter_map(|summary| Some((quality(summary)?, kept(summary.round)?)))
+        .filter_map(|summary| Some((quality(summary)?, kept(summary.interval)?)))
         .collect();
     // Of equal ones the first, as in a training that was not interrupted.
     rounds.sort_by(|(a, _), (b, _)| b.partial_cmp(a).unwrap_or(Ordering::Equal));

@@ -23,16 +23,16 @@ use burn::{
 };
 
 use super::{
-    event::{RoundSummary, StopReason, TrainEvent},
-    guard::Guard,
+    event::{IntervalSummary, StopReason, TrainEvent},
+    guard::NonFiniteGuard,
     ledger::{Asked, Ledger},
     metric::Listener,
-    position::{Position, rank},
+    position::{StepCounter, rank},
 };
 use crate::{cancel::StopFlag, error::Result, model::Cart};
 
 /// By what rounds are compared; `None` without a whole validation.
-pub(super) fn quality(summary: &RoundSummary) -> Option<(f64, f64)> {
+pub(super) fn quality(summary: &IntervalSummary) -> Option<(f64, f64)> {
     summary.recall_at_1.zip(summary.mrr_at_10)
 }
 
@@ -49,11 +49,11 @@ struct Sums {
 /// The rounds so far.
 pub(super) struct Rounds {
     sums: Sums,
-    history: Vec<RoundSummary>,
+    history: Vec<IntervalSummary>,
     best: Option<usize>,
     best_model: Option<Box<dyn Any + Send>>,
     at_hand: Option<Box<dyn Any + Send>>,
-    position: Position,
+    position: StepCounter,
     listener: Listener,
     /// Queries of a whole validation.
     expected: usize,
@@ -66,7 +66,7 @@ impl fmt::Debug for Rounds {
 }
 
 impl Rounds {
-    pub(super) fn new(position: Position, listener: Listener, expected: usize) -> Self {
+    pub(super) fn new(position: StepCounter, listener: Listener, expected: usize) -> Self {
         Self {
             sums: Sums::default(),
             history: Vec::new(),
@@ -82,12 +82,12 @@ impl Rounds {
     /// Goes on from earlier rounds; `best_model` is that of the best of them.
     pub(super) fn restore<B: Backend>(
         &mut self,
-        history: Vec<RoundSummary>,
+        history: Vec<IntervalSummary>,
         best: Option<(usize, Cart<B>)>,
     ) {
         self.history = history;
         if let Some((round, model)) = best {
-            self.best = self.history.iter().position(|summary| summary.round == round);
+            self.best = self.history.iter().position(|summary| summary.interval == round);
             self.best_model = Some(Box::new(model));
         }
     }
@@ -114,15 +114,15 @@ impl Rounds {
 
     /// Ends a round; a second call for the same round changes nothing.
     fn close(&mut self, round: usize) {
-        if self.history.last().is_some_and(|last| last.round >= round) {
+        if self.history.last().is_some_and(|last| last.interval >= round) {
             return;
         }
         let sums = std::mem::take(&mut self.sums);
         // A validation that was cut short by a stop says nothing that compares with the others.
         let whole = sums.queries > 0 && sums.queries == self.expected;
         let mean = |sum: f64| whole.then(|| sum / sums.queries as f64);
-        let summary = RoundSummary {
-            round,
+        let summary = IntervalSummary {
+            interval: round,
             step: self.position.step(),
             loss: mean(sums.loss),
             recall_at_1: mean(sums.first as f64),
@@ -144,24 +144,24 @@ impl Rounds {
 
     /// The best model and its round.
     pub(super) fn take_best<B: Backend>(&mut self) -> Option<(usize, Cart<B>)> {
-        let round = self.history[self.best?].round;
+        let round = self.history[self.best?].interval;
         let model = self.best_model.take()?.downcast::<Cart<B>>().ok()?;
         Some((round, *model))
     }
 
-    pub(super) fn history(&self) -> &[RoundSummary] {
+    pub(super) fn history(&self) -> &[IntervalSummary] {
         &self.history
     }
 
     fn best_round(&self) -> Option<usize> {
-        self.best.map(|best| self.history[best].round)
+        self.best.map(|best| self.history[best].interval)
     }
 
     /// Whether the last round has no validation, though there should be one: a stop cut it short,
     /// at a step after which a training that is not interrupted validates.
     pub(super) fn lacks_validation(&self) -> bool {
         let step = self.position.step();
-        let here = |summary: &&RoundSummary| summary.step == step;
+        let here = |summary: &&IntervalSummary| summary.step == step;
         let due = step > 0
             && (step.is_multiple_of(self.position.per_round()) || self.position.is_finished());
         let last = self.history.last();
@@ -173,7 +173,7 @@ impl Rounds {
     /// Ends the last round once more, with the validation that was done meanwhile.
     pub(super) fn close_again(&mut self) {
         if let Some(last) = self.history.pop() {
-            self.close(last.round);
+            self.close(last.interval);
         }
     }
 
@@ -192,9 +192,9 @@ impl Rounds {
 /// Asks for a checkpoint after every good round; the [`Ledger`] keeps the last two and the best.
 pub(super) struct KeepBest {
     pub(super) rounds: Arc<Mutex<Rounds>>,
-    pub(super) position: Position,
+    pub(super) position: StepCounter,
     pub(super) diverged: Arc<AtomicBool>,
-    pub(super) guard: Arc<Guard>,
+    pub(super) guard: Arc<NonFiniteGuard>,
     pub(super) ledger: Arc<Ledger>,
 }
 
@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn a_validation_that_was_cut_short_is_known_and_made_up_for() {
-        let position = Position::new(0, 8, 4);
+        let position = StepCounter::new(0, 8, 4);
         let mut rounds = Rounds::new(position.clone(), Arc::new(|_| ()), 4);
         let whole = || Sums { queries: 4, loss: 2.0, first: 1, ten: 2, reciprocal: 1.5 };
         // Before the first step, and in the middle of a round, none is due.
@@ -327,7 +327,7 @@ mod tests {
             rounds.close_again();
             assert!(!rounds.lacks_validation(), "step {step}");
             let last = rounds.history.last().unwrap();
-            assert_eq!((last.round, last.step, last.loss), (step + 1, step, Some(0.5)));
+            assert_eq!((last.interval, last.step, last.loss), (step + 1, step, Some(0.5)));
         }
         assert_eq!(rounds.best_round(), Some(3));
         assert_eq!(rounds.without_improvement(), 2);

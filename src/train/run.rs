@@ -28,7 +28,7 @@ use super::{
     logs::MetricLogs,
     memory::or_first_fault,
     metric::{LossValue, MeanMetric, RecallValue, Reporter, SilentRenderer},
-    placement::Together,
+    placement::DeviceGroup,
     position::Share,
     recorder::AtomicRecorder,
     resume::{self, Resumed, identity, prepare},
@@ -55,7 +55,7 @@ impl Trainer {
         data: &TrainingData,
         main: &B::Device,
         strategy: ExecutionStrategy<B>,
-        together: Together,
+        together: DeviceGroup,
     ) -> Result<Trained<B::InnerBackend>> {
         let started = Instant::now();
         let config = &self.config;
@@ -96,7 +96,7 @@ impl Trainer {
         shared.ensure_finite(config.max_bad_steps)?;
         let mut rounds = shared.rounds();
         let best = rounds.take_best::<B::InnerBackend>();
-        let best_round = best.as_ref().map(|(round, _)| *round);
+        let best_interval = best.as_ref().map(|(round, _)| *round);
         let model = best.map(|(_, model)| model).or(last).ok_or_else(|| {
             Error::checkpoint("the trained network")
                 .expected("a checkpoint of it in the folder")
@@ -105,7 +105,7 @@ impl Trainer {
         })?;
         let history = rounds.history().to_vec();
         let seconds = started.elapsed().as_secs_f64();
-        Ok(Trained { model, best_round, history, reason: shared.reason(over), seconds })
+        Ok(Trained { model, best_interval, history, reason: shared.reason(over), seconds })
     }
 
     /// Checks all that can be known before anything is computed.
@@ -130,7 +130,7 @@ impl Trainer {
         data: &TrainingData,
         steps: usize,
         shared: &Shared,
-        together: Together,
+        together: DeviceGroup,
     ) -> Result<(CartLearner<B>, usize)> {
         let config = &self.config;
         let encoder = model.encoder();
@@ -170,7 +170,7 @@ impl Trainer {
             .with_gate(shared.guard.clone())
     }
 
-    fn schedule(&self, steps: usize, together: Together) -> WarmupCosine {
+    fn schedule(&self, steps: usize, together: DeviceGroup) -> WarmupCosine {
         let config = &self.config;
         let warmup = config.warmup_steps(steps);
         WarmupCosine::new(config.learning_rate, warmup, steps, config.final_rate)
@@ -182,7 +182,7 @@ impl Trainer {
         data: &TrainingData,
         main: &B::Device,
         shared: &Shared,
-        together: Together,
+        together: DeviceGroup,
     ) -> TrainLoader<B> {
         TrainLoader {
             data: data.clone(),

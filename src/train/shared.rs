@@ -10,10 +10,10 @@ use burn::train::Interrupter;
 use super::{
     config::TrainConfig,
     event::StopReason,
-    guard::{Guard, LossScale},
+    guard::{LossScale, NonFiniteGuard},
     ledger::Ledger,
     metric::Listener,
-    position::Position,
+    position::StepCounter,
     rounds::{KeepBest, Rounds, StopRule},
 };
 use crate::{
@@ -23,9 +23,9 @@ use crate::{
 
 /// The cells that the parts of a training write to and read from.
 pub(super) struct Shared {
-    pub(super) position: Position,
+    pub(super) position: StepCounter,
     pub(super) rounds: Arc<Mutex<Rounds>>,
-    pub(super) guard: Arc<Guard>,
+    pub(super) guard: Arc<NonFiniteGuard>,
     /// Raised when the training cannot go on.
     pub(super) diverged: Arc<AtomicBool>,
     pub(super) interrupter: Interrupter,
@@ -42,11 +42,11 @@ impl Shared {
         queries: usize,
         listener: &Listener,
     ) -> Self {
-        let position = Position::new(0, steps, config.validations);
+        let position = StepCounter::new(0, steps, config.validations);
         let rounds = Rounds::new(position.clone(), listener.clone(), queries);
         let diverged = Arc::new(AtomicBool::new(false));
         let scale = config.precision.scales_loss().then(LossScale::default);
-        let guard = Guard::new(
+        let guard = NonFiniteGuard::new(
             config.max_bad_steps,
             scale,
             diverged.clone(),

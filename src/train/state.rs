@@ -13,7 +13,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{RoundSummary, checkpoint::FOLDER, guard::LossScale};
+use super::{IntervalSummary, checkpoint::FOLDER, guard::LossScale};
 use crate::{
     error::{Error, Result},
     storage::{hex, write_bytes},
@@ -53,7 +53,7 @@ pub(super) struct TrainState {
     /// What must be equal for a resumed training to be the same training.
     pub(super) run: serde_json::Value,
     pub(super) checkpoints: Vec<SavedRound>,
-    pub(super) history: Vec<RoundSummary>,
+    pub(super) history: Vec<IntervalSummary>,
     pub(super) best_round: Option<usize>,
 }
 

@@ -12,7 +12,7 @@ use burn::{
 
 use super::{
     batch::TrainBatch,
-    interpolate::Partners,
+    interpolate::Mixup,
     learner::{CartLearner, Context},
 };
 use crate::{
@@ -35,7 +35,7 @@ struct Piece<B: AutodiffBackend> {
     targets: TargetBatch<B>,
     guide: Option<GuideBatch<B>>,
     texts: Vec<u32>,
-    partners: Option<Partners<B>>,
+    mixup: Option<Mixup<B>>,
     seed: u64,
     /// Share of the rows of the step.
     weight: f64,
@@ -78,7 +78,7 @@ impl<B: AutodiffBackend> CartLearner<B> {
                         queries: batch.queries.rows(rows.clone()),
                         targets: batch.targets.rows(rows.clone()),
                         guide: batch.guide.as_ref().map(|guide| guide.rows(rows.clone())),
-                        partners: batch.partners.as_ref().map(|p| p.rows(rows.clone())),
+                        mixup: batch.mixup.as_ref().map(|p| p.rows(rows.clone())),
                         texts: batch.texts[rows].to_vec(),
                     }
                 })
@@ -117,27 +117,27 @@ impl<B: AutodiffBackend> CartLearner<B> {
 
     /// Forward and backward.
     fn piece(&self, piece: Piece<B>) -> Part<B> {
-        let Piece { queries, targets, guide, texts, partners, seed, weight } = piece;
+        let Piece { queries, targets, guide, texts, mixup, seed, weight } = piece;
         let Context { loss: config, precision, frozen, guard, .. } = &*self.context;
         let prefix = |queries: &QueryBatch<B>, texts: &[u32]| {
             frozen.as_ref().map(|frozen| frozen.prefix(&self.cart, queries, texts))
         };
-        let second = partners.as_ref().map(|p| prefix(&p.queries, &p.texts));
+        let second = mixup.as_ref().map(|p| prefix(&p.queries, &p.texts));
         let prefix = prefix(&queries, &texts);
         let cart = precision.apply(self.cart.clone());
         // Both passes of R-Drop are one batch: every query twice, with dropouts of their own.
         let passes = if config.r_drop > 0.0 { 2 } else { 1 };
-        let shares = partners.as_ref().map(|p| p.shares(passes, &queries.tokens.device()));
-        let second = partners.map(|partners| partners.queries).zip(second);
+        let shares = mixup.as_ref().map(|p| p.shares(passes, &queries.tokens.device()));
+        let second = mixup.map(|mixup| mixup.queries).zip(second);
         let twice = |(queries, prefix): (QueryBatch<B>, Option<EncoderPrefix<B>>)| {
-            (queries.doubled(), prefix.map(EncoderPrefix::doubled))
+            (queries.repeated(), prefix.map(EncoderPrefix::repeated))
         };
         let ((queries, prefix), second, targets, guide) = match passes {
             2 => (
                 twice((queries, prefix)),
                 second.map(twice),
-                targets.doubled(),
-                guide.as_ref().map(GuideBatch::doubled),
+                targets.repeated(),
+                guide.as_ref().map(GuideBatch::repeated),
             ),
             _ => ((queries, prefix), second, targets, guide),
         };

@@ -11,11 +11,11 @@ use burn::{
 use super::{
     CartLearner, StepOutput, TrainBatch, TrainConfig,
     frozen::Frozen,
-    guard::{Guard, LossScale},
+    guard::{LossScale, NonFiniteGuard},
     learner::Context,
     metric::{Listener, Reporter},
-    placement::Together,
-    position::Position,
+    placement::DeviceGroup,
+    position::StepCounter,
     rounds::Rounds,
 };
 use crate::{
@@ -76,16 +76,16 @@ impl<B: AutodiffBackend> Stepper<B> {
         if let Some(device) = cart.devices().first() {
             config.precision.check::<B>(device)?;
         }
-        let position = Position::new(0, steps, 1);
+        let position = StepCounter::new(0, steps, 1);
         let listener: Listener = Arc::new(|_| ());
         let rounds = Arc::new(Mutex::new(Rounds::new(position.clone(), listener.clone(), 0)));
         let scale = config.precision.scales_loss().then(LossScale::default);
         let diverged = Arc::new(AtomicBool::new(false));
-        let guard = Guard::new(usize::MAX, scale, diverged, position.clone(), listener);
+        let guard = NonFiniteGuard::new(usize::MAX, scale, diverged, position.clone(), listener);
         let guard = Arc::new(guard);
         let frozen = Frozen::new(config.freeze, config.precision, &cart, |_| None)?;
         let reporter = Reporter::new(None, position);
-        let together = Together::alone();
+        let together = DeviceGroup::alone();
         let owners = Owners::single(trie.len());
         let trie = (trie, None, owners);
         let context =

@@ -9,7 +9,7 @@ use burn::tensor::backend::Backend;
 
 use super::{
     config::TrainConfig,
-    event::{RoundSummary, StopReason, TrainEvent},
+    event::{IntervalSummary, StopReason, TrainEvent},
     folder::check_folder,
     metric::Listener,
     placement::Placement,
@@ -26,7 +26,7 @@ use crate::{cancel::StopFlag, error::Result, model::Cart};
 /// let trained = Trainer::new(TrainConfig { epochs: 20, ..TrainConfig::default() })
 ///     .with_folder("run")
 ///     .fit(model, &data, &Default::default())?;
-/// println!("best round {:?}, {:.0} s", trained.best_round, trained.seconds);
+/// println!("best interval {:?}, {:.0} s", trained.best_interval, trained.seconds);
 /// # Ok(())
 /// # }
 /// ```
@@ -45,10 +45,10 @@ pub struct Trainer {
 pub struct Trained<B: Backend> {
     /// The best model by validation Recall@1 (ties by MRR@10), or the last without validation.
     pub model: Cart<B>,
-    /// The round of that model, if there was validation.
-    pub best_round: Option<usize>,
-    /// All rounds, including those before a resumption.
-    pub history: Vec<RoundSummary>,
+    /// The evaluation interval of that model, if there was validation.
+    pub best_interval: Option<usize>,
+    /// All evaluation intervals, including those before a resumption.
+    pub history: Vec<IntervalSummary>,
     /// Why it ended.
     pub reason: StopReason,
     /// Seconds since this call started.
@@ -79,14 +79,14 @@ impl Trainer {
         Self { resume, ..self }
     }
 
-    /// Stops when this flag is raised.
-    pub fn with_stop(self, stop: StopFlag) -> Self {
-        Self { stop, ..self }
+    /// Stops after the current step when the flag is raised.
+    pub fn with_stop(self, stop: &StopFlag) -> Self {
+        Self { stop: stop.clone(), ..self }
     }
 
-    /// Sets a listener for events. Step events come from another thread.
-    pub fn with_listener(self, listener: impl Fn(TrainEvent) + Send + Sync + 'static) -> Self {
-        Self { listener: Arc::new(listener), ..self }
+    /// Calls a function for each event. Step events come from another thread.
+    pub fn with_progress(self, callback: impl Fn(TrainEvent) + Send + Sync + 'static) -> Self {
+        Self { listener: Arc::new(callback), ..self }
     }
 
     /// Shows burn-train's terminal dashboard instead of sending step events (feature `tui`; without

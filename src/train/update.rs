@@ -17,7 +17,7 @@ use super::{
     learner::CartLearner,
     memory::or_fault,
     metric::{LossValue, Reporter},
-    placement::{Placement, Together},
+    placement::{DeviceGroup, Placement},
 };
 use crate::kernels::on_host;
 
@@ -28,7 +28,7 @@ impl<B: AutodiffBackend> TrainStep for CartLearner<B> {
     fn step(&self, batch: TrainBatch<B>) -> TrainOutput<Self::Output> {
         let device = batch.queries.tokens.device();
         let [rows, _] = batch.queries.tokens.dims();
-        let Together { devices, placement, distributed } = self.context.together;
+        let DeviceGroup { devices, placement, distributed } = self.context.together;
         let work = || self.gradients(&batch, &device);
         let (loss, grads) = match devices > 1 && !distributed {
             true => or_fault(&self.context.guard, work, || {

@@ -1,8 +1,6 @@
 //! Computations on fixed weights and inputs. Weights are drawn on the host from a seed, so they are
 //! the same on every backend; dropout is off, since backends draw different masks.
 
-use std::ops::ControlFlow;
-
 use burn::{
     module::AutodiffModule,
     nn::LayerNormConfig,
@@ -14,19 +12,20 @@ use burn::{
 };
 use cart_retrieval::{
     align::{Geometry, HeldOut},
+    cancel::Monitor,
     data::{
         QueryBatch, TargetBatch,
         procedural::{Scenes, ScenesConfig},
     },
     decode::{SearchSpace, beam_search, score_all},
-    eval::DualTowerConfig,
+    eval::{DualTowerConfig, TowerData},
     identifier::{Codes, Vocabulary, assign_unique},
     model::Cart,
     nn::{
         Activation, AlignmentConfig, Attention, AttentionConfig, BertConfig, ClipTextConfig,
-        Dropout, EncoderOutput, FusionConfig, GuideBatch, Pooling, ScratchEncoderConfig, SelfCache,
-        T5Config, TextEncoder, TextEncoderConfig, WeightInit, WordView, causal_bias, gelu,
-        padding_bias,
+        Dropout, EncoderOutput, FusionConfig, GuideBatch, GuideSource, LexicalHead, Pooling,
+        ScratchEncoderConfig, SelfCache, T5Config, TextEncoder, TextEncoderConfig, WeightInit,
+        causal_bias, gelu, padding_bias,
     },
     prelude::*,
     quantizer::{Codebooks, DeviceSearch, KMeansConfig, RqVaeConfig, RqVaeEvent},
@@ -357,7 +356,7 @@ fn whole_network<B: AutodiffBackend>(
     let targets = TargetBatch::<B>::new(&[4, 17, 2], &identifiers, &trie, device);
     let queries = QueryBatch { tokens: tokens(device, 50), padding: padding(device) };
     let (queries, targets) = match passes {
-        2 => (queries.doubled(), targets.doubled()),
+        2 => (queries.repeated(), targets.repeated()),
         _ => (queries, targets),
     };
     let logits = cart.forward(queries.tokens, queries.padding, targets.identifiers.clone());
@@ -404,20 +403,19 @@ pub fn guided_network<B: AutodiffBackend>(device: &B::Device) -> Outcome {
         learn_scales: true,
         learn_map: true,
         words: Some(0.5),
-        ..AlignmentConfig::new(width).with_scales(vec![0.5])
+        scales: vec![0.5],
+        ..AlignmentConfig::new(width)
     };
     let config = network(trie.vocabulary(), FusionMode::Both).with_alignment(alignment);
     let cart: Cart<B> = config.init(device).unwrap();
     let factors: Vec<f32> = noise(50, 23).iter().map(|value| value.abs()).collect();
-    let cart = cart.with_words(WordView::new(&factors, 0.5, device)).unwrap();
+    let cart = cart.with_lexical_head(LexicalHead::new(&factors, 0.5, device)).unwrap();
     let head = cart.alignment().unwrap();
     let (items, texts) = ([4, 17, 2], [0, 1, 2]);
     let guide = GuideBatch::<B>::new(
         &items,
         Some((&texts, &held_out)),
-        &identifiers,
-        &trie,
-        &geometry,
+        &GuideSource { identifiers: &identifiers, trie: &trie, geometry: &geometry },
         device,
     );
     let targets = TargetBatch::<B>::new(&items, &identifiers, &trie, device);
@@ -455,7 +453,7 @@ pub fn loss_over_legal_tokens_with_r_drop<B: AutodiffBackend>(device: &B::Device
     let mut out = whole_network::<B>(device, FusionMode::Both, LossConfig::default(), 2);
     // Passes that differ: the second half of the logits is another batch's.
     let (identifiers, trie) = candidates();
-    let targets = TargetBatch::<B>::new(&[4, 17, 2], &identifiers, &trie, device).doubled();
+    let targets = TargetBatch::<B>::new(&[4, 17, 2], &identifiers, &trie, device).repeated();
     let logits = trie
         .vocabulary()
         .sizes()
@@ -494,11 +492,7 @@ pub fn optimizer_steps<B: AutodiffBackend>(device: &B::Device) -> Outcome {
 }
 
 fn rq_vae(codebooks: Codebooks) -> RqVaeConfig {
-    RqVaeConfig::new(vec![8, 8])
-        .with_latent(6)
-        .with_hidden(vec![16])
-        .with_codebooks(codebooks)
-        .with_seed(3)
+    RqVaeConfig { latent: 6, hidden: vec![16], codebooks, seed: 3, ..RqVaeConfig::new(vec![8, 8]) }
 }
 
 fn rq_vae_case<B: AutodiffBackend>(device: &B::Device, codebooks: Codebooks) -> Outcome {
@@ -526,14 +520,13 @@ pub fn rq_vae_with_gradient_codebooks<B: AutodiffBackend>(device: &B::Device) ->
 
 pub fn rq_vae_fit<B: AutodiffBackend>(device: &B::Device) -> Outcome {
     let mut out = Outcome::default();
-    let config = rq_vae(RqVaeConfig::new(vec![2]).codebooks).with_epochs(4).with_batch(32);
+    let config =
+        RqVaeConfig { epochs: 4, batch: 32, ..rq_vae(RqVaeConfig::new(vec![2]).codebooks) };
     let mut losses = Vec::new();
-    config
-        .fit_with_progress::<B>(&noise(128 * 12, 21), 12, device, &mut |event: RqVaeEvent| {
-            losses.push(event.loss);
-            ControlFlow::Continue(())
-        })
-        .unwrap();
+    let monitor = Monitor::new().with_progress(|event: RqVaeEvent| losses.push(event.loss));
+    let rows = noise(128 * 12, 21);
+    config.fit_with_progress::<B::InnerBackend>(&rows, 12, device, &monitor).unwrap();
+    drop(monitor);
     out.numbers("losses", losses);
     // A row between two codes may go to either: its loss changes by a hair, its gradient by more.
     out.with_tolerance(1e-2)
@@ -551,10 +544,8 @@ pub fn kmeans<B: AutodiffBackend>(device: &B::Device) -> Outcome {
     let mut out = Outcome::default();
     let engine = DeviceSearch::<B::InnerBackend>::new(device.clone());
     let rows = noise(2000 * 16, 24);
-    let fitted = KMeansConfig::new(20)
-        .with_seed(2)
-        .with_max_iterations(10)
-        .fit_with_engine(&rows, 16, &engine, &mut |_| ControlFlow::Continue(()))
+    let fitted = KMeansConfig { seed: 2, max_iterations: 10, ..KMeansConfig::new(20) }
+        .fit_with_engine(&(rows.as_slice(), 16), &engine, &Monitor::new())
         .unwrap();
     out.numbers("inertia", [fitted.inertia()]);
     out.numbers("centres", fitted.centres().iter().map(|&v| f64::from(v)));
@@ -596,8 +587,9 @@ pub fn setup() -> Setup {
     let settings = TokenizerConfig { vocabulary: 300, ..Default::default() };
     let texts = captions.iter().map(|caption| caption.text.as_str());
     let tokenizer = TextTokenizer::train(texts, &settings, 32).unwrap();
-    let fine = RqVaeConfig::new(vec![6, 6]).with_latent(8).with_hidden(vec![16]).with_epochs(3);
-    let quantizer = CoarseToFineConfig::new(6, vec![]).with_fine(FineConfig::RqVae(fine));
+    let fine =
+        RqVaeConfig { latent: 8, hidden: vec![16], epochs: 3, ..RqVaeConfig::new(vec![6, 6]) };
+    let quantizer = CoarseToFineConfig::new(6, fine);
     Setup { items, captions, tokenizer, quantizer }
 }
 
@@ -617,7 +609,7 @@ pub fn training_on_two_devices_in_micro_batches<B: AutodiffBackend>(device: &B::
 /// everything trained, and with a frozen part.
 pub fn half_precision_stays_near<B: AutodiffBackend>(device: &B::Device) {
     let devices = std::slice::from_ref(device);
-    for freeze in [Freeze::Nothing, Freeze::Words, Freeze::Layers(1), Freeze::Encoder] {
+    for freeze in [Freeze::Nothing, Freeze::TokenEmbeddings, Freeze::Layers(1), Freeze::Encoder] {
         let mut single = None;
         // bf16 keeps 8 bits: the losses of eight steps move by some of the last of them. f16 keeps
         // 11, but leaves out its first steps until the scale of the loss has come down, and is that
@@ -642,13 +634,13 @@ pub fn trained<B: AutodiffBackend>(devices: &[B::Device], config: TrainConfig) -
     let mut out = Outcome::default();
     let setup = setup();
     // Identifiers from the host, so that both sides train on the same ones.
-    let quantizer = CoarseToFineConfig::new(6, vec![])
-        .with_fine(FineConfig::RqKmeans(cart_retrieval::quantizer::RqKMeansConfig::new(vec![6, 6])))
-        .fit::<B>(&setup.items, device)
+    let quantizer = CoarseToFineConfig::new(6, RqKMeansConfig::new(vec![6, 6]))
+        .fit::<B::InnerBackend>(&setup.items, device)
         .unwrap();
-    let index = quantizer.assign(&setup.items).unwrap();
+    let index = quantizer.assign(&setup.items).run().unwrap();
     let (train, valid) = setup.captions.split_at(96);
-    let data = TrainingData::new(&setup.tokenizer, train, valid, &index).unwrap();
+    let data =
+        TrainingData::new(&setup.tokenizer, TrainingCaptions { train, valid }, &index).unwrap();
     let config = TrainConfig {
         epochs: 2,
         batch_size: 24,
@@ -675,9 +667,9 @@ pub fn dual_tower<B: AutodiffBackend>(device: &B::Device) -> Outcome {
         ..encoder_config()
     };
     let config = DualTowerConfig { projection: 16, epochs: 2, ..DualTowerConfig::new(encoder) };
-    let tower = config
-        .fit::<B>(&setup.tokenizer, &setup.captions, &setup.items, &StopFlag::new(), device)
-        .unwrap();
+    let Setup { items, captions, tokenizer, .. } = &setup;
+    let data = TowerData { tokenizer, captions, items };
+    let tower = config.fit::<B>(&data, &StopFlag::new(), device).unwrap();
     let queries: Vec<&str> = setup.captions.iter().map(|c| c.text.as_str()).take(10).collect();
     for ranking in tower.search_all(&queries, 60).unwrap() {
         let mut scores: Vec<_> = ranking.items.iter().zip(&ranking.scores).collect();

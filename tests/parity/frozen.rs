@@ -11,10 +11,13 @@ use burn::{
     },
 };
 use cart_retrieval::{
-    align::{CandidateSpaceConfig, Geometry, HeldOut, SpaceTuning},
+    align::{EncoderTuning, Geometry, HeldOut, TextSpaceConfig, TuningData},
     data::{QueryBatch, TargetBatch},
     model::Cart,
-    nn::{AlignmentConfig, GuideBatch, ScratchEncoderConfig, TextEncoder, WeightInit, WordView},
+    nn::{
+        AlignmentConfig, GuideBatch, GuideSource, LexicalHead, ScratchEncoderConfig, TextEncoder,
+        WeightInit,
+    },
     prelude::*,
     train::{Freeze, Stepper, StopFlag, TrainBatch},
 };
@@ -27,8 +30,8 @@ use crate::{
 /// Every kind of frozen part, with and without guidance by the candidates' vectors.
 const PARTS: [(Freeze, bool); 7] = [
     (Freeze::Nothing, true),
-    (Freeze::Words, false),
-    (Freeze::Words, true),
+    (Freeze::TokenEmbeddings, false),
+    (Freeze::TokenEmbeddings, true),
     (Freeze::Layers(2), false),
     (Freeze::Layers(2), true),
     (Freeze::Encoder, false),
@@ -50,20 +53,24 @@ fn stepper<B: AutodiffBackend>(
     // Pooled queries of width 24, and their words.
     let width = 48;
     if guided {
-        let alignment = AlignmentConfig { words: Some(0.5), ..AlignmentConfig::new(width) };
-        config = config.with_alignment(alignment.with_scales(vec![0.5]));
+        config = config.with_alignment(AlignmentConfig {
+            words: Some(0.5),
+            scales: vec![0.5],
+            ..AlignmentConfig::new(width)
+        });
         let vectors = Features::from_rows(noise(60 * width, 21), width).unwrap();
         let geometry = Geometry::new(vectors, &trie).unwrap();
         let held_out = HeldOut::new(width, noise(3 * width, 22)).unwrap();
         let texts: &[u32] = &[0, 1, 2];
         let held_out = Some((texts, &held_out));
-        let guide = GuideBatch::new(&items, held_out, &identifiers, &trie, &geometry, device);
+        let source = GuideSource { identifiers: &identifiers, trie: &trie, geometry: &geometry };
+        let guide = GuideBatch::new(&items, held_out, &source, device);
         batch.guide = Some(guide);
     }
     let mut cart: Cart<B> = config.init(device).unwrap();
     if guided {
         let factors: Vec<f32> = noise(50, 23).iter().map(|value| value.abs()).collect();
-        cart = cart.with_words(WordView::new(&factors, 0.5, device)).unwrap();
+        cart = cart.with_lexical_head(LexicalHead::new(&factors, 0.5, device)).unwrap();
     }
     let loss = LossConfig { alignment: if guided { 0.5 } else { 0.0 }, ..plain_loss() };
     let config = TrainConfig { freeze, loss, ..TrainConfig::default() };
@@ -102,19 +109,23 @@ pub fn tuned_encoder<B: AutodiffBackend>(device: &B::Device) -> Outcome {
     let vocabulary = setup.tokenizer.vocabulary();
     let config = ScratchEncoderConfig { vocabulary, max_tokens: 32, ..encoder_config() };
     let encoder = TextEncoder::Scratch(config.init::<B>(&mut WeightInit::new(4), device));
-    let tuning = SpaceTuning {
+    let tuning = EncoderTuning {
         epochs: 2,
         batch_size: 24,
         learning_rate: 1e-3,
         validation_share: 0.0,
-        ..SpaceTuning::default()
+        ..EncoderTuning::default()
     };
-    let space = CandidateSpaceConfig { penalties: vec![1.0], ..CandidateSpaceConfig::default() };
-    let (tokenizer, captions, items) = (&setup.tokenizer, &setup.captions, &setup.items);
-    let stop = StopFlag::new();
+    let space = TextSpaceConfig { penalties: vec![1.0], ..TextSpaceConfig::default() };
+    let data = TuningData {
+        tokenizer: &setup.tokenizer,
+        captions: &setup.captions,
+        items: &setup.items,
+        space: &space,
+        idf_weights: None,
+    };
     let before = encoder.valid();
-    let tuned =
-        tuning.fit(encoder, None, tokenizer, captions, items, &space, &stop, device).unwrap();
+    let tuned = tuning.fit(encoder, &data, &StopFlag::new(), device).unwrap();
     out.numbers("moved", [moved(&before, &tuned.encoder, device)]);
     out.parameters(&tuned.encoder);
     // See `optimizer_steps`: ten steps of up to 1e-3 each.

@@ -8,9 +8,14 @@ use crate::cases::setup;
 /// Trains on `A`, serves on `B`; then saves what `B` loaded and serves it on `A` again.
 pub fn there_and_back<A: LocalBackend, B: LocalBackend>(a: &A::Device, b: &B::Device) {
     let setup = setup();
-    let quantizer = setup.quantizer.fit::<Autodiff<A>>(&setup.items, a).unwrap();
-    let index = quantizer.assign(&setup.items).unwrap();
-    let data = TrainingData::new(&setup.tokenizer, &setup.captions, &[], &index).unwrap();
+    let quantizer = setup.quantizer.fit::<A>(&setup.items, a).unwrap();
+    let index = quantizer.assign(&setup.items).run().unwrap();
+    let data = TrainingData::new(
+        &setup.tokenizer,
+        TrainingCaptions { train: &setup.captions, valid: &[] },
+        &index,
+    )
+    .unwrap();
     let config = setup.config(&index);
     let trained = Trainer::new(TrainConfig { batch_size: 16, epochs: 2, ..TrainConfig::default() })
         .fit(config.init::<Autodiff<A>>(a).unwrap(), &data, a)
@@ -36,8 +41,8 @@ pub fn there_and_back<A: LocalBackend, B: LocalBackend>(a: &A::Device, b: &B::De
     // New rows get the same codes on both.
     let codes = |index: CandidateIndex| index.trie().identifiers();
     assert_eq!(
-        codes(here.quantizer().assign(&setup.items).unwrap()),
-        codes(there.quantizer().assign(&setup.items).unwrap()),
+        codes(here.quantizer().assign(&setup.items).run().unwrap()),
+        codes(there.quantizer().assign(&setup.items).run().unwrap()),
     );
 }
 

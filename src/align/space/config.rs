@@ -11,10 +11,10 @@ use crate::error::{Error, Result};
 /// where the candidate has texts, both of length 1. Texts count by their weights: in that mean; and a candidate whose texts
 /// all weigh less than others' has its `c` and its part in the regression multiplied by the largest of them, relative to the
 /// largest of all. Where a map was tuned together with the text
-/// encoder ([`SpaceTuning`](crate::align::SpaceTuning)), `R` lies half way between the regression's and that map's.
+/// encoder ([`EncoderTuning`](crate::align::EncoderTuning)), `R` lies half way between the regression's and that map's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct CandidateSpaceConfig {
+pub struct TextSpaceConfig {
     /// Weight of what the features say.
     pub features: f32,
     /// Weight of what the training texts say. At 0, candidates that have texts are treated like
@@ -34,7 +34,7 @@ pub struct CandidateSpaceConfig {
     pub seed: u64,
 }
 
-impl Default for CandidateSpaceConfig {
+impl Default for TextSpaceConfig {
     fn default() -> Self {
         Self {
             features: 1.0,
@@ -48,7 +48,7 @@ impl Default for CandidateSpaceConfig {
     }
 }
 
-impl CandidateSpaceConfig {
+impl TextSpaceConfig {
     /// Checks ranges.
     ///
     /// # Errors

@@ -21,14 +21,14 @@ const ROWS: usize = 4096;
 
 /// A fitted map from candidates to the space of the text encoder.
 #[derive(Debug, Clone, PartialEq)]
-pub struct CandidateSpace {
+pub struct TextSpaceMap {
     pub(super) ridge: Ridge,
     pub(super) tuned: Option<Ridge>,
     pub(super) features: f32,
     pub(super) texts: f32,
 }
 
-impl CandidateSpace {
+impl TextSpaceMap {
     /// Width of the vectors.
     pub fn dim(&self) -> usize {
         self.ridge.widths().1
@@ -121,7 +121,7 @@ impl CandidateSpace {
         tensors.to_bytes(&[("candidate-space", &FORMAT.to_string())])
     }
 
-    /// Reads what [`CandidateSpace::to_safetensors`] wrote.
+    /// Reads what [`TextSpaceMap::to_safetensors`] wrote.
     ///
     /// # Errors
     /// [`Error::Index`] or [`Error::Model`] when it is not that.

@@ -9,7 +9,7 @@ mod tests;
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
-pub use self::{config::CandidateSpaceConfig, map::CandidateSpace};
+pub use self::{config::TextSpaceConfig, map::TextSpaceMap};
 use self::{map::between, pairs::Pairs};
 use super::{HeldOut, Ridge, TextVectors, centroids::Centroids};
 use crate::{
@@ -17,11 +17,11 @@ use crate::{
     features::Features,
 };
 
-/// What a fit gives.
+/// A fitted map with the vectors of its candidates.
 #[derive(Debug, Clone)]
-pub struct FittedSpace {
-    /// The map, for candidates to come.
-    pub space: CandidateSpace,
+pub struct FittedTextSpace {
+    /// The map, for candidates that are added later.
+    pub space: TextSpaceMap,
     /// Vectors of the candidates, with their ids.
     pub vectors: Features,
     /// For every text, its candidate's vector made without it.
@@ -35,7 +35,7 @@ pub struct FittedSpace {
     pub held_out_mrr: f64,
 }
 
-impl CandidateSpaceConfig {
+impl TextSpaceConfig {
     /// Fits the map on the items that have texts, and applies it to all.
     ///
     /// # Shapes
@@ -44,21 +44,21 @@ impl CandidateSpaceConfig {
     /// # Errors
     /// [`Error::Config`] for settings out of range; [`Error::Captions`] when fewer than two items
     /// have texts, or a text names an item that is not there.
-    pub fn fit(&self, items: &Features, texts: &TextVectors) -> Result<FittedSpace> {
-        self.fit_beside(None, items, texts)
+    pub fn fit(&self, items: &Features, texts: &TextVectors) -> Result<FittedTextSpace> {
+        self.fit_with_tuned_map(None, items, texts)
     }
 
-    /// The same, with the mean of the regression and of a map that was tuned together with the encoder of
-    /// the texts. For the vectors that have not seen a text, the tuned map is the one there is.
+    /// The same, with the mean of the regression and of a map that was tuned together with the text
+    /// encoder. Held-out vectors use the one tuned map, which has seen their texts.
     ///
     /// # Errors
-    /// As [`CandidateSpaceConfig::fit`], and [`Error::Features`] for a map of other widths.
-    pub fn fit_beside(
+    /// As [`TextSpaceConfig::fit`], and [`Error::Features`] for a map of other widths.
+    pub fn fit_with_tuned_map(
         &self,
         tuned: Option<&Ridge>,
         items: &Features,
         texts: &TextVectors,
-    ) -> Result<FittedSpace> {
+    ) -> Result<FittedTextSpace> {
         self.validate()?;
         if let Some(map) = tuned.filter(|map| map.widths() != (items.dim(), texts.dim())) {
             return Err(Error::features("tuned map")
@@ -91,7 +91,7 @@ impl CandidateSpaceConfig {
             let others = centroids.without(item, texts, text);
             held_out.extend(space.blend(row, others.as_deref(), centroids.weight(item)));
         }
-        Ok(FittedSpace {
+        Ok(FittedTextSpace {
             vectors: space.place(items, &centroids)?,
             space,
             held_out: HeldOut::new(texts.dim(), held_out)?,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use rayon::prelude::*;
 
-use super::{config::CandidateSpaceConfig, map::CandidateSpace};
+use super::{config::TextSpaceConfig, map::TextSpaceMap};
 use crate::{
     align::{
         TextVectors,
@@ -21,7 +21,7 @@ const MOST_TO_CHOOSE_BY: usize = 1000;
 
 /// Items with features and texts, to fit a regression to.
 pub(super) struct Pairs<'a> {
-    pub(super) config: &'a CandidateSpaceConfig,
+    pub(super) config: &'a TextSpaceConfig,
     pub(super) items: &'a Features,
     pub(super) centroids: &'a Centroids,
 }
@@ -41,11 +41,11 @@ impl Pairs<'_> {
         known: &[u32],
         gamma: f64,
         penalty: f64,
-    ) -> Result<CandidateSpace> {
+    ) -> Result<TextSpaceMap> {
         let ridge = self.problem(known, gamma)?.solve(penalty)?;
         let tuned = tuned.cloned();
-        let CandidateSpaceConfig { features, texts, .. } = *self.config;
-        Ok(CandidateSpace { ridge, tuned, features, texts })
+        let TextSpaceConfig { features, texts, .. } = *self.config;
+        Ok(TextSpaceMap { ridge, tuned, features, texts })
     }
 
     /// Per fold, its items, and what a regression on the other folds makes of each, per penalty.

@@ -24,7 +24,7 @@ fn fixture(items: usize, texts_each: usize) -> (Features, TextVectors) {
 #[test]
 fn candidates_lie_near_their_texts_seen_or_not() {
     let (features, texts) = fixture(60, 3);
-    let fitted = CandidateSpaceConfig::default().fit(&features, &texts).unwrap();
+    let fitted = TextSpaceConfig::default().fit(&features, &texts).unwrap();
     assert!(fitted.held_out_mrr > 0.5, "{}", fitted.held_out_mrr);
     let near = |vectors: &Features| {
         let cosine = |(text, &item): (usize, &u32)| {
@@ -43,7 +43,7 @@ fn candidates_lie_near_their_texts_seen_or_not() {
 #[test]
 fn held_out_vectors_do_not_know_their_text() {
     let (features, texts) = fixture(10, 2);
-    let config = CandidateSpaceConfig { folds: 10, penalties: vec![1.0], ..Default::default() };
+    let config = TextSpaceConfig { folds: 10, penalties: vec![1.0], ..Default::default() };
     let fitted = config.fit(&features, &texts).unwrap();
     for text in 0..texts.len() {
         let item = texts.items()[text] as usize;
@@ -69,14 +69,15 @@ fn held_out_vectors_do_not_know_their_text() {
 fn comes_back_from_its_file() {
     let (features, texts) = fixture(12, 2);
     for gamma in [0.0, 1.0] {
-        let config = CandidateSpaceConfig { gammas: vec![gamma], ..Default::default() };
+        let config = TextSpaceConfig { gammas: vec![gamma], ..Default::default() };
         let space = config.fit(&features, &texts).unwrap().space;
         let bytes = space.to_safetensors().unwrap();
-        assert_eq!(CandidateSpace::from_safetensors(&bytes).unwrap(), space);
-        assert!(CandidateSpace::from_safetensors(&bytes[..bytes.len() - 1]).is_err());
-        let beside = config.fit_beside(Some(&space.ridge), &features, &texts).unwrap().space;
+        assert_eq!(TextSpaceMap::from_safetensors(&bytes).unwrap(), space);
+        assert!(TextSpaceMap::from_safetensors(&bytes[..bytes.len() - 1]).is_err());
+        let beside =
+            config.fit_with_tuned_map(Some(&space.ridge), &features, &texts).unwrap().space;
         let bytes = beside.to_safetensors().unwrap();
-        assert_eq!(CandidateSpace::from_safetensors(&bytes).unwrap(), beside);
+        assert_eq!(TextSpaceMap::from_safetensors(&bytes).unwrap(), beside);
         assert_ne!(beside, space);
     }
 }
@@ -86,15 +87,15 @@ fn comes_back_from_its_file() {
 fn a_tuned_map_counts_as_much_as_the_regression() {
     let (features, texts) = fixture(12, 2);
     let (input, dim) = (features.dim(), texts.dim());
-    let config = CandidateSpaceConfig { texts: 0.0, ..Default::default() };
+    let config = TextSpaceConfig { texts: 0.0, ..Default::default() };
     let alone = config.fit(&features, &texts).unwrap();
-    let same = config.fit_beside(Some(&alone.space.ridge), &features, &texts).unwrap();
+    let same = config.fit_with_tuned_map(Some(&alone.space.ridge), &features, &texts).unwrap();
     for (a, b) in alone.vectors.as_slice().iter().zip(same.vectors.as_slice()) {
         assert_abs_diff_eq!(a, b, epsilon = 1e-6);
     }
     let mut other = alone.space.ridge.clone();
     other.bias.iter_mut().enumerate().for_each(|(at, value)| *value += at as f32);
-    let moved = config.fit_beside(Some(&other), &features, &texts).unwrap();
+    let moved = config.fit_with_tuned_map(Some(&other), &features, &texts).unwrap();
     for item in 0..features.len() {
         let (a, b) = (alone.space.ridge.map(features.row(item)), other.map(features.row(item)));
         let (mut a, mut b) = (a, b);
@@ -111,25 +112,25 @@ fn a_tuned_map_counts_as_much_as_the_regression() {
         assert_abs_diff_eq!(a, b, epsilon = 1e-6);
     }
     let narrow = Ridge::fit((input, dim - 1), features.as_slice(), &vec![0.5; 12 * (dim - 1)], 1.0);
-    assert!(config.fit_beside(Some(&narrow.unwrap()), &features, &texts).is_err());
+    assert!(config.fit_with_tuned_map(Some(&narrow.unwrap()), &features, &texts).is_err());
 }
 
 #[test]
 fn what_cannot_be_is_refused() {
     let (features, texts) = fixture(12, 2);
-    let bad = |config: CandidateSpaceConfig| config.fit(&features, &texts).is_err();
-    assert!(bad(CandidateSpaceConfig { folds: 1, ..Default::default() }));
-    assert!(bad(CandidateSpaceConfig { penalties: vec![], ..Default::default() }));
-    assert!(bad(CandidateSpaceConfig { gammas: vec![], ..Default::default() }));
-    assert!(bad(CandidateSpaceConfig { gammas: vec![-1.0], ..Default::default() }));
-    assert!(bad(CandidateSpaceConfig { landmarks: 0, ..Default::default() }));
-    assert!(bad(CandidateSpaceConfig { penalties: vec![0.0], ..Default::default() }));
-    assert!(bad(CandidateSpaceConfig { texts: 0.0, features: 0.0, ..Default::default() }));
-    assert!(bad(CandidateSpaceConfig { texts: f32::NAN, ..Default::default() }));
+    let bad = |config: TextSpaceConfig| config.fit(&features, &texts).is_err();
+    assert!(bad(TextSpaceConfig { folds: 1, ..Default::default() }));
+    assert!(bad(TextSpaceConfig { penalties: vec![], ..Default::default() }));
+    assert!(bad(TextSpaceConfig { gammas: vec![], ..Default::default() }));
+    assert!(bad(TextSpaceConfig { gammas: vec![-1.0], ..Default::default() }));
+    assert!(bad(TextSpaceConfig { landmarks: 0, ..Default::default() }));
+    assert!(bad(TextSpaceConfig { penalties: vec![0.0], ..Default::default() }));
+    assert!(bad(TextSpaceConfig { texts: 0.0, features: 0.0, ..Default::default() }));
+    assert!(bad(TextSpaceConfig { texts: f32::NAN, ..Default::default() }));
     let (few, _) = fixture(3, 1);
-    assert!(CandidateSpaceConfig::default().fit(&few, &texts).is_err());
+    assert!(TextSpaceConfig::default().fit(&few, &texts).is_err());
     let one = TextVectors::new(4, vec![1.0, 0.0, 0.0, 0.0], vec![0]).unwrap();
-    assert!(CandidateSpaceConfig::default().fit(&features, &one).is_err());
+    assert!(TextSpaceConfig::default().fit(&features, &one).is_err());
     assert!(TextVectors::new(2, vec![1.0], vec![0]).is_err());
     assert!(TextVectors::new(1, vec![f32::NAN], vec![0]).is_err());
 }
@@ -149,7 +150,7 @@ fn texts_of_weight_0_are_as_if_not_there() {
         rest.iter().map(|&t| texts.items()[t]).collect(),
     )
     .unwrap();
-    let config = CandidateSpaceConfig::default();
+    let config = TextSpaceConfig::default();
     let (found, expected) =
         (config.fit(&features, &weighted).unwrap(), config.fit(&features, &fewer).unwrap());
     assert_eq!((found.gamma, found.penalty), (expected.gamma, expected.penalty));
@@ -177,7 +178,7 @@ fn texts_of_weight_0_are_as_if_not_there() {
 #[test]
 fn weights_count_in_proportion() {
     let (features, texts) = fixture(24, 3);
-    let config = CandidateSpaceConfig::default();
+    let config = TextSpaceConfig::default();
     let fit = |weight: &dyn Fn(usize) -> f32| {
         let weights = (0..texts.len()).map(weight).collect();
         config.fit(&features, &texts.clone().with_weights(weights).unwrap()).unwrap()

@@ -8,12 +8,11 @@ use burn::{
 };
 use rayon::prelude::*;
 
-use super::training::Tuned;
+use super::{data::TuningData, training::Tuned};
 use crate::{
-    align::{CandidateSpaceConfig, Ridge, WordWeights, embed_texts},
-    data::{ItemCaption, TextTokenizer},
+    align::{Ridge, TextSpaceConfig},
+    data::ItemCaption,
     error::Result,
-    features::Features,
     kernels::dot,
     nn::TextEncoder,
 };
@@ -24,10 +23,9 @@ pub(super) struct Choice<'a, B: Backend> {
     pub(super) kept_out: &'a [ItemCaption],
     /// Whether these are all captions of their items.
     pub(super) whole: bool,
-    pub(super) items: &'a Features,
-    pub(super) space: &'a CandidateSpaceConfig,
-    pub(super) words: Option<&'a WordWeights>,
-    pub(super) tokenizer: &'a TextTokenizer,
+    pub(super) data: TuningData<'a>,
+    /// The settings of the space, with the kernel and the penalty of the original encoder.
+    pub(super) space: &'a TextSpaceConfig,
     pub(super) device: &'a B::Device,
 }
 
@@ -38,10 +36,11 @@ impl<B: Backend> Choice<'_, B> {
         encoder: &TextEncoder<B>,
         map: Option<&Ridge>,
     ) -> Result<Vec<f64>> {
-        let known = embed_texts(encoder, self.words, self.tokenizer, self.train, self.device)?;
-        let vectors = self.space.vectors(map, self.items, &known)?;
-        let texts = embed_texts(encoder, self.words, self.tokenizer, self.kept_out, self.device)?;
-        let mut among: Vec<usize> = (0..self.items.len()).collect();
+        let (items, embedder) = (self.data.items, self.data.embedder(encoder, self.device));
+        let known = embedder.embed(self.train, self.device)?;
+        let vectors = self.space.vectors(map, items, &known)?;
+        let texts = embedder.embed(self.kept_out, self.device)?;
+        let mut among: Vec<usize> = (0..items.len()).collect();
         if self.whole {
             among = texts.items().iter().map(|&item| item as usize).collect();
             among.sort_unstable();

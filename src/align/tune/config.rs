@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 /// Settings of the fine-tuning.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct SpaceTuning {
+pub struct EncoderTuning {
     /// Passes over the training captions; 0 leaves the encoder as it is.
     pub epochs: usize,
     /// Captions per step.
@@ -36,7 +36,7 @@ pub struct SpaceTuning {
     pub seed: u64,
 }
 
-impl Default for SpaceTuning {
+impl Default for EncoderTuning {
     fn default() -> Self {
         Self {
             epochs: 3,
@@ -54,7 +54,7 @@ impl Default for SpaceTuning {
     }
 }
 
-impl SpaceTuning {
+impl EncoderTuning {
     /// Checks ranges.
     ///
     /// # Errors

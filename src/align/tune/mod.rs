@@ -2,6 +2,7 @@
 
 mod choice;
 mod config;
+mod data;
 #[cfg(test)]
 mod tests;
 mod training;
@@ -13,19 +14,14 @@ use burn::{
     tensor::backend::{AutodiffBackend, Backend},
 };
 use choice::{Choice, between, is_better, mean};
-pub use config::SpaceTuning;
+pub use config::EncoderTuning;
+pub use data::TuningData;
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use training::{Training, Tuned};
 
-use super::{CandidateSpaceConfig, Ridge, WordWeights, embed_texts};
-use crate::{
-    cancel::StopFlag,
-    data::{ItemCaption, TextTokenizer},
-    error::Result,
-    features::Features,
-    nn::TextEncoder,
-};
+use super::Ridge;
+use crate::{cancel::StopFlag, data::ItemCaption, error::Result, nn::TextEncoder};
 
 /// Fewest candidates to find among themselves, or to train on, where whole ones are kept out.
 const LEAST: usize = 4;
@@ -35,44 +31,41 @@ const LEAST: usize = 4;
 pub struct TunedEncoder<B: Backend> {
     /// The encoder.
     pub encoder: TextEncoder<B>,
-    /// The map of the features that was tuned with it, for [`CandidateSpaceConfig::fit_beside`];
-    /// `None` if the original encoder was kept.
+    /// The map of the features that was tuned with it, for
+    /// [`TextSpaceConfig::fit_with_tuned_map`](super::TextSpaceConfig::fit_with_tuned_map); `None` if the
+    /// original encoder was kept.
     pub map: Option<Ridge>,
     /// Share of the way from the original encoder (0) to the last pass of tuning (1).
     pub share: f64,
-    /// Mean reciprocal rank of the held-out captions for each of [`SpaceTuning::shares`]; empty if
+    /// Mean reciprocal rank of the held-out captions for each of [`EncoderTuning::shares`]; empty if
     /// none were held out.
     pub validation_mrr: Vec<f64>,
 }
 
-impl SpaceTuning {
+impl EncoderTuning {
     /// Trains the encoder, its word embeddings aside, so that every caption lies nearest to its own
     /// candidate: InfoNCE against the vectors of all candidates (a random 4096 and the batch's own
-    /// where there are more), which are made as [`CandidateSpaceConfig`] says, with a trained map of
+    /// where there are more), which are made as [`TextSpaceConfig`](super::TextSpaceConfig) says, with a trained map of
     /// the features and with the other training texts as the encoder last saw them. A caption's own
     /// candidate is made without that caption.
     ///
     /// To choose one of `shares`, captions are kept out: of candidates that keep others, which are
     /// then found among all candidates; or all captions of some candidates, which are then found
-    /// among themselves: where `space.texts` is 0 and the candidates to come have no texts, and
+    /// among themselves: where `space.texts` is 0 and later candidates have no texts, and
     /// where captions to spare are fewer than half of those wanted. Those candidates then compete
     /// for no caption while training. With fewer than four candidates to keep out or to keep, none
     /// is. With `on_all`, the encoder is then retrained on all captions, and the chosen share is
     /// used.
     ///
     /// # Errors
-    /// As [`CandidateSpaceConfig::fit`]; [`Error::Config`](crate::Error::Config) for settings out of
+    /// As [`TextSpaceConfig::fit`](super::TextSpaceConfig::fit);
+    /// [`Error::Config`](crate::Error::Config) for settings out of
     /// range; [`Error::Interrupted`](crate::Error::Interrupted) when `stop` is raised;
     /// [`Error::Training`](crate::Error::Training) when the loss is not finite.
-    #[allow(clippy::too_many_arguments)]
     pub fn fit<B: AutodiffBackend>(
         &self,
         encoder: TextEncoder<B>,
-        words: Option<&WordWeights>,
-        tokenizer: &TextTokenizer,
-        train: &[ItemCaption],
-        items: &Features,
-        space: &CandidateSpaceConfig,
+        data: &TuningData<'_>,
         stop: &StopFlag,
         device: &B::Device,
     ) -> Result<TunedEncoder<B::InnerBackend>> {
@@ -81,23 +74,23 @@ impl SpaceTuning {
             let encoder = encoder.valid();
             return Ok(TunedEncoder { encoder, map: None, share: 0.0, validation_mrr: Vec::new() });
         }
+        let TuningData { captions: train, items, space, .. } = *data;
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         let (rest, kept_out, whole) = self.split(train, items.len(), space.texts > 0.0, &mut rng);
         let mut out = HashSet::new();
         if whole {
             out.extend(kept_out.iter().map(|caption| caption.item));
         }
-        let training = Training { settings: self, words, tokenizer, items, space, stop, device };
+        let training = Training { settings: self, data: *data, stop, device };
         let start = encoder.valid();
-        let embed = |texts: &[ItemCaption]| embed_texts(&start, words, tokenizer, texts, device);
+        let embed = |texts: &[ItemCaption]| data.embedder(&start, device).embed(texts, device);
         let memory = embed(&rest)?;
-        // Kernel and penalty stay those of the encoder as it came.
+        // Kernel and penalty stay those of the original encoder.
         let chosen = space.chosen(items, &memory)?;
         let tuned = training.run(encoder.clone(), &rest, memory, &out, &mut rng)?;
-        let space = &chosen;
         let (train_on, kept_out) = (rest.as_slice(), kept_out.as_slice());
-        let choice =
-            Choice { train: train_on, kept_out, whole, items, space, words, tokenizer, device };
+        let (data, space) = (*data, &chosen);
+        let choice = Choice { train: train_on, kept_out, whole, data, space, device };
         let chosen = self.choose(&start, tuned, &choice)?;
         if !self.on_all || kept_out.is_empty() || chosen.share == 0.0 {
             return Ok(chosen);

@@ -6,9 +6,10 @@ use burn::{
 
 use super::{choice::mixed, *};
 use crate::{
-    align::{TextVectors, embed_texts},
-    data::TokenizerConfig,
+    align::{TextEmbedder, TextSpaceConfig, TextVectors},
+    data::{TextTokenizer, TokenizerConfig},
     error::Error,
+    features::Features,
     kernels::dot,
     nn::{ScratchEncoderConfig, TextEncoderConfig, WeightInit},
     storage::NamedTensors,
@@ -48,7 +49,7 @@ fn encoder(tokenizer: &TextTokenizer) -> TextEncoder<A> {
 }
 
 /// Share of texts that lie nearest to their own candidate as made without them.
-fn found(texts: &TextVectors, items: &Features, space: &CandidateSpaceConfig) -> f64 {
+fn found(texts: &TextVectors, items: &Features, space: &TextSpaceConfig) -> f64 {
     let fitted = space.fit(items, texts).unwrap();
     let hits = (0..texts.len()).filter(|&text| {
         let own = dot(texts.row(text), fitted.held_out.row(text));
@@ -65,22 +66,31 @@ fn texts_move_to_their_candidates_and_words_stay() {
     let device = Default::default();
     let texts = captions.iter().map(|caption| caption.text.as_str());
     let tokenizer = TextTokenizer::train(texts, &TokenizerConfig::default(), 16).unwrap();
-    let space = CandidateSpaceConfig { penalties: vec![0.1, 1.0], ..Default::default() };
+    let space = TextSpaceConfig { penalties: vec![0.1, 1.0], ..Default::default() };
+    let data = TuningData {
+        tokenizer: &tokenizer,
+        captions: &captions,
+        items: &items,
+        space: &space,
+        idf_weights: None,
+    };
     let embed = |encoder: &TextEncoder<Flex>| {
-        embed_texts(encoder, None, &tokenizer, &captions, &device).unwrap()
+        TextEmbedder { encoder, tokenizer: &tokenizer, lexical_head: None }
+            .embed(&captions, &device)
+            .unwrap()
     };
     let untuned = encoder(&tokenizer);
     let before = found(&embed(&untuned.valid()), &items, &space);
-    let tuning = SpaceTuning {
+    let tuning = EncoderTuning {
         epochs: 30,
         batch_size: 8,
         learning_rate: 3e-3,
         validation_share: 0.0,
-        ..SpaceTuning::default()
+        ..EncoderTuning::default()
     };
-    let fit = |tuning: &SpaceTuning| {
+    let fit = |tuning: &EncoderTuning| {
         let stop = StopFlag::new();
-        tuning.fit(encoder(&tokenizer), None, &tokenizer, &captions, &items, &space, &stop, &device)
+        tuning.fit(encoder(&tokenizer), &data, &stop, &device)
     };
     let whole = fit(&tuning).unwrap();
     assert_eq!((whole.share, whole.validation_mrr.len()), (1.0, 0));
@@ -94,25 +104,23 @@ fn texts_move_to_their_candidates_and_words_stay() {
     };
     assert_eq!(words(&tuned), words(&untuned.valid()));
     assert_eq!(embed(&tuned), embed(&fit(&tuning).unwrap().encoder));
-    let none = fit(&SpaceTuning { epochs: 0, ..tuning.clone() }).unwrap().encoder;
+    let none = fit(&EncoderTuning { epochs: 0, ..tuning.clone() }).unwrap().encoder;
     assert_eq!(embed(&none), embed(&untuned.valid()));
 
     let stop = StopFlag::new();
     stop.raise();
-    let stopped = tuning
-        .fit(untuned, None, &tokenizer, &captions, &items, &space, &stop, &device)
-        .unwrap_err();
+    let stopped = tuning.fit(untuned, &data, &stop, &device).unwrap_err();
     assert!(matches!(stopped, Error::Interrupted(_)), "{stopped}");
     for bad in [
-        SpaceTuning { batch_size: 1, ..tuning.clone() },
-        SpaceTuning { learning_rate: 0.0, ..tuning.clone() },
-        SpaceTuning { map_learning_rate: 2.0, ..tuning.clone() },
-        SpaceTuning { temperature: f64::NAN, ..tuning.clone() },
-        SpaceTuning { word_dropout: 1.0, ..tuning.clone() },
-        SpaceTuning { weight_decay: -1.0, ..tuning.clone() },
-        SpaceTuning { validation_share: 0.9, ..tuning.clone() },
-        SpaceTuning { shares: vec![], ..tuning.clone() },
-        SpaceTuning { shares: vec![0.0, 1.5], ..tuning.clone() },
+        EncoderTuning { batch_size: 1, ..tuning.clone() },
+        EncoderTuning { learning_rate: 0.0, ..tuning.clone() },
+        EncoderTuning { map_learning_rate: 2.0, ..tuning.clone() },
+        EncoderTuning { temperature: f64::NAN, ..tuning.clone() },
+        EncoderTuning { word_dropout: 1.0, ..tuning.clone() },
+        EncoderTuning { weight_decay: -1.0, ..tuning.clone() },
+        EncoderTuning { validation_share: 0.9, ..tuning.clone() },
+        EncoderTuning { shares: vec![], ..tuning.clone() },
+        EncoderTuning { shares: vec![0.0, 1.5], ..tuning.clone() },
     ] {
         assert!(bad.validate().is_err(), "{bad:?}");
     }
@@ -125,9 +133,16 @@ fn captions_kept_out_choose_how_far_to_go() {
     let texts = captions.iter().map(|caption| caption.text.as_str());
     let tokenizer = TextTokenizer::train(texts, &TokenizerConfig::default(), 16).unwrap();
     for texts in [1.0, 0.0] {
-        let space = CandidateSpaceConfig { penalties: vec![0.3], texts, ..Default::default() };
+        let space = TextSpaceConfig { penalties: vec![0.3], texts, ..Default::default() };
+        let data = TuningData {
+            tokenizer: &tokenizer,
+            captions: &captions,
+            items: &items,
+            space: &space,
+            idf_weights: None,
+        };
         let fit = |shares: &[f64], on_all: bool| {
-            let tuning = SpaceTuning {
+            let tuning = EncoderTuning {
                 on_all,
                 epochs: 12,
                 seed: 2,
@@ -135,16 +150,16 @@ fn captions_kept_out_choose_how_far_to_go() {
                 learning_rate: 3e-3,
                 shares: shares.to_vec(),
                 validation_share: 0.5,
-                ..SpaceTuning::default()
+                ..EncoderTuning::default()
             };
             let encoder = encoder(&tokenizer);
             let stop = StopFlag::new();
-            tuning
-                .fit(encoder, None, &tokenizer, &captions, &items, &space, &stop, &device)
-                .unwrap()
+            tuning.fit(encoder, &data, &stop, &device).unwrap()
         };
         let embed = |encoder: &TextEncoder<Flex>| {
-            embed_texts(encoder, None, &tokenizer, &captions, &device).unwrap()
+            TextEmbedder { encoder, tokenizer: &tokenizer, lexical_head: None }
+                .embed(&captions, &device)
+                .unwrap()
         };
         let tuned = fit(&[0.0, 0.5, 1.0], false);
         let mrr = &tuned.validation_mrr;
@@ -160,19 +175,17 @@ fn captions_kept_out_choose_how_far_to_go() {
         let on_all = fit(&[0.0, 0.5, 1.0], true);
         assert_eq!((on_all.share, &on_all.validation_mrr), (tuned.share, mrr));
         assert_ne!(embed(&on_all.encoder), embed(&tuned.encoder));
-        let again = |seed| SpaceTuning {
+        let again = |seed| EncoderTuning {
             seed,
             epochs: 12,
             batch_size: 8,
             learning_rate: 3e-3,
             shares: vec![tuned.share],
             validation_share: 0.0,
-            ..SpaceTuning::default()
+            ..EncoderTuning::default()
         };
         let stop = StopFlag::new();
-        let all = again(1)
-            .fit(encoder(&tokenizer), None, &tokenizer, &captions, &items, &space, &stop, &device)
-            .unwrap();
+        let all = again(1).fit(encoder(&tokenizer), &data, &stop, &device).unwrap();
         assert_eq!(all.share, tuned.share);
         // Orders differ, since the generator of the one has made a choice; what is learned does not.
         let near = |a: &TextVectors, b: &TextVectors| -> f64 {
@@ -216,7 +229,7 @@ fn weights_half_way() {
 fn captions_kept_out_leave_a_caption_or_are_all_of_an_item() {
     let (items, captions) = fixture();
     let mut rng = ChaCha8Rng::seed_from_u64(1);
-    let tuning = SpaceTuning { validation_share: 0.3, ..SpaceTuning::default() };
+    let tuning = EncoderTuning { validation_share: 0.3, ..EncoderTuning::default() };
     let (rest, out, whole) = tuning.split(&captions, items.len(), true, &mut rng);
     assert_eq!((rest.len(), out.len(), whole), (28, 12, false));
     assert!((0..items.len() as u32).all(|item| rest.iter().any(|c| c.item == item)));

@@ -15,16 +15,12 @@ use burn::{
 use rand::{RngExt, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
-use super::config::SpaceTuning;
+use super::{config::EncoderTuning, data::TuningData};
 use crate::{
-    align::{
-        CandidateSpaceConfig, Ridge, TextVectors, WordWeights, centroids::Centroids,
-        words::TextSide,
-    },
+    align::{Ridge, TextEmbedder, TextSpaceConfig, TextVectors, centroids::Centroids},
     cancel::StopFlag,
-    data::{ItemCaption, QueryBatch, TextTokenizer, by_like_length, drop_words},
+    data::{ItemCaption, QueryBatch, by_like_length, drop_words},
     error::{Error, Result},
-    features::Features,
     nn::{TextEncoder, unit},
     optim::{CartOptimizer, EncoderRates, WarmupCosine},
 };
@@ -54,11 +50,8 @@ pub(super) struct Tuned<B: Backend> {
 
 /// What a training works with.
 pub(super) struct Training<'a, B: AutodiffBackend> {
-    pub(super) settings: &'a SpaceTuning,
-    pub(super) words: Option<&'a WordWeights>,
-    pub(super) tokenizer: &'a TextTokenizer,
-    pub(super) items: &'a Features,
-    pub(super) space: &'a CandidateSpaceConfig,
+    pub(super) settings: &'a EncoderTuning,
+    pub(super) data: TuningData<'a>,
     pub(super) stop: &'a StopFlag,
     pub(super) device: &'a B::Device,
 }
@@ -76,8 +69,9 @@ impl<B: AutodiffBackend> Training<'_, B> {
         out: &HashSet<u32>,
         rng: &mut ChaCha8Rng,
     ) -> Result<Tuned<B::InnerBackend>> {
-        let Self { settings, words, tokenizer, items, space, stop, device } = *self;
-        let linear = CandidateSpaceConfig { gammas: vec![0.0], ..space.clone() };
+        let Self { settings, data, stop, device } = *self;
+        let TuningData { tokenizer, items, space, idf_weights, .. } = data;
+        let linear = TextSpaceConfig { gammas: vec![0.0], ..space.clone() };
         let ridge = linear.chosen(items, &memory)?.regression(items, &memory)?;
         let dim = ridge.widths().1;
         let rows = (0..items.len()).map(|item| items.row(item));
@@ -93,7 +87,7 @@ impl<B: AutodiffBackend> Training<'_, B> {
         };
         let bias = Tensor::from_data(TensorData::new(ridge.bias.clone(), [dim]), device);
         let mut towers = Towers::<B> {
-            encoder: encoder.freeze_words(),
+            encoder: encoder.freeze_token_embeddings(),
             item: Linear {
                 weight: Param::from_tensor(matrix(weight, [d_input, dim])),
                 bias: Some(Param::from_tensor(bias)),
@@ -101,7 +95,7 @@ impl<B: AutodiffBackend> Training<'_, B> {
             log_scale: Param::from_tensor(Tensor::zeros([1], device)),
         };
         towers.num_params();
-        let view = words.map(|words| words.view::<B>(device));
+        let head = idf_weights.map(|weights| weights.head::<B>(device));
         let encoder_lr = settings.learning_rate / settings.map_learning_rate;
         let rates = EncoderRates { encoder_lr, layer_decay: 1.0, layers };
         let gain = TEMPERATURE_RATE / settings.map_learning_rate;
@@ -136,8 +130,9 @@ impl<B: AutodiffBackend> Training<'_, B> {
                 let own: Vec<u32> = chunk.iter().map(|&text| train[text].item).collect();
                 let others = competitors(&pool, &own, rng);
                 let batch = QueryBatch::new(&rows, tokenizer.padding(), device)?;
-                let side = TextSide { encoder: &towers.encoder, words: view.clone() };
-                let queries = unit(side.embed(batch));
+                let (encoder, lexical_head) = (&towers.encoder, head.clone());
+                let embedder = TextEmbedder { encoder, tokenizer, lexical_head };
+                let queries = unit(embedder.forward(batch));
                 let vectors = |chosen: &[u32], texts: Vec<f32>| {
                     let rows = chosen.iter().flat_map(|&item| {
                         prepared[item as usize * d_input..(item as usize + 1) * d_input].iter()

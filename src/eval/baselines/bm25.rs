@@ -18,7 +18,7 @@ use crate::{
     data::words,
     error::{Error, Result},
     eval::{
-        metrics::{TruncatedTies, check_relevant, mrr_at_k, name_query},
+        metrics::{QueryTruth, TruncatedTies, check_relevant, mrr_at_k, name_query},
         ranking::Ranking,
     },
 };
@@ -310,7 +310,8 @@ impl Bm25 {
                 || self.scratch(),
                 |scratch, (query, relevant)| {
                     let ranking = self.search_with(query.as_ref(), all, scratch);
-                    mrr_at_k(&ranking, relevant.as_ref(), 10, all, TruncatedTies::Listed)
+                    let (relevant, ties) = (relevant.as_ref(), TruncatedTies::Listed);
+                    mrr_at_k(&ranking, 10, &QueryTruth { relevant, candidates: all, ties })
                 },
             )
             .collect();

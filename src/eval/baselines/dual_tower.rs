@@ -72,6 +72,32 @@ impl DualTowerConfig {
             seed: 0,
         }
     }
+
+    /// Checks ranges.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the setting that is out of range.
+    pub fn validate(&self) -> Result<()> {
+        self.encoder.validate()?;
+        if self.epochs == 0 || self.batch_size == 0 || self.projection == 0 {
+            return Err(Error::config("dual tower")
+                .expected("at least one epoch, caption per step and dimension")
+                .found("0")
+                .fix("keep the defaults"));
+        }
+        Ok(())
+    }
+}
+
+/// What a dual tower is trained on.
+#[derive(Debug, Clone, Copy)]
+pub struct TowerData<'a> {
+    /// The encoder's tokenizer.
+    pub tokenizer: &'a TextTokenizer,
+    /// Training captions; their items are rows of `items`.
+    pub captions: &'a [ItemCaption],
+    /// Features of the candidates, `[N, D]`.
+    pub items: &'a Features,
 }
 
 /// Both towers.
@@ -120,36 +146,28 @@ impl DualTowerConfig {
     /// for settings out of range; [`Error::Interrupted`] when `stop` is raised.
     pub fn fit<B: AutodiffBackend>(
         &self,
-        tokenizer: &TextTokenizer,
-        train: &[ItemCaption],
-        items: &Features,
+        data: &TowerData<'_>,
         stop: &StopFlag,
         device: &B::Device,
     ) -> Result<DualTower<B::InnerBackend>> {
-        self.encoder.validate()?;
+        self.validate()?;
         let encoder: TextEncoder<B> = self.encoder.init(&mut WeightInit::new(self.seed), device);
-        self.fit_around(encoder, tokenizer, train, items, stop, device)
+        self.fit_around(encoder, data, stop, device)
     }
 
-    /// The same around a text encoder with weights, a pretrained one as a rule.
+    /// The same with a text encoder that has weights, usually a pretrained one.
     ///
     /// # Errors
     /// As [`DualTowerConfig::fit`].
     pub fn fit_around<B: AutodiffBackend>(
         &self,
         encoder: TextEncoder<B>,
-        tokenizer: &TextTokenizer,
-        train: &[ItemCaption],
-        items: &Features,
+        data: &TowerData<'_>,
         stop: &StopFlag,
         device: &B::Device,
     ) -> Result<DualTower<B::InnerBackend>> {
-        if self.epochs == 0 || self.batch_size == 0 || self.projection == 0 {
-            return Err(Error::config("dual tower")
-                .expected("at least one epoch, caption per step and dimension")
-                .found("0")
-                .fix("keep the defaults"));
-        }
+        self.validate()?;
+        let TowerData { tokenizer, captions: train, items } = *data;
         let known = train.iter().all(|caption| (caption.item as usize) < items.len());
         if train.is_empty() || !known {
             return Err(Error::captions("training captions")
@@ -364,7 +382,8 @@ mod tests {
         };
         let stop = StopFlag::new();
         let device = Default::default();
-        let fit = || config.fit::<Autodiff<Flex>>(&tokenizer, &captions, &items, &stop, &device);
+        let data = TowerData { tokenizer: &tokenizer, captions: &captions, items: &items };
+        let fit = || config.fit::<Autodiff<Flex>>(&data, &stop, &device);
         let tower = fit().unwrap();
         let queries: Vec<String> = words.iter().map(|word| format!("a small {word}")).collect();
         let rankings = tower.search_all(&queries, 3).unwrap();

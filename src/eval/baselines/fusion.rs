@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{Ranking, best};
 use crate::{
     error::{Error, Result},
-    eval::metrics::{TruncatedTies, check_relevant, mrr_at_k, name_query},
+    eval::metrics::{QueryTruth, TruncatedTies, check_relevant, mrr_at_k, name_query},
 };
 
 /// Weights to try for each system.
@@ -80,8 +80,8 @@ impl ScoreFusion {
                     check_relevant(relevant[query].as_ref(), candidates)
                         .map_err(|e| name_query(e, query))?;
                     let ranking = scores.fuse(query, weights, 50)?;
-                    let ties = TruncatedTies::Listed;
-                    mrr_at_k(&ranking, relevant[query].as_ref(), 10, candidates, ties)
+                    let (relevant, ties) = (relevant[query].as_ref(), TruncatedTies::Listed);
+                    mrr_at_k(&ranking, 10, &QueryTruth { relevant, candidates, ties })
                 })
                 .collect();
             let found = found?;

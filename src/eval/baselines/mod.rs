@@ -15,7 +15,7 @@ mod nearest;
 mod tfidf_ridge;
 
 pub use bm25::{Bm25, Bm25Config, Bm25Grid, Bm25Tuning};
-pub use dual_tower::{DualTower, DualTowerConfig, DualTowerNetwork};
+pub use dual_tower::{DualTower, DualTowerConfig, DualTowerNetwork, TowerData};
 pub use fusion::{FusionTuning, ScoreFusion};
 pub use nearest::{NearestText, TextPool};
 pub use tfidf_ridge::{TfIdfRidge, TfIdfRidgeConfig};

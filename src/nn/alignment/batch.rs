@@ -1,4 +1,4 @@
-//! What the geometry knows about a batch.
+//! Prefix statistics of a batch.
 
 use std::ops::Range;
 
@@ -11,7 +11,18 @@ use crate::{
     trie::Trie,
 };
 
-/// What the candidates' geometry knows about the targets of a batch.
+/// The candidates that a [`GuideBatch`] is gathered from.
+#[derive(Debug, Clone, Copy)]
+pub struct GuideSource<'a> {
+    /// Identifiers of all items.
+    pub identifiers: &'a Codes,
+    /// The trie of these identifiers.
+    pub trie: &'a Trie,
+    /// Prefix statistics of the items' vectors.
+    pub geometry: &'a Geometry,
+}
+
+/// Prefix statistics along the identifiers of a batch's targets.
 #[derive(Debug, Clone)]
 pub struct GuideBatch<B: Backend> {
     /// Per level; absent where no target has a choice.
@@ -25,7 +36,7 @@ pub struct GuideBatch<B: Backend> {
 }
 
 impl<B: Backend> GuideBatch<B> {
-    /// Gathers what the geometry knows about items.
+    /// Gathers the prefix statistics of items.
     ///
     /// # Shapes
     /// - `texts`: for each item, the training text that describes it here, if it is one; its
@@ -36,11 +47,10 @@ impl<B: Backend> GuideBatch<B> {
     pub fn new(
         items: &[u32],
         texts: Option<(&[u32], &HeldOut)>,
-        identifiers: &Codes,
-        trie: &Trie,
-        geometry: &Geometry,
+        source: &GuideSource<'_>,
         device: &B::Device,
     ) -> Self {
+        let GuideSource { identifiers, trie, geometry } = *source;
         let (rows, dim) = (items.len(), geometry.dim());
         let mut own = Vec::with_capacity(rows * dim);
         let mut change = Vec::with_capacity(rows * dim);
@@ -85,9 +95,9 @@ impl<B: Backend> GuideBatch<B> {
     }
 
     /// The batch twice, for two passes of different dropout.
-    pub fn doubled(&self) -> Self {
+    pub fn repeated(&self) -> Self {
         Self {
-            levels: self.levels.iter().map(|g| g.as_ref().map(GuideLevel::doubled)).collect(),
+            levels: self.levels.iter().map(|g| g.as_ref().map(GuideLevel::repeated)).collect(),
             own: Tensor::cat(vec![self.own.clone(); 2], 0),
             change: Tensor::cat(vec![self.change.clone(); 2], 0),
             items: self.items.repeat(2),

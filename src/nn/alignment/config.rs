@@ -10,9 +10,20 @@ use serde::{Deserialize, Serialize};
 use super::{AlignmentHead, GAIN};
 use crate::{
     error::{Error, Result},
-    nn::{WeightInit, WordView},
+    nn::{LexicalHead, WeightInit},
     storage::count,
 };
+
+/// The network around an alignment head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AlignmentInput {
+    /// Width of pooled queries.
+    pub d_model: usize,
+    /// Tokens of the text vocabulary.
+    pub vocabulary: usize,
+    /// Tokens of an identifier.
+    pub levels: usize,
+}
 
 /// Settings of the alignment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,8 +50,8 @@ pub struct AlignmentConfig {
     /// is always trained.
     #[serde(default)]
     pub learn_map: bool,
-    /// Weight of the cosine of the words, where a query's vector also says what its words are
-    /// ([`WordView`]); absent where it does not.
+    /// Weight of the cosine of the lexical part of a query's vector ([`LexicalHead`]); `None` without
+    /// one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub words: Option<f32>,
 }
@@ -66,12 +77,6 @@ impl AlignmentConfig {
         }
     }
 
-    /// Sets the factors of the cosine: one for all levels, or as many as there are levels and one for
-    /// the contrast.
-    pub fn with_scales(self, scales: Vec<f32>) -> Self {
-        Self { scales, ..self }
-    }
-
     /// Checks ranges for identifiers of `levels` tokens.
     ///
     /// # Errors
@@ -93,17 +98,15 @@ impl AlignmentConfig {
         Ok(())
     }
 
-    /// Initialises the head for pooled queries of width `d_model`, a text vocabulary of `words` tokens
-    /// and identifiers of `levels` tokens.
+    /// Initialises the head.
     pub fn init<B: Backend>(
         &self,
-        d_model: usize,
-        words: usize,
-        levels: usize,
+        input: AlignmentInput,
         init: &mut WeightInit,
         device: &B::Device,
     ) -> AlignmentHead<B> {
-        let d_model = self.d_query(d_model);
+        let AlignmentInput { vocabulary, levels, .. } = input;
+        let d_model = self.d_query(input.d_model);
         let projection = match d_model == self.dim {
             // Added to the query, so it starts as no change.
             true => Linear {
@@ -121,7 +124,9 @@ impl AlignmentConfig {
             guided: self.guided,
             learn_scales: self.learn_scales,
             learn_map: self.learn_map,
-            words: self.words.map(|weight| WordView::new(&vec![0.0; words], weight, device)),
+            words: self
+                .words
+                .map(|weight| LexicalHead::new(&vec![0.0; vocabulary], weight, device)),
         }
     }
 
@@ -131,8 +136,9 @@ impl AlignmentConfig {
     }
 
     /// Number of parameters.
-    pub fn num_params(&self, d_model: usize, words: usize, levels: usize) -> usize {
-        let words = if self.words.is_some() { words } else { 0 };
-        count(&[&[self.d_query(d_model), self.dim], &[self.dim], &[levels], &[1], &[words]])
+    pub fn num_params(&self, input: AlignmentInput) -> usize {
+        let AlignmentInput { d_model, vocabulary, levels } = input;
+        let factors = if self.words.is_some() { vocabulary } else { 0 };
+        count(&[&[self.d_query(d_model), self.dim], &[self.dim], &[levels], &[1], &[factors]])
     }
 }

@@ -102,7 +102,7 @@ impl<B: Backend> GuideLevel<B> {
         }
     }
 
-    pub(super) fn doubled(&self) -> Self {
+    pub(super) fn repeated(&self) -> Self {
         let twice = |tensor: &Tensor<B, 2>| match tensor.dims()[0] {
             1 => tensor.clone(),
             _ => Tensor::cat(vec![tensor.clone(); 2], 0),

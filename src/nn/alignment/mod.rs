@@ -6,17 +6,17 @@ mod level;
 #[cfg(test)]
 mod tests;
 
-pub use batch::GuideBatch;
+pub use batch::{GuideBatch, GuideSource};
 use burn::{
     module::{Module, Param},
     nn::Linear,
     tensor::{Int, Tensor, TensorData, backend::Backend},
 };
-pub use config::AlignmentConfig;
+pub use config::{AlignmentConfig, AlignmentInput};
 use level::GuideLevel;
 
 use super::{
-    WordView,
+    LexicalHead,
     init::{linear_2d, widened},
     words::unit,
 };
@@ -40,14 +40,14 @@ pub struct AlignmentHead<B: Backend> {
     learn_scales: bool,
     #[module(skip)]
     learn_map: bool,
-    words: Option<WordView<B>>,
+    words: Option<LexicalHead<B>>,
 }
 
 impl<B: Backend> AlignmentHead<B> {
     /// Queries as vectors of length 1.
     ///
     /// # Shapes
-    /// - `pooled`: `[batch, d_model]`, with words behind them ([`WordView::append`]) twice as wide
+    /// - `pooled`: `[batch, d_model]`, twice as wide with a lexical part ([`LexicalHead::append`])
     /// - returns: `[batch, D]`
     pub fn forward(&self, pooled: Tensor<B, 2>) -> Tensor<B, 2> {
         let [d_model, dim] = self.projection.weight.dims();
@@ -67,13 +67,13 @@ impl<B: Backend> AlignmentHead<B> {
         self.projection.weight.dims()[1]
     }
 
-    /// What makes vectors of the words, where they are part of a query's vector.
-    pub fn words(&self) -> Option<&WordView<B>> {
+    /// The lexical head, if a query's vector has a lexical part.
+    pub fn lexical_head(&self) -> Option<&LexicalHead<B>> {
         self.words.as_ref()
     }
 
-    /// Puts another view of the words in the place of the one there is.
-    pub(crate) fn with_words(self, words: WordView<B>) -> Self {
+    /// Replaces the lexical head.
+    pub(crate) fn with_lexical_head(self, words: LexicalHead<B>) -> Self {
         Self { words: Some(words), ..self }
     }
 
@@ -126,12 +126,12 @@ impl<B: Backend> AlignmentHead<B> {
             .collect()
     }
 
-    /// How near tokens are to the targets: logits of a query that lies where the target's candidate
-    /// does, without the text at hand.
+    /// Scores of tokens by how near they are to the targets, for neighbour-smoothed targets: logits of a
+    /// query that lies where the target's candidate does, without the text at hand.
     ///
     /// # Shapes
     /// - returns: per level `[batch, size]`; absent where no target has a choice
-    pub fn near(&self, batch: &GuideBatch<B>) -> Vec<Option<Tensor<B, 2>>> {
+    pub fn neighbour_scores(&self, batch: &GuideBatch<B>) -> Vec<Option<Tensor<B, 2>>> {
         let scales = self.factors().detach();
         let scores = |(level, guide): (usize, &Option<GuideLevel<B>>)| {
             let scale = scales.clone().narrow(0, level, 1).reshape([1, 1]);

@@ -16,6 +16,7 @@ use crate::{
 
 const DIM: usize = 6;
 const ITEMS: usize = 40;
+const INPUT: AlignmentInput = AlignmentInput { d_model: DIM, vocabulary: 9, levels: 3 };
 
 struct Fixture {
     trie: Trie,
@@ -40,9 +41,13 @@ fn fixture() -> Fixture {
     Fixture { trie, codes, geometry, queries: unit(8) }
 }
 
+fn source<'a>(identifiers: &'a Codes, trie: &'a Trie, geometry: &'a Geometry) -> GuideSource<'a> {
+    GuideSource { identifiers, trie, geometry }
+}
+
 fn head(scale: f32) -> AlignmentHead<Flex> {
-    let config = AlignmentConfig::new(DIM).with_scales(vec![scale]);
-    config.init(DIM, 9, 3, &mut WeightInit::new(1), &Default::default())
+    let config = AlignmentConfig { scales: vec![scale], ..AlignmentConfig::new(DIM) };
+    config.init(INPUT, &mut WeightInit::new(1), &Default::default())
 }
 
 fn rows(values: &[f32]) -> Tensor<Flex, 2> {
@@ -58,7 +63,7 @@ fn training_and_search_see_the_same_geometry() {
     let aligned = head.forward(rows(&queries).mul_scalar(3.0));
     let items = [0u32, 7, 39, 12, 7, 20, 3, 3];
     let device = Default::default();
-    let batch = GuideBatch::new(&items, None, &codes, &trie, &geometry, &device);
+    let batch = GuideBatch::new(&items, None, &source(&codes, &trie, &geometry), &device);
     let nothing = |batch: usize| -> Vec<Tensor<Flex, 2>> {
         [4, 5, ITEMS].iter().map(|&size| Tensor::zeros([batch, size], &device)).collect()
     };
@@ -69,7 +74,7 @@ fn training_and_search_see_the_same_geometry() {
     let scorer = Scorer::new(&trie, Scope::Legal).with_guide(Some(&guide));
     let halves = [batch.rows(0..4), batch.rows(4..8)];
     let twice =
-        head.guide(&Tensor::cat(vec![aligned.clone(); 2], 0), &batch.doubled(), None, nothing(16));
+        head.guide(&Tensor::cat(vec![aligned.clone(); 2], 0), &batch.repeated(), None, nothing(16));
     let mut children = Vec::new();
     for (row, &item) in items.iter().enumerate() {
         let mut node = trie.root();
@@ -106,15 +111,13 @@ fn held_out_vectors_move_the_means_above_them() {
     let batch = GuideBatch::<Flex>::new(
         &[item],
         Some((&[0], &held_out)),
-        &codes,
-        &trie,
-        &geometry,
+        &source(&codes, &trie, &geometry),
         &device,
     );
     let mut values = geometry.vectors().as_slice().to_vec();
     values[item as usize * DIM..(item as usize + 1) * DIM].copy_from_slice(&moved);
     let there = Geometry::new(Features::from_rows(values, DIM).unwrap(), &trie).unwrap();
-    let expected = GuideBatch::<Flex>::new(&[item], None, &codes, &trie, &there, &device);
+    let expected = GuideBatch::<Flex>::new(&[item], None, &source(&codes, &trie, &there), &device);
     // With a small scale, spreads, which stay what they are, count for nothing.
     let head = head(1e-3);
     let aligned = head.forward(rows(&queries[DIM..2 * DIM]));
@@ -137,7 +140,7 @@ fn the_contrast_knows_which_candidate_is_meant() {
     let Fixture { trie, codes, geometry, .. } = fixture();
     let items = [1u32, 2, 3, 1];
     let device = Default::default();
-    let batch = GuideBatch::<Flex>::new(&items, None, &codes, &trie, &geometry, &device);
+    let batch = GuideBatch::<Flex>::new(&items, None, &source(&codes, &trie, &geometry), &device);
     let head = head(20.0);
     let loss = |turn: usize| -> f32 {
         let of = |at: usize| geometry.vectors().row(items[(at + turn) % 4] as usize);
@@ -154,7 +157,7 @@ fn starts_as_the_identity_and_learns() {
     let device = Default::default();
     let config =
         AlignmentConfig { learn_scales: true, learn_map: true, ..AlignmentConfig::new(DIM) };
-    let head: AlignmentHead<A> = config.init(DIM, 9, 3, &mut WeightInit::new(1), &device);
+    let head: AlignmentHead<A> = config.init(INPUT, &mut WeightInit::new(1), &device);
     let x = Tensor::<A, 2>::from_data(TensorData::new(queries.clone(), [8, DIM]), &device);
     let aligned = head.forward(x);
     let found: Vec<f32> = aligned.clone().into_data().to_vec().unwrap();
@@ -162,7 +165,7 @@ fn starts_as_the_identity_and_learns() {
         assert_abs_diff_eq!(a, b, epsilon = 1e-5);
     }
     let items = [0u32, 1, 2, 3, 4, 5, 6, 7];
-    let batch = GuideBatch::<A>::new(&items, None, &codes, &trie, &geometry, &device);
+    let batch = GuideBatch::<A>::new(&items, None, &source(&codes, &trie, &geometry), &device);
     let zeros = [4, 5, ITEMS].map(|size| Tensor::<A, 2>::zeros([8, size], &device));
     let logits = head.guide(&aligned, &batch, None, zeros.to_vec());
     let grads = logits[0].clone().powi_scalar(2).sum().backward();
@@ -171,5 +174,5 @@ fn starts_as_the_identity_and_learns() {
     assert!(weight.abs().sum().into_scalar() > 1e-3);
     let scale: Vec<f32> = scale.into_data().to_vec().unwrap();
     assert!(scale[0].abs() > 1e-3 && scale[1] == 0.0, "{scale:?}");
-    assert_eq!(head.num_params(), config.num_params(DIM, 9, 3));
+    assert_eq!(head.num_params(), config.num_params(INPUT));
 }

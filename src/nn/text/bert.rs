@@ -16,8 +16,8 @@ use super::{
 use crate::{
     error::{Error, Result},
     nn::{
-        Activation, Attention, AttentionConfig, Dropout, FeedForward, WeightInit,
-        attention::laid_out,
+        Activation, Attention, AttentionConfig, Dropout, FeedForward, FeedForwardConfig,
+        WeightInit, attention::laid_out,
     },
     storage::count,
 };
@@ -137,8 +137,11 @@ impl BertConfig {
             attention: AttentionConfig::new(self.d_model, self.n_heads, self.attention_dropout)
                 .init(init, device),
             attention_norm: self.norm(device),
-            feed_forward: FeedForward::init(self.d_model, self.d_ff, 0.0, init, device)
-                .with_activation(self.activation),
+            feed_forward: FeedForwardConfig {
+                activation: self.activation,
+                ..FeedForwardConfig::new(self.d_model, self.d_ff)
+            }
+            .init(init, device),
             feed_forward_norm: self.norm(device),
             dropout: Dropout::new(self.dropout),
         }
@@ -210,7 +213,7 @@ impl<B: Backend> Family<B> for BertEncoder<B> {
         self.layers[at].forward(hidden, bias)
     }
 
-    fn hand_out(&self, _at: usize, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
+    fn layer_output(&self, _at: usize, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
         hidden
     }
 
@@ -230,7 +233,7 @@ impl<B: Backend> Family<B> for BertEncoder<B> {
         &self.tokens
     }
 
-    fn freeze_words(self) -> Self {
+    fn freeze_token_embeddings(self) -> Self {
         Self { tokens: self.tokens.no_grad(), ..self }
     }
 

@@ -15,7 +15,10 @@ use super::{
 };
 use crate::{
     error::Result,
-    nn::{Activation, Attention, AttentionConfig, Dropout, FeedForward, WeightInit, causal_bias},
+    nn::{
+        Activation, Attention, AttentionConfig, Dropout, FeedForward, FeedForwardConfig,
+        WeightInit, causal_bias,
+    },
     storage::count,
 };
 
@@ -146,8 +149,8 @@ impl<B: Backend> ClipLayer<B> {
         Self {
             attention: AttentionConfig::new(d_model, n_heads, attention_dropout).init(init, device),
             attention_norm: norm(),
-            feed_forward: FeedForward::init(d_model, d_ff, 0.0, init, device)
-                .with_activation(activation),
+            feed_forward: FeedForwardConfig { activation, ..FeedForwardConfig::new(d_model, d_ff) }
+                .init(init, device),
             feed_forward_norm: norm(),
             dropout: Dropout::new(dropout),
         }
@@ -197,7 +200,7 @@ impl<B: Backend> Family<B> for ClipTextEncoder<B> {
         self.layers[at].forward(hidden, Some(bias))
     }
 
-    fn hand_out(&self, _at: usize, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
+    fn layer_output(&self, _at: usize, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
         self.final_norm.forward(hidden)
     }
 
@@ -217,7 +220,7 @@ impl<B: Backend> Family<B> for ClipTextEncoder<B> {
         &self.tokens
     }
 
-    fn freeze_words(self) -> Self {
+    fn freeze_token_embeddings(self) -> Self {
         Self { tokens: self.tokens.no_grad(), ..self }
     }
 

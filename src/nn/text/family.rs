@@ -42,8 +42,8 @@ pub(super) trait Family<B: Backend>: Sized {
     /// Applies layer number `at`.
     fn layer(&self, at: usize, hidden: Tensor<B, 3>, bias: &Tensor<B, 4>) -> Tensor<B, 3>;
 
-    /// What layer number `at` hands out, of what the layer above it reads.
-    fn hand_out(&self, at: usize, hidden: Tensor<B, 3>) -> Tensor<B, 3>;
+    /// The output of layer number `at` for the decoder; `hidden` is the input of the layer above it.
+    fn layer_output(&self, at: usize, hidden: Tensor<B, 3>) -> Tensor<B, 3>;
 
     /// What the reference implementation shows as the hidden state behind layer number `at`.
     fn hidden_state(&self, _at: usize, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
@@ -66,14 +66,14 @@ pub(super) trait Family<B: Backend>: Sized {
         Pooling::Mean
     }
 
-    /// The table of word embeddings.
+    /// The table of token embeddings.
     fn tokens(&self) -> &Embedding<B>;
 
-    /// Makes the word embeddings constants of the training.
-    fn freeze_words(self) -> Self;
+    /// Makes the token embeddings constants of the training.
+    fn freeze_token_embeddings(self) -> Self;
 
     /// Makes the embeddings and the lowest layers constants of the training, and everything else
-    /// that what they hand out depends on.
+    /// that their outputs depend on.
     fn freeze_layers(self, layers: usize) -> Self;
 }
 

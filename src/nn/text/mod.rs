@@ -144,7 +144,7 @@ impl<B: Backend> TextEncoder<B> {
             let bias = encoder.bias(padding);
             for at in layers.len()..to {
                 hidden = encoder.layer(at, hidden, &bias);
-                layers.push(encoder.hand_out(at, hidden.clone()));
+                layers.push(encoder.layer_output(at, hidden.clone()));
             }
         });
         EncoderPrefix { layers, hidden }
@@ -194,8 +194,8 @@ impl<B: Backend> TextEncoder<B> {
         each!(self, encoder => encoder.tokens().weight.dims()[0])
     }
 
-    /// The table of word embeddings, `[vocabulary, d_model]`.
-    pub fn words(&self) -> Tensor<B, 2> {
+    /// The table of token embeddings, `[vocabulary, d_model]`.
+    pub fn token_embeddings(&self) -> Tensor<B, 2> {
         each!(self, encoder => encoder.tokens().weight.val())
     }
 
@@ -219,9 +219,9 @@ impl<B: Backend> TextEncoder<B> {
         }
     }
 
-    /// Makes the word embeddings constants of the training.
-    pub fn freeze_words(self) -> Self {
-        map_each!(self, encoder => encoder.freeze_words())
+    /// Makes the token embeddings constants of the training.
+    pub fn freeze_token_embeddings(self) -> Self {
+        map_each!(self, encoder => encoder.freeze_token_embeddings())
     }
 
     /// Makes the embeddings and the lowest layers, with the norms of their outputs, constants of the

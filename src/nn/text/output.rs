@@ -42,7 +42,7 @@ pub struct EncoderPrefix<B: Backend> {
 
 impl<B: Backend> EncoderPrefix<B> {
     /// The batch twice, for two passes of different dropout.
-    pub fn doubled(self) -> Self {
+    pub fn repeated(self) -> Self {
         let twice = |tensor: Tensor<B, 3>| Tensor::cat(vec![tensor; 2], 0);
         Self { layers: self.layers.into_iter().map(twice).collect(), hidden: twice(self.hidden) }
     }

@@ -10,7 +10,10 @@ use serde::{Deserialize, Serialize};
 use super::family::{Family, check_sizes, freeze_lowest, layer_params};
 use crate::{
     error::Result,
-    nn::{Attention, AttentionConfig, Dropout, FeedForward, WeightInit, attention::laid_out},
+    nn::{
+        Attention, AttentionConfig, Dropout, FeedForward, FeedForwardConfig, WeightInit,
+        attention::laid_out,
+    },
     storage::count,
 };
 
@@ -102,7 +105,8 @@ impl<B: Backend> ScratchLayer<B> {
             attention_norm: init.layer_norm(d_model, device),
             attention: AttentionConfig::new(d_model, n_heads, dropout).init(init, device),
             feed_forward_norm: init.layer_norm(d_model, device),
-            feed_forward: FeedForward::init(d_model, d_ff, dropout, init, device),
+            feed_forward: FeedForwardConfig { dropout, ..FeedForwardConfig::new(d_model, d_ff) }
+                .init(init, device),
             dropout: Dropout::new(dropout),
         }
     }
@@ -144,7 +148,7 @@ impl<B: Backend> Family<B> for ScratchEncoder<B> {
         self.layers[at].forward(hidden, bias)
     }
 
-    fn hand_out(&self, at: usize, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
+    fn layer_output(&self, at: usize, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
         self.norms[at].forward(hidden)
     }
 
@@ -160,7 +164,7 @@ impl<B: Backend> Family<B> for ScratchEncoder<B> {
         &self.tokens
     }
 
-    fn freeze_words(self) -> Self {
+    fn freeze_token_embeddings(self) -> Self {
         Self { tokens: self.tokens.no_grad(), ..self }
     }
 

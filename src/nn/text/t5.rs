@@ -254,13 +254,13 @@ impl<B: Backend> Family<B> for T5Encoder<B> {
         self.layers[at].forward(hidden, bias)
     }
 
-    fn hand_out(&self, _at: usize, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
+    fn layer_output(&self, _at: usize, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
         self.dropout.forward(self.final_norm.forward(hidden))
     }
 
     fn hidden_state(&self, at: usize, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
         let is_last = at + 1 == self.layers.len();
-        if is_last { self.hand_out(at, hidden) } else { hidden }
+        if is_last { self.layer_output(at, hidden) } else { hidden }
     }
 
     fn n_layers(&self) -> usize {
@@ -279,7 +279,7 @@ impl<B: Backend> Family<B> for T5Encoder<B> {
         &self.tokens
     }
 
-    fn freeze_words(self) -> Self {
+    fn freeze_token_embeddings(self) -> Self {
         Self { tokens: self.tokens.no_grad(), ..self }
     }
 

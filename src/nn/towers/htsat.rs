@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::{Error, Result},
     nn::{
-        Activation, Attention, AttentionConfig, FeedForward, WeightInit,
+        Activation, Attention, AttentionConfig, FeedForward, FeedForwardConfig, WeightInit,
         init::apply,
         text::{check_sizes, layer_params},
     },
@@ -194,14 +194,11 @@ impl HtsatConfig {
                     attention: AttentionConfig::new(width, heads, 0.0).init(init, device),
                     attention_norm: norm(width, self.norm_epsilon),
                     distances: init.embedding(distances, heads, device),
-                    feed_forward: FeedForward::init(
-                        width,
-                        self.ff_ratio * width,
-                        0.0,
-                        init,
-                        device,
-                    )
-                    .with_activation(self.activation),
+                    feed_forward: FeedForwardConfig {
+                        activation: self.activation,
+                        ..FeedForwardConfig::new(width, self.ff_ratio * width)
+                    }
+                    .init(init, device),
                     feed_forward_norm: norm(width, self.norm_epsilon),
                 })
                 .collect();

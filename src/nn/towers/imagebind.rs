@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::{Error, Result},
     nn::{
-        Activation, Attention, AttentionConfig, FeedForward, WeightInit, causal_bias,
+        Activation, Attention, AttentionConfig, FeedForward, FeedForwardConfig, WeightInit,
+        causal_bias,
         init::apply,
         text::{check_sizes, layer_params},
         unit,
@@ -303,8 +304,11 @@ fn layers<B: Backend>(
         attention_norm: norm(),
         extra_key: extra.then(|| init.normal([1, d_model], 0.02, device)),
         extra_value: extra.then(|| init.normal([1, d_model], 0.02, device)),
-        feed_forward: FeedForward::init(d_model, 4 * d_model, 0.0, init, device)
-            .with_activation(Activation::Gelu),
+        feed_forward: FeedForwardConfig {
+            activation: Activation::Gelu,
+            ..FeedForwardConfig::new(d_model, 4 * d_model)
+        }
+        .init(init, device),
         feed_forward_norm: norm(),
     };
     (0..count).map(layer).collect()

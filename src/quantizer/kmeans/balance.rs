@@ -116,9 +116,9 @@ mod tests {
         let rows = crowded();
         // Sum of squared shares, 1/k where all are even, by nearest centres; mean over seeds.
         let uneven = |balance: f32| -> f64 {
-            let config = KMeansConfig::new(10).with_restarts(1).with_balance(balance);
+            let config = KMeansConfig { restarts: 1, balance, ..KMeansConfig::new(10) };
             let of = |seed: u64| -> f64 {
-                let kmeans = config.clone().with_seed(seed).fit(&rows, 4).unwrap();
+                let kmeans = KMeansConfig { seed, ..config.clone() }.fit(&rows, 4).unwrap();
                 let mut shares = [0.0; 10];
                 kmeans.predict(&rows).unwrap().iter().for_each(|&c| shares[c as usize] += 1e-3);
                 shares.iter().map(|share| share * share).sum()
@@ -158,20 +158,24 @@ mod tests {
     #[test]
     fn none_changes_nothing_and_inertia_is_that_of_nearest_centres() {
         let rows = crowded();
-        let config = KMeansConfig::new(10).with_seed(1);
+        let config = KMeansConfig { seed: 1, ..KMeansConfig::new(10) };
         assert_eq!(
-            config.clone().with_balance(0.0).fit(&rows, 4).unwrap(),
+            KMeansConfig { balance: 0.0, ..config.clone() }.fit(&rows, 4).unwrap(),
             config.clone().fit(&rows, 4).unwrap()
         );
-        let balanced = config.clone().with_balance(1.0).fit(&rows, 4).unwrap();
+        let balanced = KMeansConfig { balance: 1.0, ..config.clone() }.fit(&rows, 4).unwrap();
         let distances = balanced.predict_with_distances(&rows).unwrap().1;
         let inertia: f64 = distances.iter().map(|&d| f64::from(d)).sum();
         assert_eq!(balanced.inertia(), inertia);
         let source = (rows.as_slice(), 4);
-        assert_eq!(config.clone().with_balance(1.0).fit_source(&source).unwrap(), balanced);
+        assert_eq!(
+            KMeansConfig { balance: 1.0, ..config.clone() }.fit_source(&source).unwrap(),
+            balanced
+        );
         // Sizes count gradually, so that it takes some assignments until they do.
         assert!(balanced.iterations() > 10, "{}", balanced.iterations());
-        let error = config.with_balance(1.0).fit_minibatch(&source).unwrap_err().to_string();
+        let error =
+            KMeansConfig { balance: 1.0, ..config }.fit_minibatch(&source).unwrap_err().to_string();
         assert!(error.contains("balance"), "{error}");
     }
 }

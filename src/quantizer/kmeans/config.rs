@@ -25,7 +25,7 @@ pub enum Init {
 /// # Example
 /// ```
 /// use cart_retrieval::quantizer::{Init, KMeansConfig};
-/// let config = KMeansConfig::new(32).with_seed(7).with_restarts(1).with_init(Init::Random);
+/// let config = KMeansConfig { seed: 7, restarts: 1, init: Init::Random, ..KMeansConfig::new(32) };
 /// config.validate()?;
 /// assert_eq!((config.k, config.seed), (32, 7));
 /// # Ok::<(), cart_retrieval::Error>(())
@@ -35,13 +35,13 @@ pub enum Init {
 pub struct KMeansConfig {
     /// Number of clusters K, 2 to 65536.
     pub k: usize,
-    /// Start of the random numbers; the same seed gives the same centres on any number of threads.
+    /// Random seed; the same seed gives the same centres on any number of threads.
     #[serde(default)]
     pub seed: u64,
-    /// Fits from different first centres, of which the one of least inertia is kept.
+    /// Number of fits from different first centres; the fit of minimum inertia is kept.
     #[serde(default = "default_restarts")]
     pub restarts: usize,
-    /// Most updates of the centres, or passes over the rows when mini-batches are used.
+    /// Maximum number of updates of the centres, or of passes over the rows with mini-batches.
     #[serde(default = "default_max_iterations")]
     pub max_iterations: usize,
     /// Relative gain of inertia below which fitting stops.
@@ -60,9 +60,9 @@ pub struct KMeansConfig {
     /// at least 65536.
     #[serde(default)]
     pub sample_rows: Option<usize>,
-    /// How much a cluster's size adds to the distance of its centre while centres are fitted, in units of the mean squared
-    /// distance; 0 is plain K-Means, 0.2 to 0.5 even out, at most 1. Tokens are those of the nearest centre with any: a row's token must not depend on other
-    /// rows. Not for mini-batches.
+    /// Penalty on a cluster's size while centres are fitted, in units of the mean squared distance: 0 is
+    /// plain K-Means, 0.2 to 0.5 balance the clusters, at most 1. A row's token is always its nearest
+    /// centre, so that it does not depend on other rows. Not for mini-batches.
     #[serde(default)]
     pub balance: f32,
 }
@@ -98,60 +98,6 @@ impl KMeansConfig {
             sample_rows: None,
             balance: 0.0,
         }
-    }
-
-    /// Sets the seed.
-    pub fn with_seed(mut self, seed: u64) -> Self {
-        self.seed = seed;
-        self
-    }
-
-    /// Sets the number of fits of which the best is kept.
-    pub fn with_restarts(mut self, restarts: usize) -> Self {
-        self.restarts = restarts;
-        self
-    }
-
-    /// Sets the most updates of the centres.
-    pub fn with_max_iterations(mut self, max_iterations: usize) -> Self {
-        self.max_iterations = max_iterations;
-        self
-    }
-
-    /// Sets the relative gain of inertia below which fitting stops; 0 to go on until nothing moves.
-    pub fn with_tolerance(mut self, tolerance: f64) -> Self {
-        self.tolerance = tolerance;
-        self
-    }
-
-    /// Sets how the first centres are chosen.
-    pub fn with_init(mut self, init: Init) -> Self {
-        self.init = init;
-        self
-    }
-
-    /// Sets how many rows k-means++ looks at.
-    pub fn with_seeding_rows(mut self, rows: usize) -> Self {
-        self.seeding_rows = Some(rows);
-        self
-    }
-
-    /// Sets the rows of a mini-batch.
-    pub fn with_batch_rows(mut self, rows: usize) -> Self {
-        self.batch_rows = rows;
-        self
-    }
-
-    /// Sets how many rows mini-batch fitting takes its first centres from.
-    pub fn with_sample_rows(mut self, rows: usize) -> Self {
-        self.sample_rows = Some(rows);
-        self
-    }
-
-    /// Sets how much a cluster's size adds to the distance of its centre during the fit.
-    pub fn with_balance(mut self, balance: f32) -> Self {
-        self.balance = balance;
-        self
     }
 
     /// Checks the settings.
@@ -236,14 +182,14 @@ mod tests {
             (KMeansConfig::new(0), "k:"),
             (KMeansConfig::new(1), "vocabulary of size 1"),
             (KMeansConfig::new(65537), "65537"),
-            (good.clone().with_restarts(0), "restarts"),
-            (good.clone().with_max_iterations(0), "max_iterations"),
-            (good.clone().with_tolerance(-1.0), "tolerance"),
-            (good.clone().with_tolerance(f64::NAN), "tolerance"),
-            (good.clone().with_balance(-0.5), "balance"),
-            (good.clone().with_batch_rows(0), "batch_rows"),
-            (good.clone().with_seeding_rows(3), "seeding_rows"),
-            (good.with_sample_rows(3), "sample_rows"),
+            (KMeansConfig { restarts: 0, ..good.clone() }, "restarts"),
+            (KMeansConfig { max_iterations: 0, ..good.clone() }, "max_iterations"),
+            (KMeansConfig { tolerance: -1.0, ..good.clone() }, "tolerance"),
+            (KMeansConfig { tolerance: f64::NAN, ..good.clone() }, "tolerance"),
+            (KMeansConfig { balance: -0.5, ..good.clone() }, "balance"),
+            (KMeansConfig { batch_rows: 0, ..good.clone() }, "batch_rows"),
+            (KMeansConfig { seeding_rows: Some(3), ..good.clone() }, "seeding_rows"),
+            (KMeansConfig { sample_rows: Some(3), ..good }, "sample_rows"),
         ];
         for (config, name) in bad {
             let error = config.validate().unwrap_err();
@@ -259,7 +205,10 @@ mod tests {
         assert_eq!(config, KMeansConfig::new(8));
         let config: KMeansConfig =
             serde_json::from_str(r#"{"k": 8, "init": "random", "seeding_rows": 9}"#).unwrap();
-        assert_eq!(config, KMeansConfig::new(8).with_init(Init::Random).with_seeding_rows(9));
+        assert_eq!(
+            config,
+            KMeansConfig { init: Init::Random, seeding_rows: Some(9), ..KMeansConfig::new(8) }
+        );
         assert!(serde_json::from_str::<KMeansConfig>(r#"{"k": 8, "sed": 1}"#).is_err());
         let text = serde_json::to_string(&config).unwrap();
         assert_eq!(serde_json::from_str::<KMeansConfig>(&text).unwrap(), config);

@@ -1,6 +1,6 @@
 //! Lloyd's iteration: assign every row, move every centre to the mean of its rows.
 
-use std::{collections::HashSet, ops::ControlFlow};
+use std::collections::HashSet;
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -10,13 +10,14 @@ use super::{
     HostSearch, KMeans, KMeansConfig, NearestCentre, balance::Balance, init::first_centres,
 };
 use crate::{
+    cancel::Monitor,
     error::{Error, Result},
     quantizer::rows::{
         RowSource, add_rows, check_rows, find_distinct, for_blocks, read_checked, row_bits,
     },
 };
 
-/// News from a running fit.
+/// Events of a fit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum KMeansEvent {
@@ -42,9 +43,6 @@ pub enum KMeansEvent {
     },
 }
 
-/// Where events go; answering `Break` cancels the fit.
-pub(super) type Progress<'a> = &'a mut dyn FnMut(KMeansEvent) -> ControlFlow<()>;
-
 impl KMeansConfig {
     /// Fits centres to rows in memory.
     ///
@@ -63,62 +61,20 @@ impl KMeansConfig {
     /// # Ok::<(), cart_retrieval::Error>(())
     /// ```
     pub fn fit(&self, rows: &[f32], dim: usize) -> Result<KMeans> {
-        self.fit_with_progress(rows, dim, &mut |_| ControlFlow::Continue(()))
+        self.fit_with_progress(rows, dim, &Monitor::new())
     }
 
-    /// Fits centres and reports every step.
+    /// Fits centres and reports every step; see [`Monitor`] for an example.
     ///
     /// # Errors
-    /// As [`KMeansConfig::fit`], and [`Error::Interrupted`] when `progress` answers `Break`.
-    ///
-    /// # Example
-    /// ```
-    /// use cart_retrieval::quantizer::{KMeansConfig, KMeansEvent};
-    /// use std::ops::ControlFlow;
-    /// let mut seen = 0;
-    /// KMeansConfig::new(2).fit_with_progress(&[0.0, 1.0, 9.0], 1, &mut |event| {
-    ///     if let KMeansEvent::Iteration { .. } = event {
-    ///         seen += 1;
-    ///     }
-    ///     ControlFlow::Continue(())
-    /// })?;
-    /// assert!(seen > 0);
-    /// # Ok::<(), cart_retrieval::Error>(())
-    /// ```
+    /// As [`KMeansConfig::fit`], and [`Error::Interrupted`] after a stop.
     pub fn fit_with_progress(
         &self,
         rows: &[f32],
         dim: usize,
-        progress: &mut dyn FnMut(KMeansEvent) -> ControlFlow<()>,
+        monitor: &Monitor<'_, KMeansEvent>,
     ) -> Result<KMeans> {
-        self.fit_with_engine(rows, dim, &HostSearch, progress)
-    }
-
-    /// Fits centres with the assignment done by another engine, such as a GPU's.
-    ///
-    /// # Errors
-    /// As [`KMeansConfig::fit_with_progress`], and whatever the engine returns.
-    ///
-    /// # Example
-    /// ```
-    /// use cart_retrieval::quantizer::{HostSearch, KMeansConfig};
-    /// use std::ops::ControlFlow;
-    /// let rows = [0.0, 1.0, 10.0, 11.0];
-    /// let config = KMeansConfig::new(2);
-    /// let go_on = &mut |_| ControlFlow::Continue(());
-    /// assert_eq!(config.fit_with_engine(&rows, 1, &HostSearch, go_on)?, config.fit(&rows, 1)?);
-    /// # Ok::<(), cart_retrieval::Error>(())
-    /// ```
-    pub fn fit_with_engine(
-        &self,
-        rows: &[f32],
-        dim: usize,
-        engine: &dyn NearestCentre,
-        progress: &mut dyn FnMut(KMeansEvent) -> ControlFlow<()>,
-    ) -> Result<KMeans> {
-        self.validate()?;
-        check_rows(rows, dim, 0)?;
-        self.fit_all(&(rows, dim), engine, progress)
+        self.fit_with_engine(&(rows, dim), &HostSearch, monitor)
     }
 
     /// Fits centres to rows that are read block by block, once for each iteration.
@@ -140,32 +96,42 @@ impl KMeansConfig {
     /// # Ok::<(), cart_retrieval::Error>(())
     /// ```
     pub fn fit_source(&self, source: &dyn RowSource) -> Result<KMeans> {
-        let go_on = &mut |_| ControlFlow::Continue(());
-        self.fit_source_with_engine(source, &HostSearch, go_on)
+        self.fit_with_engine(source, &HostSearch, &Monitor::new())
     }
 
-    /// Fits centres block by block with another engine, and reports every step.
+    /// Fits centres to rows of any source, with another engine for the assignment, such as a GPU's.
     ///
     /// # Errors
-    /// As [`KMeansConfig::fit_source`], and [`Error::Interrupted`] when `progress` answers `Break`.
-    pub fn fit_source_with_engine(
+    /// As [`KMeansConfig::fit_source`], [`Error::Interrupted`] after a stop, and whatever the engine
+    /// returns.
+    ///
+    /// # Example
+    /// ```
+    /// use cart_retrieval::{cancel::Monitor, quantizer::{HostSearch, KMeansConfig}};
+    /// let rows = [0.0_f32, 1.0, 10.0, 11.0];
+    /// let (config, source) = (KMeansConfig::new(2), (rows.as_slice(), 1));
+    /// let fitted = config.fit_with_engine(&source, &HostSearch, &Monitor::new())?;
+    /// assert_eq!(fitted, config.fit(&rows, 1)?);
+    /// # Ok::<(), cart_retrieval::Error>(())
+    /// ```
+    pub fn fit_with_engine(
         &self,
         source: &dyn RowSource,
         engine: &dyn NearestCentre,
-        progress: &mut dyn FnMut(KMeansEvent) -> ControlFlow<()>,
+        monitor: &Monitor<'_, KMeansEvent>,
     ) -> Result<KMeans> {
         self.validate()?;
         if let Some(rows) = source.as_slice() {
             check_rows(rows, source.dim(), 0)?;
         }
-        self.fit_all(source, engine, progress)
+        self.fit_all(source, engine, monitor)
     }
 
     fn fit_all(
         &self,
         source: &dyn RowSource,
         engine: &dyn NearestCentre,
-        progress: Progress<'_>,
+        monitor: &Monitor<'_, KMeansEvent>,
     ) -> Result<KMeans> {
         check_enough(self.k, source)?;
         let mut best: Option<KMeans> = None;
@@ -173,8 +139,8 @@ impl KMeansConfig {
             let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
             rng.set_stream(restart as u64);
             let centres = first_centres(self, source, &mut rng)?;
-            tell(progress, KMeansEvent::Started { restart, restarts: self.restarts })?;
-            let fitted = lloyd(self, source, centres, restart, engine, progress)?;
+            tell(monitor, KMeansEvent::Started { restart, restarts: self.restarts })?;
+            let fitted = lloyd(self, source, centres, restart, engine, monitor)?;
             if best.as_ref().is_none_or(|best| fitted.inertia < best.inertia) {
                 best = Some(fitted);
             }
@@ -201,15 +167,16 @@ fn check_enough(k: usize, source: &dyn RowSource) -> Result<()> {
         .fix(remedy))
 }
 
-/// Passes an event on, turning the wish to stop into an error.
-pub(super) fn tell(progress: Progress<'_>, event: KMeansEvent) -> Result<()> {
-    match progress(event) {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(()) => Err(Error::interrupted("K-Means")
+/// Reports an event; an error if the fit should stop.
+pub(super) fn tell(monitor: &Monitor<'_, KMeansEvent>, event: KMeansEvent) -> Result<()> {
+    monitor.report(event);
+    if monitor.is_stopped() {
+        return Err(Error::interrupted("K-Means")
             .expected("to run until it converges")
             .found("a request to stop")
-            .fix("start it again; an unfinished fit keeps nothing")),
+            .fix("start it again; an unfinished fit keeps nothing"));
     }
+    Ok(())
 }
 
 /// Lloyd's iteration from given centres, one pass over the rows for each update.
@@ -219,7 +186,7 @@ fn lloyd(
     mut centres: Vec<f32>,
     restart: usize,
     engine: &dyn NearestCentre,
-    progress: Progress<'_>,
+    monitor: &Monitor<'_, KMeansEvent>,
 ) -> Result<KMeans> {
     let (n, dim, max_iterations) = (source.len(), source.dim(), config.max_iterations);
     let (mut index, mut distance) = (vec![0; n], vec![0.0; n]);
@@ -247,7 +214,7 @@ fn lloyd(
         let inertia: f64 = distance.iter().map(|&d| f64::from(d)).sum();
         let event =
             KMeansEvent::Iteration { restart, iteration, max_iterations, inertia, reseeded };
-        tell(progress, event)?;
+        tell(monitor, event)?;
         // Penalties may raise the inertia for a while.
         let (gain, even) = match &balance {
             Some(balance) => ((previous - inertia).abs(), balance.is_settled()),

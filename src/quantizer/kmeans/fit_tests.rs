@@ -3,6 +3,7 @@ use rand::RngExt;
 
 use super::*;
 use crate::{
+    cancel::StopFlag,
     kernels::squared_distance,
     quantizer::{Init, rows::distinct_rows},
 };
@@ -14,10 +15,6 @@ pub(crate) fn planted(n: usize, k: usize, dim: usize, seed: u64) -> Vec<f32> {
     (0..n * dim)
         .map(|i| corners[i / dim % k * dim + i % dim] + rng.random_range(-0.5_f32..0.5))
         .collect()
-}
-
-fn go_on() -> impl FnMut(KMeansEvent) -> ControlFlow<()> {
-    |_| ControlFlow::Continue(())
 }
 
 /// The slow twin: plain loops in f64 from the same first centres, without empty clusters.
@@ -59,7 +56,8 @@ fn follows_the_plain_iteration_from_the_same_start() {
         let mut rng = ChaCha8Rng::seed_from_u64(5);
         let rows: Vec<f32> = (0..n * dim).map(|_| rng.random_range(-1.0..1.0)).collect();
         for updates in [1, 4] {
-            let config = KMeansConfig::new(k).with_max_iterations(updates).with_tolerance(0.0);
+            let config =
+                KMeansConfig { max_iterations: updates, tolerance: 0.0, ..KMeansConfig::new(k) };
             let start = rows[..k * dim].to_vec();
             let fast = lloyd(
                 &config,
@@ -67,7 +65,7 @@ fn follows_the_plain_iteration_from_the_same_start() {
                 start.clone(),
                 0,
                 &HostSearch,
-                &mut go_on(),
+                &Monitor::new(),
             );
             let fast = fast.unwrap();
             let (centres, inertia) = plain_lloyd(&rows, dim, &start, updates);
@@ -80,7 +78,7 @@ fn follows_the_plain_iteration_from_the_same_start() {
 #[test]
 fn planted_clusters_are_recovered() {
     let rows = planted(600, 12, 6, 1);
-    let fitted = KMeansConfig::new(12).with_seed(3).fit(&rows, 6).unwrap();
+    let fitted = KMeansConfig { seed: 3, ..KMeansConfig::new(12) }.fit(&rows, 6).unwrap();
     let tokens = fitted.predict(&rows).unwrap();
     for (i, &token) in tokens.iter().enumerate() {
         assert_eq!(token, tokens[i % 12], "rows of one corner share a token");
@@ -93,7 +91,7 @@ fn a_fit_does_not_depend_on_the_number_of_threads() {
     for (k, dim) in [(16, 8), (50, 40)] {
         let rows = planted(5000, 9, dim, 2);
         for init in [Init::PlusPlus, Init::Random] {
-            let config = KMeansConfig::new(k).with_seed(11).with_init(init).with_max_iterations(6);
+            let config = KMeansConfig { seed: 11, init, max_iterations: 6, ..KMeansConfig::new(k) };
             let fit = |threads| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 pool.install(|| config.fit(&rows, dim).unwrap())
@@ -108,17 +106,20 @@ fn a_fit_does_not_depend_on_the_number_of_threads() {
 fn seeds_and_restarts_matter() {
     let mut rng = ChaCha8Rng::seed_from_u64(9);
     let rows: Vec<f32> = (0..2000).map(|_| rng.random_range(-1.0..1.0)).collect();
-    let config = KMeansConfig::new(20).with_init(Init::Random).with_restarts(1);
+    let config = KMeansConfig { init: Init::Random, restarts: 1, ..KMeansConfig::new(20) };
     let one = config.clone().fit(&rows, 4).unwrap();
-    assert_ne!(one, config.clone().with_seed(1).fit(&rows, 4).unwrap());
-    assert!(config.with_restarts(6).fit(&rows, 4).unwrap().inertia() <= one.inertia());
+    assert_ne!(one, KMeansConfig { seed: 1, ..config.clone() }.fit(&rows, 4).unwrap());
+    assert!(
+        KMeansConfig { restarts: 6, ..config }.fit(&rows, 4).unwrap().inertia() <= one.inertia()
+    );
 }
 
 #[test]
 fn inertia_is_that_of_the_returned_centres() {
     let rows = planted(300, 10, 3, 4);
     for iterations in [1, 2, 50] {
-        let config = KMeansConfig::new(7).with_max_iterations(iterations).with_restarts(1);
+        let config =
+            KMeansConfig { max_iterations: iterations, restarts: 1, ..KMeansConfig::new(7) };
         let fitted = config.fit(&rows, 3).unwrap();
         let (_, distances) = fitted.predict_with_distances(&rows).unwrap();
         assert_eq!(fitted.inertia(), distances.iter().map(|&d| f64::from(d)).sum::<f64>());
@@ -130,16 +131,15 @@ fn empty_clusters_take_the_farthest_distinct_rows() {
     // Two centres far away from everything lose all their rows at once.
     let rows = [0.0, 0.0, 0.1, 5.0, 5.0, 9.0];
     let start = vec![0.0, 1000.0, 2000.0];
-    let config = KMeansConfig::new(3).with_max_iterations(20);
+    let config = KMeansConfig { max_iterations: 20, ..KMeansConfig::new(3) };
     let mut reseeded = 0;
-    let mut progress = |event| {
+    let monitor = Monitor::new().with_progress(|event| {
         if let KMeansEvent::Iteration { reseeded: r, .. } = event {
             reseeded += r;
         }
-        ControlFlow::Continue(())
-    };
-    let fitted =
-        lloyd(&config, &(rows.as_slice(), 1), start, 0, &HostSearch, &mut progress).unwrap();
+    });
+    let fitted = lloyd(&config, &(rows.as_slice(), 1), start, 0, &HostSearch, &monitor).unwrap();
+    drop(monitor);
     assert_eq!(reseeded, 2);
     let mut centres = fitted.centres.clone();
     centres.sort_by(f32::total_cmp);
@@ -186,12 +186,14 @@ fn rows_read_in_blocks_give_the_same_bits_as_rows_in_memory() {
     let few: Vec<f32> = planted(40, 20, 3, 8).repeat(100);
     for (rows, k) in [(planted(5000, 30, 3, 7), 37), (few, 30)] {
         for init in [Init::PlusPlus, Init::Random] {
-            let config = KMeansConfig::new(k)
-                .with_init(init)
-                .with_seeding_rows(64)
-                .with_batch_rows(300)
-                .with_max_iterations(8)
-                .with_restarts(2);
+            let config = KMeansConfig {
+                init,
+                seeding_rows: Some(64),
+                batch_rows: 300,
+                max_iterations: 8,
+                restarts: 2,
+                ..KMeansConfig::new(k)
+            };
             let source = Pieces::new(&rows, 3);
             let fitted = config.fit_source(&source).unwrap();
             assert_eq!(fitted, config.fit(&rows, 3).unwrap(), "{init:?}");
@@ -205,7 +207,7 @@ fn rows_read_in_blocks_give_the_same_bits_as_rows_in_memory() {
 fn as_many_clusters_as_distinct_rows_leave_no_inertia() {
     let rows = [1.0, 1.0, 2.0, 4.0, 4.0, 8.0, 16.0];
     for seed in 0..10 {
-        let fitted = KMeansConfig::new(5).with_seed(seed).fit(&rows, 1).unwrap();
+        let fitted = KMeansConfig { seed, ..KMeansConfig::new(5) }.fit(&rows, 1).unwrap();
         assert_eq!(fitted.inertia(), 0.0);
     }
 }
@@ -215,7 +217,7 @@ fn wide_rows_with_nearly_as_many_clusters_or_with_duplicates() {
     let distinct = planted(70, 70, 40, 3);
     let rows = distinct.repeat(3);
     for k in [65, 70] {
-        let fitted = KMeansConfig::new(k).with_restarts(1).fit(&rows, 40).unwrap();
+        let fitted = KMeansConfig { restarts: 1, ..KMeansConfig::new(k) }.fit(&rows, 40).unwrap();
         let (index, distance) = fitted.predict_with_distances(&rows).unwrap();
         assert_eq!(index[..70], index[70..140]);
         assert_eq!(distance.iter().filter(|&&d| d == 0.0).count() == 210, k == 70);
@@ -243,16 +245,21 @@ fn impossible_requests_are_refused() {
 }
 
 #[test]
-fn a_break_interrupts() {
+fn a_stop_interrupts() {
     let rows = planted(100, 4, 2, 0);
-    for stop in 0..3 {
+    for most in 0..3 {
+        let stop = StopFlag::new();
         let mut events = 0;
-        let result = KMeansConfig::new(4).fit_with_progress(&rows, 2, &mut |_| {
+        let monitor = Monitor::new().with_stop(&stop).with_progress(|_| {
             events += 1;
-            if events > stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if events > most {
+                stop.raise();
+            }
         });
+        let result = KMeansConfig::new(4).fit_with_progress(&rows, 2, &monitor);
+        drop(monitor);
         assert!(matches!(result, Err(Error::Interrupted(_))));
-        assert_eq!(events, stop + 1);
+        assert_eq!(events, most + 1);
     }
 }
 
@@ -275,7 +282,8 @@ fn another_engine_is_used() {
         }
     }
     let rows = planted(50, 4, 2, 0);
-    let result = KMeansConfig::new(4).fit_with_engine(&rows, 2, &Failing, &mut go_on());
+    let result =
+        KMeansConfig::new(4).fit_with_engine(&(rows.as_slice(), 2), &Failing, &Monitor::new());
     assert!(result.unwrap_err().to_string().contains("device"));
 }
 
@@ -291,14 +299,14 @@ proptest! {
             values[..values.len() / dim * dim].iter().map(|&v| f32::from(v)).collect();
         prop_assume!(distinct_rows(&rows, dim, k) == k);
         let mut last = f64::INFINITY;
-        let config = KMeansConfig::new(k).with_seed(seed).with_restarts(1).with_tolerance(0.0);
-        let fitted = config.fit_with_progress(&rows, dim, &mut |event| {
+        let config = KMeansConfig { seed, restarts: 1, tolerance: 0.0, ..KMeansConfig::new(k) };
+        let monitor = Monitor::new().with_progress(|event| {
             if let KMeansEvent::Iteration { inertia, .. } = event {
                 assert!(inertia <= last * (1.0 + 1e-5) + 1e-9, "{inertia} after {last}");
                 last = inertia;
             }
-            ControlFlow::Continue(())
-        }).unwrap();
+        });
+        let fitted = config.fit_with_progress(&rows, dim, &monitor).unwrap();
         let mut used = fitted.predict(&rows).unwrap();
         used.sort_unstable();
         used.dedup();

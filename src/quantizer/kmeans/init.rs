@@ -243,7 +243,7 @@ mod tests {
         let rows: Vec<f32> =
             (0..400).map(|i| (i % 8) as f32 * 100.0 + (i / 8) as f32 * 0.01).collect();
         for seed in 0..20 {
-            let centres = choose(&KMeansConfig::new(8).with_seed(seed), &rows, 1);
+            let centres = choose(&KMeansConfig { seed, ..KMeansConfig::new(8) }, &rows, 1);
             let groups: HashSet<i32> = centres.iter().map(|c| (c / 100.0) as i32).collect();
             assert_eq!(groups.len(), 8);
         }
@@ -254,7 +254,7 @@ mod tests {
         let mut rows = vec![1.0_f32; 5000];
         rows[4000] = 2.0;
         rows[77] = 3.0;
-        let config = KMeansConfig::new(3).with_seeding_rows(3);
+        let config = KMeansConfig { seeding_rows: Some(3), ..KMeansConfig::new(3) };
         let mut centres = choose(&config, &rows, 1);
         centres.sort_by(f32::total_cmp);
         assert_eq!(centres, [1.0, 2.0, 3.0]);
@@ -308,7 +308,7 @@ mod tests {
             let rows: Vec<f32> = values[..whole].iter().map(|&v| f32::from(v) * 0.1).collect();
             prop_assume!(distinct_rows(&rows, dim, k) == k);
             let init = if random { Init::Random } else { Init::PlusPlus };
-            let centres = choose(&KMeansConfig::new(k).with_seed(seed).with_init(init), &rows, dim);
+            let centres = choose(&KMeansConfig { seed, init, ..KMeansConfig::new(k) }, &rows, dim);
             prop_assert_eq!(centres.len(), k * dim);
             prop_assert_eq!(distinct_rows(&centres, dim, k), k);
             for centre in centres.chunks_exact(dim) {

@@ -1,15 +1,14 @@
 //! K-Means over rows that do not fit in memory.
 
-use std::ops::ControlFlow;
-
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
 use super::{
     HostSearch, KMeans, KMeansConfig, KMeansEvent, NearestCentre,
-    fit::{Progress, group, tell},
+    fit::{group, tell},
 };
 use crate::{
+    cancel::Monitor,
     error::{Error, Result},
     quantizer::rows::{RowSource, add_rows, draw_rows, read_checked},
 };
@@ -32,26 +31,25 @@ impl KMeansConfig {
     /// ```
     /// use cart_retrieval::quantizer::KMeansConfig;
     /// let rows: Vec<f32> = (0..1000).map(|i| (i % 2) as f32 * 10.0 + i as f32 * 1e-3).collect();
-    /// let config = KMeansConfig::new(2).with_sample_rows(100).with_batch_rows(64);
+    /// let config = KMeansConfig { sample_rows: Some(100), batch_rows: 64, ..KMeansConfig::new(2) };
     /// let kmeans = config.fit_minibatch(&(rows.as_slice(), 1))?;
     /// assert!((kmeans.centres()[0] - kmeans.centres()[1]).abs() > 9.0);
     /// # Ok::<(), cart_retrieval::Error>(())
     /// ```
     pub fn fit_minibatch(&self, source: &dyn RowSource) -> Result<KMeans> {
-        let go_on = &mut |_| ControlFlow::Continue(());
-        self.fit_minibatch_with_engine(source, &HostSearch, go_on)
+        self.fit_minibatch_with_engine(source, &HostSearch, &Monitor::new())
     }
 
     /// Fits centres batch by batch with another engine, and reports every pass.
     ///
     /// # Errors
     /// As [`KMeansConfig::fit_minibatch`], and
-    /// [`Error::Interrupted`](crate::Error::Interrupted) when `progress` answers `Break`.
+    /// [`Error::Interrupted`](crate::Error::Interrupted) after a stop.
     pub fn fit_minibatch_with_engine(
         &self,
         source: &dyn RowSource,
         engine: &dyn NearestCentre,
-        progress: &mut dyn FnMut(KMeansEvent) -> ControlFlow<()>,
+        monitor: &Monitor<'_, KMeansEvent>,
     ) -> Result<KMeans> {
         self.validate()?;
         if self.balance > 0.0 {
@@ -65,7 +63,7 @@ impl KMeansConfig {
         // The restarts of the sample's fit use the streams from 0.
         rng.set_stream(u64::MAX);
         let sample = draw_rows(source, self.sample_rows(), &mut rng)?;
-        let start = self.fit_with_engine(&sample, dim, engine, progress)?;
+        let start = self.fit_with_engine(&(&*sample, dim), engine, monitor)?;
         if n <= self.sample_rows() {
             return Ok(start);
         }
@@ -83,7 +81,7 @@ impl KMeansConfig {
             centres: start.centres,
             farthest: Vec::new(),
         }
-        .run(&mut rng, progress)
+        .run(&mut rng, monitor)
     }
 }
 
@@ -100,7 +98,7 @@ struct MiniBatch<'a> {
 }
 
 impl MiniBatch<'_> {
-    fn run(mut self, rng: &mut ChaCha8Rng, progress: Progress<'_>) -> Result<KMeans> {
+    fn run(mut self, rng: &mut ChaCha8Rng, monitor: &Monitor<'_, KMeansEvent>) -> Result<KMeans> {
         let max_iterations = self.config.max_iterations;
         let mut batches: Vec<usize> =
             (0..self.source.len().div_ceil(self.config.batch_rows)).collect();
@@ -115,7 +113,7 @@ impl MiniBatch<'_> {
             let restart = self.config.restarts - 1;
             let event =
                 KMeansEvent::Iteration { restart, iteration, max_iterations, inertia, reseeded };
-            tell(progress, event)?;
+            tell(monitor, event)?;
             let settled = reseeded == 0 && previous - inertia <= self.config.tolerance * previous;
             if settled || iteration == max_iterations {
                 break;
@@ -201,11 +199,12 @@ mod tests {
     use std::ops::Range;
 
     use super::*;
+    use crate::cancel::StopFlag;
     use crate::error::Error;
     use crate::quantizer::kmeans::fit::tests::planted;
 
     fn config(k: usize) -> KMeansConfig {
-        KMeansConfig::new(k).with_sample_rows(200).with_batch_rows(128).with_seed(5)
+        KMeansConfig { sample_rows: Some(200), batch_rows: 128, seed: 5, ..KMeansConfig::new(k) }
     }
 
     #[test]
@@ -245,7 +244,7 @@ mod tests {
     fn unused_centres_move_to_far_rows() {
         let rows: Vec<f32> = (0..64).map(|i| if i < 60 { 0.0 } else { 10.0 }).collect();
         let source = (rows.as_slice(), 1);
-        let config = KMeansConfig::new(2).with_batch_rows(16);
+        let config = KMeansConfig { batch_rows: 16, ..KMeansConfig::new(2) };
         let mut state = MiniBatch {
             config: &config,
             source: &source,
@@ -285,23 +284,23 @@ mod tests {
     }
 
     #[test]
-    fn a_break_interrupts_the_passes() {
+    fn a_stop_interrupts_the_passes() {
         let rows = planted(1000, 4, 2, 0);
         let mut batch_passes = 0;
         let mut restarts_done = 0;
+        let stop = StopFlag::new();
+        let monitor = Monitor::new().with_stop(&stop).with_progress(|event| {
+            match event {
+                KMeansEvent::Started { .. } => restarts_done += 1,
+                KMeansEvent::Iteration { iteration: 1, .. } => batch_passes += 1,
+                KMeansEvent::Iteration { .. } => {}
+            }
+            if batch_passes > restarts_done {
+                stop.raise();
+            }
+        });
         let result =
-            config(4).fit_minibatch_with_engine(&(rows.as_slice(), 2), &HostSearch, &mut |event| {
-                match event {
-                    KMeansEvent::Started { .. } => restarts_done += 1,
-                    KMeansEvent::Iteration { iteration: 1, .. } => batch_passes += 1,
-                    KMeansEvent::Iteration { .. } => {}
-                }
-                if batch_passes > restarts_done {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
-                }
-            });
+            config(4).fit_minibatch_with_engine(&(rows.as_slice(), 2), &HostSearch, &monitor);
         assert!(matches!(result, Err(Error::Interrupted(_))));
     }
 }

@@ -36,10 +36,11 @@ pub enum Codebooks {
 /// # Example
 /// ```
 /// use cart_retrieval::quantizer::{Codebooks, RqVaeConfig};
-/// let config = RqVaeConfig::new(vec![64, 64, 64])
-///     .with_latent(32)
-///     .with_codebooks(Codebooks::Gradient)
-///     .with_seed(7);
+/// let config = RqVaeConfig {
+///     latent: 32,
+///     codebooks: Codebooks::Gradient,
+///     ..RqVaeConfig::new(vec![64, 64, 64])
+/// };
 /// assert!(config.validate().is_ok());
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -146,61 +147,6 @@ impl RqVaeConfig {
             encode_beam: defaults::encode_beam(),
             seed: 0,
         }
-    }
-
-    /// Sets the width of the latent space.
-    pub fn with_latent(self, latent: usize) -> Self {
-        Self { latent, ..self }
-    }
-
-    /// Sets the hidden widths.
-    pub fn with_hidden(self, hidden: Vec<usize>) -> Self {
-        Self { hidden, ..self }
-    }
-
-    /// Sets how codebooks learn.
-    pub fn with_codebooks(self, codebooks: Codebooks) -> Self {
-        Self { codebooks, ..self }
-    }
-
-    /// Sets the weight of the commitment term.
-    pub fn with_commitment(self, commitment: f64) -> Self {
-        Self { commitment, ..self }
-    }
-
-    /// Sets the number of passes.
-    pub fn with_epochs(self, epochs: usize) -> Self {
-        Self { epochs, ..self }
-    }
-
-    /// Sets the embeddings per step.
-    pub fn with_batch(self, batch: usize) -> Self {
-        Self { batch, ..self }
-    }
-
-    /// Sets the learning rate.
-    pub fn with_learning_rate(self, learning_rate: f64) -> Self {
-        Self { learning_rate, ..self }
-    }
-
-    /// Sets the epochs between restarts of unused codes.
-    pub fn with_restart_every(self, restart_every: usize) -> Self {
-        Self { restart_every, ..self }
-    }
-
-    /// Sets the code sequences kept when embeddings are encoded.
-    pub fn with_encode_beam(self, encode_beam: usize) -> Self {
-        Self { encode_beam, ..self }
-    }
-
-    /// Sets how inputs are scaled.
-    pub fn with_standardise(self, standardise: Standardise) -> Self {
-        Self { standardise, ..self }
-    }
-
-    /// Sets the seed.
-    pub fn with_seed(self, seed: u64) -> Self {
-        Self { seed, ..self }
     }
 
     /// Checks ranges.

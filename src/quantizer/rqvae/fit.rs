@@ -1,8 +1,7 @@
 //! Training of the RQ-VAE.
 
-use std::ops::ControlFlow;
-
 use burn::{
+    backend::Autodiff,
     module::AutodiffModule,
     optim::{GradientsAccumulator, GradientsParams, Optimizer, adaptor::OptimizerAdaptor},
     tensor::{
@@ -14,6 +13,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{Codebooks, RqVae, RqVaeConfig, RqVaeNetwork, Scaling, assign_nearest};
 use crate::{
+    cancel::Monitor,
     error::{Error, Result},
     kernels::on_host,
     nn::fork,
@@ -115,26 +115,26 @@ impl RqVaeConfig {
     /// - [`Error::Quantizer`] for rows of another width, NaN or infinite values, with more codes
     ///   at a level than distinct
     ///   residuals, or when the loss is no number.
-    pub fn fit<B: AutodiffBackend>(
+    pub fn fit<B: Backend>(
         &self,
         rows: &[f32],
         dim: usize,
         device: &B::Device,
-    ) -> Result<RqVae<B::InnerBackend>> {
-        self.fit_with_progress::<B>(rows, dim, device, &mut |_| ControlFlow::Continue(()))
+    ) -> Result<RqVae<B>> {
+        self.fit_with_progress(rows, dim, device, &Monitor::new())
     }
 
-    /// Fits an RQ-VAE, telling of every epoch; the callback may stop it.
+    /// Fits an RQ-VAE and reports every epoch.
     ///
     /// # Errors
-    /// As [`RqVaeConfig::fit`], and [`Error::Interrupted`] when the callback breaks.
-    pub fn fit_with_progress<B: AutodiffBackend>(
+    /// As [`RqVaeConfig::fit`], and [`Error::Interrupted`] after a stop.
+    pub fn fit_with_progress<B: Backend>(
         &self,
         rows: &[f32],
         dim: usize,
         device: &B::Device,
-        on_event: &mut dyn FnMut(RqVaeEvent) -> ControlFlow<()>,
-    ) -> Result<RqVae<B::InnerBackend>> {
+        monitor: &Monitor<'_, RqVaeEvent>,
+    ) -> Result<RqVae<B>> {
         self.validate()?;
         check_rows(rows, dim, 0)?;
         for (level, &size) in self.sizes.iter().enumerate() {
@@ -142,19 +142,19 @@ impl RqVaeConfig {
             check_level(rows, dim, level, size)?;
         }
         let scaling = Scaling::fit(rows, dim, self.standardise);
-        let mut fit = Fit::<B> {
+        let mut fit = Fit::<Autodiff<B>> {
             config: self,
             rows,
             dim,
             device: device.clone(),
-            network: self.init_network::<B>(dim, device),
+            network: self.init_network(dim, device),
             averages: Vec::new(),
             usage: self.sizes.iter().map(|&k| Tensor::zeros([k], device)).collect(),
             rng: ChaCha8Rng::seed_from_u64(self.seed ^ 0x5EED_C0DE),
             scaling,
         };
         fit.initialise_codebooks()?;
-        fit.run(on_event)?;
+        fit.run(monitor)?;
         RqVae::from_parts(self.clone(), fit.scaling, fit.network.valid(), device.clone())
     }
 }
@@ -173,7 +173,7 @@ struct Fit<'a, B: AutodiffBackend> {
 }
 
 impl<B: AutodiffBackend> Fit<'_, B> {
-    fn run(&mut self, on_event: &mut dyn FnMut(RqVaeEvent) -> ControlFlow<()>) -> Result<()> {
+    fn run(&mut self, monitor: &Monitor<'_, RqVaeEvent>) -> Result<()> {
         let config = self.config;
         let n = self.rows.len() / self.dim;
         let batch = config.batch.min(n);
@@ -215,7 +215,8 @@ impl<B: AutodiffBackend> Fit<'_, B> {
                 if due && epoch * 10 <= config.epochs * 9 { self.restart()? } else { 0 };
             let event =
                 RqVaeEvent { epoch, epochs: config.epochs, loss, reconstruction, restarted };
-            if on_event(event).is_break() {
+            monitor.report(event);
+            if monitor.is_stopped() {
                 return Err(Error::interrupted("RQ-VAE")
                     .expected(format!("{} epochs", config.epochs))
                     .found(format!("a stop after {epoch}"))
@@ -291,13 +292,15 @@ impl<B: AutodiffBackend> Fit<'_, B> {
         for (level, &size) in self.config.sizes.iter().enumerate() {
             let host: Vec<f32> = residual.clone().into_data().iter::<f32>().collect();
             check_level(&host, latent, level, size)?;
-            let centres = KMeansConfig::new(size)
-                .with_seed(self.config.seed.wrapping_add(level as u64))
-                .with_restarts(1)
-                .with_max_iterations(25)
-                .fit(&host, latent)?
-                .centres()
-                .to_vec();
+            let centres = KMeansConfig {
+                seed: self.config.seed.wrapping_add(level as u64),
+                restarts: 1,
+                max_iterations: 25,
+                ..KMeansConfig::new(size)
+            }
+            .fit(&host, latent)?
+            .centres()
+            .to_vec();
             let book = Tensor::from_data(TensorData::new(centres, [size, latent]), &self.device);
             let (codes, rest) = assign_nearest(residual, std::slice::from_ref(&book));
             let counts = uses::<B::InnerBackend>(codes[0].clone(), size);
@@ -419,7 +422,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::{identifier::Codes, quantizer::Quantizer};
+    use crate::{cancel::StopFlag, identifier::Codes, quantizer::Quantizer};
 
     type A = Autodiff<Flex>;
 
@@ -436,13 +439,15 @@ mod tests {
     }
 
     fn config() -> RqVaeConfig {
-        RqVaeConfig::new(vec![8, 8])
-            .with_latent(6)
-            .with_hidden(vec![24])
-            .with_epochs(60)
-            .with_batch(64)
-            .with_learning_rate(5e-3)
-            .with_seed(1)
+        RqVaeConfig {
+            latent: 6,
+            hidden: vec![24],
+            epochs: 60,
+            batch: 64,
+            learning_rate: 5e-3,
+            seed: 1,
+            ..RqVaeConfig::new(vec![8, 8])
+        }
     }
 
     fn relative_error(q: &dyn Quantizer, rows: &[f32]) -> f64 {
@@ -457,13 +462,12 @@ mod tests {
         let rows = clusters(480);
         for codebooks in [Codebooks::Gradient, Codebooks::Ema { decay: 0.95 }] {
             let mut losses = Vec::new();
-            let fitted = config()
-                .with_codebooks(codebooks)
-                .fit_with_progress::<A>(&rows, 12, &Default::default(), &mut |event| {
-                    losses.push(event.reconstruction);
-                    ControlFlow::Continue(())
-                })
-                .unwrap();
+            let config = RqVaeConfig { codebooks, ..config() };
+            let monitor =
+                Monitor::new().with_progress(|event: RqVaeEvent| losses.push(event.reconstruction));
+            let fitted: RqVae<Flex> =
+                config.fit_with_progress(&rows, 12, &Default::default(), &monitor).unwrap();
+            drop(monitor);
             assert!(losses[59] < 0.3 * losses[0], "{codebooks:?} {losses:?}");
             assert!(relative_error(&fitted, &rows) < 0.3, "{codebooks:?}");
             let codes = fitted.encode(&rows).unwrap();
@@ -479,8 +483,8 @@ mod tests {
     fn the_same_seed_gives_the_same_codes() {
         let rows = clusters(200);
         let codes = |seed| -> Codes {
-            let config = config().with_epochs(4).with_seed(seed);
-            config.fit::<A>(&rows, 12, &Default::default()).unwrap().encode(&rows).unwrap()
+            let config = RqVaeConfig { epochs: 4, seed, ..config() };
+            config.fit::<Flex>(&rows, 12, &Default::default()).unwrap().encode(&rows).unwrap()
         };
         assert_eq!(codes(3), codes(3));
         assert_ne!(codes(3), codes(4));
@@ -508,7 +512,7 @@ mod tests {
     #[test]
     fn a_batch_split_over_threads_is_the_whole_batch() {
         let rows = clusters(300);
-        let config = config().with_codebooks(Codebooks::Ema { decay: 0.9 });
+        let config = RqVaeConfig { codebooks: Codebooks::Ema { decay: 0.9 }, ..config() };
         let fit = started(&config, &rows);
         let indices: Vec<u32> = (0..299).collect();
         let whole = fit.part(&fit.network, &indices, 1.0);
@@ -570,14 +574,19 @@ mod tests {
     fn impossible_requests_are_refused() {
         let rows = clusters(6);
         let device = Default::default();
-        assert!(matches!(config().fit::<A>(&rows, 12, &device).unwrap_err(), Error::Quantizer(_)));
-        assert!(RqVaeConfig::new(vec![]).fit::<A>(&rows, 12, &device).is_err());
-        assert!(RqVaeConfig::new(vec![1]).fit::<A>(&rows, 12, &device).is_err());
+        assert!(matches!(
+            config().fit::<Flex>(&rows, 12, &device).unwrap_err(),
+            Error::Quantizer(_)
+        ));
+        assert!(RqVaeConfig::new(vec![]).fit::<Flex>(&rows, 12, &device).is_err());
+        assert!(RqVaeConfig::new(vec![1]).fit::<Flex>(&rows, 12, &device).is_err());
         let mut bad = clusters(240);
         bad[17] = f32::NAN;
-        assert!(config().fit::<A>(&bad, 12, &device).is_err());
-        let stopped = config()
-            .fit_with_progress::<A>(&clusters(240), 12, &device, &mut |_| ControlFlow::Break(()));
+        assert!(config().fit::<Flex>(&bad, 12, &device).is_err());
+        let stop = StopFlag::new();
+        stop.raise();
+        let monitor = Monitor::new().with_stop(&stop);
+        let stopped = config().fit_with_progress::<Flex>(&clusters(240), 12, &device, &monitor);
         assert!(matches!(stopped.unwrap_err(), Error::Interrupted(_)));
     }
 }

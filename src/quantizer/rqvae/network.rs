@@ -158,7 +158,7 @@ mod tests {
     type A = Autodiff<Flex>;
 
     fn config() -> RqVaeConfig {
-        RqVaeConfig::new(vec![4, 3]).with_latent(3).with_hidden(vec![6]).with_seed(5)
+        RqVaeConfig { latent: 3, hidden: vec![6], seed: 5, ..RqVaeConfig::new(vec![4, 3]) }
     }
 
     fn inputs<B: Backend>() -> Tensor<B, 2> {
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn gradients_agree_with_finite_differences() {
         let device = Default::default();
-        let config = config().with_codebooks(Codebooks::Gradient).with_commitment(0.4);
+        let config = RqVaeConfig { codebooks: Codebooks::Gradient, commitment: 0.4, ..config() };
         let network = config.init_network::<A>(5, &device);
         let parts = network.loss(inputs(), &config);
         let grads = parts.total.backward();
@@ -284,7 +284,7 @@ mod tests {
     #[test]
     fn ema_codebooks_get_no_gradient() {
         let network = config().init_network::<A>(5, &Default::default());
-        let config = config().with_codebooks(Codebooks::Ema { decay: 0.9 });
+        let config = RqVaeConfig { codebooks: Codebooks::Ema { decay: 0.9 }, ..config() };
         let grads = network.loss(inputs(), &config).total.backward();
         assert!(network.codebooks[0].grad(&grads).is_none());
         assert!(network.encoder.layers[0].weight.grad(&grads).is_some());

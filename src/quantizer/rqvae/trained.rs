@@ -259,7 +259,8 @@ mod tests {
 
     fn fitted(value: f32, at: usize) -> Result<RqVae<Flex>> {
         let device = Default::default();
-        let config = RqVaeConfig::new(vec![4, 3]).with_latent(3).with_hidden(vec![6]).with_seed(5);
+        let config =
+            RqVaeConfig { latent: 3, hidden: vec![6], seed: 5, ..RqVaeConfig::new(vec![4, 3]) };
         let mut network = config.init_network::<Flex>(5, &device);
         let book = &mut network.codebooks[1];
         let mut data = book.val().into_data();

@@ -27,7 +27,7 @@ use super::{
     retriever::Retriever,
 };
 use crate::{
-    align::CandidateSpace,
+    align::TextSpaceMap,
     data::TextTokenizer,
     error::{Error, Result},
     features::{Features, ItemIds},
@@ -297,7 +297,7 @@ impl<B: Backend> Retriever<B> {
         let retriever = match manifest.has(SPACE) {
             true => {
                 let space = manifest.load(folder, SPACE)?;
-                retriever.with_space(CandidateSpace::from_safetensors(&space)?)
+                retriever.with_space(TextSpaceMap::from_safetensors(&space)?)
             }
             false => retriever,
         };

@@ -1,6 +1,6 @@
 //! A small index whose network has learned nothing.
 
-use burn::backend::{Autodiff, Flex};
+use burn::backend::Flex;
 use cart_retrieval::{
     data::{TextTokenizer, TokenizerConfig},
     features::Features,
@@ -49,10 +49,10 @@ pub fn several(guided: bool, clusters: usize) -> Retriever<Flex> {
 /// The same with fine tokens of some quantizer.
 pub fn named_by(fine: FineConfig, guided: bool, clusters: usize) -> Retriever<Flex> {
     let items = items(&names("old-", 0..60));
-    let config = CoarseToFineConfig::new(4, vec![]).with_fine(fine);
-    let quantizer = config.fit::<Autodiff<Flex>>(&items, &Default::default()).unwrap();
+    let config = CoarseToFineConfig::new(4, fine);
+    let quantizer = config.fit::<Flex>(&items, &Default::default()).unwrap();
     let config = IdentifierConfig { clusters, codes: 1 };
-    let index = quantizer.assign_several(&items, None, &config).unwrap();
+    let index = quantizer.assign(&items).several(config).run().unwrap();
     let index = index.with_unique_capacity(8).unwrap();
     let about: Vec<Fields> = (0..60).map(|n| fields(json!({ "n": n }))).collect();
     let mut index = index.with_metadata(ItemMetadata::new(&about).unwrap()).unwrap();

@@ -34,11 +34,10 @@ struct Setup {
 fn setup(model: &str) -> Setup {
     let rows: Vec<f32> = (0..64).map(|i| if i % 9 == 0 { 1.0 } else { 0.01 * i as f32 }).collect();
     let items = Features::from_rows(rows, 8).unwrap();
-    let quantizer = CoarseToFineConfig::new(3, vec![])
-        .with_fine(FineConfig::RqKmeans(RqKMeansConfig::new(vec![3])))
-        .fit::<A>(&items, &Default::default())
+    let quantizer = CoarseToFineConfig::new(3, RqKMeansConfig::new(vec![3]))
+        .fit::<Flex>(&items, &Default::default())
         .unwrap();
-    let index = quantizer.assign(&items).unwrap();
+    let index = quantizer.assign(&items).run().unwrap();
     let captions: Vec<ItemCaption> = (0..8u32)
         .flat_map(|item| {
             ["a", "one red", "the"].map(|frame| ItemCaption {
@@ -51,7 +50,12 @@ fn setup(model: &str) -> Setup {
     let device = Default::default();
     let pretrained = PretrainedText::open(fixture(model)).unwrap().with_max_tokens(24).unwrap();
     let (encoder, tokenizer, _) = pretrained.load::<A>(&device).unwrap();
-    let data = TrainingData::new(&tokenizer, &captions, &captions[..8], &index).unwrap();
+    let data = TrainingData::new(
+        &tokenizer,
+        TrainingCaptions { train: &captions, valid: &captions[..8] },
+        &index,
+    )
+    .unwrap();
     let config = CartConfig::for_encoder(pretrained.config().clone(), index.vocabulary().clone())
         .with_width(12, 24, 3)
         .with_decoder_layers(1)
@@ -140,7 +144,7 @@ fn every_family_learns_and_what_is_frozen_stays() {
         let start = tensors(&inner(&setup.cart));
         for (freeze, frozen) in [
             (Freeze::Nothing, vec![]),
-            (Freeze::Words, vec!["encoder.tokens."]),
+            (Freeze::TokenEmbeddings, vec!["encoder.tokens."]),
             (
                 Freeze::Layers(1),
                 vec![

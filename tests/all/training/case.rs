@@ -47,7 +47,12 @@ impl Case {
     pub fn new(config: TrainConfig, queries: usize) -> Self {
         let Setup { tokenizer, train, index, .. } = &*SETUP;
         let queries = &SETUP.queries[..queries];
-        let data = TrainingData::new(tokenizer, &train[..48], queries, index).unwrap();
+        let data = TrainingData::new(
+            tokenizer,
+            TrainingCaptions { train: &train[..48], valid: queries },
+            index,
+        )
+        .unwrap();
         let folder = tempfile::tempdir().unwrap();
         Self { data, config, folder, events: Arc::default() }
     }
@@ -63,7 +68,7 @@ impl Case {
     pub fn trainer(&self) -> Trainer {
         let events = self.events.clone();
         Trainer::new(self.config.clone())
-            .with_listener(move |event| events.lock().unwrap().push(event))
+            .with_progress(move |event| events.lock().unwrap().push(event))
     }
 
     pub fn fit(&self, trainer: Trainer) -> cart_retrieval::Result<Trained<Flex>> {
@@ -81,7 +86,7 @@ impl Case {
     pub fn skipped(&self) -> Vec<usize> {
         let events = std::mem::take(&mut *self.events.lock().unwrap());
         let skipped = |event: &TrainEvent| match event {
-            TrainEvent::CheckpointSkipped { round, .. } => Some(*round),
+            TrainEvent::CheckpointSkipped { interval, .. } => Some(*interval),
             _ => None,
         };
         events.iter().filter_map(skipped).collect()

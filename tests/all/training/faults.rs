@@ -79,7 +79,7 @@ type Events = Arc<Mutex<Vec<TrainEvent>>>;
 fn listening(trainer: Trainer) -> (Trainer, Events) {
     let events = Events::default();
     let sink = events.clone();
-    (trainer.with_listener(move |event| sink.lock().unwrap().push(event)), events)
+    (trainer.with_progress(move |event| sink.lock().unwrap().push(event)), events)
 }
 
 fn skipped(events: &Events) -> Vec<(usize, usize)> {

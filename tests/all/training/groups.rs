@@ -26,14 +26,19 @@ fn a_leading_token_tells_groups_apart_in_training_search_and_on_disk() {
     let mut setup = setup();
     let groups = Groups::from_labels((0..setup.scenes).map(label)).unwrap();
     let alone = setup.index.vocabulary().sizes().to_vec();
-    let index = setup.quantizer.assign_grouped(&setup.items, &groups).unwrap();
+    let index = setup.quantizer.assign(&setup.items).groups(&groups).run().unwrap();
     assert_eq!(index.vocabulary().sizes()[..4], [&[2], &alone[..3]].concat()[..]);
     let (train, queries) = (described(&setup.train), described(&setup.queries));
     // The words of the groups are in no caption that the first tokenizer has seen.
     let texts = train.iter().map(|caption| caption.text.as_str());
     let words = TokenizerConfig { vocabulary: 400, ..Default::default() };
     setup.tokenizer = TextTokenizer::train(texts, &words, 32).unwrap();
-    setup.data = TrainingData::new(&setup.tokenizer, &train, &queries[..32], &index).unwrap();
+    setup.data = TrainingData::new(
+        &setup.tokenizer,
+        TrainingCaptions { train: &train, valid: &queries[..32] },
+        &index,
+    )
+    .unwrap();
     setup.config = CartConfig {
         vocabulary: index.vocabulary().clone(),
         text_vocabulary: setup.tokenizer.vocabulary(),
@@ -44,7 +49,7 @@ fn a_leading_token_tells_groups_apart_in_training_search_and_on_disk() {
             .unwrap();
 
     let device = Default::default();
-    let ungrouped = setup.quantizer.assign(&setup.items).unwrap();
+    let ungrouped = setup.quantizer.assign(&setup.items).run().unwrap();
     let made = Retriever::new(
         trained.model,
         setup.config.clone(),
@@ -97,7 +102,7 @@ fn a_leading_token_tells_groups_apart_in_training_search_and_on_disk() {
         setup.items.dim(),
     )
     .unwrap();
-    let sketches = |groups: Groups| setup.quantizer.assign_grouped(&few, &groups).unwrap();
+    let sketches = |groups: Groups| setup.quantizer.assign(&few).groups(&groups).run().unwrap();
     let labels = ["sketch"; 3];
     let named = sketches(Groups::new(["picture", "sketch"], labels).unwrap());
     let served = retriever.clone().with_candidates(named).unwrap();

@@ -2,7 +2,7 @@
 
 use burn::module::AutodiffModule;
 use cart_retrieval::{
-    align::{CandidateSpaceConfig, HeldOut, TextVectors, WordWeights, embed_texts},
+    align::{HeldOut, IdfWeights, TextEmbedder, TextSpaceConfig, TextVectors},
     data::QueryBatch,
     decode::{Filters, SearchSpace, score_all},
     eval::{TruncatedTies, evaluate},
@@ -16,7 +16,7 @@ use super::*;
 /// Candidates in a space of their own: texts are the features of their items with some noise.
 struct Guided {
     setup: Setup,
-    space: cart_retrieval::align::FittedSpace,
+    space: cart_retrieval::align::FittedTextSpace,
 }
 
 fn guided() -> Guided {
@@ -34,24 +34,27 @@ fn guided() -> Guided {
         .collect();
     let owners = setup.train.iter().map(|caption| caption.item).collect();
     let texts = TextVectors::new(dim, values, owners).unwrap();
-    let space = CandidateSpaceConfig::default().fit(&setup.items, &texts).unwrap();
-    setup.quantizer = CoarseToFineConfig::new(8, vec![])
-        .with_fine(FineConfig::RqKmeans(RqKMeansConfig::new(vec![8, 8])))
-        .fit::<A>(&space.vectors, &Default::default())
+    let space = TextSpaceConfig::default().fit(&setup.items, &texts).unwrap();
+    setup.quantizer = CoarseToFineConfig::new(8, RqKMeansConfig::new(vec![8, 8]))
+        .fit::<Flex>(&space.vectors, &Default::default())
         .unwrap();
     setup.index = setup
         .quantizer
         .assign(&space.vectors)
+        .run()
         .unwrap()
         .with_unique_capacity(40)
         .unwrap()
         .with_vectors(space.vectors.clone())
         .unwrap();
-    setup.data =
-        TrainingData::new(&setup.tokenizer, &setup.train, &setup.queries[..32], &setup.index)
-            .unwrap()
-            .with_held_out(space.held_out.clone())
-            .unwrap();
+    setup.data = TrainingData::new(
+        &setup.tokenizer,
+        TrainingCaptions { train: &setup.train, valid: &setup.queries[..32] },
+        &setup.index,
+    )
+    .unwrap()
+    .with_held_out(space.held_out.clone())
+    .unwrap();
     let alignment = AlignmentConfig { learn_map: true, ..AlignmentConfig::new(dim) };
     let mut config = setup.config.clone().with_alignment(alignment);
     config.vocabulary = setup.index.vocabulary().clone();
@@ -168,7 +171,7 @@ fn a_guided_index_learns_survives_the_disk_and_serves_other_candidates() {
     // Other candidates, by their features alone: every one can be found.
     let others = setup.items.select(&(0..30).collect::<Vec<_>>());
     let vectors = loaded.space().unwrap().embed(&others, None).unwrap();
-    let index = loaded.quantizer().assign(&vectors).unwrap();
+    let index = loaded.quantizer().assign(&vectors).run().unwrap();
     let without = loaded.clone().with_candidates(index.clone()).unwrap_err().to_string();
     assert!(without.contains("vectors"), "{without}");
     let served = loaded.clone().with_candidates(index.with_vectors(vectors).unwrap()).unwrap();
@@ -177,7 +180,7 @@ fn a_guided_index_learns_survives_the_disk_and_serves_other_candidates() {
     // One that is full of the same candidate has more of them than the network has unique tokens.
     let same = Features::from_rows(setup.items.row(0).repeat(50), setup.items.dim()).unwrap();
     let vectors = loaded.space().unwrap().embed(&same, None).unwrap();
-    let index = loaded.quantizer().assign(&vectors).unwrap().with_vectors(vectors).unwrap();
+    let index = loaded.quantizer().assign(&vectors).run().unwrap().with_vectors(vectors).unwrap();
     let error = loaded.with_candidates(index).unwrap_err().to_string();
     assert!(error.contains("unique"), "{error}");
 }
@@ -190,8 +193,13 @@ fn guidance_that_cannot_be_is_refused() {
     let dim = guided.space.space.dim();
     let short = HeldOut::new(dim, vec![0.0; dim]).unwrap();
     assert!(setup.data.clone().with_held_out(short).is_err());
-    let plain = setup.quantizer.assign(&guided.space.vectors).unwrap();
-    let data = TrainingData::new(&setup.tokenizer, &setup.train, &[], &plain).unwrap();
+    let plain = setup.quantizer.assign(&guided.space.vectors).run().unwrap();
+    let data = TrainingData::new(
+        &setup.tokenizer,
+        TrainingCaptions { train: &setup.train, valid: &[] },
+        &plain,
+    )
+    .unwrap();
     let error = data.with_held_out(guided.space.held_out.clone()).unwrap_err().to_string();
     assert!(error.contains("held-out"), "{error}");
     assert!(plain.clone().with_vectors(setup.items.select(&[0, 1])).is_err());
@@ -204,7 +212,7 @@ fn guidance_that_cannot_be_is_refused() {
     let error = fit(setup, Trainer::new(all)).unwrap_err().to_string();
     assert!(error.contains("legal"), "{error}");
     // Vectors that have seen one of two captions.
-    let mixed = TrainConfig { interpolation: 0.5, ..settings() };
+    let mixed = TrainConfig { mixup: 0.5, ..settings() };
     let error = fit(setup, Trainer::new(mixed)).unwrap_err().to_string();
     assert!(error.contains("interpolation") && error.contains("neither"), "{error}");
     let without = setup.index.clone();
@@ -214,7 +222,12 @@ fn guidance_that_cannot_be_is_refused() {
         without.health().clone(),
     )
     .unwrap();
-    let data = TrainingData::new(&setup.tokenizer, &setup.train, &[], &without).unwrap();
+    let data = TrainingData::new(
+        &setup.tokenizer,
+        TrainingCaptions { train: &setup.train, valid: &[] },
+        &without,
+    )
+    .unwrap();
     let device = Default::default();
     let model = setup.config.init::<A>(&device).unwrap();
     let error = Trainer::new(settings()).fit(model, &data, &device).unwrap_err().to_string();
@@ -269,18 +282,26 @@ fn words_are_part_of_queries_and_of_the_saved_index() {
     let mut setup = setup();
     let device = Default::default();
     let encoder = setup.config.init::<Flex>(&device).unwrap().encoder().clone();
-    let words = WordWeights::fit(&encoder, &setup.tokenizer, &setup.train, 0.4).unwrap();
-    let texts =
-        embed_texts(&encoder, Some(&words), &setup.tokenizer, &setup.train, &device).unwrap();
+    let words = IdfWeights::fit(&encoder, &setup.tokenizer, &setup.train, 0.4).unwrap();
+    let embedder = TextEmbedder {
+        encoder: &encoder,
+        tokenizer: &setup.tokenizer,
+        lexical_head: Some(words.head(&device)),
+    };
+    let texts = embedder.embed(&setup.train, &device).unwrap();
     assert_eq!(texts.dim(), 2 * encoder.d_model());
-    let space = CandidateSpaceConfig::default().fit(&setup.items, &texts).unwrap();
-    setup.quantizer = CoarseToFineConfig::new(8, vec![])
-        .with_fine(FineConfig::RqKmeans(RqKMeansConfig::new(vec![8, 8])))
-        .fit::<A>(&space.vectors, &device)
+    let space = TextSpaceConfig::default().fit(&setup.items, &texts).unwrap();
+    setup.quantizer = CoarseToFineConfig::new(8, RqKMeansConfig::new(vec![8, 8]))
+        .fit::<Flex>(&space.vectors, &device)
         .unwrap();
-    setup.index = setup.quantizer.assign(&space.vectors).unwrap();
+    setup.index = setup.quantizer.assign(&space.vectors).run().unwrap();
     setup.index = setup.index.clone().with_vectors(space.vectors.clone()).unwrap();
-    let pairs = TrainingData::new(&setup.tokenizer, &setup.train, &[], &setup.index).unwrap();
+    let pairs = TrainingData::new(
+        &setup.tokenizer,
+        TrainingCaptions { train: &setup.train, valid: &[] },
+        &setup.index,
+    )
+    .unwrap();
     setup.data = pairs.with_held_out(space.held_out.clone()).unwrap();
     let config = |words| AlignmentConfig { words, ..AlignmentConfig::new(texts.dim()) };
     setup.config.vocabulary = setup.index.vocabulary().clone();
@@ -288,13 +309,13 @@ fn words_are_part_of_queries_and_of_the_saved_index() {
     let other = setup.config.clone().with_alignment(config(Some(0.3)));
     let other = other.init::<Flex>(&device).unwrap();
     for network in [plain, other] {
-        let error = network.with_words(words.view(&device)).unwrap_err().to_string();
+        let error = network.with_lexical_head(words.head(&device)).unwrap_err().to_string();
         assert!(error.contains("words of weight 0.4"), "{error}");
     }
 
     setup.config = setup.config.clone().with_alignment(config(Some(0.4)));
     let network = setup.config.init_around(TextEncoder::<A>::from_inner(encoder), &device);
-    let network = network.unwrap().with_words(words.view(&device)).unwrap();
+    let network = network.unwrap().with_lexical_head(words.head(&device)).unwrap();
     let untrained = network.valid();
     let loss = LossConfig { r_drop: 0.0, ..LossConfig::default() };
     let freeze = Freeze::Encoder;

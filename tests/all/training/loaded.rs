@@ -58,7 +58,12 @@ fn a_pretrained_encoder_learns_wherever_it_was_read() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/text/bert");
     let pretrained = PretrainedText::open(folder).unwrap();
     let (encoder, tokenizer, _) = pretrained.load::<Flex>(&device).unwrap();
-    setup.data = TrainingData::new(&tokenizer, &setup.train, &[], &setup.index).unwrap();
+    setup.data = TrainingData::new(
+        &tokenizer,
+        TrainingCaptions { train: &setup.train, valid: &[] },
+        &setup.index,
+    )
+    .unwrap();
     let vocabulary = setup.index.vocabulary().clone();
     let config = CartConfig::for_encoder(pretrained.config().clone(), vocabulary)
         .with_width(16, 32, 2)

@@ -90,10 +90,10 @@ fn a_training_stopped_at_any_step_goes_on_as_if_it_had_not_been() {
         let folder = tempfile::tempdir().unwrap();
         let stop = StopFlag::new();
         let (raise, seen) = (stop.clone(), AtomicUsize::new(0));
-        let trainer = Trainer::new(settings()).with_folder(folder.path()).with_stop(stop);
+        let trainer = Trainer::new(settings()).with_folder(folder.path()).with_stop(&stop);
         let interrupted = fit(
             &setup,
-            trainer.with_listener(move |event| {
+            trainer.with_progress(move |event| {
                 if matches!(event, TrainEvent::Step { .. })
                     && seen.fetch_add(1, Ordering::Relaxed) + 1 == stop_at
                 {
@@ -111,8 +111,8 @@ fn a_training_stopped_at_any_step_goes_on_as_if_it_had_not_been() {
         assert_eq!(last(&resumed).step, last(&whole).step);
         assert_eq!(last(&resumed).loss, last(&whole).loss, "stopped near step {stop_at}");
         let best_step = |t: &Trained<Flex>| {
-            let best = t.best_round.unwrap();
-            t.history.iter().find(|summary| summary.round == best).unwrap().step
+            let best = t.best_interval.unwrap();
+            t.history.iter().find(|summary| summary.interval == best).unwrap().step
         };
         assert_eq!(best_step(&resumed), best_step(&whole));
         assert_eq!(weights(&resumed.model), weights(&whole.model));
@@ -199,8 +199,9 @@ fn bad_settings_and_captions_are_refused_before_anything_is_made() {
         assert!(!path.exists());
     }
     let caption = |item| ItemCaption { item, text: "a star".into(), weight: 1.0 };
-    let make =
-        |train: &[ItemCaption]| TrainingData::new(&setup.tokenizer, train, &[], &setup.index);
+    let make = |train: &[ItemCaption]| {
+        TrainingData::new(&setup.tokenizer, TrainingCaptions { train, valid: &[] }, &setup.index)
+    };
     assert!(matches!(make(&[]).unwrap_err(), Error::Captions(_)));
     assert!(matches!(make(&[caption(80)]).unwrap_err(), Error::Captions(_)));
     assert!(make(&[caption(79)]).is_ok());

@@ -72,7 +72,7 @@ fn a_resumed_training_in_f16_has_the_scale_it_had() {
     let stop = StopFlag::new();
     let (raise, seen) = (stop.clone(), AtomicUsize::new(0));
     let trainer = |config: &TrainConfig| Trainer::new(config.clone()).with_folder(folder.path());
-    let interrupted = trainer(&config).with_stop(stop).with_listener(move |event| {
+    let interrupted = trainer(&config).with_stop(&stop).with_progress(move |event| {
         if matches!(event, TrainEvent::Step { .. }) && seen.fetch_add(1, Ordering::Relaxed) == 6 {
             raise.raise();
         }
@@ -95,7 +95,7 @@ fn what_is_frozen_stays_and_the_rest_learns() {
     let setup = setup();
     let start = deep(&setup, 4);
     for (freeze, frozen) in [
-        (Freeze::Words, vec!["encoder.tokens."]),
+        (Freeze::TokenEmbeddings, vec!["encoder.tokens."]),
         (
             Freeze::Layers(2),
             vec![
@@ -167,7 +167,7 @@ fn a_small_budget_keeps_some_captions_and_resuming_keeps_the_same() {
     let events = Arc::new(Mutex::new(Vec::new()));
     let sink = events.clone();
     let trainer =
-        Trainer::new(kept.clone()).with_listener(move |event| sink.lock().unwrap().push(event));
+        Trainer::new(kept.clone()).with_progress(move |event| sink.lock().unwrap().push(event));
     let whole = trainer.fit(deep(&setup, 4), &setup.data, &Default::default()).unwrap();
     let cached = events.lock().unwrap().iter().find_map(|event| match *event {
         TrainEvent::Cached { pairs, of } => Some((pairs, of)),
@@ -181,7 +181,7 @@ fn a_small_budget_keeps_some_captions_and_resuming_keeps_the_same() {
     let stop = StopFlag::new();
     let raise = stop.clone();
     let trainer = || Trainer::new(kept.clone()).with_folder(folder.path());
-    let interrupted = trainer().with_stop(stop).with_listener(move |event| {
+    let interrupted = trainer().with_stop(&stop).with_progress(move |event| {
         if matches!(event, TrainEvent::Step { step: 13, .. }) {
             raise.raise();
         }
@@ -215,7 +215,7 @@ fn settings_that_contradict_each_other_are_refused() {
     // As they are written in files.
     for (text, freeze) in [
         ("\"nothing\"", Freeze::Nothing),
-        ("\"words\"", Freeze::Words),
+        ("\"words\"", Freeze::TokenEmbeddings),
         ("{\"layers\": 3}", Freeze::Layers(3)),
         ("\"encoder\"", Freeze::Encoder),
     ] {
@@ -230,7 +230,7 @@ fn settings_that_contradict_each_other_are_refused() {
 fn averaged_weights_are_validated_kept_and_resumed() {
     let _turn = turn();
     let setup = setup();
-    let averaging = TrainConfig { averaging: 0.3, ..settings() };
+    let averaging = TrainConfig { ema: 0.3, ..settings() };
     let whole = fit(&setup, Trainer::new(averaging.clone())).unwrap();
     let plain = fit(&setup, Trainer::new(settings())).unwrap();
     // The steps are the same, what is looked at is not: an average over some steps trails them.
@@ -239,10 +239,10 @@ fn averaged_weights_are_validated_kept_and_resumed() {
     let folder = tempfile::tempdir().unwrap();
     let stop = StopFlag::new();
     let (raise, seen) = (stop.clone(), AtomicUsize::new(0));
-    let trainer = Trainer::new(averaging.clone()).with_folder(folder.path()).with_stop(stop);
+    let trainer = Trainer::new(averaging.clone()).with_folder(folder.path()).with_stop(&stop);
     fit(
         &setup,
-        trainer.with_listener(move |event| {
+        trainer.with_progress(move |event| {
             if matches!(event, TrainEvent::Step { .. })
                 && seen.fetch_add(1, Ordering::Relaxed) + 1 == 20
             {
@@ -256,7 +256,7 @@ fn averaged_weights_are_validated_kept_and_resumed() {
     assert_eq!(resumed.history.last(), whole.history.last());
     assert_eq!(weights(&resumed.model), weights(&whole.model));
     for share in [-0.1, 1.5, f64::NAN] {
-        let config = TrainConfig { averaging: share, ..settings() };
+        let config = TrainConfig { ema: share, ..settings() };
         let error = fit(&setup, Trainer::new(config)).unwrap_err().to_string();
         assert!(error.contains("averaging"), "{error}");
     }
@@ -272,7 +272,7 @@ fn interpolated_queries_are_the_same_with_and_without_a_cache() {
         config.loss.r_drop = r_drop;
         config.learning_rate = 1e-3;
         let plain = run(&setup, &config);
-        let mixed = TrainConfig { interpolation: 0.6, ..config };
+        let mixed = TrainConfig { mixup: 0.6, ..config };
         let computed = run(&setup, &mixed);
         assert!(difference(&computed, &plain) > 1e-3);
         let frozen_cache = FrozenCache { mebibytes: 64, half: false };
@@ -285,6 +285,6 @@ fn interpolated_queries_are_the_same_with_and_without_a_cache() {
         let two = Trainer::new(some).fit_devices(deep(&setup, 4), &setup.data, &devices).unwrap();
         assert!(losses(&two).iter().all(|loss| loss.is_finite()));
     }
-    let whole = TrainConfig { interpolation: 1.0, ..settings() };
+    let whole = TrainConfig { mixup: 1.0, ..settings() };
     assert!(losses(&run(&setup, &whole)).iter().all(|loss| loss.is_finite()));
 }

@@ -31,7 +31,7 @@ fn flip(path: &Path) -> Vec<u8> {
 fn a_finished_training_gives_its_network_again() {
     let _turn = turn();
     let patient = TrainConfig { patience: 1, learning_rate: 1e-9, ..quick() };
-    let averaged = TrainConfig { averaging: 0.5, ..quick() };
+    let averaged = TrainConfig { ema: 0.5, ..quick() };
     for (config, queries, reason) in [
         (quick(), 8, StopReason::Finished),
         (quick(), 0, StopReason::Finished),
@@ -64,9 +64,9 @@ fn a_stop_in_any_phase_changes_nothing_in_the_end() {
         if stop_at == 0 {
             stop.raise();
         }
-        let trainer = Trainer::new(quick()).with_folder(case.path()).with_stop(stop);
+        let trainer = Trainer::new(quick()).with_folder(case.path()).with_stop(&stop);
         let interrupted = case
-            .fit(trainer.with_listener(move |event| {
+            .fit(trainer.with_progress(move |event| {
                 if matches!(event, TrainEvent::Step { step, .. } if step == stop_at) {
                     raise.raise();
                 }
@@ -78,7 +78,7 @@ fn a_stop_in_any_phase_changes_nothing_in_the_end() {
         // A second stop before anything else is done.
         let stop = StopFlag::new();
         stop.raise();
-        let trainer = case.trainer().with_folder(case.path()).with_resume(true).with_stop(stop);
+        let trainer = case.trainer().with_folder(case.path()).with_resume(true).with_stop(&stop);
         case.fit(trainer).unwrap();
         assert_eq!(end(&case.resume().unwrap()), whole, "stopped near step {stop_at}");
         assert_eq!(end(&case.resume().unwrap()), whole);
@@ -127,7 +127,7 @@ fn a_damaged_best_network_is_not_replaced_without_a_word() {
     let config = TrainConfig { learning_rate: 1e-9, ..quick() };
     let case = Case::new(config, 8);
     let whole = case.resume().unwrap();
-    assert_eq!(whole.best_round, Some(1));
+    assert_eq!(whole.best_interval, Some(1));
     let good = flip(&case.part("model-1.mpk"));
     let error = case.resume().unwrap_err().to_string();
     assert!(error.contains("model-1.mpk") && error.contains("best network"), "{error}");
@@ -135,7 +135,7 @@ fn a_damaged_best_network_is_not_replaced_without_a_word() {
     assert_eq!(end(&case.resume().unwrap()), end(&whole));
     std::fs::remove_file(case.part("model-1.mpk")).unwrap();
     case.skipped();
-    assert_eq!(case.resume().unwrap().best_round, Some(3));
+    assert_eq!(case.resume().unwrap().best_interval, Some(3));
     assert_eq!(case.skipped(), [1]);
 }
 

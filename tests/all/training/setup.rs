@@ -35,15 +35,19 @@ pub fn setup() -> Setup {
             .collect()
     };
     let (train, queries) = (convert(&captions.training), convert(&captions.queries));
-    let quantizer = CoarseToFineConfig::new(8, vec![])
-        .with_fine(FineConfig::RqKmeans(RqKMeansConfig::new(vec![8, 8])))
-        .fit::<A>(&items, &Default::default())
+    let quantizer = CoarseToFineConfig::new(8, RqKMeansConfig::new(vec![8, 8]))
+        .fit::<Flex>(&items, &Default::default())
         .unwrap();
-    let index = quantizer.assign(&items).unwrap();
+    let index = quantizer.assign(&items).run().unwrap();
     let texts = train.iter().map(|caption| caption.text.as_str());
     let settings = TokenizerConfig { vocabulary: 400, ..Default::default() };
     let tokenizer = TextTokenizer::train(texts, &settings, 32).unwrap();
-    let data = TrainingData::new(&tokenizer, &train, &queries[..32], &index).unwrap();
+    let data = TrainingData::new(
+        &tokenizer,
+        TrainingCaptions { train: &train, valid: &queries[..32] },
+        &index,
+    )
+    .unwrap();
     let config = CartConfig::new(tokenizer.vocabulary(), index.vocabulary().clone())
         .with_width(32, 64, 4)
         .with_layers(1, 1)

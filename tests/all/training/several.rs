@@ -13,10 +13,14 @@ fn candidates_with_several_identifiers_are_trained_found_once_and_saved() {
     let _turn = turn();
     let mut setup = setup();
     let several = IdentifierConfig { clusters: 2, codes: 1 };
-    let index = setup.quantizer.assign_several(&setup.items, None, &several).unwrap();
+    let index = setup.quantizer.assign(&setup.items).several(several).run().unwrap();
     let (items, entries) = (setup.scenes, 2 * setup.scenes);
     assert_eq!((index.ids().len(), index.trie().len()), (items, entries));
-    let data = TrainingData::new(&setup.tokenizer, &setup.train, &setup.queries[..32], &index);
+    let data = TrainingData::new(
+        &setup.tokenizer,
+        TrainingCaptions { train: &setup.train, valid: &setup.queries[..32] },
+        &index,
+    );
     let data = data.unwrap();
     assert_eq!(data.pairs(), setup.train.len());
     setup.data = data.with_all_identifiers();
@@ -129,14 +133,14 @@ fn an_index_with_one_identifier_a_candidate_has_no_owners_on_disk() {
         names.iter().filter(|name| name.starts_with("owners-")).count()
     };
     let folder = tempfile::tempdir().unwrap();
-    let index = setup.quantizer.assign_several(&setup.items, None, &several).unwrap();
+    let index = setup.quantizer.assign(&setup.items).several(several).run().unwrap();
     let vectors = index.with_vectors(setup.items.clone()).unwrap();
     assert_eq!(save(vectors, folder.path()), 1);
     let loaded = Retriever::<Flex>::load(folder.path(), &device).unwrap();
     let geometry = loaded.index().geometry().unwrap();
     assert_eq!(geometry.vectors().len(), 2 * setup.scenes);
     assert_eq!(geometry.vectors().rows(0..setup.scenes), setup.items.as_slice());
-    assert_eq!(save(setup.quantizer.assign(&setup.items).unwrap(), folder.path()), 0);
+    assert_eq!(save(setup.quantizer.assign(&setup.items).run().unwrap(), folder.path()), 0);
     let loaded = Retriever::<Flex>::load(folder.path(), &device).unwrap();
     assert!(loaded.index().owners().are_single());
 }

@@ -111,8 +111,8 @@ fn events_and_resumption_on_several_devices_are_those_of_one() {
         let (raise, seen) = (stop.clone(), AtomicUsize::new(0));
         let trainer = Trainer::new(settings())
             .with_folder(folder.path())
-            .with_stop(stop)
-            .with_listener(move |event| {
+            .with_stop(&stop)
+            .with_progress(move |event| {
                 if let TrainEvent::Step { step, steps, loss } = event {
                     let before = seen.fetch_add(1, Ordering::Relaxed);
                     assert_eq!((step, steps), (before + 1, 30));

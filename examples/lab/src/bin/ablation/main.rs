@@ -128,7 +128,8 @@ fn ablation<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
             let tuning = started.elapsed().as_secs_f64();
             for row in open {
                 let text = tuned.as_ref().unwrap_or(text);
-                let run = group.run::<B>(&full, row, seed, text, tuning, device, &stop)?;
+                let settings = row.of_full(&full)?.with_seed(seed);
+                let run = group.run(row, settings, (text, tuning), &stop, device)?;
                 run.write(&args.out)?;
                 done.push(run);
                 write_table(args, &table, &mut done, &note)?;
@@ -184,19 +185,17 @@ impl Group {
         Finished::read(&args.out, row, seed, &settings)
     }
 
-    #[allow(clippy::too_many_arguments)]
+    /// Trains and measures a row. `text` is the tuned text side, with the seconds of the tuning.
     fn run<B: LocalBackend>(
         &self,
-        full: &Recipe,
         row: Row,
-        seed: u64,
-        text: &TextSide<B>,
-        tuning: f64,
-        device: &B::Device,
+        settings: Recipe,
+        text: (&TextSide<B>, f64),
         stop: &StopFlag,
+        device: &B::Device,
     ) -> Result<Finished> {
-        println!("\n{}, seed {seed}", row.title());
-        let settings = row.of_full(full)?.with_seed(seed);
+        println!("\n{}, seed {}", row.title(), settings.seed);
+        let (text, tuning) = text;
         let digest = rows::digest(&settings, &self.content)?;
         // The encoder has been tuned for all rows.
         let mut settings = settings;
@@ -222,7 +221,7 @@ impl Group {
 fn fit<'a>(recipe: &'a Recipe, task: &'a Task, stop: &StopFlag) -> Fit<'a> {
     Fit::new(recipe, task)
         .with_ignore_health(true)
-        .with_stop(stop.clone())
+        .with_stop(stop)
         .with_progress(Progress::default().listener())
 }
 

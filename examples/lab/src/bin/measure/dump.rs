@@ -149,7 +149,7 @@ fn loss_example<B: Backend>(
     config: &LossConfig,
     device: &B::Device,
 ) -> Value {
-    let targets = batch.targets.doubled();
+    let targets = batch.targets.repeated();
     let mut init = WeightInit::new(5);
     let mut logits = Vec::new();
     for (level, legal) in targets.legal.iter().enumerate() {

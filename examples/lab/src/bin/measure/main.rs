@@ -108,7 +108,7 @@ fn run<B: LocalBackend>(command: &Command, common: &Common, device: &B::Device) 
         }
         Command::TrainStep(args) => train::train_step::<Autodiff<B>>(args, common, device),
         Command::Dump(args) => dump::dump::<Autodiff<B>>(args, common, device),
-        Command::RqvaeStep(args) => quantizers::rqvae_step::<Autodiff<B>>(args, common, device),
+        Command::RqvaeStep(args) => quantizers::rqvae_step::<B>(args, common, device),
         Command::DumpRqvae(args) => dump::dump_rqvae::<Autodiff<B>>(args, common, device),
         Command::Kmeans(args) => quantizers::kmeans::<B>(args, common, device),
         Command::RqEncode(args) => quantizers::rq_encode(args, common),

@@ -8,8 +8,8 @@ use cart_retrieval::{
     data::{ItemCaption, TextTokenizer, TokenizerConfig},
     features::Features,
     model::{CartConfig, LossConfig},
-    quantizer::{CoarseToFineConfig, FineConfig, RqKMeansConfig},
-    train::{TrainConfig, TrainEvent, Trainer, TrainingData},
+    quantizer::{CoarseToFineConfig, RqKMeansConfig},
+    train::{TrainConfig, TrainEvent, Trainer, TrainingCaptions, TrainingData},
 };
 use clap::Args;
 use rand::{RngExt, SeedableRng};
@@ -53,10 +53,9 @@ pub fn memory<B: AutodiffBackend>(
     ensure!(args.every > 0 && args.batch > 0, "--every and --batch must be at least 1");
     let mut rng = ChaCha8Rng::seed_from_u64(common.seed);
     let items: Features = rows(None, 256, 16, 16, common.seed)?;
-    let quantizer = CoarseToFineConfig::new(8, vec![8, 8])
-        .with_fine(FineConfig::RqKmeans(RqKMeansConfig::new(vec![8, 8])))
-        .fit::<B>(&items, device)?;
-    let index = quantizer.assign(&items)?;
+    let quantizer = CoarseToFineConfig::new(8, RqKMeansConfig::new(vec![8, 8]))
+        .fit::<B::InnerBackend>(&items, device)?;
+    let index = quantizer.assign(&items).run()?;
     let captions: Vec<ItemCaption> = (0..args.captions)
         .map(|row| {
             let words = rng.random_range(3..12);
@@ -72,8 +71,11 @@ pub fn memory<B: AutodiffBackend>(
         .with_max_tokens(tokenizer.max_tokens());
     let cart = config.init::<B>(device)?;
     let parameters = cart.num_params();
-    let data =
-        TrainingData::new(&tokenizer, &captions, &captions[..captions.len().min(32)], &index)?;
+    let data = TrainingData::new(
+        &tokenizer,
+        TrainingCaptions { train: &captions, valid: &captions[..captions.len().min(32)] },
+        &index,
+    )?;
     let train = TrainConfig {
         epochs: args.train_steps.div_ceil((args.captions / args.batch).max(1)),
         batch_size: args.batch,
@@ -85,7 +87,7 @@ pub fn memory<B: AutodiffBackend>(
     let samples: Arc<Mutex<Vec<(usize, f64)>>> = Arc::default();
     let (seen, every) = (samples.clone(), args.every);
     let trained = Trainer::new(train)
-        .with_listener(move |event| {
+        .with_progress(move |event| {
             if let TrainEvent::Step { step, .. } = event
                 && step % every == 0
                 && let Some(mib) = resident()

@@ -1,17 +1,17 @@
 //! K-Means, residual encoding and the RQ-VAE.
 
 use std::{
-    ops::ControlFlow,
     path::{Path, PathBuf},
     time::Instant,
 };
 
 use anyhow::{Result, ensure};
-use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::backend::Backend;
 use cart_retrieval::{
+    cancel::Monitor,
     quantizer::{
         Codebooks, DeviceSearch, HostSearch, Init, KMeansConfig, NearestCentre, Quantizer,
-        RqKMeans, RqVaeConfig,
+        RqKMeans, RqVaeConfig, RqVaeEvent,
     },
     storage::{NamedTensors, Outputs, write_bytes},
 };
@@ -80,23 +80,24 @@ pub fn kmeans<B: Backend>(args: &KMeansArgs, common: &Common, device: &B::Device
     let spread = if args.rows.is_some() { 0 } else { args.spread };
     let features = rows(args.rows.as_deref(), args.n, args.d, spread, common.seed)?;
     let (data, dim) = (&features.as_slice()[..args.n * features.dim()], features.dim());
-    let config = KMeansConfig::new(args.k)
-        .with_seed(common.seed)
-        .with_restarts(1)
-        .with_max_iterations(args.iterations)
-        .with_tolerance(0.0)
-        .with_init(match args.seeding {
+    let config = KMeansConfig {
+        seed: common.seed,
+        restarts: 1,
+        max_iterations: args.iterations,
+        tolerance: 0.0,
+        init: match args.seeding {
             Seeding::PlusPlus => Init::PlusPlus,
             Seeding::Random => Init::Random,
-        });
+        },
+        ..KMeansConfig::new(args.k)
+    };
     let device_search = DeviceSearch::<B>::new(device.clone());
     let engine: &dyn NearestCentre = if args.on_device { &device_search } else { &HostSearch };
     let mut seconds = Vec::new();
     let mut last = None;
     for repetition in 0..common.warmup + common.steps {
         let started = Instant::now();
-        let go_on = &mut |_| ControlFlow::Continue(());
-        last = Some(config.fit_with_engine(data, dim, engine, go_on)?);
+        last = Some(config.fit_with_engine(&(data, dim), engine, &Monitor::new())?);
         if repetition >= common.warmup {
             seconds.push(started.elapsed().as_secs_f64());
         }
@@ -208,13 +209,15 @@ impl RqVaeArgs {
     pub fn config(&self, seed: u64) -> RqVaeConfig {
         let codebooks =
             if self.gradient { Codebooks::Gradient } else { Codebooks::Ema { decay: 0.99 } };
-        RqVaeConfig::new(self.sizes.clone())
-            .with_hidden(self.hidden.clone())
-            .with_latent(self.latent)
-            .with_batch(self.batch)
-            .with_codebooks(codebooks)
-            .with_restart_every(0)
-            .with_seed(seed)
+        RqVaeConfig {
+            hidden: self.hidden.clone(),
+            latent: self.latent,
+            batch: self.batch,
+            codebooks,
+            restart_every: 0,
+            seed,
+            ..RqVaeConfig::new(self.sizes.clone())
+        }
     }
 }
 
@@ -229,7 +232,7 @@ pub struct RqVaeStepArgs {
 }
 
 /// Times epochs of a fit, and divides by their steps.
-pub fn rqvae_step<B: AutodiffBackend>(
+pub fn rqvae_step<B: Backend>(
     args: &RqVaeStepArgs,
     common: &Common,
     device: &B::Device,
@@ -238,15 +241,16 @@ pub fn rqvae_step<B: AutodiffBackend>(
     let rqvae = &args.rqvae;
     let data = rows(None, rqvae.batch * args.epoch, rqvae.d, 64, common.seed)?;
     let epochs = common.warmup + common.steps;
-    let mut config = rqvae.config(common.seed).with_epochs(epochs);
+    let mut config = RqVaeConfig { epochs, ..rqvae.config(common.seed) };
     config.init_sample = 4096;
     let mut ends = Vec::with_capacity(epochs);
     let mut loss = f64::NAN;
-    config.fit_with_progress::<B>(data.as_slice(), rqvae.d, device, &mut |event| {
+    let monitor = Monitor::new().with_progress(|event: RqVaeEvent| {
         ends.push(Instant::now());
         loss = event.loss;
-        ControlFlow::Continue(())
-    })?;
+    });
+    config.fit_with_progress::<B>(data.as_slice(), rqvae.d, device, &monitor)?;
+    drop(monitor);
     let seconds: Vec<f64> = ends[common.warmup - 1..]
         .windows(2)
         .map(|pair| (pair[1] - pair[0]).as_secs_f64() / args.epoch as f64)

@@ -7,7 +7,7 @@ use burn::backend::Autodiff;
 use cart_retrieval::{
     backend::LocalBackend,
     eval::{
-        Bm25, Bm25Config, Bm25Grid, DualTowerConfig, Ranking,
+        Bm25, Bm25Config, Bm25Grid, DualTowerConfig, Ranking, TowerData,
         baselines::{NearestText, ScoreFusion, TextPool, TfIdfRidge, TfIdfRidgeConfig},
     },
     pretrained::PretrainedText,
@@ -170,15 +170,10 @@ impl<B: LocalBackend> Baselines<'_, B> {
                 seed: self.recipe.seed,
                 ..DualTowerConfig::new(pretrained.config().clone())
             };
-            let encoder = encoder.freeze_words();
-            let tower = config.fit_around::<Autodiff<B>>(
-                encoder,
-                &tokenizer,
-                &task.train,
-                &task.items,
-                &self.stop,
-                self.device,
-            )?;
+            let encoder = encoder.freeze_token_embeddings();
+            let data =
+                TowerData { tokenizer: &tokenizer, captions: &task.train, items: &task.items };
+            let tower = config.fit_around(encoder, &data, &self.stop, self.device)?;
             let texts = Judge::new(task).texts;
             Ok(tower.over(&task.candidates)?.search_all(&texts, task.candidates.len())?)
         };

@@ -125,9 +125,11 @@ fn study<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     let progress = Progress::default().listener();
     let text = TextSide::<B>::new(&recipe, &task.train, device, &progress)?;
     let mut report = Report { args, recipe: &recipe, task: &task, records: Vec::new() };
-    baselines::<B>(args, &recipe, &data, &task, &text, device, &stop, &mut report)?;
+    let setup =
+        Setup { args, recipe: &recipe, data: &data, task: &task, text: &text, device, stop: &stop };
+    baselines(&setup, &mut report)?;
     if args.rows.contains(&Row::Cart) {
-        cart::<B>(args, &recipe, &data, &task, &text, device, &stop, &mut report)?;
+        cart(&setup, &mut report)?;
     }
     println!("\n{}", markdown_table(&report.records));
     if let Some(path) = &args.json {
@@ -136,18 +138,20 @@ fn study<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
     Ok(())
 }
 
+/// What all rows share.
+struct Setup<'a, B: LocalBackend> {
+    args: &'a Args,
+    recipe: &'a Recipe,
+    data: &'a DataFolder,
+    task: &'a Task,
+    text: &'a TextSide<B>,
+    device: &'a B::Device,
+    stop: &'a StopFlag,
+}
+
 /// The baselines of the first seed.
-#[allow(clippy::too_many_arguments)]
-fn baselines<B: LocalBackend>(
-    args: &Args,
-    recipe: &Recipe,
-    data: &DataFolder,
-    task: &Task,
-    text: &TextSide<B>,
-    device: &B::Device,
-    stop: &StopFlag,
-    report: &mut Report<'_>,
-) -> Result<()> {
+fn baselines<B: LocalBackend>(setup: &Setup<'_, B>, report: &mut Report<'_>) -> Result<()> {
+    let Setup { args, recipe, data, task, text, device, stop } = *setup;
     if args.rows == [Row::Cart] {
         return Ok(());
     }
@@ -178,23 +182,14 @@ fn baselines<B: LocalBackend>(
 }
 
 /// The recipe's index, seed by seed.
-#[allow(clippy::too_many_arguments)]
-fn cart<B: LocalBackend>(
-    args: &Args,
-    recipe: &Recipe,
-    data: &DataFolder,
-    task: &Task,
-    text: &TextSide<B>,
-    device: &B::Device,
-    stop: &StopFlag,
-    report: &mut Report<'_>,
-) -> Result<()> {
+fn cart<B: LocalBackend>(setup: &Setup<'_, B>, report: &mut Report<'_>) -> Result<()> {
+    let Setup { args, recipe, data, task, text, device, stop } = *setup;
     let judge = Judge::new(task);
     let variants = variants(args, recipe, data)?;
     fn fit<'a>(args: &Args, recipe: &'a Recipe, task: &'a Task, stop: &StopFlag) -> Fit<'a> {
         Fit::new(recipe, task)
             .with_ignore_health(args.ignore_health)
-            .with_stop(stop.clone())
+            .with_stop(stop)
             .with_progress(Progress::default().listener())
     }
     let devices = std::slice::from_ref(device);
