@@ -38,12 +38,18 @@ fn le(values: &[f32]) -> Vec<u8> {
 
 /// The same for zip: stored or deflated `.npy` files.
 fn npz(entries: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut writer = npyz::npz::NpzWriter::new(std::io::Cursor::new(Vec::new()));
+    archive(entries, zip::CompressionMethod::Deflated)
+}
+
+fn archive(entries: &[(&str, &[u8])], method: zip::CompressionMethod) -> Vec<u8> {
+    let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let options = zip::write::SimpleFileOptions::default().compression_method(method);
     for (name, bytes) in entries {
-        writer.zip_writer().start_file(*name, Default::default()).unwrap();
-        writer.zip_writer().write_all(bytes).unwrap();
+        // NumPy writes every entry in the form of large files.
+        writer.start_file(*name, options.large_file(true)).unwrap();
+        writer.write_all(bytes).unwrap();
     }
-    writer.zip_writer().finish().unwrap().into_inner()
+    writer.finish().unwrap().into_inner()
 }
 
 fn safetensors(header: &str, payload: &[u8]) -> Vec<u8> {
@@ -221,16 +227,19 @@ fn broken_npz_files_are_refused() {
     refused("a.npz", &matrix, &["a zip archive"]);
     refused("a.npz", &npz(&[("x.npy", &matrix[..140])]), &["\"x\"", "24 bytes", "12 bytes"]);
     refused("a.npz", &npz(&[("x.npy", &matrix[..50])]), &["a complete .npy header"]);
-    let whole = npz(&[("x.npy", &matrix)]);
-    for end in (0..whole.len()).step_by(7) {
-        assert!(open("a.npz", &whole[..end]).is_err());
-    }
-    // Any damage is noticed or harmless: never other numbers.
-    for place in 0..whole.len() {
-        let mut bytes = whole.clone();
-        bytes[place] ^= 0x10;
-        if let Ok(items) = open("a.npz", &bytes) {
-            assert_eq!(items.as_slice(), SIX, "byte {place}");
+    for method in [zip::CompressionMethod::Stored, zip::CompressionMethod::Deflated] {
+        let whole = archive(&[("x.npy", &matrix)], method);
+        assert_eq!(open("a.npz", &whole).unwrap().as_slice(), SIX);
+        for end in (0..whole.len()).step_by(7) {
+            assert!(open("a.npz", &whole[..end]).is_err());
+        }
+        // Any damage is noticed or harmless: never other numbers.
+        for place in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[place] ^= 0x10;
+            if let Ok(items) = open("a.npz", &bytes) {
+                assert_eq!(items.as_slice(), SIX, "byte {place}");
+            }
         }
     }
 }
