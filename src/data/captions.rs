@@ -91,21 +91,18 @@ impl Caption {
     }
 
     /// Sets the kind.
-    pub fn with_kind(mut self, kind: impl Into<String>) -> Self {
-        self.kind = Some(kind.into());
-        self
+    pub fn with_kind(self, kind: impl Into<String>) -> Self {
+        Self { kind: Some(kind.into()), ..self }
     }
 
     /// Sets the source.
-    pub fn with_source(mut self, source: impl Into<String>) -> Self {
-        self.source = Some(source.into());
-        self
+    pub fn with_source(self, source: impl Into<String>) -> Self {
+        Self { source: Some(source.into()), ..self }
     }
 
     /// Sets the weight, a positive number.
-    pub fn with_weight(mut self, weight: f32) -> Self {
-        self.weight = weight;
-        self
+    pub fn with_weight(self, weight: f32) -> Self {
+        Self { weight, ..self }
     }
 
     fn validate(&self, subject: impl Fn() -> String) -> Result<()> {

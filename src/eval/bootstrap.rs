@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::metrics::{Metric, QueryScores};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, ensure_in};
 
 /// Settings of the bootstrap.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -68,21 +68,18 @@ pub struct PairedDifference {
 
 impl BootstrapConfig {
     /// Sets the number of resamples.
-    pub fn with_resamples(mut self, resamples: usize) -> Self {
-        self.resamples = resamples;
-        self
+    pub fn with_resamples(self, resamples: usize) -> Self {
+        Self { resamples, ..self }
     }
 
     /// Sets the confidence level.
-    pub fn with_level(mut self, level: f64) -> Self {
-        self.level = level;
-        self
+    pub fn with_level(self, level: f64) -> Self {
+        Self { level, ..self }
     }
 
     /// Sets the seed.
-    pub fn with_seed(mut self, seed: u64) -> Self {
-        self.seed = seed;
-        self
+    pub fn with_seed(self, seed: u64) -> Self {
+        Self { seed, ..self }
     }
 
     /// Checks the ranges.
@@ -96,14 +93,7 @@ impl BootstrapConfig {
                 .found("0")
                 .fix("use 1000"));
         }
-        if !(self.level > 0.0 && self.level < 1.0) {
-            let found = self.level.to_string();
-            return Err(Error::config("level")
-                .expected("a number between 0 and 1")
-                .found(found)
-                .fix("use 0.95"));
-        }
-        Ok(())
+        ensure_in("level", self.level, "(0, 1)", "use 0.95")
     }
 }
 
@@ -138,16 +128,13 @@ pub fn bootstrap_mean(values: &[f64], config: &BootstrapConfig) -> Result<Interv
 /// # Errors
 /// As [`bootstrap_mean`].
 pub fn bootstrap(scores: &QueryScores, config: &BootstrapConfig) -> Result<Intervals> {
+    let of = |values: &[f64]| bootstrap_mean(values, config);
     Ok(Intervals {
-        recall_at_1: bootstrap_mean(&scores.recall_at_1, config)?,
-        recall_at_5: bootstrap_mean(&scores.recall_at_5, config)?,
-        recall_at_10: bootstrap_mean(&scores.recall_at_10, config)?,
-        recall_at_50: scores
-            .recall_at_50
-            .as_deref()
-            .map(|values| bootstrap_mean(values, config))
-            .transpose()?,
-        mrr_at_10: bootstrap_mean(&scores.mrr_at_10, config)?,
+        recall_at_1: of(&scores.recall_at_1)?,
+        recall_at_5: of(&scores.recall_at_5)?,
+        recall_at_10: of(&scores.recall_at_10)?,
+        recall_at_50: scores.recall_at_50.as_deref().map(of).transpose()?,
+        mrr_at_10: of(&scores.mrr_at_10)?,
     })
 }
 

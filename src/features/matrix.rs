@@ -9,10 +9,10 @@ use std::{
 
 use rayon::prelude::*;
 
-use super::{buffer::Buffer, ids::ItemIds, npy, open};
+use super::{ids::ItemIds, npy, open};
 use crate::{
     error::{Error, Result},
-    storage::write_atomic,
+    storage::{Array, write_atomic},
 };
 
 /// Embeddings of the candidates: a row-major `[N, D]` matrix of `f32` and an id per row.
@@ -33,7 +33,7 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct Features {
-    buffer: Arc<Buffer>,
+    buffer: Arc<Array<f32>>,
     len: usize,
     dim: usize,
     /// Numbered ids are made at their first use: a mapped file opens without touching its rows.
@@ -110,7 +110,7 @@ impl Features {
                 .found(len.to_string())
                 .fix("split the candidates over several indexes"));
         }
-        Ok(Self::over(Buffer::Owned(data), dim))
+        Ok(Self::over(data.into(), dim))
     }
 
     /// Names the rows by a UTF-8 text file with one id per line.
@@ -231,7 +231,7 @@ impl Features {
 
     /// All numbers, `[N, D]` row-major.
     pub fn as_slice(&self) -> &[f32] {
-        self.buffer.as_slice()
+        &self.buffer
     }
 
     /// The id of an item.
@@ -284,7 +284,7 @@ impl Features {
             None => ItemIds::of_rows(items.iter().copied()),
         };
         Self {
-            buffer: Arc::new(Buffer::Owned(data)),
+            buffer: Arc::new(data.into()),
             len: items.len(),
             dim: self.dim,
             ids: OnceLock::from(Arc::new(ids)),
@@ -361,11 +361,11 @@ impl Features {
 
     /// The same items with other numbers.
     fn holding(&self, data: Vec<f32>) -> Self {
-        Self { buffer: Arc::new(Buffer::Owned(data)), ..self.clone() }
+        Self { buffer: Arc::new(data.into()), ..self.clone() }
     }
 
-    fn over(buffer: Buffer, dim: usize) -> Self {
-        let len = buffer.as_slice().len() / dim;
+    fn over(buffer: Array<f32>, dim: usize) -> Self {
+        let len = buffer.len() / dim;
         Self { buffer: Arc::new(buffer), len, dim, ids: OnceLock::new(), given_ids: false }
     }
 }

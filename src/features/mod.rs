@@ -17,7 +17,6 @@
 //! # Ok::<(), cart_retrieval::Error>(())
 //! ```
 
-mod buffer;
 mod check;
 mod element;
 mod ids;

@@ -5,16 +5,22 @@ use std::io::{self, Cursor, Read};
 use zip::ZipArchive;
 
 use super::{
-    buffer::Buffer,
     layout::{Description, Layout, choose},
     npy::{self, LONGEST_HEADER},
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    storage::Array,
+};
 
 /// Reads the chosen array of an archive; also returns its columns.
 ///
 /// Arrays in archives are copied, compressed or not.
-pub(super) fn read(subject: &str, bytes: &[u8], wanted: Option<&str>) -> Result<(Buffer, usize)> {
+pub(super) fn read(
+    subject: &str,
+    bytes: &[u8],
+    wanted: Option<&str>,
+) -> Result<(Array<f32>, usize)> {
     let mut archive =
         ZipArchive::new(Cursor::new(bytes)).map_err(|source| damaged(subject, &source.into()))?;
     let arrays = archive.file_names().filter_map(|name| name.strip_suffix(".npy"));
@@ -41,7 +47,7 @@ pub(super) fn read(subject: &str, bytes: &[u8], wanted: Option<&str>) -> Result<
                 Err(source) => Err(damaged(&subject, &source)),
             }
         })?;
-    Ok((Buffer::Owned(numbers), dim))
+    Ok((numbers.into(), dim))
 }
 
 /// Opens one entry, parses its header and hands on the length and a reader of its payload.

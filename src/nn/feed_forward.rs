@@ -43,6 +43,11 @@ impl<B: Backend> FeedForward<B> {
         Self { activation, ..self }
     }
 
+    /// Takes another dropout between its two maps.
+    pub fn with_dropout(self, dropout: f64) -> Self {
+        Self { dropout: Dropout::new(dropout), ..self }
+    }
+
     /// Applies the block.
     ///
     /// # Shapes

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     data::ItemCaption,
-    error::{Error, Result},
+    error::{Error, Result, ensure_in},
     features::ItemIds,
 };
 
@@ -121,12 +121,8 @@ impl LeakAuditConfig {
     /// # Errors
     /// [`Error::Config`] for a threshold that is not above 0 and at most 1, or shingles of no word.
     pub fn validate(&self) -> Result<()> {
-        if !(self.threshold > 0.0 && self.threshold <= 1.0) {
-            return Err(Error::config("threshold of the audit")
-                .expected("a similarity above 0 and at most 1")
-                .found(self.threshold.to_string())
-                .fix("0.8 finds texts that differ by a word or two"));
-        }
+        let remedy = "0.8 finds texts that differ by a word or two";
+        ensure_in("threshold of the audit", self.threshold, "(0, 1]", remedy)?;
         if self.shingle == 0 {
             return Err(Error::config("shingle of the audit")
                 .expected("at least one word")

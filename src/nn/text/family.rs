@@ -8,7 +8,8 @@ use burn::{
 
 use super::Pooling;
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, ensure_in},
+    nn::{Dropout, attention::laid_out},
     storage::count,
 };
 
@@ -37,13 +38,18 @@ pub(super) trait Family<B: Backend>: Sized {
     /// # Shapes
     /// - `padding`: `[batch, 1, 1, tokens]`
     /// - returns: `[batch, heads, tokens, tokens]`
-    fn bias(&self, padding: &Tensor<B, 4>) -> Tensor<B, 4>;
+    fn bias(&self, padding: &Tensor<B, 4>) -> Tensor<B, 4> {
+        let [_, _, _, length] = padding.dims();
+        laid_out(padding, self.n_heads(), length)
+    }
 
     /// Applies layer number `at`.
     fn layer(&self, at: usize, hidden: Tensor<B, 3>, bias: &Tensor<B, 4>) -> Tensor<B, 3>;
 
     /// What layer number `at` hands out, of what the layer above it reads.
-    fn hand_out(&self, at: usize, hidden: Tensor<B, 3>) -> Tensor<B, 3>;
+    fn hand_out(&self, _at: usize, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
+        hidden
+    }
 
     /// What the reference implementation shows as the hidden state behind layer number `at`.
     fn hidden_state(&self, _at: usize, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
@@ -77,6 +83,72 @@ pub(super) trait Family<B: Backend>: Sized {
     fn freeze_layers(self, layers: usize) -> Self;
 }
 
+/// Does the same with a value of whatever family.
+macro_rules! each {
+    ($kind:ident, $value:expr, $inner:ident => $do:expr) => {
+        match $value {
+            $kind::Scratch($inner) => $do,
+            $kind::Bert($inner) => $do,
+            $kind::T5($inner) => $do,
+            $kind::Clip($inner) => $do,
+        }
+    };
+}
+pub(super) use each;
+
+/// The same, to a value of the same family.
+macro_rules! map_each {
+    ($kind:ident => $to:ident, $value:expr, $inner:ident => $do:expr) => {
+        match $value {
+            $kind::Scratch($inner) => $to::Scratch($do),
+            $kind::Bert($inner) => $to::Bert($do),
+            $kind::T5($inner) => $to::T5($do),
+            $kind::Clip($inner) => $to::Clip($do),
+        }
+    };
+}
+pub(super) use map_each;
+
+/// What a family reads from fields that all have.
+macro_rules! fields {
+    () => {
+        fn n_layers(&self) -> usize {
+            self.layers.len()
+        }
+
+        fn n_heads(&self) -> usize {
+            self.layers.first().map_or(1, |layer| layer.n_heads())
+        }
+
+        fn tokens(&self) -> &Embedding<B> {
+            &self.tokens
+        }
+
+        fn freeze_words(self) -> Self {
+            Self { tokens: self.tokens.no_grad(), ..self }
+        }
+    };
+}
+pub(super) use fields;
+
+/// Adds the positions of a text, which start at the first row of their table.
+///
+/// # Shapes
+/// - `words`, output: `[batch, tokens, d_model]`
+///
+/// # Panics
+/// When there are more tokens than positions.
+pub(super) fn add_positions<B: Backend>(
+    words: Tensor<B, 3>,
+    positions: &Embedding<B>,
+    dropout: &Dropout,
+) -> Tensor<B, 3> {
+    let [_, length, _] = words.dims();
+    let [max_tokens, _] = positions.weight.dims();
+    assert!(length <= max_tokens, "{length} tokens exceed max_tokens = {max_tokens}");
+    dropout.forward(words + positions.weight.val().narrow(0, 0, length).unsqueeze::<3>())
+}
+
 /// Makes the first `count` modules constants of the training.
 pub(super) fn freeze_lowest<B: Backend, M: Module<B>>(modules: Vec<M>, count: usize) -> Vec<M> {
     let freeze = |(at, module): (usize, M)| if at < count { module.no_grad() } else { module };
@@ -108,11 +180,6 @@ pub(in crate::nn) fn check_sizes(
             .found(n_heads.to_string())
             .fix("change one of the two"));
     }
-    match dropouts.iter().find(|(_, p)| !(0.0..1.0).contains(p)) {
-        Some((name, p)) => Err(Error::config(*name)
-            .expected("a probability in [0, 1)")
-            .found(p.to_string())
-            .fix("0.1 is usual")),
-        None => Ok(()),
-    }
+    let mut dropouts = dropouts.iter();
+    dropouts.try_for_each(|(name, dropout)| ensure_in(name, *dropout, "[0, 1)", "0.1 is usual"))
 }
