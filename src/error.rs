@@ -253,9 +253,14 @@ constructors! {
 
 impl Error {
     /// Names the part that the subject belongs to, in front of it.
-    pub(crate) fn within(mut self, part: impl fmt::Display) -> Self {
+    pub(crate) fn within(self, part: impl fmt::Display) -> Self {
+        self.about(|subject| format!("{part}: {subject}"))
+    }
+
+    /// Changes the subject.
+    pub(crate) fn about(mut self, change: impl FnOnce(&str) -> String) -> Self {
         if let Some(problem) = self.problem_mut() {
-            problem.subject = format!("{part}: {}", problem.subject);
+            problem.subject = change(&problem.subject);
         }
         self
     }

@@ -384,13 +384,7 @@ pub(super) fn check_relevant(relevant: &[u32], candidates: usize) -> Result<()> 
 
 /// Says which query an error is about.
 pub(super) fn name_query(error: Error, query: usize) -> Error {
-    match error {
-        Error::Query(problem) => Error::query(format!("{} of query {query}", problem.subject))
-            .expected(problem.expected)
-            .found(problem.found)
-            .fix(problem.remedy),
-        other => other,
-    }
+    error.about(|subject| format!("{subject} of query {query}"))
 }
 
 #[cfg(test)]

@@ -10,11 +10,11 @@ use std::{
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::{
-    matrix::{Features, norm},
-    shards::ShardedFeatures,
+use super::{matrix::Features, shards::ShardedFeatures};
+use crate::{
+    error::{Error, Result},
+    kernels::norm,
 };
-use crate::error::{Error, Result};
 
 /// Rows named in a message.
 const NAMED: usize = 5;

@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use super::{ids::ItemIds, npy, open};
 use crate::{
     error::{Error, Result},
+    kernels::normalise,
     storage::{Array, write_atomic},
 };
 
@@ -307,12 +308,7 @@ impl Features {
     /// ```
     pub fn normalised(&self) -> Self {
         let mut data = self.as_slice().to_vec();
-        data.par_chunks_mut(self.dim).for_each(|row| {
-            let norm = norm(row);
-            if norm != 0.0 {
-                row.iter_mut().for_each(|x| *x = (f64::from(*x) / norm) as f32);
-            }
-        });
+        data.par_chunks_mut(self.dim).for_each(normalise);
         self.holding(data)
     }
 
@@ -379,9 +375,4 @@ impl fmt::Debug for Features {
             .field("given_ids", &self.given_ids)
             .finish_non_exhaustive()
     }
-}
-
-/// The L2 norm; in `f64`, where squares of `f32` neither overflow nor vanish.
-pub(super) fn norm(row: &[f32]) -> f64 {
-    row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt()
 }

@@ -28,7 +28,6 @@ mod npz;
 mod open;
 mod placed;
 mod safetensors;
-mod screen;
 pub(crate) mod shard_names;
 mod shards;
 #[cfg(test)]

@@ -115,14 +115,12 @@ impl TrainConfig {
     /// # Errors
     /// [`Error::Config`] naming the setting that is out of range.
     pub fn validate(&self, levels: usize) -> Result<()> {
-        let counts = named!(self, epochs, batch_size, validations, validation_beam, max_bad_steps);
-        if let Some((name, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
-            return Err(Error::config(name)
-                .expected("at least 1")
-                .found("0")
-                .fix("change it, or keep the default"));
-        }
         let default = "change it, or keep the default";
+        for (name, count) in
+            named!(self, epochs, batch_size, validations, validation_beam, max_bad_steps)
+        {
+            ensure_in(name, count as f64, "[1, inf)", default)?;
+        }
         ensure_in("learning_rate", self.learning_rate, "(0, 1]", default)?;
         let remedy = "choose another factor; to keep the encoder, freeze it";
         let rate = self.encoder_lr * self.learning_rate;

@@ -123,11 +123,6 @@ impl Bm25Config {
         Self { b, ..self }
     }
 
-    /// Leaves out a few English words.
-    pub fn with_stop_words(self, stop_words: bool) -> Self {
-        Self { stop_words, ..self }
-    }
-
     /// Checks the ranges.
     ///
     /// # Errors

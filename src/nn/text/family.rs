@@ -166,11 +166,8 @@ pub(in crate::nn) fn check_sizes(
     width_and_heads: Option<(usize, usize)>,
     dropouts: &[(&str, f64)],
 ) -> Result<()> {
-    if let Some((name, _)) = sizes.iter().find(|(_, size)| *size == 0) {
-        return Err(Error::config(*name)
-            .expected("at least 1")
-            .found("0")
-            .fix("choose another size"));
+    for (name, size) in sizes {
+        ensure_in(name, *size as f64, "[1, inf)", "choose another size")?;
     }
     if let Some((d_model, n_heads)) = width_and_heads
         && !d_model.is_multiple_of(n_heads)

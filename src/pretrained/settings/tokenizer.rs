@@ -29,13 +29,10 @@ const LISTS: [&str; 2] = ["additional_special_tokens", "extra_special_tokens"];
 
 const SPECIAL_FIELDS: &[Fields] = &[
     followed(
-        &["bos_token cls_token eos_token mask_token pad_token sep_token unk_token"],
+        &NAMED,
         "must be tokens of `tokenizer.json`; those of BERT and RoBERTa must frame a text",
     ),
-    followed(
-        &["additional_special_tokens", "extra_special_tokens"],
-        "must be tokens of `tokenizer.json`",
-    ),
+    followed(&LISTS, "must be tokens of `tokenizer.json`"),
 ];
 
 /// `special_tokens_map.json`.
