@@ -348,7 +348,7 @@ fn rows_and_ids_go_together() {
     assert_eq!((some.row(0), some.rows(0..2)), (&SIX[4..], &[5.0, 6.0, 1.0, -2.0][..]));
     let unit = items.normalised();
     assert_eq!(unit.id(1), "b");
-    assert!((super::matrix::norm(unit.row(0)) - 1.0).abs() < 1e-6);
+    assert!((crate::kernels::norm(unit.row(0)) - 1.0).abs() < 1e-6);
     assert!(items.select(&[]).is_empty());
     assert!(format!("{items:?}").contains("len: 3"));
     let none = items.select(&[]);
