@@ -167,6 +167,36 @@ impl ProblemBuilder<2> {
     }
 }
 
+/// Checks that a setting lies in an interval, which is written as in a book: `[0, 1)` holds 0 and not 1.
+///
+/// # Errors
+/// [`Error::Config`] with the interval, the number and the remedy.
+///
+/// # Panics
+/// When the interval is none.
+pub(crate) fn ensure_in(name: &str, number: f64, interval: &str, remedy: &str) -> Result<()> {
+    let ends = interval.trim_matches(['[', '(', ')', ']']).split_once(", ");
+    let ends = ends.and_then(|(low, high)| Some((low.parse().ok()?, high.parse().ok()?)));
+    let (low, high): (f64, f64) = ends.expect("an interval has two ends");
+    let above = if interval.starts_with('[') { number >= low } else { number > low };
+    let below = if interval.ends_with(']') { number <= high } else { number < high };
+    if above && below {
+        return Ok(());
+    }
+    Err(Error::config(name)
+        .expected(format!("a number in {interval}"))
+        .found(number.to_string())
+        .fix(remedy))
+}
+
+/// Fields of a value, each with its name.
+macro_rules! named {
+    ($value:expr, $($field:ident),+ $(,)?) => {
+        [$((stringify!($field), $value.$field)),+]
+    };
+}
+pub(crate) use named;
+
 macro_rules! constructors {
     ($($(#[$doc:meta])* $name:ident => $variant:ident),* $(,)?) => {
         impl Error {
@@ -223,9 +253,14 @@ constructors! {
 
 impl Error {
     /// Names the part that the subject belongs to, in front of it.
-    pub(crate) fn within(mut self, part: impl fmt::Display) -> Self {
+    pub(crate) fn within(self, part: impl fmt::Display) -> Self {
+        self.about(|subject| format!("{part}: {subject}"))
+    }
+
+    /// Changes the subject.
+    pub(crate) fn about(mut self, change: impl FnOnce(&str) -> String) -> Self {
         if let Some(problem) = self.problem_mut() {
-            problem.subject = format!("{part}: {}", problem.subject);
+            problem.subject = change(&problem.subject);
         }
         self
     }

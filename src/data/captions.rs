@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::Path, sync::Arc};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
     error::{Error, Result},
@@ -14,21 +14,38 @@ use crate::{
 pub const GENERATED: &str = "generated";
 
 /// One text that describes one item.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Caption {
     /// Id of the described item, as in `ids.txt`.
     pub id: String,
     /// The text, as written in the file.
+    #[serde(rename = "caption")]
     pub text: String,
     /// What sort of text it is: "name", "keywords", "human".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
     /// Where it comes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
     /// Weight in training; 1 unless the file says otherwise.
+    #[serde(default = "one", deserialize_with = "one_if_null", skip_serializing_if = "is_one")]
     pub weight: f32,
     /// Number given by the data set, such as the annotator's; nothing here depends on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idx: Option<i64>,
+}
+
+fn one() -> f32 {
+    1.0
+}
+
+fn one_if_null<'de, D: Deserializer<'de>>(weight: D) -> std::result::Result<f32, D::Error> {
+    Ok(Option::deserialize(weight)?.unwrap_or_else(one))
+}
+
+fn is_one(weight: &f32) -> bool {
+    *weight == 1.0
 }
 
 /// A caption whose item is known by its row in the feature matrix.
@@ -68,21 +85,6 @@ struct Origin {
     line: usize,
 }
 
-/// A line of the file. Other keys are ignored, so that data sets may keep notes of their own.
-#[derive(Serialize, Deserialize)]
-struct Line {
-    id: String,
-    caption: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    kind: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    source: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    weight: Option<f32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    idx: Option<i64>,
-}
-
 impl Caption {
     /// A caption of weight 1 without kind or source.
     pub fn new(id: impl Into<String>, text: impl Into<String>) -> Self {
@@ -91,21 +93,18 @@ impl Caption {
     }
 
     /// Sets the kind.
-    pub fn with_kind(mut self, kind: impl Into<String>) -> Self {
-        self.kind = Some(kind.into());
-        self
+    pub fn with_kind(self, kind: impl Into<String>) -> Self {
+        Self { kind: Some(kind.into()), ..self }
     }
 
     /// Sets the source.
-    pub fn with_source(mut self, source: impl Into<String>) -> Self {
-        self.source = Some(source.into());
-        self
+    pub fn with_source(self, source: impl Into<String>) -> Self {
+        Self { source: Some(source.into()), ..self }
     }
 
     /// Sets the weight, a positive number.
-    pub fn with_weight(mut self, weight: f32) -> Self {
-        self.weight = weight;
-        self
+    pub fn with_weight(self, weight: f32) -> Self {
+        Self { weight, ..self }
     }
 
     fn validate(&self, subject: impl Fn() -> String) -> Result<()> {
@@ -249,11 +248,10 @@ impl Captions {
 
     /// Drops the captions that `keep` refuses, as [`Vec::retain`].
     pub fn retain(&mut self, mut keep: impl FnMut(&Caption) -> bool) {
-        let flags: Vec<bool> = self.captions.iter().map(&mut keep).collect();
-        let mut flag = flags.iter();
-        self.captions.retain(|_| flag.next().copied().unwrap_or(true));
-        let mut flag = flags.iter();
-        self.origins.retain(|_| flag.next().copied().unwrap_or(true));
+        let (captions, origins) =
+            (std::mem::take(&mut self.captions), std::mem::take(&mut self.origins));
+        let kept = captions.into_iter().zip(origins).filter(|(caption, _)| keep(caption));
+        (self.captions, self.origins) = kept.unzip();
     }
 
     /// Looks up every caption's item; `index_of` gives the row of an id.
@@ -314,15 +312,7 @@ impl Captions {
     pub(crate) fn to_lines(&self) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         for caption in self.iter() {
-            let line = Line {
-                id: caption.id.clone(),
-                caption: caption.text.clone(),
-                kind: caption.kind.clone(),
-                source: caption.source.clone(),
-                weight: (caption.weight != 1.0).then_some(caption.weight),
-                idx: caption.idx,
-            };
-            serde_json::to_writer(&mut bytes, &line)
+            serde_json::to_writer(&mut bytes, caption)
                 .map_err(|e| Error::io("write", "captions", e.into()))?;
             bytes.push(b'\n');
         }
@@ -366,7 +356,7 @@ fn parse_line(line: &[u8], origin: &Origin) -> Result<Option<Caption>> {
     if line.trim().is_empty() {
         return Ok(None);
     }
-    let line: Line = serde_json::from_str(line).map_err(|e| {
+    let caption: Caption = serde_json::from_str(line).map_err(|e| {
         let message = e.to_string();
         // serde_json counts lines within the one line that it was given.
         let message = message.split(" at line ").next().unwrap_or(&message);
@@ -375,8 +365,6 @@ fn parse_line(line: &[u8], origin: &Origin) -> Result<Option<Caption>> {
             .found(format!("{message} (column {})", e.column()))
             .fix("correct the line; ids and captions are strings in double quotes")
     })?;
-    let Line { id, caption: text, kind, source, weight, idx } = line;
-    let caption = Caption { id, text, kind, source, weight: weight.unwrap_or(1.0), idx };
     caption.validate(subject)?;
     Ok(Some(caption))
 }

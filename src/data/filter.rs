@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
 use super::captions::{Caption, Captions};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, named};
 
 /// A choice of captions that a recipe can spell out in its configuration file.
 ///
@@ -64,20 +64,10 @@ impl CaptionFilter {
                 .found(format!("`{kind}` in both"))
                 .fix("remove it from one of the two lists"));
         }
-        let mut positions = Vec::new();
-        if self.ordinals.is_some() {
-            positions.push("`ordinals`");
-        }
-        for (set, name) in [
-            (self.last, "`last`"),
-            (self.except_last, "`except_last`"),
-            (self.held_out, "`held_out`"),
-            (self.except_held_out, "`except_held_out`"),
-        ] {
-            if set {
-                positions.push(name);
-            }
-        }
+        let flags = named!(self, last, except_last, held_out, except_held_out);
+        let ways = [("ordinals", self.ordinals.is_some())].into_iter().chain(flags);
+        let positions: Vec<String> =
+            ways.filter(|(_, set)| *set).map(|(name, _)| format!("`{name}`")).collect();
         if positions.len() > 1 {
             return Err(Error::config("caption filter")
                 .expected(

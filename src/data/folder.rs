@@ -250,10 +250,8 @@ fn features_of(folder: &Path) -> Result<Found> {
         .filter(|path| path.exists())
         .collect();
     // A folder that is not there is reported as its missing file.
-    let shards = match folder.is_dir() {
-        true => shard_names::find(folder, &shard_names::FEATURES)?,
-        false => None,
-    };
+    let shards =
+        if folder.is_dir() { shard_names::find(folder, &shard_names::FEATURES)? } else { None };
     match (found.len(), shards) {
         (1, None) => Ok(Found::One(found.remove(0))),
         (0, Some(paths)) => Ok(Found::Shards(paths)),

@@ -2,8 +2,11 @@
 
 use tokenizers::models::ModelWrapper;
 
-use super::TextTokenizer;
-use crate::error::{Error, Result};
+use super::{
+    TextTokenizer,
+    tokenizer::{ensure_words, refused},
+};
+use crate::error::Result;
 
 /// Unknown words that a warning names.
 const MOST_SHOWN: usize = 5;
@@ -71,18 +74,8 @@ impl TextTokenizer {
     /// # Ok::<(), cart_retrieval::Error>(())
     /// ```
     pub fn check(&self, text: &str) -> Result<TextCheck> {
-        if text.trim().is_empty() {
-            return Err(Error::query("text")
-                .expected("some words")
-                .found("none")
-                .fix("write what to look for"));
-        }
-        let encoding = self.inner.encode(text, true).map_err(|e| {
-            Error::tokenizer("text")
-                .expected("a text")
-                .found(e.to_string())
-                .fix("write it in other words")
-        })?;
+        ensure_words(text)?;
+        let encoding = self.inner.encode(text, true).map_err(|e| refused("encoding", &*e))?;
         let special = encoding.get_special_tokens_mask();
         let own = |at: &usize| special[*at] == 0;
         let unknown = self.unknown_token();
@@ -106,14 +99,8 @@ impl TextTokenizer {
     /// The tokenizer's own overflow does not tell: it stops soon after the limit.
     fn count_all(&self, text: &str) -> Result<usize> {
         let mut whole = self.inner.clone();
-        let refused = |e: tokenizers::Error| {
-            Error::tokenizer("text")
-                .expected("a text")
-                .found(e.to_string())
-                .fix("write it in other words")
-        };
-        whole.with_truncation(None).map_err(refused)?;
-        Ok(whole.encode_fast(text, false).map_err(refused)?.len())
+        whole.with_truncation(None).map_err(|e| refused("truncation", &*e))?;
+        Ok(whole.encode_fast(text, false).map_err(|e| refused("encoding", &*e))?.len())
     }
 
     /// The token that stands for what has none, if there is one.

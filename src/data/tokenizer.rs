@@ -232,12 +232,7 @@ impl TextTokenizer {
     /// # Errors
     /// [`Error::Query`] when the text is blank.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        if text.trim().is_empty() {
-            return Err(Error::query("text")
-                .expected("some words")
-                .found("none")
-                .fix("write what to look for"));
-        }
+        ensure_words(text)?;
         let encoding = self.inner.encode_fast(text, true).map_err(|e| refused("encoding", &*e))?;
         let tokens = encoding.get_ids().to_vec();
         if tokens.is_empty() {
@@ -385,7 +380,18 @@ fn assembled(config: &TokenizerConfig, model: serde_json::Value) -> Result<Token
     Tokenizer::from_bytes(tokenizer.to_string()).map_err(|e| refused("settings", &*e))
 }
 
-fn refused(what: &str, error: &(dyn std::error::Error + Send + Sync)) -> Error {
+/// Refuses a blank text.
+pub(super) fn ensure_words(text: &str) -> Result<()> {
+    if text.trim().is_empty() {
+        return Err(Error::query("text")
+            .expected("some words")
+            .found("none")
+            .fix("write what to look for"));
+    }
+    Ok(())
+}
+
+pub(super) fn refused(what: &str, error: &(dyn std::error::Error + Send + Sync)) -> Error {
     Error::tokenizer(what)
         .expected("the tokenizers library to accept it")
         .found(error.to_string())

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::metrics::{Metric, QueryScores};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, ensure_in};
 
 /// Settings of the bootstrap.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -67,22 +67,9 @@ pub struct PairedDifference {
 }
 
 impl BootstrapConfig {
-    /// Sets the number of resamples.
-    pub fn with_resamples(mut self, resamples: usize) -> Self {
-        self.resamples = resamples;
-        self
-    }
-
-    /// Sets the confidence level.
-    pub fn with_level(mut self, level: f64) -> Self {
-        self.level = level;
-        self
-    }
-
     /// Sets the seed.
-    pub fn with_seed(mut self, seed: u64) -> Self {
-        self.seed = seed;
-        self
+    pub fn with_seed(self, seed: u64) -> Self {
+        Self { seed, ..self }
     }
 
     /// Checks the ranges.
@@ -90,20 +77,8 @@ impl BootstrapConfig {
     /// # Errors
     /// [`Error::Config`] for no resamples or a level that is not between 0 and 1.
     pub fn validate(&self) -> Result<()> {
-        if self.resamples == 0 {
-            return Err(Error::config("resamples")
-                .expected("at least 1")
-                .found("0")
-                .fix("use 1000"));
-        }
-        if !(self.level > 0.0 && self.level < 1.0) {
-            let found = self.level.to_string();
-            return Err(Error::config("level")
-                .expected("a number between 0 and 1")
-                .found(found)
-                .fix("use 0.95"));
-        }
-        Ok(())
+        ensure_in("resamples", self.resamples as f64, "[1, inf)", "use 1000")?;
+        ensure_in("level", self.level, "(0, 1)", "use 0.95")
     }
 }
 
@@ -138,16 +113,13 @@ pub fn bootstrap_mean(values: &[f64], config: &BootstrapConfig) -> Result<Interv
 /// # Errors
 /// As [`bootstrap_mean`].
 pub fn bootstrap(scores: &QueryScores, config: &BootstrapConfig) -> Result<Intervals> {
+    let of = |values: &[f64]| bootstrap_mean(values, config);
     Ok(Intervals {
-        recall_at_1: bootstrap_mean(&scores.recall_at_1, config)?,
-        recall_at_5: bootstrap_mean(&scores.recall_at_5, config)?,
-        recall_at_10: bootstrap_mean(&scores.recall_at_10, config)?,
-        recall_at_50: scores
-            .recall_at_50
-            .as_deref()
-            .map(|values| bootstrap_mean(values, config))
-            .transpose()?,
-        mrr_at_10: bootstrap_mean(&scores.mrr_at_10, config)?,
+        recall_at_1: of(&scores.recall_at_1)?,
+        recall_at_5: of(&scores.recall_at_5)?,
+        recall_at_10: of(&scores.recall_at_10)?,
+        recall_at_50: scores.recall_at_50.as_deref().map(of).transpose()?,
+        mrr_at_10: of(&scores.mrr_at_10)?,
     })
 }
 
@@ -266,7 +238,7 @@ mod tests {
     #[test]
     fn interval_has_the_width_of_the_normal_one() {
         let values: Vec<f64> = (0..400).map(|n| f64::from(n % 4 == 0)).collect();
-        let config = BootstrapConfig::default().with_resamples(4000).with_seed(3);
+        let config = BootstrapConfig { resamples: 4000, seed: 3, ..Default::default() };
         let found = bootstrap_mean(&values, &config).unwrap();
         let half = 1.96 * (0.25f64 * 0.75 / 400.0).sqrt();
         assert_relative_eq!(found.mean, 0.25);
@@ -297,9 +269,11 @@ mod tests {
         let config = BootstrapConfig::default();
         assert!(bootstrap_mean(&[], &config).is_err());
         assert!(bootstrap_mean(&[f64::NAN], &config).is_err());
-        assert!(bootstrap_mean(&[1.0], &config.clone().with_resamples(0)).is_err());
+        assert!(
+            bootstrap_mean(&[1.0], &BootstrapConfig { resamples: 0, ..config.clone() }).is_err()
+        );
         for level in [0.0, 1.0, f64::NAN] {
-            assert!(bootstrap_mean(&[1.0], &config.clone().with_level(level)).is_err());
+            assert!(bootstrap_mean(&[1.0], &BootstrapConfig { level, ..config.clone() }).is_err());
         }
         let (one, two) = (scores(&[1.0]), scores(&[1.0, 0.0]));
         assert!(paired_bootstrap(&one, &two, Metric::RecallAt1, &config).is_err());
@@ -311,7 +285,7 @@ mod tests {
         fn intervals_are_ordered_seeded_and_within_range(
             values in prop::collection::vec(0.0f64..1.0, 1..40), seed in any::<u64>(),
         ) {
-            let config = BootstrapConfig::default().with_resamples(50).with_seed(seed);
+            let config = BootstrapConfig { resamples: 50, seed, ..Default::default() };
             let found = bootstrap_mean(&values, &config).unwrap();
             prop_assert_eq!(found, bootstrap_mean(&values, &config).unwrap());
             let least = values.iter().copied().fold(f64::MAX, f64::min);

@@ -150,21 +150,17 @@ impl QueryScores {
 
 impl fmt::Display for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (one, five, ten) = (self.recall_at_1, self.recall_at_5, self.recall_at_10);
-        let percent = |value: f64| 100.0 * value;
-        write!(
-            f,
-            "R@1 {:.1}%  R@5 {:.1}%  R@10 {:.1}%",
-            percent(one),
-            percent(five),
-            percent(ten)
-        )?;
-        if let Some(fifty) = self.recall_at_50 {
-            write!(f, "  R@50 {:.1}%", percent(fifty))?;
+        let recalls = [
+            ("R@1", Some(self.recall_at_1)),
+            ("R@5", Some(self.recall_at_5)),
+            ("R@10", Some(self.recall_at_10)),
+            ("R@50", self.recall_at_50),
+            ("MRR@10", Some(self.mrr_at_10)),
+        ];
+        for (name, value) in recalls.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+            write!(f, "{name} {:.1}%  ", 100.0 * value)?;
         }
-        let mrr = percent(self.mrr_at_10);
-        let (queries, candidates) = (self.queries, self.candidates);
-        write!(f, "  MRR@10 {mrr:.1}%  ({queries} queries, {candidates} candidates)")
+        write!(f, "({} queries, {} candidates)", self.queries, self.candidates)
     }
 }
 
@@ -378,13 +374,7 @@ pub(super) fn check_relevant(relevant: &[u32], candidates: usize) -> Result<()> 
 
 /// Says which query an error is about.
 pub(super) fn name_query(error: Error, query: usize) -> Error {
-    match error {
-        Error::Query(problem) => Error::query(format!("{} of query {query}", problem.subject))
-            .expected(problem.expected)
-            .found(problem.found)
-            .fix(problem.remedy),
-        other => other,
-    }
+    error.about(|subject| format!("{subject} of query {query}"))
 }
 
 #[cfg(test)]

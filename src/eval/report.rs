@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// One method's results on one data set; shares run from 0 to 1.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct EvalRecord {
     /// Data set.
@@ -93,30 +93,20 @@ impl EvalRecord {
             recall_at_10: metrics.recall_at_10,
             recall_at_50: metrics.recall_at_50,
             mrr_at_10: metrics.mrr_at_10,
-            recall_at_1_ci: None,
-            recall_at_5_ci: None,
-            recall_at_10_ci: None,
-            recall_at_50_ci: None,
-            mrr_at_10_ci: None,
             queries: metrics.queries,
             candidates: metrics.candidates,
-            seed: 0,
-            seconds: 0.0,
-            hardware: None,
-            command: None,
+            ..Self::default()
         }
     }
 
     /// Sets the seed.
-    pub fn with_seed(mut self, seed: u64) -> Self {
-        self.seed = seed;
-        self
+    pub fn with_seed(self, seed: u64) -> Self {
+        Self { seed, ..self }
     }
 
     /// Sets the time taken, in seconds.
-    pub fn with_seconds(mut self, seconds: f64) -> Self {
-        self.seconds = seconds;
-        self
+    pub fn with_seconds(self, seconds: f64) -> Self {
+        Self { seconds, ..self }
     }
 
     /// Sets the confidence intervals.
@@ -130,40 +120,37 @@ impl EvalRecord {
     }
 
     /// Names the machine.
-    pub fn with_hardware(mut self, hardware: impl Into<String>) -> Self {
-        self.hardware = Some(hardware.into());
-        self
+    pub fn with_hardware(self, hardware: impl Into<String>) -> Self {
+        Self { hardware: Some(hardware.into()), ..self }
     }
 
     /// Names the command that repeats the run.
-    pub fn with_command(mut self, command: impl Into<String>) -> Self {
-        self.command = Some(command.into());
-        self
+    pub fn with_command(self, command: impl Into<String>) -> Self {
+        Self { command: Some(command.into()), ..self }
+    }
+
+    /// The measures with their intervals, by the names of the fields in JSON.
+    fn measures(&self) -> [(&'static str, Option<f64>, Option<[f64; 2]>); 5] {
+        [
+            ("recall@1", Some(self.recall_at_1), self.recall_at_1_ci),
+            ("recall@5", Some(self.recall_at_5), self.recall_at_5_ci),
+            ("recall@10", Some(self.recall_at_10), self.recall_at_10_ci),
+            ("recall@50", self.recall_at_50, self.recall_at_50_ci),
+            ("mrr@10", Some(self.mrr_at_10), self.mrr_at_10_ci),
+        ]
     }
 
     fn validate(&self, position: usize) -> Result<()> {
-        let mut values = vec![
-            ("recall@1", self.recall_at_1),
-            ("recall@5", self.recall_at_5),
-            ("recall@10", self.recall_at_10),
-            ("recall@50", self.recall_at_50.unwrap_or(0.0)),
-            ("mrr@10", self.mrr_at_10),
-        ];
-        let intervals = [
-            ("recall@1_ci", self.recall_at_1_ci),
-            ("recall@5_ci", self.recall_at_5_ci),
-            ("recall@10_ci", self.recall_at_10_ci),
-            ("recall@50_ci", self.recall_at_50_ci),
-            ("mrr@10_ci", self.mrr_at_10_ci),
-        ];
-        for (name, ends) in intervals {
-            values.extend(ends.into_iter().flatten().map(|end| (name, end)));
+        let mut values = Vec::new();
+        for (name, value, interval) in self.measures() {
+            values.extend(value.map(|value| (name.to_string(), value)));
+            let ends = interval.into_iter().flatten();
+            values.extend(ends.map(|end| (format!("{name}_ci"), end)));
         }
-        // Sums of shares may pass 1 by rounding.
         let share = |value: f64| (-1e-9..=1.0 + 1e-9).contains(&value);
         let wrong = values.iter().find(|(_, value)| !share(*value));
         let (name, value, expected) = match wrong {
-            Some((name, value)) => (*name, *value, "a share between 0 and 1"),
+            Some((name, value)) => (name.as_str(), *value, "a share between 0 and 1"),
             None if self.seconds.is_finite() && self.seconds >= 0.0 => return Ok(()),
             None => ("seconds", self.seconds, "0 or more"),
         };
@@ -229,14 +216,11 @@ pub fn markdown_table(records: &[EvalRecord]) -> String {
     for record in records {
         let mut cells: Vec<String> =
             [&record.dataset, &record.protocol, &record.method].map(|text| escape(text)).into();
-        cells.push(percent(record.recall_at_1, record.recall_at_1_ci));
-        cells.push(percent(record.recall_at_5, record.recall_at_5_ci));
-        cells.push(percent(record.recall_at_10, record.recall_at_10_ci));
-        if fifty {
-            let value = record.recall_at_50.map(|v| percent(v, record.recall_at_50_ci));
-            cells.push(value.unwrap_or_default());
-        }
-        cells.push(percent(record.mrr_at_10, record.mrr_at_10_ci));
+        let measures = record.measures().into_iter();
+        let shown = measures.filter(|(name, ..)| fifty || *name != "recall@50");
+        cells.extend(shown.map(|(_, value, interval)| {
+            value.map_or(String::new(), |value| percent(value, interval))
+        }));
         cells.extend([record.queries, record.candidates].map(|count| count.to_string()));
         cells.extend([record.seed.to_string(), format!("{:.1}", record.seconds)]);
         table.push_str(&format!("| {} |\n", cells.join(" | ")));

@@ -10,11 +10,11 @@ use std::{
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::{
-    matrix::{Features, norm},
-    shards::ShardedFeatures,
+use super::{matrix::Features, shards::ShardedFeatures};
+use crate::{
+    error::{Error, Result},
+    kernels::norm,
 };
-use crate::error::{Error, Result};
 
 /// Rows named in a message.
 const NAMED: usize = 5;
@@ -102,15 +102,9 @@ impl Features {
                 .found("none")
                 .fix("select at least one item"));
         }
-        let rows = self.len().div_ceil(PIECES);
-        let pieces: Vec<Piece> = self
-            .as_slice()
-            .par_chunks(rows * self.dim())
-            .enumerate()
-            .map(|(piece, data)| Piece::of(piece * rows, data, self.dim()))
-            .collect();
+        let pieces = pieces_of(0, self.as_slice(), self.dim(), self.len().div_ceil(PIECES));
         self.refuse_not_finite(&pieces)?;
-        summarise(self, &pieces)
+        summarise(self, (self.len(), self.dim()), &pieces)
     }
 
     fn refuse_not_finite(&self, pieces: &[Piece]) -> Result<()> {
@@ -150,21 +144,14 @@ impl ShardedFeatures {
         let (mut pieces, mut rows) = (Vec::new(), Vec::new());
         for start in (0..self.len()).step_by(BLOCK) {
             self.read(start..self.len().min(start + BLOCK), &mut rows)?;
-            let found: Vec<Piece> = rows
-                .par_chunks(BLOCK / PIECES * self.dim())
-                .enumerate()
-                .map(|(piece, data)| Piece::of(start + piece * (BLOCK / PIECES), data, self.dim()))
-                .collect();
-            pieces.extend(found);
+            pieces.extend(pieces_of(start, &rows, self.dim(), BLOCK / PIECES));
         }
-        summarise(self, &pieces)
+        summarise(self, (self.len(), self.dim()), &pieces)
     }
 }
 
 /// Rows of a matrix that may be in files.
 trait Rows {
-    fn len(&self) -> usize;
-    fn dim(&self) -> usize;
     fn row(&self, row: usize) -> Result<Cow<'_, [f32]>>;
     fn id(&self, row: usize) -> &str;
     /// A row as messages name it.
@@ -172,14 +159,6 @@ trait Rows {
 }
 
 impl Rows for Features {
-    fn len(&self) -> usize {
-        Features::len(self)
-    }
-
-    fn dim(&self) -> usize {
-        Features::dim(self)
-    }
-
     fn row(&self, row: usize) -> Result<Cow<'_, [f32]>> {
         Ok(Cow::Borrowed(Features::row(self, row)))
     }
@@ -194,14 +173,6 @@ impl Rows for Features {
 }
 
 impl Rows for ShardedFeatures {
-    fn len(&self) -> usize {
-        ShardedFeatures::len(self)
-    }
-
-    fn dim(&self) -> usize {
-        ShardedFeatures::dim(self)
-    }
-
     fn row(&self, row: usize) -> Result<Cow<'_, [f32]>> {
         let mut out = Vec::new();
         self.read(row..row + 1, &mut out)?;
@@ -218,20 +189,24 @@ impl Rows for ShardedFeatures {
 }
 
 /// The summary of pieces that have finite numbers only.
-fn summarise(matrix: &impl Rows, pieces: &[Piece]) -> Result<FeatureSummary> {
+fn summarise(
+    matrix: &impl Rows,
+    (rows, dim): (usize, usize),
+    pieces: &[Piece],
+) -> Result<FeatureSummary> {
     refuse_zero(matrix, pieces)?;
     let (duplicate_rows, example) = duplicates(matrix, pieces)?;
     let norms = || pieces.iter().map(|piece| piece.norms);
     Ok(FeatureSummary {
-        rows: matrix.len(),
-        dim: matrix.dim(),
+        rows,
+        dim,
         norm_min: norms().map(|norms| norms.min).fold(f64::INFINITY, f64::min),
-        norm_mean: norms().map(|norms| norms.sum).sum::<f64>() / matrix.len() as f64,
+        norm_mean: norms().map(|norms| norms.sum).sum::<f64>() / rows as f64,
         norm_max: norms().map(|norms| norms.max).fold(0.0, f64::max),
         duplicate_rows,
         duplicate_example: example
             .map(|(left, right)| (matrix.id(left).to_string(), matrix.id(right).to_string())),
-        constant_columns: constant_columns(matrix, pieces)?,
+        constant_columns: if rows > 1 { constant_columns(matrix, pieces)? } else { Vec::new() },
     })
 }
 
@@ -277,18 +252,15 @@ fn duplicates(matrix: &impl Rows, pieces: &[Piece]) -> Result<(usize, Option<(us
 }
 
 fn constant_columns(matrix: &impl Rows, pieces: &[Piece]) -> Result<Vec<usize>> {
-    if matrix.len() < 2 {
-        return Ok(Vec::new());
-    }
     let first = matrix.row(0)?;
-    let mut constant = vec![true; matrix.dim()];
+    let mut constant = vec![true; first.len()];
     for piece in pieces {
         let start = matrix.row(piece.start)?;
         for (column, constant) in constant.iter_mut().enumerate() {
             *constant &= piece.constant[column] && start[column] == first[column];
         }
     }
-    Ok((0..matrix.dim()).filter(|&column| constant[column]).collect())
+    Ok((0..first.len()).filter(|&column| constant[column]).collect())
 }
 
 /// What one run of consecutive rows holds.
@@ -308,6 +280,12 @@ struct Norms {
     min: f64,
     max: f64,
     sum: f64,
+}
+
+/// Pieces of so many rows each; `start` is the number of the first row.
+fn pieces_of(start: usize, data: &[f32], dim: usize, rows: usize) -> Vec<Piece> {
+    let pieces = data.par_chunks(rows * dim).enumerate();
+    pieces.map(|(piece, data)| Piece::of(start + piece * rows, data, dim)).collect()
 }
 
 impl Piece {

@@ -37,6 +37,16 @@ pub(super) enum Fault {
     },
 }
 
+impl Fault {
+    /// The same where so many numbers are before those that were converted.
+    fn behind(self, numbers: usize) -> Self {
+        match self {
+            Self::TooLarge { index, value } => Self::TooLarge { index: numbers + index, value },
+            fault => fault,
+        }
+    }
+}
+
 impl Element {
     pub(super) fn little(kind: Kind) -> Self {
         Self { kind, big_endian: false }
@@ -61,12 +71,15 @@ impl Element {
     /// Memory grows with what the reader really yields, at most to `count` numbers: a count that
     /// lies cannot exhaust the memory.
     pub(super) fn decode(self, mut reader: impl Read, count: usize) -> Result<Vec<f32>, Fault> {
-        let mut numbers = Vec::with_capacity(count.min(PIECE));
+        let mut numbers = Vec::new();
         let mut piece = vec![0; PIECE.min(count.saturating_mul(self.width()))];
         while numbers.len() < count {
             let bytes = PIECE.min((count - numbers.len()).saturating_mul(self.width()));
             reader.read_exact(&mut piece[..bytes]).map_err(Fault::Io)?;
-            self.append(&piece[..bytes], &mut numbers)?;
+            let start = numbers.len();
+            numbers.resize(start + bytes / self.width(), 0.0);
+            let converted = self.convert(&piece[..bytes], &mut numbers[start..]);
+            converted.map_err(|fault| fault.behind(start))?;
         }
         Ok(numbers)
     }
@@ -98,28 +111,6 @@ impl Element {
                     if out.is_infinite() && value.is_finite() {
                         return Err(Fault::TooLarge { index, value });
                     }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn append(self, bytes: &[u8], numbers: &mut Vec<f32>) -> Result<(), Fault> {
-        match self.kind {
-            Kind::F16 => {
-                numbers.extend(self.items(bytes).map(|item| f16::from_le_bytes(item).to_f32()));
-            }
-            Kind::BF16 => {
-                numbers.extend(self.items(bytes).map(|item| bf16::from_le_bytes(item).to_f32()));
-            }
-            Kind::F32 => numbers.extend(self.items(bytes).map(f32::from_le_bytes)),
-            Kind::F64 => {
-                for value in self.items(bytes).map(f64::from_le_bytes) {
-                    let number = value as f32;
-                    if number.is_infinite() && value.is_finite() {
-                        return Err(Fault::TooLarge { index: numbers.len(), value });
-                    }
-                    numbers.push(number);
                 }
             }
         }

@@ -1,12 +1,12 @@
 //! Names of the items, one per row.
 
-use std::{cmp::Ordering, fmt, io::Write, path::Path};
+use std::{fmt, path::Path};
 
 use rayon::prelude::*;
 
 use crate::{
     error::{Error, Result},
-    storage::{read_limited, write_atomic},
+    storage::{read_limited, write_bytes},
 };
 
 /// The longest ids file that is read.
@@ -120,15 +120,7 @@ impl ItemIds {
     /// # Panics
     /// When a number is repeated or there are more than [`u32::MAX`].
     pub(super) fn of_rows(rows: impl IntoIterator<Item = usize>) -> Self {
-        let mut text = String::new();
-        let ends = rows
-            .into_iter()
-            .map(|row| {
-                text.push_str(&row.to_string());
-                text.len()
-            })
-            .collect();
-        Self::assemble(text, ends).unwrap_or_else(|fault| panic!("{}", fault.in_a_selection()))
+        Self::selected(rows.into_iter().map(|row| row.to_string()))
     }
 
     /// Number of ids.
@@ -181,10 +173,13 @@ impl ItemIds {
     /// # Ok::<(), cart_retrieval::Error>(())
     /// ```
     pub fn select(&self, rows: &[usize]) -> Self {
-        let mut text = String::new();
-        let mut ends = Vec::with_capacity(rows.len());
-        for &row in rows {
-            text.push_str(self.get(row));
+        Self::selected(rows.iter().map(|&row| self.get(row)))
+    }
+
+    fn selected<S: AsRef<str>>(ids: impl Iterator<Item = S>) -> Self {
+        let (mut text, mut ends) = (String::new(), Vec::new());
+        for id in ids {
+            text.push_str(id.as_ref());
             ends.push(text.len());
         }
         Self::assemble(text, ends).unwrap_or_else(|fault| panic!("{}", fault.in_a_selection()))
@@ -195,11 +190,7 @@ impl ItemIds {
     /// # Errors
     /// [`Error::Io`] when the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
-        write_atomic(path, |file| {
-            file.write_all(self.lines().as_bytes())
-                .map_err(|source| Error::io("write", path, source))
-        })
+        write_bytes(path, self.lines().as_bytes())
     }
 
     /// The ids, one per line.
@@ -254,14 +245,8 @@ impl ItemIds {
             ends.push(text.len());
         }
         let kept = ends.len();
-        append(
-            "ids to add",
-            "position",
-            0,
-            added.iter().map(String::as_str),
-            &mut text,
-            &mut ends,
-        )?;
+        let new = added.iter().map(String::as_str);
+        append("ids to add", "position", 0, new, &mut text, &mut ends)?;
         let id = |row: u32| &text[start_of(&ends, row as usize)..ends[row as usize]];
         let mut new: Vec<u32> = (kept as u32..ends.len() as u32).collect();
         new.sort_unstable_by(|&a, &b| id(a).cmp(id(b)));
@@ -311,7 +296,7 @@ impl ItemIds {
         // The repetition that comes first in the list, so that the message is always the same.
         let repeated = order
             .windows(2)
-            .filter(|pair| id(pair[0]).cmp(id(pair[1])) == Ordering::Equal)
+            .filter(|pair| id(pair[0]) == id(pair[1]))
             .map(|pair| (pair[0], pair[1]))
             .min_by_key(|pair| pair.1);
         if let Some((left, right)) = repeated {

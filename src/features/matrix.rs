@@ -9,10 +9,11 @@ use std::{
 
 use rayon::prelude::*;
 
-use super::{buffer::Buffer, ids::ItemIds, npy, open};
+use super::{ids::ItemIds, npy, open};
 use crate::{
     error::{Error, Result},
-    storage::write_atomic,
+    kernels::normalise,
+    storage::{Array, write_atomic},
 };
 
 /// Embeddings of the candidates: a row-major `[N, D]` matrix of `f32` and an id per row.
@@ -33,7 +34,7 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct Features {
-    buffer: Arc<Buffer>,
+    buffer: Arc<Array<f32>>,
     len: usize,
     dim: usize,
     /// Numbered ids are made at their first use: a mapped file opens without touching its rows.
@@ -110,7 +111,7 @@ impl Features {
                 .found(len.to_string())
                 .fix("split the candidates over several indexes"));
         }
-        Ok(Self::over(Buffer::Owned(data), dim))
+        Ok(Self::over(data.into(), dim))
     }
 
     /// Names the rows by a UTF-8 text file with one id per line.
@@ -231,7 +232,7 @@ impl Features {
 
     /// All numbers, `[N, D]` row-major.
     pub fn as_slice(&self) -> &[f32] {
-        self.buffer.as_slice()
+        &self.buffer
     }
 
     /// The id of an item.
@@ -284,7 +285,7 @@ impl Features {
             None => ItemIds::of_rows(items.iter().copied()),
         };
         Self {
-            buffer: Arc::new(Buffer::Owned(data)),
+            buffer: Arc::new(data.into()),
             len: items.len(),
             dim: self.dim,
             ids: OnceLock::from(Arc::new(ids)),
@@ -307,12 +308,7 @@ impl Features {
     /// ```
     pub fn normalised(&self) -> Self {
         let mut data = self.as_slice().to_vec();
-        data.par_chunks_mut(self.dim).for_each(|row| {
-            let norm = norm(row);
-            if norm != 0.0 {
-                row.iter_mut().for_each(|x| *x = (f64::from(*x) / norm) as f32);
-            }
-        });
+        data.par_chunks_mut(self.dim).for_each(normalise);
         self.holding(data)
     }
 
@@ -361,11 +357,11 @@ impl Features {
 
     /// The same items with other numbers.
     fn holding(&self, data: Vec<f32>) -> Self {
-        Self { buffer: Arc::new(Buffer::Owned(data)), ..self.clone() }
+        Self { buffer: Arc::new(data.into()), ..self.clone() }
     }
 
-    fn over(buffer: Buffer, dim: usize) -> Self {
-        let len = buffer.as_slice().len() / dim;
+    fn over(buffer: Array<f32>, dim: usize) -> Self {
+        let len = buffer.len() / dim;
         Self { buffer: Arc::new(buffer), len, dim, ids: OnceLock::new(), given_ids: false }
     }
 }
@@ -379,9 +375,4 @@ impl fmt::Debug for Features {
             .field("given_ids", &self.given_ids)
             .finish_non_exhaustive()
     }
-}
-
-/// The L2 norm; in `f64`, where squares of `f32` neither overflow nor vanish.
-pub(super) fn norm(row: &[f32]) -> f64 {
-    row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt()
 }

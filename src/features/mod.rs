@@ -17,7 +17,6 @@
 //! # Ok::<(), cart_retrieval::Error>(())
 //! ```
 
-mod buffer;
 mod check;
 mod element;
 mod ids;
@@ -29,7 +28,6 @@ mod npz;
 mod open;
 mod placed;
 mod safetensors;
-mod screen;
 pub(crate) mod shard_names;
 mod shards;
 #[cfg(test)]

@@ -4,12 +4,12 @@
 
 use std::io::{self, Write};
 
-use npyz::{DType, Endianness, NpyHeader, Order, TypeChar};
+use serde::Deserialize;
+use serde_json::Value;
 
 use super::{
     element::{Element, Kind},
     layout::Description,
-    screen::screen,
 };
 use crate::error::{Error, Result};
 
@@ -60,34 +60,50 @@ pub(super) fn parse(subject: &str, bytes: &[u8]) -> Result<(Description, usize)>
     }
     let end = start + length;
     let text = bytes.get(start..end).ok_or_else(truncated)?;
-    let plain = "a header that describes a plain array";
-    screen(text).map_err(|found| wrong(plain, found))?;
-    let header = NpyHeader::from_reader(&bytes[..end])
-        .map_err(|source| wrong(plain, format!("one that cannot be parsed ({source})")))?;
-    let (element, type_name) = element(&header.dtype());
-    let description = Description {
-        shape: header.shape().to_vec(),
-        element,
-        type_name,
-        fortran: header.order() == Order::Fortran,
-    };
-    Ok((description, end))
-}
-
-/// The number format, if it is read, and its name.
-fn element(dtype: &DType) -> (Option<Element>, String) {
-    let name = dtype.descr();
-    let DType::Plain(plain) = dtype else {
-        return (None, name);
-    };
-    let kind = match (plain.type_char(), plain.size_field()) {
-        (TypeChar::Float, 2) => Some(Kind::F16),
-        (TypeChar::Float, 4) => Some(Kind::F32),
-        (TypeChar::Float, 8) => Some(Kind::F64),
+    let header = header(text).map_err(|error| {
+        let found = format!("one that cannot be parsed ({error})");
+        wrong("a header that describes a plain array", found)
+    })?;
+    let type_name = header.descr.as_str().map_or(header.descr.to_string(), str::to_string);
+    let kind = match type_name.trim_start_matches(['<', '>', '=']) {
+        "f2" => Some(Kind::F16),
+        "f4" => Some(Kind::F32),
+        "f8" => Some(Kind::F64),
         _ => None,
     };
-    let big_endian = plain.endianness() == Endianness::Big;
-    (kind.map(|kind| Element { kind, big_endian }), name)
+    let big_endian = type_name.starts_with('>');
+    let element = kind.map(|kind| Element { kind, big_endian });
+    let Header { shape, fortran_order: fortran, .. } = header;
+    Ok((Description { shape, element, type_name, fortran }, end))
+}
+
+/// What a header says; `descr` is the number format, a text unless an item has several numbers.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    descr: Value,
+    fortran_order: bool,
+    shape: Vec<u64>,
+}
+
+/// Reads a header, which is a literal of Python, as JSON: of the two, it needs only quotes, brackets, words and commas
+/// changed.
+fn header(text: &[u8]) -> serde_json::Result<Header> {
+    let mut json = String::with_capacity(text.len());
+    for character in String::from_utf8_lossy(text).chars() {
+        // Python has commas before closing brackets, too.
+        if matches!(character, ')' | ']' | '}') {
+            let before = json.trim_end();
+            json.truncate(before.strip_suffix(',').unwrap_or(before).len());
+        }
+        json.push(match character {
+            '\'' => '"',
+            '(' => '[',
+            ')' => ']',
+            other => other,
+        });
+    }
+    serde_json::from_str(&json.replace("False", "false").replace("True", "true"))
 }
 
 /// Writes a little-endian row-major `f32` matrix, version 1.0.
@@ -122,13 +138,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn npyz_reads_what_is_written() {
+    fn writes_what_numpy_does() {
         let numbers: Vec<f32> = (0..40_000).map(|i| i as f32 / 7.0).collect();
         let mut bytes = Vec::new();
         write(&mut bytes, &numbers, 8).unwrap();
-        let file = npyz::NpyFile::new(&bytes[..]).unwrap();
-        assert_eq!(file.shape(), [5000, 8]);
-        assert_eq!(file.into_vec::<f32>().unwrap(), numbers);
+        let head =
+            b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape': (5000, 8), }";
+        assert_eq!(&bytes[..head.len()], head);
+        assert_eq!(&bytes[head.len()..128], [&vec![b' '; 127 - head.len()][..], b"\n"].concat());
+        assert_eq!(bytes[128..], numbers.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>());
         let (description, start) = parse("x", &bytes).unwrap();
         assert_eq!(start % ALIGNMENT, 0);
         assert_eq!(bytes.len() - start, numbers.len() * 4);

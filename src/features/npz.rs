@@ -2,22 +2,29 @@
 
 use std::io::{self, Cursor, Read};
 
-use npyz::npz::NpzArchive;
+use zip::ZipArchive;
 
 use super::{
-    buffer::Buffer,
     layout::{Description, Layout, choose},
     npy::{self, LONGEST_HEADER},
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    storage::Array,
+};
 
 /// Reads the chosen array of an archive; also returns its columns.
 ///
 /// Arrays in archives are copied, compressed or not.
-pub(super) fn read(subject: &str, bytes: &[u8], wanted: Option<&str>) -> Result<(Buffer, usize)> {
+pub(super) fn read(
+    subject: &str,
+    bytes: &[u8],
+    wanted: Option<&str>,
+) -> Result<(Array<f32>, usize)> {
     let mut archive =
-        NpzArchive::new(Cursor::new(bytes)).map_err(|source| damaged(subject, &source))?;
-    let mut names: Vec<String> = archive.array_names().map(str::to_string).collect();
+        ZipArchive::new(Cursor::new(bytes)).map_err(|source| damaged(subject, &source.into()))?;
+    let arrays = archive.file_names().filter_map(|name| name.strip_suffix(".npy"));
+    let mut names: Vec<String> = arrays.map(str::to_string).collect();
     if let Some(wanted) = wanted.filter(|wanted| names.iter().any(|name| name == wanted)) {
         // The other arrays need not be readable then.
         names = vec![wanted.to_string()];
@@ -40,21 +47,19 @@ pub(super) fn read(subject: &str, bytes: &[u8], wanted: Option<&str>) -> Result<
                 Err(source) => Err(damaged(&subject, &source)),
             }
         })?;
-    Ok((Buffer::Owned(numbers), dim))
+    Ok((numbers.into(), dim))
 }
 
 /// Opens one entry, parses its header and hands on the length and a reader of its payload.
 fn entry<T>(
     subject: &str,
-    archive: &mut NpzArchive<Cursor<&[u8]>>,
+    archive: &mut ZipArchive<Cursor<&[u8]>>,
     name: &str,
     then: impl FnOnce(&Description, u64, &mut dyn Read) -> Result<T>,
 ) -> Result<(Description, T)> {
-    let file_name = npyz::npz::file_name_from_array_name(name);
     let mut file = archive
-        .zip_archive()
-        .by_name(&file_name)
-        .map_err(|source| damaged(subject, &io::Error::other(source)))?;
+        .by_name(&format!("{name}.npy"))
+        .map_err(|source| damaged(subject, &source.into()))?;
     let mut head = Vec::new();
     let limit = LONGEST_HEADER as u64;
     file.by_ref().take(limit).read_to_end(&mut head).map_err(|source| damaged(subject, &source))?;

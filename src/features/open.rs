@@ -4,14 +4,15 @@ use std::{
     fs::{self, File},
     io,
     path::Path,
+    sync::Arc,
 };
 
 use memmap2::Mmap;
 
-use super::{buffer::Buffer, layout::Layout, npy, npz, placed::Placed, safetensors};
+use super::{layout::Layout, npy, npz, placed::Placed, safetensors};
 use crate::{
     error::{Error, Result},
-    storage::map,
+    storage::{Array, map},
 };
 
 /// The formats, by the extension of the file's name.
@@ -23,7 +24,7 @@ enum Format {
 }
 
 /// Opens the matrix in a file; also returns its columns.
-pub(super) fn open(path: &Path, name: Option<&str>) -> Result<(Buffer, usize)> {
+pub(super) fn open(path: &Path, name: Option<&str>) -> Result<(Array<f32>, usize)> {
     let subject = path.display().to_string();
     let format = Format::of(path, &subject)?;
     if let (Format::Npy, Some(name)) = (format, name) {
@@ -32,12 +33,10 @@ pub(super) fn open(path: &Path, name: Option<&str>) -> Result<(Buffer, usize)> {
             .found(format!("a .npy file and the name \"{name}\""))
             .fix("open it with `Features::open(path)`"));
     }
-    let map = map_file(path, &subject)?;
-    match format {
-        Format::Npy => place_npy(subject, map)?.read(),
-        Format::Npz => npz::read(&subject, &map, name),
-        Format::Safetensors => safetensors::place(&subject, map, name)?.read(),
+    if let Format::Npz = format {
+        return npz::read(&subject, &map_file(path, &subject)?, name);
     }
+    placed(path, subject, format, name)?.read()
 }
 
 /// Maps a file whose rows can be read one range at a time, and looks at its header only.
@@ -46,23 +45,15 @@ pub(super) fn place(path: &Path) -> Result<Placed> {
     let wrong = |expected: &str, found: &str, remedy: &str| {
         Err(Error::features(path.display().to_string()).expected(expected).found(found).fix(remedy))
     };
-    let placed = match Format::of(path, &subject)? {
-        Format::Npz => {
-            return wrong(
-                "a .npy or .safetensors file, which can be read range by range",
-                "a .npz archive",
-                "save the array of this shard with `numpy.save`",
-            );
-        }
-        Format::Npy => {
-            let map = map_file(path, &subject)?;
-            place_npy(subject, map)?
-        }
-        Format::Safetensors => {
-            let map = map_file(path, &subject)?;
-            safetensors::place(&subject, map, None)?
-        }
-    };
+    let format = Format::of(path, &subject)?;
+    if let Format::Npz = format {
+        return wrong(
+            "a .npy or .safetensors file, which can be read range by range",
+            "a .npz archive",
+            "save the array of this shard with `numpy.save`",
+        );
+    }
+    let placed = placed(path, subject, format, None)?;
     if placed.layout.fortran {
         return wrong(
             "a row-major array, whose rows can be read range by range",
@@ -90,7 +81,7 @@ impl Format {
     }
 }
 
-fn map_file(path: &Path, subject: &str) -> Result<Mmap> {
+fn map_file(path: &Path, subject: &str) -> Result<Arc<Mmap>> {
     let refused = |source| Error::io("open", path, source);
     // Asked before opening: to open a pipe would wait for its writer.
     let metadata = fs::metadata(path).map_err(refused)?;
@@ -106,10 +97,15 @@ fn map_file(path: &Path, subject: &str) -> Result<Mmap> {
             .fix(remedy));
     }
     let file = File::open(path).map_err(refused)?;
-    map(&file).map_err(|source| Error::io("map", path, source))
+    map(&file).map(Arc::new).map_err(|source| Error::io("map", path, source))
 }
 
-fn place_npy(subject: String, map: Mmap) -> Result<Placed> {
+/// The matrix of a `.npy` or `.safetensors` file.
+fn placed(path: &Path, subject: String, format: Format, name: Option<&str>) -> Result<Placed> {
+    let map = map_file(path, &subject)?;
+    if let Format::Safetensors = format {
+        return safetensors::place(&subject, map, name);
+    }
     let (description, start) = npy::parse(&subject, &map)?;
     let end = map.len();
     let layout = Layout::new(&subject, &description, (end - start) as u64)?;

@@ -2,6 +2,8 @@
 //!
 //! Format: <https://huggingface.co/docs/safetensors>.
 
+use std::sync::Arc;
+
 use ::safetensors::{Dtype, SafeTensors, tensor::TensorInfo};
 use memmap2::Mmap;
 
@@ -16,7 +18,7 @@ use crate::error::{Error, Result};
 const LENGTH: usize = 8;
 
 /// Finds the chosen tensor of a mapped file.
-pub(super) fn place(subject: &str, map: Mmap, wanted: Option<&str>) -> Result<Placed> {
+pub(super) fn place(subject: &str, map: Arc<Mmap>, wanted: Option<&str>) -> Result<Placed> {
     let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|source| {
         Error::features(subject)
             .expected("a .safetensors file whose header agrees with its length")

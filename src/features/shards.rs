@@ -244,14 +244,6 @@ impl ShardedFeatures {
         self.shards.len()
     }
 
-    /// The rows of one file.
-    ///
-    /// # Panics
-    /// When there is no such shard.
-    pub fn shard_rows(&self, shard: usize) -> Range<usize> {
-        self.starts[shard]..self.starts[shard + 1]
-    }
-
     /// The id of an item.
     ///
     /// # Panics

@@ -59,7 +59,9 @@ fn files_of_all_types_read_as_one_matrix() {
     let (paths, all) = written(folder.path());
     let items = ShardedFeatures::open(&paths).unwrap();
     assert_eq!((items.len(), items.dim(), items.shards()), (1000, 3, 4));
-    assert_eq!(items.shard_rows(1), 1..700);
+    for (row, place) in [(0, "row 0 of"), (1, "row 0 of"), (699, "row 698 of"), (700, "row 0 of")] {
+        assert!(items.place_of(row).starts_with(place), "{}", items.place_of(row));
+    }
     let mut rows = vec![f32::NAN; 7];
     for range in [0..1000, 0..0, 0..1, 0..2, 699..701, 300..960, 949..951, 999..1000, 1000..1000] {
         items.read(range.clone(), &mut rows).unwrap();

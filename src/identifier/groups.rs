@@ -53,13 +53,13 @@ impl Groups {
                 })
             })
             .collect::<Result<Vec<_>>>()?;
-        match tokens.is_empty() {
-            false => Ok(Self { names, tokens }),
-            true => Err(Error::identifier("groups")
+        if tokens.is_empty() {
+            return Err(Error::identifier("groups")
                 .expected("a group for each of at least one candidate")
                 .found("no candidates")
-                .fix("give the label of every candidate")),
+                .fix("give the label of every candidate"));
         }
+        Ok(Self { names, tokens })
     }
 
     /// Groups of candidates by their labels, in the alphabetical order of these.
@@ -106,13 +106,13 @@ impl Groups {
 
     /// That these are the groups of so many.
     fn check(&self, count: usize) -> Result<()> {
-        match count == self.tokens.len() {
-            true => Ok(()),
-            false => Err(Error::identifier("groups")
-                .expected(format!("one for each of {count} candidates"))
-                .found(self.tokens.len().to_string())
-                .fix("use groups and features of one collection")),
+        if count == self.tokens.len() {
+            return Ok(());
         }
+        Err(Error::identifier("groups")
+            .expected(format!("one for each of {count} candidates"))
+            .found(self.tokens.len().to_string())
+            .fix("use groups and features of one collection"))
     }
 }
 

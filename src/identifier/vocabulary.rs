@@ -132,13 +132,8 @@ impl Identifier {
 
 impl fmt::Display for Identifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (level, token) in self.0.iter().enumerate() {
-            if level > 0 {
-                f.write_str("-")?;
-            }
-            write!(f, "{token}")?;
-        }
-        Ok(())
+        let tokens: Vec<String> = self.0.iter().map(u16::to_string).collect();
+        f.write_str(&tokens.join("-"))
     }
 }
 

@@ -15,9 +15,10 @@ const CHUNK: usize = 1 << 15;
 /// `x Phi(x)` in place of every number.
 pub(crate) fn values(numbers: &mut [f32]) {
     let kernel = |numbers: &mut [f32]| widest!(values_of(numbers: &mut [f32]));
-    match numbers.len() <= CHUNK {
-        true => kernel(numbers),
-        false => numbers.par_chunks_mut(CHUNK).for_each(kernel),
+    if numbers.len() <= CHUNK {
+        kernel(numbers)
+    } else {
+        numbers.par_chunks_mut(CHUNK).for_each(kernel)
     }
 }
 
@@ -28,12 +29,11 @@ pub(crate) fn slopes(numbers: &mut [f32]) -> Vec<f32> {
     let kernel = |(numbers, offsets): (&mut [f32], &mut [f32])| {
         widest!(slopes_of(numbers: &mut [f32], offsets: &mut [f32]));
     };
-    match numbers.len() <= CHUNK {
-        true => kernel((numbers, &mut offsets)),
-        false => {
-            let chunks = numbers.par_chunks_mut(CHUNK).zip(offsets.par_chunks_mut(CHUNK));
-            chunks.for_each(kernel);
-        }
+    if numbers.len() <= CHUNK {
+        kernel((numbers, &mut offsets))
+    } else {
+        let chunks = numbers.par_chunks_mut(CHUNK).zip(offsets.par_chunks_mut(CHUNK));
+        chunks.for_each(kernel);
     }
     offsets
 }

@@ -20,4 +20,4 @@ pub(crate) use panels::bf16_products;
 pub(crate) use product::Matrix;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use screen::{Screen, ScreenScratch};
-pub(crate) use vector::{dot, normalise, squared_distance, squared_norm};
+pub(crate) use vector::{dot, norm, normalise, squared_distance, squared_norm};

@@ -82,9 +82,12 @@ mod x86 {
             panels.extend((0..depth).step_by(step).map(|row| -> [T; PANEL] {
                 std::array::from_fn(|at| {
                     let column = first + at;
-                    make(&|more| match row + more < depth && column < columns {
-                        true => values[(row + more) * columns + column],
-                        false => 0.0,
+                    make(&|more| {
+                        if row + more < depth && column < columns {
+                            values[(row + more) * columns + column]
+                        } else {
+                            0.0
+                        }
                     })
                 })
             }));
@@ -162,10 +165,7 @@ mod x86 {
     }
 
     fn each(count: usize, parallel: bool, work: impl Fn(usize) + Sync + Send) {
-        match parallel {
-            true => (0..count).into_par_iter().for_each(work),
-            false => (0..count).for_each(work),
-        }
+        if parallel { (0..count).into_par_iter().for_each(work) } else { (0..count).for_each(work) }
     }
 
     /// Rows `[rows, depth]` as pairs of bf16, `[rows, pairs]`.

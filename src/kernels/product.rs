@@ -30,10 +30,10 @@ impl Matrix {
     /// ([`bf16_products`](super::bf16_products) must hold).
     pub(crate) fn pack(&mut self, half: bool) {
         if let Self::Plain { values, depth } = self {
-            match half {
-                true => *self = Self::Packed(Panels::half(values, *depth)),
-                false if able() => *self = Self::Packed(Panels::full(values, *depth)),
-                false => {}
+            if half {
+                *self = Self::Packed(Panels::half(values, *depth));
+            } else if able() {
+                *self = Self::Packed(Panels::full(values, *depth));
             }
         }
     }
@@ -170,9 +170,10 @@ fn add_plain(
             );
         }
     };
-    match share < columns {
-        true => (0..columns.div_ceil(share)).into_par_iter().for_each(|at| part(at * share)),
-        false => part(0),
+    if share < columns {
+        (0..columns.div_ceil(share)).into_par_iter().for_each(|at| part(at * share))
+    } else {
+        part(0)
     }
 }
 

@@ -1,9 +1,14 @@
 //! Plain sums over vectors, each in a fixed order.
 
-/// Scales a vector to length 1; a zero vector stays.
+/// The L2 norm; in `f64`, where squares of `f32` neither overflow nor vanish.
+pub(crate) fn norm(row: &[f32]) -> f64 {
+    row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt()
+}
+
+/// Scales a vector to length 1; a zero vector stays, and one with NaN becomes NaN.
 pub(crate) fn normalise(row: &mut [f32]) {
-    let norm = row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
-    if norm > 0.0 {
+    let norm = norm(row);
+    if norm != 0.0 {
         row.iter_mut().for_each(|v| *v = (f64::from(*v) / norm) as f32);
     }
 }

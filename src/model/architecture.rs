@@ -45,9 +45,10 @@ impl<B: Backend> Cart<B> {
             (false, true) => "fine",
             (false, false) => "none",
         };
-        let start = match shapes.contains_key("decoder.query_start.weight") {
-            true => ", start from the query",
-            false => "",
+        let start = if shapes.contains_key("decoder.query_start.weight") {
+            ", start from the query"
+        } else {
+            ""
         };
         let levels: Vec<usize> = (0..count("decoder.heads", "weight"))
             .map(|level| size(&format!("decoder.heads.{level}.weight"), 1))

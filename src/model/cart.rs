@@ -11,8 +11,8 @@ use super::CartConfig;
 use crate::{
     error::{Error, Result},
     nn::{
-        AlignmentHead, AlignmentInput, Decoder, DecoderState, EncoderOutput, EncoderPrefix,
-        LexicalHead, Memory, TextEncoder, WeightInit,
+        AlignmentHead, AlignmentInput, Decoder, DecoderState, EncoderOutput, LexicalHead, Memory,
+        TextEncoder, WeightInit,
     },
     storage::ensure_held,
 };
@@ -174,19 +174,6 @@ impl<B: Backend> Cart<B> {
     ) -> Vec<Tensor<B, 2>> {
         let encoded = self.encoder.forward(tokens, padding);
         self.decoder.forward(identifiers, &encoded)
-    }
-
-    /// The same from what the encoder's lowest layers made of the queries.
-    ///
-    /// # Shapes
-    /// As [`Cart::forward`].
-    pub fn forward_prefix(
-        &self,
-        prefix: EncoderPrefix<B>,
-        padding: Tensor<B, 2, Bool>,
-        identifiers: Tensor<B, 2, Int>,
-    ) -> Vec<Tensor<B, 2>> {
-        self.decoder.forward(identifiers, &self.encoder.finish(prefix, padding))
     }
 
     /// The same from encoded queries.

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, ensure_in},
     identifier::Vocabulary,
     nn::{
         AlignmentConfig, AlignmentInput, DecoderConfig, FusionMode, ScratchEncoderConfig,
@@ -186,12 +186,8 @@ impl CartConfig {
     /// [`Error::Config`] naming the one that does not.
     pub fn validate(&self) -> Result<()> {
         self.encoder().validate()?;
-        if self.decoder_layers == 0 {
-            return Err(Error::config("decoder_layers")
-                .expected("at least 1")
-                .found("0")
-                .fix("2 to 6 are usual"));
-        }
+        let layers = self.decoder_layers as f64;
+        ensure_in("decoder_layers", layers, "[1, inf)", "2 to 6 are usual")?;
         if let Some(alignment) = &self.alignment {
             alignment.validate(self.vocabulary.levels())?;
         }
@@ -205,21 +201,18 @@ impl CartConfig {
     fn validate_around(&self, encoder: &TextEncoderConfig) -> Result<()> {
         // The decoder's own sizes, which an encoder from scratch would have shared.
         self.scratch().validate()?;
-        let problem = |name: &str, expected: String, found: usize| {
-            let remedy = "take the sizes of the text encoder: CartConfig::for_encoder does";
-            Err(Error::config(name).expected(expected).found(found.to_string()).fix(remedy))
-        };
-        if self.text_vocabulary != encoder.vocabulary() {
-            let expected = format!("the text encoder's {}", encoder.vocabulary());
-            return problem("text_vocabulary", expected, self.text_vocabulary);
-        }
-        if self.encoder_layers != encoder.n_layers() {
-            let expected = format!("the text encoder's {}", encoder.n_layers());
-            return problem("encoder_layers", expected, self.encoder_layers);
-        }
-        if self.max_tokens > encoder.max_tokens() {
-            let expected = format!("at most the text encoder's {}", encoder.max_tokens());
-            return problem("max_tokens", expected, self.max_tokens);
+        let sizes = [
+            ("text_vocabulary", "", self.text_vocabulary, encoder.vocabulary()),
+            ("encoder_layers", "", self.encoder_layers, encoder.n_layers()),
+            ("max_tokens", "at most ", self.max_tokens, encoder.max_tokens()),
+        ];
+        for (name, at_most, found, size) in sizes {
+            if found > size || found < size && at_most.is_empty() {
+                return Err(Error::config(name)
+                    .expected(format!("{at_most}the text encoder's {size}"))
+                    .found(found.to_string())
+                    .fix("take the sizes of the text encoder: CartConfig::for_encoder does"));
+            }
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use burn::tensor::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, ensure_in};
 
 /// Logit of an illegal token: far below any other, and finite in half precision.
 const ILLEGAL: f64 = -3e4;
@@ -89,47 +89,15 @@ impl LossConfig {
     /// # Errors
     /// [`Error::Config`] naming the setting that does not fit.
     pub fn validate(&self, levels: usize) -> Result<()> {
-        if !(self.r_drop >= 0.0 && self.r_drop.is_finite()) {
-            return Err(Error::config("r_drop")
-                .expected("a weight of at least 0")
-                .found(self.r_drop.to_string())
-                .fix("0 turns the consistency term off"));
-        }
-        if !(self.alignment >= 0.0 && self.alignment.is_finite()) {
-            return Err(Error::config("alignment")
-                .expected("a weight of at least 0")
-                .found(self.alignment.to_string())
-                .fix("0 turns the contrast off"));
-        }
-        if !(0.0..1.0).contains(&(self.soft_targets + self.label_smoothing))
-            || !(0.0..1.0).contains(&self.soft_targets)
-        {
-            return Err(Error::config("soft_targets")
-                .expected("a share in [0, 1), less than 1 together with label_smoothing")
-                .found(format!(
-                    "{} with label_smoothing {}",
-                    self.soft_targets, self.label_smoothing
-                ))
-                .fix("0 turns soft targets off"));
-        }
-        if !(0.01..=100.0).contains(&self.guide_factor) {
-            return Err(Error::config("guide_factor")
-                .expected("a number in [0.01, 100]")
-                .found(self.guide_factor.to_string())
-                .fix("1 uses the geometry's scores as a search does"));
-        }
-        if !(0.0..=1.0).contains(&self.guide_dropout) {
-            return Err(Error::config("guide_dropout")
-                .expected("a share in [0, 1]")
-                .found(self.guide_dropout.to_string())
-                .fix("0 guides every row"));
-        }
-        if !(0.0..1.0).contains(&self.label_smoothing) {
-            return Err(Error::config("label_smoothing")
-                .expected("a share in [0, 1)")
-                .found(self.label_smoothing.to_string())
-                .fix("0.1 is usual"));
-        }
+        ensure_in("r_drop", self.r_drop, "[0, inf)", "0 turns the consistency term off")?;
+        ensure_in("alignment", self.alignment, "[0, inf)", "0 turns the contrast off")?;
+        ensure_in("soft_targets", self.soft_targets, "[0, 1)", "0 turns soft targets off")?;
+        ensure_in("label_smoothing", self.label_smoothing, "[0, 1)", "0.1 is usual")?;
+        let both = self.soft_targets + self.label_smoothing;
+        ensure_in("soft_targets and label_smoothing", both, "[0, 1)", "make one of them smaller")?;
+        let remedy = "1 uses the geometry's scores as a search does";
+        ensure_in("guide_factor", self.guide_factor, "[0.01, 100]", remedy)?;
+        ensure_in("guide_dropout", self.guide_dropout, "[0, 1]", "0 guides every row")?;
         let weights = &self.level_weights;
         let usable = weights.iter().all(|w| *w >= 0.0 && w.is_finite());
         let positive = weights.is_empty() || weights.iter().sum::<f64>() > 0.0;
@@ -207,9 +175,10 @@ impl LossConfig {
         let [rows, levels] = identifiers.dims();
         let device = identifiers.device();
         let batch = rows / passes;
-        let weights = match self.level_weights.is_empty() {
-            true => vec![1.0; levels],
-            false => self.level_weights.clone(),
+        let weights = if self.level_weights.is_empty() {
+            vec![1.0; levels]
+        } else {
+            self.level_weights.clone()
         };
         let total_weight: f64 = weights.iter().sum();
         let mut cross_entropy = Tensor::<B, 1>::zeros([1], &device);

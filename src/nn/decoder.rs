@@ -392,10 +392,8 @@ impl<B: Backend> Decoder<B> {
     fn biases(&self, memory: &Memory<B>, n: usize) -> Biases<B> {
         let heads = self.n_heads();
         let fine = self.layers.first().is_some_and(|layer| layer.fine.is_some());
-        let experts = match fine {
-            true => laid_out(&memory.expert_bias, heads, n),
-            false => memory.expert_bias.clone(),
-        };
+        let experts =
+            if fine { laid_out(&memory.expert_bias, heads, n) } else { memory.expert_bias.clone() };
         Biases { memory: laid_out(&memory.bias, heads, n), experts }
     }
 

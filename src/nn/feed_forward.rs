@@ -53,6 +53,11 @@ impl FeedForwardConfig {
 }
 
 impl<B: Backend> FeedForward<B> {
+    /// Takes another dropout between its two maps.
+    pub fn with_dropout(self, dropout: f64) -> Self {
+        Self { dropout: Dropout::new(dropout), ..self }
+    }
+
     /// Applies the block.
     ///
     /// # Shapes

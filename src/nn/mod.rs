@@ -36,9 +36,9 @@ pub use projection::{ProjectionShape, QueryProjection};
 #[cfg(test)]
 pub(crate) use text::families;
 pub use text::{
-    BertConfig, BertEncoder, BertLayer, ClipLayer, ClipTextConfig, ClipTextEncoder, EncoderOutput,
-    EncoderPrefix, Pooling, ScratchEncoder, ScratchEncoderConfig, ScratchLayer, T5Config,
-    T5Encoder, T5FeedForward, T5Layer, TextEncoder, TextEncoderConfig,
+    BertConfig, BertEncoder, ClipLayer, ClipTextConfig, ClipTextEncoder, EncoderOutput,
+    EncoderPrefix, Pooling, ScratchEncoder, ScratchEncoderConfig, T5Config, T5Encoder,
+    T5FeedForward, T5Layer, TextEncoder, TextEncoderConfig,
 };
 #[cfg(all(feature = "media", feature = "towers"))]
 pub(crate) use towers::IMAGE_BIND_FRAMES;

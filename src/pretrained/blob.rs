@@ -2,11 +2,9 @@
 
 use std::path::Path;
 
-use sha2::{Digest, Sha256};
-
 use crate::{
     error::{Error, Result},
-    storage::hex,
+    storage::{hex, sha256_file},
 };
 
 /// Compares a file of the cache with the SHA-256 that it is stored under, and removes it if they
@@ -20,10 +18,7 @@ pub(super) fn verify(path: &Path) -> Result<()> {
     if name.len() != 64 || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Ok(());
     }
-    let mut file = std::fs::File::open(&blob).map_err(|e| Error::io("read", &blob, e))?;
-    let mut hash = Sha256::new();
-    std::io::copy(&mut file, &mut hash).map_err(|e| Error::io("read", &blob, e))?;
-    let found = hex(&hash.finalize());
+    let found = hex(&sha256_file(&blob)?);
     if found == name.to_ascii_lowercase() {
         return Ok(());
     }
@@ -37,6 +32,8 @@ pub(super) fn verify(path: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use sha2::{Digest, Sha256};
+
     use super::*;
 
     #[test]

@@ -126,9 +126,10 @@ impl PretrainedClap {
 fn folder(repo: &str, revision: &str, options: &HubOptions) -> Result<PathBuf> {
     check_name("repo", repo, 2)?;
     check_name("revision", revision, usize::MAX)?;
-    match options.is_offline() {
-        true => cached(repo, revision, &options.cache()),
-        false => fetched(repo, revision, options),
+    if options.is_offline() {
+        cached(repo, revision, &options.cache())
+    } else {
+        fetched(repo, revision, options)
     }
 }
 

@@ -2,203 +2,167 @@
 
 use crate::nn::TextEncoderConfig;
 
-/// Modules (or single parameters) of a family: ours, and theirs in the order in which they are looked for. `#` stands for
-/// the number of a stage or layer, `^` for the outermost level of the file, `=` for the whole name of a tensor, and
-/// `@k` before the name of a parameter for part k of three that are stored as one.
-type Modules = &'static [(&'static str, &'static [&'static str])];
+/// Modules (or single parameters) of a part of a network: ours, and theirs in the order in which they are looked for,
+/// separated by spaces. `#` stands for the number of a stage or layer, `^` for the outermost level of the file, `=` for
+/// the whole name of a tensor, and `@k` before the name of a parameter for part k of three that are stored as one.
+type Modules = &'static [(&'static str, &'static str)];
 
-const BERT: Modules = &[
-    ("tokens", &["embeddings.word_embeddings"]),
-    ("positions", &["embeddings.position_embeddings"]),
-    ("token_types", &["embeddings.token_type_embeddings"]),
-    ("norm", &["embeddings.LayerNorm"]),
-    ("layers.#.attention.query", &["encoder.layer.#.attention.self.query"]),
-    ("layers.#.attention.key", &["encoder.layer.#.attention.self.key"]),
-    ("layers.#.attention.value", &["encoder.layer.#.attention.self.value"]),
-    ("layers.#.attention.output", &["encoder.layer.#.attention.output.dense"]),
-    ("layers.#.attention_norm", &["encoder.layer.#.attention.output.LayerNorm"]),
-    ("layers.#.feed_forward.inner", &["encoder.layer.#.intermediate.dense"]),
-    ("layers.#.feed_forward.outer", &["encoder.layer.#.output.dense"]),
-    ("layers.#.feed_forward_norm", &["encoder.layer.#.output.LayerNorm"]),
+/// Parts of a network: what is before our names, what is before theirs, and the modules.
+type Parts = &'static [(&'static str, &'static str, Modules)];
+
+const BERT: Parts = &[
+    ("", "embeddings.", BERT_EMBEDDINGS),
+    ("layers.#.", "encoder.layer.#.", BERT_LAYER),
+    ("layers.#.", "encoder.layer.#.", BERT_NORMS),
 ];
 
-const T5: Modules = &[
-    ("tokens", &["embed_tokens", "^shared"]),
-    ("distances", &["block.0.layer.0.SelfAttention.relative_attention_bias"]),
-    ("final_norm", &["final_layer_norm"]),
-    ("layers.#.attention.query", &["block.#.layer.0.SelfAttention.q"]),
-    ("layers.#.attention.key", &["block.#.layer.0.SelfAttention.k"]),
-    ("layers.#.attention.value", &["block.#.layer.0.SelfAttention.v"]),
-    ("layers.#.attention.output", &["block.#.layer.0.SelfAttention.o"]),
-    ("layers.#.attention_norm", &["block.#.layer.0.layer_norm"]),
-    (
-        "layers.#.feed_forward.inner",
-        &["block.#.layer.1.DenseReluDense.wi", "block.#.layer.1.DenseReluDense.wi_0"],
-    ),
-    ("layers.#.feed_forward.gated", &["block.#.layer.1.DenseReluDense.wi_1"]),
-    ("layers.#.feed_forward.outer", &["block.#.layer.1.DenseReluDense.wo"]),
-    ("layers.#.feed_forward_norm", &["block.#.layer.1.layer_norm"]),
+const BERT_EMBEDDINGS: Modules = &[
+    ("tokens", "word_embeddings"),
+    ("positions", "position_embeddings"),
+    ("token_types", "token_type_embeddings"),
+    ("norm", "LayerNorm"),
 ];
 
-const CLIP: Modules = &[
-    ("tokens", &["embeddings.token_embedding"]),
-    ("positions", &["embeddings.position_embedding"]),
-    ("final_norm", &["final_layer_norm"]),
-    ("layers.#.attention.query", &["encoder.layers.#.self_attn.q_proj"]),
-    ("layers.#.attention.key", &["encoder.layers.#.self_attn.k_proj"]),
-    ("layers.#.attention.value", &["encoder.layers.#.self_attn.v_proj"]),
-    ("layers.#.attention.output", &["encoder.layers.#.self_attn.out_proj"]),
-    ("layers.#.attention_norm", &["encoder.layers.#.layer_norm1"]),
-    ("layers.#.feed_forward.inner", &["encoder.layers.#.mlp.fc1"]),
-    ("layers.#.feed_forward.outer", &["encoder.layers.#.mlp.fc2"]),
-    ("layers.#.feed_forward_norm", &["encoder.layers.#.layer_norm2"]),
+const BERT_LAYER: Modules = &[
+    ("attention.query", "attention.self.query"),
+    ("attention.key", "attention.self.key"),
+    ("attention.value", "attention.self.value"),
+    ("attention.output", "attention.output.dense"),
+    ("feed_forward.inner", "intermediate.dense"),
+    ("feed_forward.outer", "output.dense"),
 ];
 
-/// Both towers of CLIP, with their projections.
-const CLIP_PAIR: Modules = &[
-    ("vision.class", &["=vision_model.embeddings.class_embedding"]),
-    ("vision.patches", &["vision_model.embeddings.patch_embedding"]),
-    ("vision.positions", &["vision_model.embeddings.position_embedding"]),
-    ("vision.pre_norm", &["vision_model.pre_layrnorm"]),
-    ("vision.post_norm", &["vision_model.post_layernorm"]),
-    ("vision.layers.#.attention.query", &["vision_model.encoder.layers.#.self_attn.q_proj"]),
-    ("vision.layers.#.attention.key", &["vision_model.encoder.layers.#.self_attn.k_proj"]),
-    ("vision.layers.#.attention.value", &["vision_model.encoder.layers.#.self_attn.v_proj"]),
-    ("vision.layers.#.attention.output", &["vision_model.encoder.layers.#.self_attn.out_proj"]),
-    ("vision.layers.#.attention_norm", &["vision_model.encoder.layers.#.layer_norm1"]),
-    ("vision.layers.#.feed_forward.inner", &["vision_model.encoder.layers.#.mlp.fc1"]),
-    ("vision.layers.#.feed_forward.outer", &["vision_model.encoder.layers.#.mlp.fc2"]),
-    ("vision.layers.#.feed_forward_norm", &["vision_model.encoder.layers.#.layer_norm2"]),
-    ("text.tokens", &["text_model.embeddings.token_embedding"]),
-    ("text.positions", &["text_model.embeddings.position_embedding"]),
-    ("text.final_norm", &["text_model.final_layer_norm"]),
-    ("text.layers.#.attention.query", &["text_model.encoder.layers.#.self_attn.q_proj"]),
-    ("text.layers.#.attention.key", &["text_model.encoder.layers.#.self_attn.k_proj"]),
-    ("text.layers.#.attention.value", &["text_model.encoder.layers.#.self_attn.v_proj"]),
-    ("text.layers.#.attention.output", &["text_model.encoder.layers.#.self_attn.out_proj"]),
-    ("text.layers.#.attention_norm", &["text_model.encoder.layers.#.layer_norm1"]),
-    ("text.layers.#.feed_forward.inner", &["text_model.encoder.layers.#.mlp.fc1"]),
-    ("text.layers.#.feed_forward.outer", &["text_model.encoder.layers.#.mlp.fc2"]),
-    ("text.layers.#.feed_forward_norm", &["text_model.encoder.layers.#.layer_norm2"]),
-    ("visual_projection", &["visual_projection"]),
-    ("text_projection", &["text_projection"]),
+const BERT_NORMS: Modules =
+    &[("attention_norm", "attention.output.LayerNorm"), ("feed_forward_norm", "output.LayerNorm")];
+
+const T5: Parts = &[("", "", T5_WHOLE), ("layers.#.", "block.#.", T5_LAYER)];
+
+const T5_WHOLE: Modules = &[
+    ("tokens", "embed_tokens ^shared"),
+    ("distances", "block.0.layer.0.SelfAttention.relative_attention_bias"),
+    ("final_norm", "final_layer_norm"),
 ];
 
-/// Both towers of CLAP, with what projects them.
-const CLAP_PAIR: Modules = &[
-    ("audio.bands.gain", &["=audio_model.audio_encoder.batch_norm.weight"]),
-    ("audio.bands.bias", &["=audio_model.audio_encoder.batch_norm.bias"]),
-    ("audio.bands.mean", &["=audio_model.audio_encoder.batch_norm.running_mean"]),
-    ("audio.bands.variance", &["=audio_model.audio_encoder.batch_norm.running_var"]),
-    ("audio.patches", &["audio_model.audio_encoder.patch_embed.proj"]),
-    ("audio.patch_norm", &["audio_model.audio_encoder.patch_embed.norm"]),
-    ("audio.norm", &["audio_model.audio_encoder.norm"]),
-    (
-        "audio.stages.#.layers.#.attention.query",
-        &["audio_model.audio_encoder.layers.#.blocks.#.attention.self.query"],
-    ),
-    (
-        "audio.stages.#.layers.#.attention.key",
-        &["audio_model.audio_encoder.layers.#.blocks.#.attention.self.key"],
-    ),
-    (
-        "audio.stages.#.layers.#.attention.value",
-        &["audio_model.audio_encoder.layers.#.blocks.#.attention.self.value"],
-    ),
-    (
-        "audio.stages.#.layers.#.attention.output",
-        &["audio_model.audio_encoder.layers.#.blocks.#.attention.output.dense"],
-    ),
-    (
-        "audio.stages.#.layers.#.distances",
-        &[
-            "=audio_model.audio_encoder.layers.#.blocks.#.attention.self.relative_position_bias_table",
-        ],
-    ),
-    (
-        "audio.stages.#.layers.#.attention_norm",
-        &["audio_model.audio_encoder.layers.#.blocks.#.layernorm_before"],
-    ),
-    (
-        "audio.stages.#.layers.#.feed_forward.inner",
-        &["audio_model.audio_encoder.layers.#.blocks.#.intermediate.dense"],
-    ),
-    (
-        "audio.stages.#.layers.#.feed_forward.outer",
-        &["audio_model.audio_encoder.layers.#.blocks.#.output.dense"],
-    ),
-    (
-        "audio.stages.#.layers.#.feed_forward_norm",
-        &["audio_model.audio_encoder.layers.#.blocks.#.layernorm_after"],
-    ),
-    ("audio.stages.#.merge.norm", &["audio_model.audio_encoder.layers.#.downsample.norm"]),
-    (
-        "audio.stages.#.merge.reduction",
-        &["audio_model.audio_encoder.layers.#.downsample.reduction"],
-    ),
-    ("audio_projection.inner", &["audio_projection.linear1"]),
-    ("audio_projection.outer", &["audio_projection.linear2"]),
-    ("text.tokens", &["text_model.embeddings.word_embeddings"]),
-    ("text.positions", &["text_model.embeddings.position_embeddings"]),
-    ("text.token_types", &["text_model.embeddings.token_type_embeddings"]),
-    ("text.norm", &["text_model.embeddings.LayerNorm"]),
-    ("text.layers.#.attention.query", &["text_model.encoder.layer.#.attention.self.query"]),
-    ("text.layers.#.attention.key", &["text_model.encoder.layer.#.attention.self.key"]),
-    ("text.layers.#.attention.value", &["text_model.encoder.layer.#.attention.self.value"]),
-    ("text.layers.#.attention.output", &["text_model.encoder.layer.#.attention.output.dense"]),
-    ("text.layers.#.attention_norm", &["text_model.encoder.layer.#.attention.output.LayerNorm"]),
-    ("text.layers.#.feed_forward.inner", &["text_model.encoder.layer.#.intermediate.dense"]),
-    ("text.layers.#.feed_forward.outer", &["text_model.encoder.layer.#.output.dense"]),
-    ("text.layers.#.feed_forward_norm", &["text_model.encoder.layer.#.output.LayerNorm"]),
-    ("pooler", &["text_model.pooler.dense"]),
-    ("text_projection.inner", &["text_projection.linear1"]),
-    ("text_projection.outer", &["text_projection.linear2"]),
+const T5_LAYER: Modules = &[
+    ("attention.query", "layer.0.SelfAttention.q"),
+    ("attention.key", "layer.0.SelfAttention.k"),
+    ("attention.value", "layer.0.SelfAttention.v"),
+    ("attention.output", "layer.0.SelfAttention.o"),
+    ("attention_norm", "layer.0.layer_norm"),
+    ("feed_forward.inner", "layer.1.DenseReluDense.wi layer.1.DenseReluDense.wi_0"),
+    ("feed_forward.gated", "layer.1.DenseReluDense.wi_1"),
+    ("feed_forward.outer", "layer.1.DenseReluDense.wo"),
+    ("feed_forward_norm", "layer.1.layer_norm"),
 ];
 
-/// The towers of ImageBind for pictures and videos, texts, and sounds.
-const IMAGE_BIND: Modules = &[
-    ("vision.class", &["=modality_preprocessors.vision.cls_token"]),
-    ("vision.patches", &["modality_preprocessors.vision.rgbt_stem.proj.1"]),
-    ("vision.positions", &["=modality_preprocessors.vision.pos_embedding_helper.pos_embed"]),
-    ("vision.pre_norm", &["modality_trunks.vision.pre_transformer_layer.0"]),
-    ("vision.norm", &["modality_heads.vision.0"]),
-    ("vision.projection", &["modality_heads.vision.2"]),
-    ("vision.layers.#.attention.query", &["modality_trunks.vision.blocks.#.attn.in_proj_@0"]),
-    ("vision.layers.#.attention.key", &["modality_trunks.vision.blocks.#.attn.in_proj_@1"]),
-    ("vision.layers.#.attention.value", &["modality_trunks.vision.blocks.#.attn.in_proj_@2"]),
-    ("vision.layers.#.attention.output", &["modality_trunks.vision.blocks.#.attn.out_proj"]),
-    ("vision.layers.#.attention_norm", &["modality_trunks.vision.blocks.#.norm_1"]),
-    ("vision.layers.#.feed_forward.inner", &["modality_trunks.vision.blocks.#.mlp.fc1"]),
-    ("vision.layers.#.feed_forward.outer", &["modality_trunks.vision.blocks.#.mlp.fc2"]),
-    ("vision.layers.#.feed_forward_norm", &["modality_trunks.vision.blocks.#.norm_2"]),
-    ("text.tokens", &["modality_preprocessors.text.token_embedding"]),
-    ("text.positions", &["=modality_preprocessors.text.pos_embed"]),
-    ("text.norm", &["modality_heads.text.proj.0"]),
-    ("text.projection", &["modality_heads.text.proj.1"]),
-    ("text.layers.#.attention.query", &["modality_trunks.text.blocks.#.attn.in_proj_@0"]),
-    ("text.layers.#.attention.key", &["modality_trunks.text.blocks.#.attn.in_proj_@1"]),
-    ("text.layers.#.attention.value", &["modality_trunks.text.blocks.#.attn.in_proj_@2"]),
-    ("text.layers.#.attention.output", &["modality_trunks.text.blocks.#.attn.out_proj"]),
-    ("text.layers.#.attention_norm", &["modality_trunks.text.blocks.#.norm_1"]),
-    ("text.layers.#.feed_forward.inner", &["modality_trunks.text.blocks.#.mlp.fc1"]),
-    ("text.layers.#.feed_forward.outer", &["modality_trunks.text.blocks.#.mlp.fc2"]),
-    ("text.layers.#.feed_forward_norm", &["modality_trunks.text.blocks.#.norm_2"]),
-    ("audio.class", &["=modality_preprocessors.audio.cls_token"]),
-    ("audio.kernel", &["=modality_preprocessors.audio.rgbt_stem.proj.weight"]),
-    ("audio.patch_norm", &["modality_preprocessors.audio.rgbt_stem.norm_layer"]),
-    ("audio.positions", &["=modality_preprocessors.audio.pos_embedding_helper.pos_embed"]),
-    ("audio.norm", &["modality_heads.audio.0"]),
-    ("audio.projection", &["modality_heads.audio.2"]),
-    ("audio.layers.#.attention.query", &["modality_trunks.audio.blocks.#.attn.in_proj_@0"]),
-    ("audio.layers.#.attention.key", &["modality_trunks.audio.blocks.#.attn.in_proj_@1"]),
-    ("audio.layers.#.attention.value", &["modality_trunks.audio.blocks.#.attn.in_proj_@2"]),
-    ("audio.layers.#.attention.output", &["modality_trunks.audio.blocks.#.attn.out_proj"]),
-    ("audio.layers.#.attention_norm", &["modality_trunks.audio.blocks.#.norm_1"]),
-    ("audio.layers.#.extra_key", &["=modality_trunks.audio.blocks.#.attn.bias_k"]),
-    ("audio.layers.#.extra_value", &["=modality_trunks.audio.blocks.#.attn.bias_v"]),
-    ("audio.layers.#.feed_forward.inner", &["modality_trunks.audio.blocks.#.mlp.fc1"]),
-    ("audio.layers.#.feed_forward.outer", &["modality_trunks.audio.blocks.#.mlp.fc2"]),
-    ("audio.layers.#.feed_forward_norm", &["modality_trunks.audio.blocks.#.norm_2"]),
+const CLIP: Parts = &[("", "", CLIP_TEXT), ("layers.#.", "encoder.layers.#.", CLIP_LAYER)];
+
+const CLIP_TEXT: Modules = &[
+    ("tokens", "embeddings.token_embedding"),
+    ("positions", "embeddings.position_embedding"),
+    ("final_norm", "final_layer_norm"),
+];
+
+const CLIP_VISION: Modules = &[
+    ("class", "=embeddings.class_embedding"),
+    ("patches", "embeddings.patch_embedding"),
+    ("positions", "embeddings.position_embedding"),
+    ("pre_norm", "pre_layrnorm"),
+    ("post_norm", "post_layernorm"),
+];
+
+const CLIP_LAYER: Modules = &[
+    ("attention.query", "self_attn.q_proj"),
+    ("attention.key", "self_attn.k_proj"),
+    ("attention.value", "self_attn.v_proj"),
+    ("attention.output", "self_attn.out_proj"),
+    ("attention_norm", "layer_norm1"),
+    ("feed_forward.inner", "mlp.fc1"),
+    ("feed_forward.outer", "mlp.fc2"),
+    ("feed_forward_norm", "layer_norm2"),
+];
+
+const CLIP_PAIR: Parts = &[
+    ("vision.", "vision_model.", CLIP_VISION),
+    ("vision.layers.#.", "vision_model.encoder.layers.#.", CLIP_LAYER),
+    ("text.", "text_model.", CLIP_TEXT),
+    ("text.layers.#.", "text_model.encoder.layers.#.", CLIP_LAYER),
+    ("", "", &[("visual_projection", "visual_projection"), ("text_projection", "text_projection")]),
+];
+
+const CLAP_PAIR: Parts = &[
+    ("audio.", "audio_model.audio_encoder.", HTSAT),
+    ("audio.stages.#.layers.#.", "audio_model.audio_encoder.layers.#.blocks.#.", BERT_LAYER),
+    ("audio.stages.#.layers.#.", "audio_model.audio_encoder.layers.#.blocks.#.", HTSAT_LAYER),
+    ("text.", "text_model.embeddings.", BERT_EMBEDDINGS),
+    ("text.layers.#.", "text_model.encoder.layer.#.", BERT_LAYER),
+    ("text.layers.#.", "text_model.encoder.layer.#.", BERT_NORMS),
+    ("audio_projection.", "audio_projection.", CLAP_PROJECTION),
+    ("text_projection.", "text_projection.", CLAP_PROJECTION),
+    ("", "text_model.", &[("pooler", "pooler.dense")]),
+];
+
+const HTSAT: Modules = &[
+    ("bands.gain", "=batch_norm.weight"),
+    ("bands.bias", "=batch_norm.bias"),
+    ("bands.mean", "=batch_norm.running_mean"),
+    ("bands.variance", "=batch_norm.running_var"),
+    ("patches", "patch_embed.proj"),
+    ("patch_norm", "patch_embed.norm"),
+    ("norm", "norm"),
+    ("stages.#.merge.norm", "layers.#.downsample.norm"),
+    ("stages.#.merge.reduction", "layers.#.downsample.reduction"),
+];
+
+const HTSAT_LAYER: Modules = &[
+    ("distances", "=attention.self.relative_position_bias_table"),
+    ("attention_norm", "layernorm_before"),
+    ("feed_forward_norm", "layernorm_after"),
+];
+
+const CLAP_PROJECTION: Modules = &[("inner", "linear1"), ("outer", "linear2")];
+
+const IMAGE_BIND: Parts = &[
+    ("vision.", "modality_preprocessors.vision.", IMAGE_BIND_VISION),
+    ("vision.", "modality_trunks.vision.", &[("pre_norm", "pre_transformer_layer.0")]),
+    ("vision.", "modality_heads.vision.", IMAGE_BIND_HEAD),
+    ("vision.layers.#.", "modality_trunks.vision.blocks.#.", IMAGE_BIND_LAYER),
+    ("text.", "modality_preprocessors.text.", IMAGE_BIND_TEXT),
+    ("text.", "modality_heads.text.", &[("norm", "proj.0"), ("projection", "proj.1")]),
+    ("text.layers.#.", "modality_trunks.text.blocks.#.", IMAGE_BIND_LAYER),
+    ("audio.", "modality_preprocessors.audio.", IMAGE_BIND_AUDIO),
+    ("audio.", "modality_heads.audio.", IMAGE_BIND_HEAD),
+    ("audio.layers.#.", "modality_trunks.audio.blocks.#.", IMAGE_BIND_LAYER),
+];
+
+const IMAGE_BIND_VISION: Modules = &[
+    ("class", "=cls_token"),
+    ("patches", "rgbt_stem.proj.1"),
+    ("positions", "=pos_embedding_helper.pos_embed"),
+];
+
+const IMAGE_BIND_TEXT: Modules = &[("tokens", "token_embedding"), ("positions", "=pos_embed")];
+
+const IMAGE_BIND_AUDIO: Modules = &[
+    ("class", "=cls_token"),
+    ("kernel", "=rgbt_stem.proj.weight"),
+    ("patch_norm", "rgbt_stem.norm_layer"),
+    ("positions", "=pos_embedding_helper.pos_embed"),
+];
+
+const IMAGE_BIND_HEAD: Modules = &[("norm", "0"), ("projection", "2")];
+
+const IMAGE_BIND_LAYER: Modules = &[
+    ("attention.query", "attn.in_proj_@0"),
+    ("attention.key", "attn.in_proj_@1"),
+    ("attention.value", "attn.in_proj_@2"),
+    ("attention.output", "attn.out_proj"),
+    ("attention_norm", "norm_1"),
+    ("extra_key", "=attn.bias_k"),
+    ("extra_value", "=attn.bias_v"),
+    ("feed_forward.inner", "mlp.fc1"),
+    ("feed_forward.outer", "mlp.fc2"),
+    ("feed_forward_norm", "norm_2"),
 ];
 
 /// Parameters that are stored as one where a name has `@k`.
@@ -206,7 +170,7 @@ pub(super) const PARTS: usize = 3;
 
 /// The names of a family's parameters.
 pub(super) struct Names {
-    modules: Modules,
+    parts: Parts,
     /// A tensor that every file of the family has.
     anchor: &'static str,
 }
@@ -229,31 +193,31 @@ impl Names {
         Some(match config {
             TextEncoderConfig::Scratch(_) => return None,
             TextEncoderConfig::Bert(_) => {
-                Self { modules: BERT, anchor: "embeddings.word_embeddings.weight" }
+                Self { parts: BERT, anchor: "embeddings.word_embeddings.weight" }
             }
             TextEncoderConfig::T5(_) => Self {
-                modules: T5,
+                parts: T5,
                 anchor: "block.0.layer.0.SelfAttention.relative_attention_bias.weight",
             },
             TextEncoderConfig::Clip(_) => {
-                Self { modules: CLIP, anchor: "embeddings.token_embedding.weight" }
+                Self { parts: CLIP, anchor: "embeddings.token_embedding.weight" }
             }
         })
     }
 
     /// The names of both towers of CLIP.
     pub(super) fn clip_pair() -> Self {
-        Self { modules: CLIP_PAIR, anchor: "vision_model.embeddings.class_embedding" }
+        Self { parts: CLIP_PAIR, anchor: "vision_model.embeddings.class_embedding" }
     }
 
     /// The names of both towers of CLAP.
     pub(super) fn clap_pair() -> Self {
-        Self { modules: CLAP_PAIR, anchor: "audio_model.audio_encoder.batch_norm.running_mean" }
+        Self { parts: CLAP_PAIR, anchor: "audio_model.audio_encoder.batch_norm.running_mean" }
     }
 
     /// The names of ImageBind.
     pub(super) fn image_bind() -> Self {
-        Self { modules: IMAGE_BIND, anchor: "modality_preprocessors.vision.cls_token" }
+        Self { parts: IMAGE_BIND, anchor: "modality_preprocessors.vision.cls_token" }
     }
 
     /// What stands before the names in a file, by the tensor that every file of the family has.
@@ -275,18 +239,21 @@ impl Names {
 
     /// Where a parameter is, by its path in our module.
     pub(super) fn source(&self, path: &str) -> Option<Source> {
-        let numbers: Vec<&str> =
-            path.split('.').filter(|part| part.bytes().all(|b| b.is_ascii_digit())).collect();
-        let general: Vec<&str> = path
-            .split('.')
-            .map(|part| if part.bytes().all(|b| b.is_ascii_digit()) { "#" } else { part })
-            .collect();
-        let general = general.join(".");
+        let is_number = |part: &&str| part.bytes().all(|b| b.is_ascii_digit());
+        let numbers: Vec<&str> = path.split('.').filter(is_number).collect();
+        let general = path.split('.').map(|part| if is_number(&part) { "#" } else { part });
+        let general = general.collect::<Vec<_>>().join(".");
         let (module, leaf) = general.rsplit_once('.')?;
-        let find = |name: &str| self.modules.iter().find(|(ours, _)| *ours == name);
+        let find = |name: &str| {
+            self.parts.iter().find_map(|(ours, before, modules)| {
+                let name = name.strip_prefix(ours)?;
+                let (_, theirs) = modules.iter().find(|(ours, _)| *ours == name)?;
+                Some((*before, *theirs))
+            })
+        };
         // A parameter of its own, or one of a module's.
         let single = find(&general).is_some();
-        let (_, theirs) = find(&general).or_else(|| find(module))?;
+        let (before, theirs) = find(&general).or_else(|| find(module))?;
         // Files made from TensorFlow have the norms' parameters under their names there.
         let leaves: &[&str] = match leaf {
             _ if single => &[],
@@ -298,14 +265,16 @@ impl Names {
         };
         let mut part = None;
         let mut names = Vec::new();
-        for module in *theirs {
-            match (module.strip_prefix('='), module.split_once('@')) {
-                (Some(tensor), _) => names.push(tensor.to_string()),
+        for name in theirs.split(' ') {
+            match (name.strip_prefix('='), name.split_once('@')) {
+                (Some(tensor), _) => names.push(format!("{before}{tensor}")),
                 (None, Some((start, number))) => {
                     part = Some(number.parse().ok()?);
-                    names.extend(leaves.iter().map(|leaf| format!("{start}{leaf}")));
+                    names.extend(leaves.iter().map(|leaf| format!("{before}{start}{leaf}")));
                 }
-                (None, None) => names.extend(leaves.iter().map(|leaf| format!("{module}.{leaf}"))),
+                (None, None) => {
+                    names.extend(leaves.iter().map(|leaf| format!("{before}{name}.{leaf}")));
+                }
             }
         }
         for name in &mut names {

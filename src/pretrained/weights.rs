@@ -4,10 +4,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
     path::{Path, PathBuf},
+    rc::Rc,
 };
 
 use half::{bf16, f16};
-use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 
 use super::settings::Settings;
@@ -23,33 +23,22 @@ pub(super) const SINGLE: &str = "model.safetensors";
 /// The file that says where weights are, if there are several files.
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 
-/// The tensors of a model.
-pub(super) enum Weights {
-    /// In the format of safetensors, mapped.
-    Mapped {
-        /// The files.
-        files: Vec<(PathBuf, Mmap)>,
-        /// Where each tensor is.
-        tensors: BTreeMap<String, Place>,
-    },
-    /// In the format of PyTorch, read when asked for.
-    #[cfg(feature = "pth")]
-    Pickled {
-        /// The file.
-        path: PathBuf,
-        /// Its length.
-        bytes: usize,
-        /// By name.
-        tensors: BTreeMap<String, burn_store::TensorSnapshot>,
-    },
+type Outcome<T> = std::result::Result<T, String>;
+
+/// The tensors of a model, which are read when they are asked for.
+pub(super) struct Weights {
+    /// The file, or the index of several.
+    path: PathBuf,
+    bytes: usize,
+    tensors: BTreeMap<String, Tensor>,
 }
 
-/// Where a tensor is.
-pub(super) struct Place {
-    file: usize,
-    dtype: Dtype,
+struct Tensor {
     shape: Vec<usize>,
-    range: std::ops::Range<usize>,
+    /// Its type in the file, and whether such numbers are read.
+    dtype: String,
+    is_read: bool,
+    read: Box<dyn Fn() -> Outcome<Vec<f32>>>,
 }
 
 impl Weights {
@@ -81,9 +70,13 @@ impl Weights {
         if extension.is_some_and(|extension| ["pth", "pt", "bin"].contains(&extension)) {
             return Self::open_pickle(path);
         }
-        let (mut files, mut tensors) = (Vec::new(), BTreeMap::new());
-        add(path.to_path_buf(), &mut files, &mut tensors)?;
-        Ok(Self::Mapped { files, tensors })
+        let mut weights = Self::none(path);
+        weights.add(path)?;
+        Ok(weights)
+    }
+
+    fn none(path: &Path) -> Self {
+        Self { path: path.to_path_buf(), bytes: 0, tensors: BTreeMap::new() }
     }
 
     #[cfg(feature = "pth")]
@@ -95,10 +88,22 @@ impl Weights {
                 .found(e.to_string())
                 .fix("the file is truncated, damaged, or holds more than tensors: fetch it again")
         })?;
-        let tensors = reader.into_tensors().into_iter().collect();
-        let bytes = std::fs::metadata(path).map_err(|e| Error::io("read", path, e))?.len();
-        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        Ok(Self::Pickled { path: path.to_path_buf(), bytes, tensors })
+        let mut weights = Self::none(path);
+        for (name, tensor) in reader.into_tensors() {
+            let (shape, dtype) = (tensor.shape.to_vec(), tensor.dtype);
+            weights.bytes = weights.bytes.saturating_add(count(&[&[4], &shape]));
+            let subject = format!("{}: tensor {name:?}", path.display());
+            let read = move || {
+                let data = tensor.to_data().map_err(|e| format!("{subject}: {e:?}"))?;
+                Ok(data.iter::<f32>().collect())
+            };
+            let (dtype, is_read) = (format!("{dtype:?}"), dtype.is_float());
+            weights.tensors.insert(name, Tensor { shape, dtype, is_read, read: Box::new(read) });
+        }
+        let length = std::fs::metadata(path).map_err(|e| Error::io("read", path, e))?.len();
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        weights.bytes = weights.bytes.min(length.saturating_mul(2));
+        Ok(weights)
     }
 
     #[cfg(not(feature = "pth"))]
@@ -109,26 +114,16 @@ impl Weights {
     /// Number of bytes of all tensors; of those in the format of PyTorch, what they take as `f32`,
     /// at most twice the file's.
     pub(super) fn bytes(&self) -> usize {
-        match self {
-            Self::Mapped { tensors, .. } => tensors.values().map(|place| place.range.len()).sum(),
-            #[cfg(feature = "pth")]
-            Self::Pickled { bytes, tensors, .. } => {
-                let shapes = tensors.values().map(|tensor| tensor.shape.to_vec());
-                let shapes: Vec<Vec<usize>> = shapes.collect();
-                let shapes: Vec<&[usize]> = shapes.iter().map(Vec::as_slice).collect();
-                count(&shapes).saturating_mul(4).min(bytes.saturating_mul(2))
-            }
-        }
+        self.bytes
     }
 
     fn open_index(folder: &Path, index: &Path) -> Result<Self> {
         let map = weight_map(index)?;
-        let (mut files, mut tensors) = (Vec::new(), BTreeMap::new());
+        let mut weights = Self::none(index);
         for name in map.values().collect::<BTreeSet<_>>() {
-            add(folder.join(name), &mut files, &mut tensors)?;
+            weights.add(&folder.join(name))?;
         }
-        let weights = Self::Mapped { files, tensors };
-        match map.keys().find(|tensor| weights.shape(tensor).is_none()) {
+        match map.keys().find(|tensor| !weights.tensors.contains_key(*tensor)) {
             Some(tensor) => Err(Error::model(index.display().to_string())
                 .expected(format!("tensor {tensor:?} in {:?}", map[tensor]))
                 .found("no tensor of that name")
@@ -137,37 +132,42 @@ impl Weights {
         }
     }
 
-    /// Names of all tensors, in order.
-    pub(super) fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
-        match self {
-            Self::Mapped { tensors, .. } => Box::new(tensors.keys().map(String::as_str)),
-            #[cfg(feature = "pth")]
-            Self::Pickled { tensors, .. } => Box::new(tensors.keys().map(String::as_str)),
+    /// Maps a file of safetensors and reads its header.
+    fn add(&mut self, path: &Path) -> Result<()> {
+        let file = File::open(path).map_err(|e| Error::io("read", path, e))?;
+        let map = Rc::new(map(&file).map_err(|e| Error::io("read", path, e))?);
+        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|e| {
+            Error::model(path.display().to_string())
+                .expected("a .safetensors file whose header agrees with its length")
+                .found(format!("{} bytes with a faulty header ({e})", map.len()))
+                .fix("the file is truncated or damaged, or a pointer to a large file: fetch it again")
+        })?;
+        // `read_metadata` has checked that the tensors cover the file exactly.
+        for (name, info) in metadata.tensors() {
+            let (start, end) = info.data_offsets;
+            self.bytes += end - start;
+            let (map, range) = (Rc::clone(&map), 8 + header + start..8 + header + end);
+            let (shape, dtype) = (info.shape.clone(), info.dtype);
+            let is_read = matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16);
+            let read = Box::new(move || floats(&map[range.clone()], dtype));
+            self.tensors.insert(name, Tensor { shape, dtype: dtype.to_string(), is_read, read });
         }
+        Ok(())
+    }
+
+    /// Names of all tensors, in order.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
     }
 
     /// The files, for messages.
     pub(super) fn subject(&self) -> String {
-        match self {
-            Self::Mapped { files, .. } => match files.as_slice() {
-                [(path, _)] => path.display().to_string(),
-                files => {
-                    let folder = files.first().and_then(|(path, _)| path.parent());
-                    folder.map_or(String::new(), |folder| folder.join(INDEX).display().to_string())
-                }
-            },
-            #[cfg(feature = "pth")]
-            Self::Pickled { path, .. } => path.display().to_string(),
-        }
+        self.path.display().to_string()
     }
 
     /// Shape of a tensor, if it is there.
     pub(super) fn shape(&self, name: &str) -> Option<Vec<usize>> {
-        match self {
-            Self::Mapped { tensors, .. } => tensors.get(name).map(|place| place.shape.clone()),
-            #[cfg(feature = "pth")]
-            Self::Pickled { tensors, .. } => tensors.get(name).map(|tensor| tensor.shape.to_vec()),
-        }
+        self.tensors.get(name).map(|tensor| tensor.shape.clone())
     }
 
     /// Refuses a tensor that is there and cannot be read.
@@ -175,25 +175,11 @@ impl Weights {
     /// # Errors
     /// [`Error::Model`] for a tensor of integers.
     pub(super) fn check(&self, name: &str) -> Result<()> {
-        let (known, found) = match self {
-            Self::Mapped { tensors, .. } => match tensors.get(name) {
-                Some(place) => (
-                    matches!(place.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16),
-                    place.dtype.to_string(),
-                ),
-                None => return Ok(()),
-            },
-            #[cfg(feature = "pth")]
-            Self::Pickled { tensors, .. } => match tensors.get(name) {
-                Some(tensor) => (tensor.dtype.is_float(), format!("{:?}", tensor.dtype)),
-                None => return Ok(()),
-            },
-        };
-        match known {
-            true => Ok(()),
-            false => Err(Error::model(format!("{}: tensor {name:?}", self.subject()))
+        match self.tensors.get(name).filter(|tensor| !tensor.is_read) {
+            None => Ok(()),
+            Some(tensor) => Err(Error::model(format!("{}: tensor {name:?}", self.subject()))
                 .expected("f32, f16 or bf16")
-                .found(found)
+                .found(&tensor.dtype)
                 .fix("save the model in one of these")),
         }
     }
@@ -202,37 +188,21 @@ impl Weights {
     ///
     /// # Errors
     /// Why it cannot be read.
-    pub(super) fn values(&self, name: &str) -> std::result::Result<Vec<f32>, String> {
-        match self {
-            Self::Mapped { files, tensors } => {
-                let place = tensors.get(name).ok_or_else(|| format!("{name:?} is not there"))?;
-                let (_, map) = &files[place.file];
-                let bytes = &map[place.range.clone()];
-                Ok(match place.dtype {
-                    Dtype::F32 => {
-                        bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
-                    }
-                    Dtype::F16 => {
-                        let halves = bytes.as_chunks().0.iter();
-                        halves.map(|b| f16::from_le_bytes(*b).to_f32()).collect()
-                    }
-                    Dtype::BF16 => {
-                        let halves = bytes.as_chunks().0.iter();
-                        halves.map(|b| bf16::from_le_bytes(*b).to_f32()).collect()
-                    }
-                    other => return Err(format!("{name:?} is {other}")),
-                })
-            }
-            #[cfg(feature = "pth")]
-            Self::Pickled { path, tensors, .. } => {
-                let tensor = tensors.get(name).ok_or_else(|| format!("{name:?} is not there"))?;
-                let data = tensor
-                    .to_data()
-                    .map_err(|e| format!("{}: tensor {name:?}: {e:?}", path.display()))?;
-                Ok(data.iter::<f32>().collect())
-            }
-        }
+    pub(super) fn values(&self, name: &str) -> Outcome<Vec<f32>> {
+        let tensor = self.tensors.get(name).ok_or_else(|| format!("{name:?} is not there"))?;
+        (tensor.read)()
     }
+}
+
+/// Numbers of a file of safetensors.
+fn floats(bytes: &[u8], dtype: Dtype) -> Outcome<Vec<f32>> {
+    let halves = bytes.as_chunks().0.iter().copied();
+    Ok(match dtype {
+        Dtype::F32 => bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+        Dtype::F16 => halves.map(|b| f16::from_le_bytes(b).to_f32()).collect(),
+        Dtype::BF16 => halves.map(|b| bf16::from_le_bytes(b).to_f32()).collect(),
+        other => return Err(format!("numbers of the type {other}")),
+    })
 }
 
 /// Refuses a file in the format of PyTorch whose reading could take more time or memory than its
@@ -274,36 +244,6 @@ fn check_archive(path: &Path) -> Result<()> {
     let read = entry.take(super::pickle::LONGEST as u64 + 1).read_to_end(&mut bytes);
     read.map_err(|e| problem(e.to_string()))?;
     super::pickle::check(&bytes).map_err(problem)
-}
-
-/// Maps a file of safetensors and reads its header.
-fn add(
-    path: PathBuf,
-    files: &mut Vec<(PathBuf, Mmap)>,
-    tensors: &mut BTreeMap<String, Place>,
-) -> Result<()> {
-    let file = File::open(&path).map_err(|e| Error::io("read", &path, e))?;
-    let map = map(&file).map_err(|e| Error::io("read", &path, e))?;
-    let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|e| {
-        Error::model(path.display().to_string())
-            .expected("a .safetensors file whose header agrees with its length")
-            .found(format!("{} bytes with a faulty header ({e})", map.len()))
-            .fix("the file is truncated or damaged, or a pointer to a large file: fetch it again")
-    })?;
-    // `read_metadata` has checked that the tensors cover the file exactly.
-    for (name, info) in metadata.tensors() {
-        let (start, end) = info.data_offsets;
-        let start_of_data = 8 + header;
-        let place = Place {
-            file: files.len(),
-            dtype: info.dtype,
-            shape: info.shape.clone(),
-            range: start_of_data + start..start_of_data + end,
-        };
-        tensors.insert(name, place);
-    }
-    files.push((path, map));
-    Ok(())
 }
 
 /// The files that an index names.

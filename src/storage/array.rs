@@ -21,6 +21,10 @@ impl<T: bytemuck::Pod> Array<T> {
         let kind = std::marker::PhantomData;
         usable.then(|| Self::Mapped { map: map.clone(), start, end, kind })
     }
+
+    pub(crate) fn is_mapped(&self) -> bool {
+        matches!(self, Self::Mapped { .. })
+    }
 }
 
 impl<T: bytemuck::Pod> Deref for Array<T> {

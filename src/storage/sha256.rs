@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read, Write},
+    io::{self, Write},
     path::Path,
 };
 
@@ -76,15 +76,8 @@ pub fn sha256_file(path: impl AsRef<Path>) -> Result<[u8; 32]> {
     let refused = |source| Error::io("read", path, source);
     let mut file = File::open(path).map_err(refused)?;
     let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(hasher.finalize().into()),
-            Ok(count) => hasher.update(&buffer[..count]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(refused(error)),
-        }
-    }
+    io::copy(&mut file, &mut hasher).map_err(refused)?;
+    Ok(hasher.finalize().into())
 }
 
 /// Bytes as lowercase hexadecimal, two digits each.
@@ -94,9 +87,7 @@ pub fn sha256_file(path: impl AsRef<Path>) -> Result<[u8; 32]> {
 /// assert_eq!(cart_retrieval::storage::hex(&[0, 171, 255]), "00abff");
 /// ```
 pub fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |value: u8| char::from(DIGITS[usize::from(value)]);
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

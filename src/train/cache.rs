@@ -161,9 +161,10 @@ impl LayerCache {
                 let start = at * width * self.d_model;
                 let range = start..start + tokens.len() * self.d_model;
                 let values = outputs.iter().flat_map(|output| output[range.clone()].iter());
-                match self.half {
-                    true => Values::Half(values.map(|&v| f16::from_f32(v)).collect()),
-                    false => Values::Single(values.copied().collect()),
+                if self.half {
+                    Values::Half(values.map(|&v| f16::from_f32(v)).collect())
+                } else {
+                    Values::Single(values.copied().collect())
                 }
             })
             .collect()

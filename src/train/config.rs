@@ -7,9 +7,9 @@ use super::{
     precision::Precision,
 };
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, ensure_in, named},
     model::LossConfig,
-    optim::EncoderRates,
+    optim::{EncoderRates, WarmupCosine},
 };
 
 /// Settings of the training.
@@ -117,49 +117,24 @@ impl TrainConfig {
     /// # Errors
     /// [`Error::Config`] naming the setting that is out of range.
     pub fn validate(&self, levels: usize) -> Result<()> {
-        let problem = |name: &str, expected: &str, found: String| {
-            Err(Error::config(name)
-                .expected(expected)
-                .found(found)
-                .fix("change it, or keep the default"))
-        };
-        for (name, value) in [
-            ("epochs", self.epochs),
-            ("batch_size", self.batch_size),
-            ("validations", self.validations),
-            ("validation_beam", self.validation_beam),
-            ("max_bad_steps", self.max_bad_steps),
-        ] {
-            if value == 0 {
-                return problem(name, "at least 1", "0".into());
-            }
+        let default = "change it, or keep the default";
+        for (name, count) in
+            named!(self, epochs, batch_size, validations, validation_beam, max_bad_steps)
+        {
+            ensure_in(name, count as f64, "[1, inf)", default)?;
         }
-        if !(self.learning_rate > 0.0 && self.learning_rate <= 1.0) {
-            return problem("learning_rate", "a rate in (0, 1]", self.learning_rate.to_string());
-        }
+        ensure_in("learning_rate", self.learning_rate, "(0, 1]", default)?;
+        let remedy = "choose another factor; to keep the encoder, freeze it";
         let rate = self.encoder_lr * self.learning_rate;
-        if !(rate > 0.0 && rate <= 1.0) {
-            let expected = "a factor that leaves a rate in (0, 1]; to keep the encoder, freeze it";
-            return problem("encoder_lr", expected, self.encoder_lr.to_string());
+        ensure_in("encoder_lr times learning_rate", rate, "(0, 1]", remedy)?;
+        ensure_in("layer_decay", self.layer_decay, "(0, 1]", default)?;
+        for (name, share) in named!(self, warmup, final_rate, word_dropout) {
+            ensure_in(name, share, "[0, 1]", default)?;
         }
-        if !(self.layer_decay > 0.0 && self.layer_decay <= 1.0) {
-            return problem("layer_decay", "a factor in (0, 1]", self.layer_decay.to_string());
-        }
-        for (name, value) in [
-            ("warmup", self.warmup),
-            ("final_rate", self.final_rate),
-            ("word_dropout", self.word_dropout),
-            ("averaging (TrainConfig::ema)", self.ema),
-            ("interpolation (TrainConfig::mixup)", self.mixup),
-        ] {
-            if !(0.0..=1.0).contains(&value) {
-                return problem(name, "a share in [0, 1]", value.to_string());
-            }
-        }
-        for (name, value) in [("weight_decay", self.weight_decay), ("clip_norm", self.clip_norm)] {
-            if !(value >= 0.0 && value.is_finite()) {
-                return problem(name, "a number of at least 0", value.to_string());
-            }
+        ensure_in("averaging (TrainConfig::ema)", self.ema, "[0, 1]", default)?;
+        ensure_in("interpolation (TrainConfig::mixup)", self.mixup, "[0, 1]", default)?;
+        for (name, number) in named!(self, weight_decay, clip_norm) {
+            ensure_in(name, number, "[0, inf)", default)?;
         }
         let frozen = matches!(self.freeze, Freeze::Layers(_) | Freeze::Encoder);
         if self.frozen_cache.mebibytes > 0 && !frozen {
@@ -189,9 +164,10 @@ impl TrainConfig {
         (self.ema > 0.0).then(|| 1.0 - 1.0 / over.max(1.0))
     }
 
-    /// Number of warm-up steps, of `steps` in all.
-    pub(super) fn warmup_steps(&self, steps: usize) -> usize {
-        (self.warmup * steps as f64).ceil() as usize
+    /// The schedule of the learning rate over `steps` steps.
+    pub(super) fn schedule(&self, steps: usize) -> WarmupCosine {
+        let warmup = (self.warmup * steps as f64).ceil() as usize;
+        WarmupCosine::new(self.learning_rate, warmup, steps, self.final_rate)
     }
 }
 

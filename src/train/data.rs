@@ -155,9 +155,10 @@ impl TrainingData {
 
     /// The training captions, once each.
     pub(super) fn captions(&self) -> Arc<Vec<WeightedExample>> {
-        match self.captions == self.train.len() {
-            true => self.train.clone(),
-            false => Arc::new(self.train[..self.captions].to_vec()),
+        if self.captions == self.train.len() {
+            self.train.clone()
+        } else {
+            Arc::new(self.train[..self.captions].to_vec())
         }
     }
 

@@ -20,9 +20,8 @@ use crate::{
 
 impl Trainer {
     /// Says where the optimizer works when [`Trainer::fit_devices`] trains on several devices.
-    pub fn with_placement(mut self, placement: Placement) -> Self {
-        self.placement = placement;
-        self
+    pub fn with_placement(self, placement: Placement) -> Self {
+        Self { placement, ..self }
     }
 
     /// Trains.

@@ -121,11 +121,6 @@ impl NonFiniteGuard {
         self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// What ends the training once it is raised.
-    pub(super) fn diverged(&self) -> &Arc<AtomicBool> {
-        &self.diverged
-    }
-
     /// What the loss is multiplied by before the backward pass.
     pub(super) fn scale(&self) -> f64 {
         self.state().scale.map_or(1.0, |scale| scale.scale)

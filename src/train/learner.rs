@@ -12,70 +12,37 @@ use burn::{
 };
 
 use super::{
-    config::TrainConfig, frozen::Frozen, guard::NonFiniteGuard, metric::Reporter,
-    placement::DeviceGroup, precision::Precision, rounds::Rounds,
+    config::TrainConfig, frozen::Frozen, metric::Reporter, placement::DeviceGroup, shared::Shared,
 };
 use crate::{
     geometry::Geometry,
     identifier::Owners,
-    model::{Cart, LossConfig},
+    model::Cart,
     nn::{averaged, beginning},
+    optim::CartOptimizer,
     trie::Trie,
 };
 
 /// Everything that steps need except the weights.
 pub(super) struct Context {
-    pub(super) loss: LossConfig,
-    pub(super) micro_batch: usize,
-    pub(super) precision: Precision,
+    pub(super) config: TrainConfig,
     /// Absent where no layer is frozen.
     pub(super) frozen: Option<Frozen>,
-    pub(super) beam: usize,
     /// What is kept of the average of the weights at a step.
     pub(super) decay: Option<f64>,
     pub(super) trie: Arc<Trie>,
     pub(super) geometry: Option<Arc<Geometry>>,
     pub(super) owners: Owners,
-    pub(super) rounds: Arc<Mutex<Rounds>>,
-    pub(super) guard: Arc<NonFiniteGuard>,
+    pub(super) shared: Shared,
     pub(super) reporter: Arc<Reporter>,
     pub(super) together: DeviceGroup,
     /// Gradients of the step at hand, by number of the device.
     pub(super) shares: Mutex<Vec<(usize, GradientsParams)>>,
 }
 
-impl Context {
-    pub(super) fn new(
-        (config, steps): (&TrainConfig, usize),
-        (trie, geometry, owners): (Arc<Trie>, Option<Arc<Geometry>>, Owners),
-        rounds: Arc<Mutex<Rounds>>,
-        guard: Arc<NonFiniteGuard>,
-        reporter: Reporter,
-        frozen: Option<Frozen>,
-        together: DeviceGroup,
-    ) -> Self {
-        Self {
-            loss: config.loss.clone(),
-            micro_batch: config.micro_batch,
-            precision: config.precision,
-            frozen,
-            beam: config.validation_beam,
-            decay: config.average_decay(steps),
-            trie,
-            geometry,
-            owners,
-            rounds,
-            guard,
-            reporter: Arc::new(reporter),
-            together,
-            shares: Mutex::default(),
-        }
-    }
-}
-
 impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Context").field("loss", &self.loss).finish_non_exhaustive()
+        f.debug_struct("Context").field("config", &self.config).finish_non_exhaustive()
     }
 }
 
@@ -93,6 +60,15 @@ impl<B: AutodiffBackend> CartLearner<B> {
     pub(super) fn new(cart: Cart<B>, context: Arc<Context>) -> Self {
         let average = context.decay.map(|_| beginning::<B, _>(cart.clone()));
         Self { cart, average, context }
+    }
+
+    /// The optimizer of its settings.
+    pub(super) fn optimizer(&self) -> CartOptimizer<Self, B> {
+        let TrainConfig { weight_decay, clip_norm, .. } = self.context.config;
+        let rates = self.context.config.encoder_rates(self.cart.encoder().n_layers());
+        CartOptimizer::new(weight_decay, clip_norm)
+            .with_encoder_rates(rates)
+            .with_gate(self.context.shared.guard.clone())
     }
 
     /// The network without autodiff: the average where one is taken.

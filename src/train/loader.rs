@@ -7,13 +7,12 @@
 
 use std::sync::{
     Arc, Mutex,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+    atomic::{AtomicUsize, Ordering},
 };
 
 use burn::{
     data::dataloader::{DataLoader, DataLoaderIterator, Progress},
     tensor::backend::Backend,
-    train::Interrupter,
 };
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
@@ -24,11 +23,9 @@ use super::{
     data::{TrainingData, WeightedExample},
     interpolate::{Mixup, Siblings},
     position::{Share, StepCounter, work_for},
+    shared::{Shared, locked},
 };
-use crate::{
-    cancel::StopFlag,
-    data::{Example, QueryBatch, TargetBatch, by_like_length, drop_words},
-};
+use crate::data::{Example, QueryBatch, TargetBatch, by_like_length, drop_words};
 
 /// Queries validated at once.
 const VALID_BATCH: usize = 32;
@@ -37,12 +34,8 @@ const VALID_BATCH: usize = 32;
 pub(super) struct TrainLoader<B: Backend> {
     pub(super) data: TrainingData,
     pub(super) config: Arc<TrainConfig>,
-    pub(super) position: StepCounter,
-    pub(super) stop: StopFlag,
+    pub(super) shared: Shared,
     pub(super) device: B::Device,
-    /// Raised when the training cannot go on.
-    pub(super) diverged: Arc<AtomicBool>,
-    pub(super) interrupter: Interrupter,
     pub(super) share: Share,
     pub(super) at: At,
     /// The order of the pass at hand, shared by the loaders of all devices.
@@ -84,13 +77,10 @@ impl<B: Backend> TrainLoader<B> {
         Self {
             data: self.data.clone(),
             config: self.config.clone(),
-            position: self.position.clone(),
-            stop: self.stop.clone(),
+            shared: self.shared.clone(),
             device: device.clone(),
-            diverged: self.diverged.clone(),
-            interrupter: self.interrupter.clone(),
             share,
-            at: At::new(&self.position),
+            at: At::new(&self.shared.position),
             order: self.order.clone(),
             siblings: self.siblings.clone(),
         }
@@ -98,7 +88,7 @@ impl<B: Backend> TrainLoader<B> {
 
     /// The order of the pairs in a pass: shuffled, pairs of like length in one batch.
     fn order(&self, pass: usize) -> Arc<Vec<u32>> {
-        let mut kept = self.order.lock().unwrap_or_else(|e| e.into_inner());
+        let mut kept = locked(&self.order);
         if kept.pass == pass && !kept.pairs.is_empty() {
             return kept.pairs.clone();
         }
@@ -107,9 +97,10 @@ impl<B: Backend> TrainLoader<B> {
         rng.set_stream(pass as u64);
         let uniform = train.iter().all(|pair| pair.weight == train[0].weight);
         let mut order: Vec<u32> = (0..train.len() as u32).collect();
-        match uniform {
-            true => order.shuffle(&mut rng),
-            false => order = weighted_draws(train, &mut rng),
+        if uniform {
+            order.shuffle(&mut rng)
+        } else {
+            order = weighted_draws(train, &mut rng)
         }
         let length = |index: u32| train[index as usize].example.tokens.len();
         let order = Arc::new(by_like_length(order, self.config.batch_size, length, &mut rng));
@@ -215,14 +206,19 @@ impl<B: Backend> DataLoader<B, TrainBatch<B>> for TrainLoader<B> {
     fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<TrainBatch<B>> + 'a> {
         work_for(self.share);
         let round = self.at.round.fetch_add(1, Ordering::Relaxed) + 1;
-        Box::new(TrainRound { loader: self, end: self.position.round_end(), round, over: false })
+        Box::new(TrainRound {
+            loader: self,
+            end: self.shared.position.round_end(),
+            round,
+            over: false,
+        })
     }
 
     /// The number of devices where there are several, so that burn-train's split of these "items"
     /// by device gives each one.
     fn num_items(&self) -> usize {
         match self.share.of {
-            1 => self.position.per_round() * self.config.batch_size,
+            1 => self.shared.position.per_round() * self.config.batch_size,
             devices => devices,
         }
     }
@@ -248,13 +244,14 @@ struct TrainRound<'a, B: Backend> {
 impl<B: Backend> TrainRound<'_, B> {
     /// Whether there is a next step, `step`: decided by the first device.
     fn begins(&mut self, step: usize) -> bool {
-        let TrainLoader { position, diverged, stop, share, interrupter, .. } = self.loader;
+        let TrainLoader { shared, share, .. } = self.loader;
+        let position = &shared.position;
         if share.rank > 0 {
             return position.follow(step, self.round, || {
-                diverged.load(Ordering::Relaxed) || interrupter.should_stop()
+                shared.has_diverged() || shared.interrupter.should_stop()
             });
         }
-        if step < self.end && !diverged.load(Ordering::Relaxed) && !stop.is_raised() {
+        if step < self.end && !shared.has_diverged() && !shared.stop.is_raised() {
             position.begin(step);
             return true;
         }
@@ -280,8 +277,8 @@ impl<B: Backend> Iterator for TrainRound<'_, B> {
 
 impl<B: Backend> DataLoaderIterator<TrainBatch<B>> for TrainRound<'_, B> {
     fn progress(&self) -> Progress {
-        let left = self.end - self.loader.position.step().min(self.end);
-        let total = self.loader.position.per_round().max(left);
+        let left = self.end - self.loader.shared.position.step().min(self.end);
+        let total = self.loader.shared.position.per_round().max(left);
         Progress::new(total - left, total)
     }
 }
@@ -290,8 +287,7 @@ impl<B: Backend> DataLoaderIterator<TrainBatch<B>> for TrainRound<'_, B> {
 pub(super) struct ValidLoader<B: Backend> {
     pub(super) data: TrainingData,
     pub(super) limit: usize,
-    pub(super) stop: StopFlag,
-    pub(super) diverged: Arc<AtomicBool>,
+    pub(super) shared: Shared,
     pub(super) device: B::Device,
 }
 
@@ -314,8 +310,7 @@ impl<B: Backend> DataLoader<B, ValidBatch<B>> for ValidLoader<B> {
         Arc::new(Self {
             data: self.data.clone(),
             limit: self.limit,
-            stop: self.stop.clone(),
-            diverged: self.diverged.clone(),
+            shared: self.shared.clone(),
             device: device.clone(),
         })
     }
@@ -336,7 +331,8 @@ impl<B: Backend> Iterator for ValidRound<'_, B> {
     fn next(&mut self) -> Option<Self::Item> {
         let examples = self.loader.examples();
         // A stop that was asked for waits for no validation; nor does one that cannot be helped.
-        let stop = self.loader.stop.is_raised() || self.loader.diverged.load(Ordering::Relaxed);
+        let shared = &self.loader.shared;
+        let stop = shared.stop.is_raised() || shared.has_diverged();
         if self.at >= examples.len() || stop {
             return None;
         }

@@ -22,74 +22,36 @@ use super::{TrainEvent, position::StepCounter};
 /// Where events go.
 pub(super) type Listener = Arc<dyn Fn(TrainEvent) + Send + Sync>;
 
-/// The loss of a batch and its size.
+/// The mean of a number over the pairs of a batch, and how many they are: the loss, or the share of
+/// queries that found their candidate first.
 #[derive(Debug, Clone, Copy)]
-pub struct LossValue(pub f64, pub usize);
+pub struct MeanValue<const IS_LOSS: bool>(pub f64, pub usize);
 
-/// The share of queries in a batch that found their candidate first, and the batch's size.
-#[derive(Debug, Clone, Copy)]
-pub struct RecallValue(pub f64, pub usize);
+/// The loss of a batch.
+pub type LossValue = MeanValue<true>;
 
-/// A value with the number of pairs it is the mean of.
-pub trait MeanValue: 'static {
-    /// Name of the metric.
-    const NAME: &'static str;
-    /// Whether more is better.
-    const HIGHER_IS_BETTER: bool;
-    /// The mean and the number of pairs.
-    fn mean(&self) -> (f64, usize);
-}
-
-impl MeanValue for LossValue {
-    const NAME: &'static str = "Loss";
-    const HIGHER_IS_BETTER: bool = false;
-
-    fn mean(&self) -> (f64, usize) {
-        (self.0, self.1)
-    }
-}
-
-impl MeanValue for RecallValue {
-    const NAME: &'static str = "Recall@1";
-    const HIGHER_IS_BETTER: bool = true;
-
-    fn mean(&self) -> (f64, usize) {
-        (self.0, self.1)
-    }
-}
+/// The Recall@1 of a batch.
+pub type RecallValue = MeanValue<false>;
 
 /// The mean of a value over a round.
-pub struct MeanMetric<V> {
+#[derive(Clone, Default)]
+pub struct MeanMetric<const IS_LOSS: bool> {
     state: NumericMetricState,
-    value: std::marker::PhantomData<fn() -> V>,
 }
 
-impl<V> Default for MeanMetric<V> {
-    fn default() -> Self {
-        Self { state: NumericMetricState::default(), value: std::marker::PhantomData }
-    }
-}
-
-impl<V> Clone for MeanMetric<V> {
-    fn clone(&self) -> Self {
-        Self { state: self.state.clone(), value: std::marker::PhantomData }
-    }
-}
-
-impl<V: MeanValue> Metric for MeanMetric<V> {
-    type Input = V;
+impl<const IS_LOSS: bool> Metric for MeanMetric<IS_LOSS> {
+    type Input = MeanValue<IS_LOSS>;
 
     fn name(&self) -> MetricName {
-        Arc::new(V::NAME.to_string())
+        Arc::new(if IS_LOSS { "Loss" } else { "Recall@1" }.to_string())
     }
 
     fn attributes(&self) -> MetricAttributes {
-        NumericAttributes { unit: None, higher_is_better: V::HIGHER_IS_BETTER }.into()
+        NumericAttributes { unit: None, higher_is_better: !IS_LOSS }.into()
     }
 
-    fn update(&mut self, item: &V, _metadata: &MetricMetadata) -> SerializedEntry {
-        let (mean, count) = item.mean();
-        self.state.update(mean, count, FormatOptions::new(self.name()).precision(3))
+    fn update(&mut self, item: &Self::Input, _metadata: &MetricMetadata) -> SerializedEntry {
+        self.state.update(item.0, item.1, FormatOptions::new(self.name()).precision(3))
     }
 
     fn clear(&mut self) {
@@ -97,7 +59,7 @@ impl<V: MeanValue> Metric for MeanMetric<V> {
     }
 }
 
-impl<V: MeanValue> Numeric for MeanMetric<V> {
+impl<const IS_LOSS: bool> Numeric for MeanMetric<IS_LOSS> {
     fn value(&self) -> NumericEntry {
         self.state.current_value()
     }

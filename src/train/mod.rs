@@ -38,6 +38,7 @@ mod shared;
 mod state;
 mod step;
 mod stepper;
+mod strategy;
 mod trainer;
 mod update;
 mod validation;

@@ -1,35 +1,15 @@
-//! What validations found: the history, the best model, which checkpoints to keep, when to stop.
-//!
-//! burn-train reads metrics through a store that is filled by another thread; these rules read the
-//! validation directly, so no decision comes a round late.
+//! What validations found: the history and the best model.
 
-use std::{
-    any::Any,
-    fmt,
-    sync::{
-        Arc, Condvar, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{any::Any, fmt};
 
-use burn::{
-    tensor::backend::Backend,
-    train::{
-        EarlyStoppingStrategy, Interrupter,
-        checkpoint::{CheckpointingAction, CheckpointingStrategy},
-        metric::store::EventStoreClient,
-    },
-};
+use burn::tensor::backend::Backend;
 
 use super::{
-    event::{IntervalSummary, StopReason, TrainEvent},
-    guard::NonFiniteGuard,
-    ledger::{Asked, Ledger},
+    event::{IntervalSummary, TrainEvent},
     metric::Listener,
-    position::{StepCounter, rank},
+    position::StepCounter,
 };
-use crate::{cancel::StopFlag, error::Result, model::Cart};
+use crate::model::Cart;
 
 /// By what rounds are compared; `None` without a whole validation.
 pub(super) fn quality(summary: &IntervalSummary) -> Option<(f64, f64)> {
@@ -113,7 +93,7 @@ impl Rounds {
     }
 
     /// Ends a round; a second call for the same round changes nothing.
-    fn close(&mut self, round: usize) {
+    pub(super) fn close(&mut self, round: usize) {
         if self.history.last().is_some_and(|last| last.interval >= round) {
             return;
         }
@@ -153,7 +133,7 @@ impl Rounds {
         &self.history
     }
 
-    fn best_round(&self) -> Option<usize> {
+    pub(super) fn best_round(&self) -> Option<usize> {
         self.best.map(|best| self.history[best].interval)
     }
 
@@ -189,116 +169,10 @@ impl Rounds {
     }
 }
 
-/// Asks for a checkpoint after every good round; the [`Ledger`] keeps the last two and the best.
-pub(super) struct KeepBest {
-    pub(super) rounds: Arc<Mutex<Rounds>>,
-    pub(super) position: StepCounter,
-    pub(super) diverged: Arc<AtomicBool>,
-    pub(super) guard: Arc<NonFiniteGuard>,
-    pub(super) ledger: Arc<Ledger>,
-}
-
-impl CheckpointingStrategy for KeepBest {
-    fn checkpointing(
-        &mut self,
-        round: usize,
-        _store: &EventStoreClient,
-    ) -> Vec<CheckpointingAction> {
-        let mut rounds = self.rounds.lock().unwrap_or_else(|e| e.into_inner());
-        rounds.close(round);
-        // After a bad step the weights may be what is wrong: the checkpoints before are kept.
-        if self.diverged.load(Ordering::Relaxed) || self.guard.in_a_row() > 0 {
-            return Vec::new();
-        }
-        let asked = Asked {
-            step: self.position.step(),
-            scale: self.guard.saved_scale(),
-            history: rounds.history().to_vec(),
-            best_round: rounds.best_round(),
-        };
-        self.ledger.expect(round, asked);
-        vec![CheckpointingAction::Save]
-    }
-}
-
-/// Stops when asked to, when the loss is no number, or when validation no longer improves.
-#[derive(Clone)]
-pub(super) struct StopRule {
-    pub(super) rounds: Arc<Mutex<Rounds>>,
-    pub(super) stop: StopFlag,
-    pub(super) diverged: Arc<AtomicBool>,
-    pub(super) failure: Arc<Mutex<Result<()>>>,
-    pub(super) patience: usize,
-    pub(super) reason: Arc<Mutex<StopReason>>,
-    pub(super) interrupter: Interrupter,
-    pub(super) verdict: Arc<Verdict>,
-}
-
-/// The last round that was decided on, and whether training stops after it: for devices with
-/// training loops of their own, of which only the first validates.
-#[derive(Default)]
-pub(super) struct Verdict {
-    last: Mutex<(usize, bool)>,
-    given: Condvar,
-}
-
-impl Verdict {
-    fn give(&self, round: usize, stop: bool) {
-        *self.last.lock().unwrap_or_else(|e| e.into_inner()) = (round, stop);
-        self.given.notify_all();
-    }
-
-    fn wait_for(&self, round: usize, give_up: impl Fn() -> bool) -> bool {
-        let mut last = self.last.lock().unwrap_or_else(|e| e.into_inner());
-        while last.0 < round {
-            if give_up() {
-                return true;
-            }
-            let wait = Duration::from_millis(50);
-            last = match self.given.wait_timeout(last, wait) {
-                Ok((last, _)) => last,
-                Err(poisoned) => poisoned.into_inner().0,
-            };
-        }
-        last.1
-    }
-}
-
-impl StopRule {
-    fn decide(&self, round: usize) -> bool {
-        let mut rounds = self.rounds.lock().unwrap_or_else(|e| e.into_inner());
-        rounds.close(round);
-        let mut reason = self.reason.lock().unwrap_or_else(|e| e.into_inner());
-        let failed = self.failure.lock().unwrap_or_else(|e| e.into_inner()).is_err();
-        if failed || self.diverged.load(Ordering::Relaxed) {
-            return true;
-        }
-        let over = rounds.position.is_finished() && !rounds.lacks_validation();
-        if self.stop.is_raised() && !over {
-            *reason = StopReason::Interrupted;
-            return true;
-        }
-        if rounds.is_out_of_patience(self.patience) {
-            *reason = StopReason::EarlyStop;
-            return true;
-        }
-        false
-    }
-}
-
-impl EarlyStoppingStrategy for StopRule {
-    fn should_stop(&mut self, round: usize, _store: &EventStoreClient) -> bool {
-        if rank() > 0 {
-            return self.verdict.wait_for(round, || self.interrupter.should_stop());
-        }
-        let stop = self.decide(round);
-        self.verdict.give(round, stop);
-        stop
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
@@ -332,18 +206,5 @@ mod tests {
         assert_eq!(rounds.best_round(), Some(3));
         assert_eq!(rounds.without_improvement(), 2);
         assert!(rounds.is_out_of_patience(2) && !rounds.is_out_of_patience(0));
-    }
-
-    #[test]
-    fn a_verdict_reaches_those_who_wait_for_it() {
-        let verdict = Arc::new(Verdict::default());
-        let other = verdict.clone();
-        let waiting =
-            std::thread::spawn(move || (other.wait_for(1, || false), other.wait_for(2, || false)));
-        verdict.give(1, false);
-        std::thread::sleep(Duration::from_millis(10));
-        verdict.give(2, true);
-        assert!(waiting.join().unwrap().1);
-        assert!(verdict.wait_for(3, || true));
     }
 }

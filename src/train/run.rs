@@ -27,13 +27,14 @@ use super::{
     loader::{At, TrainLoader, ValidLoader},
     logs::MetricLogs,
     memory::or_first_fault,
-    metric::{LossValue, MeanMetric, RecallValue, Reporter, SilentRenderer},
+    metric::{MeanMetric, Reporter, SilentRenderer},
     placement::DeviceGroup,
     position::Share,
     recorder::AtomicRecorder,
     resume::{self, Resumed, identity, prepare},
     shared::Shared,
     state::TrainState,
+    strategy::{KeepBest, StopRule},
     trainer::{Trained, Trainer},
     validation::validate,
 };
@@ -65,11 +66,13 @@ impl Trainer {
         let model = config.freeze.apply(model)?;
         ensure_learns(&model)?;
         let queries = data.valid_pairs().min(config.validation_queries);
-        let shared = Shared::new(config, steps, queries, &self.listener);
+        let shared = Shared::new(config, steps, queries, &self.stop, &self.listener);
         let (learner, kept) = self.learner(model, data, steps, &shared, together)?;
         // Held to the end: no other process may use the folder meanwhile.
         let (_folder, state) = self.opened(run)?.unzip();
-        let valid = self.valid_loader(data, main, &shared);
+        let limit = config.validation_queries;
+        let valid =
+            ValidLoader { data: data.clone(), limit, shared: shared.clone(), device: main.clone() };
         let resumed = match (&self.folder, &state) {
             (Some(folder), Some(state)) => {
                 resume::newest(folder, state, &learner, main, &self.listener)?
@@ -87,8 +90,10 @@ impl Trainer {
             let train = self.train_loader(data, main, &shared, together);
             let training = self.supervised((train, valid), state, round, &shared);
             let training = training.with_training_strategy(strategy.into());
-            let optimizer = self.optimizer(&learner, &shared);
-            let learner = Learner::new(learner, optimizer, self.schedule(steps, together));
+            let calls = if together.distributed { together.devices } else { 1 };
+            let schedule = config.schedule(steps).with_calls(calls);
+            let optimizer = learner.optimizer();
+            let learner = Learner::new(learner, optimizer, schedule);
             let trained = or_first_fault(&shared.guard, || training.launch(learner));
             shared.ensure_written()?;
             last = Some(trained?.model.cart().clone());
@@ -141,15 +146,18 @@ impl Trainer {
         let frozen = Frozen::new(config.freeze, config.precision, &model, cache)?;
         let kept = frozen.as_ref().map_or(0, Frozen::kept);
         let listener = (!self.dashboard).then(|| self.listener.clone());
-        let context = Context::new(
-            (config, steps),
-            (data.trie().clone(), data.geometry.clone(), data.owners.clone()),
-            shared.rounds.clone(),
-            shared.guard.clone(),
-            Reporter::new(listener, shared.position.clone()),
+        let context = Context {
+            config: config.clone(),
             frozen,
+            decay: config.average_decay(steps),
+            trie: data.trie().clone(),
+            geometry: data.geometry.clone(),
+            owners: data.owners.clone(),
+            shared: shared.clone(),
+            reporter: Arc::new(Reporter::new(listener, shared.position.clone())),
             together,
-        );
+            shares: Mutex::default(),
+        };
         Ok((CartLearner::new(model, Arc::new(context)), kept))
     }
 
@@ -157,24 +165,6 @@ impl Trainer {
     fn opened(&self, run: serde_json::Value) -> Result<Option<(RunFolder, TrainState)>> {
         let prepare = |folder| prepare(folder, run, self.resume, &self.listener);
         self.folder.as_deref().map(prepare).transpose()
-    }
-
-    fn optimizer<B: AutodiffBackend>(
-        &self,
-        learner: &CartLearner<B>,
-        shared: &Shared,
-    ) -> CartOptimizer<CartLearner<B>, B> {
-        let rates = self.config.encoder_rates(learner.cart.encoder().n_layers());
-        CartOptimizer::new(self.config.weight_decay, self.config.clip_norm)
-            .with_encoder_rates(rates)
-            .with_gate(shared.guard.clone())
-    }
-
-    fn schedule(&self, steps: usize, together: DeviceGroup) -> WarmupCosine {
-        let config = &self.config;
-        let warmup = config.warmup_steps(steps);
-        WarmupCosine::new(config.learning_rate, warmup, steps, config.final_rate)
-            .with_calls(if together.distributed { together.devices } else { 1 })
     }
 
     fn train_loader<B: AutodiffBackend>(
@@ -187,30 +177,12 @@ impl Trainer {
         TrainLoader {
             data: data.clone(),
             config: Arc::new(self.config.clone()),
-            position: shared.position.clone(),
-            stop: self.stop.clone(),
+            shared: shared.clone(),
             device: main.clone(),
-            diverged: shared.diverged.clone(),
-            interrupter: shared.interrupter.clone(),
             share: Share::first(together.devices, together.distributed),
             at: At::new(&shared.position),
             order: Arc::<Mutex<_>>::default(),
             siblings: Arc::new(Siblings::new(&self.config, data)),
-        }
-    }
-
-    fn valid_loader<B: Backend>(
-        &self,
-        data: &TrainingData,
-        main: &B::Device,
-        shared: &Shared,
-    ) -> ValidLoader<B> {
-        ValidLoader {
-            data: data.clone(),
-            limit: self.config.validation_queries,
-            stop: self.stop.clone(),
-            diverged: shared.diverged.clone(),
-            device: main.clone(),
         }
     }
 
@@ -224,13 +196,13 @@ impl Trainer {
     ) -> SupervisedTraining<Components<B>> {
         let folder = self.folder.clone().unwrap_or_default();
         let mut training = SupervisedTraining::new(&folder, Arc::new(train), Arc::new(valid))
-            .metric_train_numeric(MeanMetric::<LossValue>::default())
-            .metric_valid_numeric(MeanMetric::<LossValue>::default())
-            .metric_valid_numeric(MeanMetric::<RecallValue>::default())
+            .metric_train_numeric(MeanMetric::<true>::default())
+            .metric_valid_numeric(MeanMetric::<true>::default())
+            .metric_valid_numeric(MeanMetric::<false>::default())
             .with_application_logger(None)
             .with_interrupter(shared.interrupter.clone())
             .num_epochs(round + shared.position.rounds_left())
-            .early_stopping(shared.stop_rule(&self.stop, self.config.patience));
+            .early_stopping(StopRule::new(shared.clone(), self.config.patience));
         training = match state {
             Some(mut state) => {
                 if round == 0 {
@@ -240,7 +212,7 @@ impl Trainer {
                 state.checkpoints.retain(|saved| saved.round <= round);
                 let logs = MetricLogs::new(folder.clone(), self.listener.clone());
                 let ledger = Arc::new(Ledger::new(folder, state, shared.failure.clone()));
-                let keep_best = shared.keep_best(&ledger);
+                let keep_best = KeepBest { shared: shared.clone(), ledger: ledger.clone() };
                 let training = training
                     .with_metric_logger(logs)
                     .with_file_checkpointer(AtomicRecorder::entering(ledger))

@@ -11,17 +11,17 @@ use super::{
     config::TrainConfig,
     event::StopReason,
     guard::{LossScale, NonFiniteGuard},
-    ledger::Ledger,
     metric::Listener,
     position::StepCounter,
-    rounds::{KeepBest, Rounds, StopRule},
+    rounds::Rounds,
 };
 use crate::{
     cancel::StopFlag,
     error::{Error, Result},
 };
 
-/// The cells that the parts of a training write to and read from.
+/// The cells that the parts of a training write to and read from; clones share them.
+#[derive(Clone)]
 pub(super) struct Shared {
     pub(super) position: StepCounter,
     pub(super) rounds: Arc<Mutex<Rounds>>,
@@ -31,7 +31,9 @@ pub(super) struct Shared {
     pub(super) interrupter: Interrupter,
     /// The first error of a file, which burn-train has no place for.
     pub(super) failure: Arc<Mutex<Result<()>>>,
-    reason: Arc<Mutex<StopReason>>,
+    pub(super) reason: Arc<Mutex<StopReason>>,
+    /// Raised by the caller.
+    pub(super) stop: StopFlag,
 }
 
 impl Shared {
@@ -40,6 +42,7 @@ impl Shared {
         config: &TrainConfig,
         steps: usize,
         queries: usize,
+        stop: &StopFlag,
         listener: &Listener,
     ) -> Self {
         let position = StepCounter::new(0, steps, config.validations);
@@ -61,6 +64,7 @@ impl Shared {
             interrupter: Interrupter::new(),
             failure: Arc::new(Mutex::new(Ok(()))),
             reason: Arc::new(Mutex::new(StopReason::Finished)),
+            stop: stop.clone(),
         }
     }
 
@@ -69,29 +73,9 @@ impl Shared {
         locked(&self.rounds)
     }
 
-    /// The rule that ends the training.
-    pub(super) fn stop_rule(&self, stop: &StopFlag, patience: usize) -> StopRule {
-        StopRule {
-            rounds: self.rounds.clone(),
-            stop: stop.clone(),
-            diverged: self.diverged.clone(),
-            failure: self.failure.clone(),
-            patience,
-            reason: self.reason.clone(),
-            interrupter: self.interrupter.clone(),
-            verdict: Arc::default(),
-        }
-    }
-
-    /// The rule that asks for checkpoints.
-    pub(super) fn keep_best(&self, ledger: &Arc<Ledger>) -> KeepBest {
-        KeepBest {
-            rounds: self.rounds.clone(),
-            position: self.position.clone(),
-            diverged: self.diverged.clone(),
-            guard: self.guard.clone(),
-            ledger: ledger.clone(),
-        }
+    /// Whether the training cannot go on.
+    pub(super) fn has_diverged(&self) -> bool {
+        self.diverged.load(Ordering::Relaxed)
     }
 
     /// Why nothing is left to run, where the training in the folder was over.
@@ -116,7 +100,7 @@ impl Shared {
 
     /// Fails where the training ended on losses or gradients that were not finite.
     pub(super) fn ensure_finite(&self, max_bad_steps: usize) -> Result<()> {
-        if !self.diverged.load(Ordering::Relaxed) {
+        if !self.has_diverged() {
             return Ok(());
         }
         let found = match self.guard.in_a_row() {
@@ -143,6 +127,7 @@ impl Shared {
     }
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// The value of a cell, also after a thread has panicked with it.
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|e| e.into_inner())
 }

@@ -12,6 +12,7 @@ use burn::{
 
 use super::{
     batch::TrainBatch,
+    config::TrainConfig,
     interpolate::Mixup,
     learner::{CartLearner, Context},
 };
@@ -60,14 +61,15 @@ impl<B: AutodiffBackend> CartLearner<B> {
         let [rows, _] = batch.queries.tokens.dims();
         // Backends in the host's memory leave a core idle outside of large products: there, every
         // core takes a part of the batch through a copy of the network with a graph of its own.
-        let threads = match on_host::<B>(device) {
-            true => (rayon::current_num_threads() / self.context.together.devices).max(1),
-            false => 1,
+        let threads = if on_host::<B>(device) {
+            (rayon::current_num_threads() / self.context.together.devices).max(1)
+        } else {
+            1
         };
         let mut sum = GradientsAccumulator::new();
         let mut total = Tensor::zeros([1], device);
         let mut number = 0;
-        for micro in micro_batches(rows, self.context.micro_batch) {
+        for micro in micro_batches(rows, self.context.config.micro_batch) {
             let pieces: Vec<Piece<B>> = split(&micro, threads)
                 .into_iter()
                 .map(|rows| {
@@ -118,7 +120,8 @@ impl<B: AutodiffBackend> CartLearner<B> {
     /// Forward and backward.
     fn piece(&self, piece: Piece<B>) -> Part<B> {
         let Piece { queries, targets, guide, texts, mixup, seed, weight } = piece;
-        let Context { loss: config, precision, frozen, guard, .. } = &*self.context;
+        let Context { config: TrainConfig { loss: config, precision, .. }, frozen, shared, .. } =
+            &*self.context;
         let prefix = |queries: &QueryBatch<B>, texts: &[u32]| {
             frozen.as_ref().map(|frozen| frozen.prefix(&self.cart, queries, texts))
         };
@@ -156,7 +159,7 @@ impl<B: AutodiffBackend> CartLearner<B> {
             config.of(&cart, &encoded, Supervised { queries, targets, guide }, passes, seed)
         });
         let loss = loss.mul_scalar(weight);
-        let scaled = loss.clone().mul_scalar(guard.scale());
+        let scaled = loss.clone().mul_scalar(shared.guard.scale());
         let grads = GradientsParams::from_grads(scaled.backward(), self);
         (loss.inner(), grads)
     }

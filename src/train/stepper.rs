@@ -1,6 +1,6 @@
 //! Training a step at a time: what the trainer's loop does, without the loop.
 
-use std::sync::{Arc, Mutex, atomic::AtomicBool};
+use std::sync::{Arc, Mutex};
 
 use burn::{
     module::Module,
@@ -11,14 +11,13 @@ use burn::{
 use super::{
     CartLearner, StepOutput, TrainBatch, TrainConfig,
     frozen::Frozen,
-    guard::{LossScale, NonFiniteGuard},
     learner::Context,
     metric::{Listener, Reporter},
     placement::DeviceGroup,
-    position::StepCounter,
-    rounds::Rounds,
+    shared::Shared,
 };
 use crate::{
+    cancel::StopFlag,
     error::Result,
     identifier::Owners,
     model::Cart,
@@ -76,32 +75,24 @@ impl<B: AutodiffBackend> Stepper<B> {
         if let Some(device) = cart.devices().first() {
             config.precision.check::<B>(device)?;
         }
-        let position = StepCounter::new(0, steps, 1);
-        let listener: Listener = Arc::new(|_| ());
-        let rounds = Arc::new(Mutex::new(Rounds::new(position.clone(), listener.clone(), 0)));
-        let scale = config.precision.scales_loss().then(LossScale::default);
-        let diverged = Arc::new(AtomicBool::new(false));
-        let guard = NonFiniteGuard::new(usize::MAX, scale, diverged, position.clone(), listener);
-        let guard = Arc::new(guard);
         let frozen = Frozen::new(config.freeze, config.precision, &cart, |_| None)?;
-        let reporter = Reporter::new(None, position);
-        let together = DeviceGroup::alone();
-        let owners = Owners::single(trie.len());
-        let trie = (trie, None, owners);
-        let context =
-            Context::new((config, steps), trie, rounds, guard.clone(), reporter, frozen, together);
-        let rates = config.encoder_rates(cart.encoder().n_layers());
+        let shared =
+            Shared::new(config, steps, 0, &StopFlag::new(), &(Arc::new(|_| ()) as Listener));
+        let context = Context {
+            config: config.clone(),
+            frozen,
+            decay: config.average_decay(steps),
+            owners: Owners::single(trie.len()),
+            trie,
+            geometry: None,
+            reporter: Arc::new(Reporter::new(None, shared.position.clone())),
+            shared,
+            together: DeviceGroup::alone(),
+            shares: Mutex::default(),
+        };
         let learner = CartLearner::new(cart, Arc::new(context));
-        let optimizer = CartOptimizer::new(config.weight_decay, config.clip_norm)
-            .with_encoder_rates(rates)
-            .with_gate(guard);
-        let schedule = WarmupCosine::new(
-            config.learning_rate,
-            config.warmup_steps(steps),
-            steps,
-            config.final_rate,
-        );
-        Ok(Self { learner: Learner::new(learner, optimizer, schedule) })
+        let optimizer = learner.optimizer();
+        Ok(Self { learner: Learner::new(learner, optimizer, config.schedule(steps)) })
     }
 
     /// Forward and backward; the weights stay.

@@ -16,8 +16,9 @@ use super::{
     batch::TrainBatch,
     learner::CartLearner,
     memory::or_fault,
-    metric::{LossValue, Reporter},
+    metric::{LossValue, MeanValue, Reporter},
     placement::{DeviceGroup, Placement},
+    shared::locked,
 };
 use crate::kernels::on_host;
 
@@ -30,20 +31,21 @@ impl<B: AutodiffBackend> TrainStep for CartLearner<B> {
         let [rows, _] = batch.queries.tokens.dims();
         let DeviceGroup { devices, placement, distributed } = self.context.together;
         let work = || self.gradients(&batch, &device);
-        let (loss, grads) = match devices > 1 && !distributed {
-            true => or_fault(&self.context.guard, work, || {
+        let (loss, grads) = if devices > 1 && !distributed {
+            or_fault(&self.context.shared.guard, work, || {
                 (Tensor::zeros([1], &device), GradientsParams::new())
-            }),
-            false => work(),
+            })
+        } else {
+            work()
         };
         if on_host::<B>(&device) {
             // Where reading costs no wait, no step is built on a loss that is no number.
-            loss.to_data().iter::<f64>().for_each(|loss| self.context.guard.see_loss(loss));
+            loss.to_data().iter::<f64>().for_each(|loss| self.context.shared.guard.see_loss(loss));
         }
         let reporter = self.context.reporter.clone();
         let item = StepOutput { loss, rows, of: batch.of, step: batch.step, reporter };
         let grads = if devices > 1 && placement == Placement::Main && !distributed {
-            let mut shares = self.context.shares.lock().unwrap_or_else(|e| e.into_inner());
+            let mut shares = locked(&self.context.shares);
             shares.push((batch.rank, grads));
             GradientsParams::new()
         } else {
@@ -60,8 +62,7 @@ impl<B: AutodiffBackend> TrainStep for CartLearner<B> {
         O: Optimizer<Self, A>,
         Self: AutodiffModule<A>,
     {
-        let mut shares =
-            std::mem::take(&mut *self.context.shares.lock().unwrap_or_else(|e| e.into_inner()));
+        let mut shares = std::mem::take(&mut *locked(&self.context.shares));
         if shares.is_empty() {
             return optim.step(lr, self, grads).with_average();
         }
@@ -112,6 +113,6 @@ impl<B: Backend> ItemLazy for StepOutput<B> {
 
 impl Adaptor<LossValue> for StepLoss {
     fn adapt(&self) -> LossValue {
-        LossValue(self.loss, self.rows)
+        MeanValue(self.loss, self.rows)
     }
 }

@@ -13,7 +13,7 @@ use super::{
     batch::ValidBatch,
     learner::CartLearner,
     loader::ValidLoader,
-    metric::{LossValue, RecallValue},
+    metric::{LossValue, MeanValue, RecallValue},
 };
 use crate::{
     decode::{BeamConfig, SearchSpace, beam_search},
@@ -32,7 +32,7 @@ impl<B: Backend> InferenceStep for CartLearner<B> {
             soft_targets: 0.0,
             guide_dropout: 0.0,
             alignment: 0.0,
-            ..self.context.loss.clone()
+            ..self.context.config.loss.clone()
         };
         let cart = self.cart();
         let encoded = cart.encode_layers(queries.tokens.clone(), queries.padding.clone());
@@ -42,7 +42,7 @@ impl<B: Backend> InferenceStep for CartLearner<B> {
         let loss = loss.into_data().iter::<f64>().next().unwrap_or(f64::NAN);
         let encoded = cart.encode(asked.tokens, asked.padding);
         let beam = BeamConfig {
-            width: self.context.beam,
+            width: self.context.config.validation_beam,
             scope: config.scope,
             decoder_weight: config.decoder_weight(),
             ..BeamConfig::default()
@@ -50,7 +50,7 @@ impl<B: Backend> InferenceStep for CartLearner<B> {
         let space =
             SearchSpace::from(&self.context.trie).with_geometry(self.context.geometry.as_deref());
         let Ok(mut answers) = beam_search(cart, &encoded, space, &beam) else {
-            self.context.guard.diverged().store(true, Ordering::Relaxed);
+            self.context.shared.diverged.store(true, Ordering::Relaxed);
             return ValidOutput { loss, recall_at_1: 0.0, queries: batch.items.len() };
         };
         let owners = &self.context.owners;
@@ -60,7 +60,7 @@ impl<B: Backend> InferenceStep for CartLearner<B> {
             .zip(&batch.items)
             .map(|(answers, &item)| answers.iter().position(|a| owners.of(a.item) == item))
             .collect();
-        let mut rounds = self.context.rounds.lock().unwrap_or_else(|e| e.into_inner());
+        let mut rounds = self.context.shared.rounds();
         rounds.validated(loss, &ranks, cart);
         let first = ranks.iter().filter(|rank| **rank == Some(0)).count();
         let queries = batch.items.len();
@@ -97,12 +97,12 @@ impl ItemLazy for ValidOutput {
 
 impl Adaptor<LossValue> for ValidOutput {
     fn adapt(&self) -> LossValue {
-        LossValue(self.loss, self.queries)
+        MeanValue(self.loss, self.queries)
     }
 }
 
 impl Adaptor<RecallValue> for ValidOutput {
     fn adapt(&self) -> RecallValue {
-        RecallValue(self.recall_at_1, self.queries)
+        MeanValue(self.recall_at_1, self.queries)
     }
 }

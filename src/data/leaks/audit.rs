@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     data::ItemCaption,
-    error::{Error, Result},
+    error::{Error, Result, ensure_in},
     features::ItemIds,
 };
 
@@ -45,13 +45,17 @@ impl LeakKind {
     pub const ALL: [Self; 4] =
         [Self::SameItem, Self::NearSameItem, Self::OtherItem, Self::NearOtherItem];
 
-    const fn place(self) -> usize {
-        match self {
-            Self::SameItem => kind_of(true, true),
-            Self::OtherItem => kind_of(false, true),
-            Self::NearSameItem => kind_of(true, false),
-            Self::NearOtherItem => kind_of(false, false),
-        }
+    fn place(self) -> usize {
+        kind_of(self.is_own(), !self.is_near())
+    }
+
+    /// Whether the training text is of the query's item.
+    fn is_own(self) -> bool {
+        matches!(self, Self::SameItem | Self::NearSameItem)
+    }
+
+    fn is_near(self) -> bool {
+        matches!(self, Self::NearSameItem | Self::NearOtherItem)
     }
 
     /// The setting of [`LeakAuditConfig`] that it is under.
@@ -121,19 +125,10 @@ impl LeakAuditConfig {
     /// # Errors
     /// [`Error::Config`] for a threshold that is not above 0 and at most 1, or shingles of no word.
     pub fn validate(&self) -> Result<()> {
-        if !(self.threshold > 0.0 && self.threshold <= 1.0) {
-            return Err(Error::config("threshold of the audit")
-                .expected("a similarity above 0 and at most 1")
-                .found(self.threshold.to_string())
-                .fix("0.8 finds texts that differ by a word or two"));
-        }
-        if self.shingle == 0 {
-            return Err(Error::config("shingle of the audit")
-                .expected("at least one word")
-                .found("0")
-                .fix("1 compares sets of words, 2 or more respect their order"));
-        }
-        Ok(())
+        let remedy = "0.8 finds texts that differ by a word or two";
+        ensure_in("threshold of the audit", self.threshold, "(0, 1]", remedy)?;
+        let remedy = "1 compares sets of words, 2 or more respect their order";
+        ensure_in("shingle of the audit", self.shingle as f64, "[1, inf)", remedy)
     }
 
     /// Looks for every query among the training texts; `ids` names the items of both.
@@ -219,12 +214,7 @@ impl fmt::Display for LeakPair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { query, query_id, train, train_id, similarity, .. } = self;
         write!(f, "query {query:?} of `{query_id}` and training text {train:?} of `{train_id}`")?;
-        match self.kind {
-            LeakKind::SameItem | LeakKind::OtherItem => Ok(()),
-            LeakKind::NearSameItem | LeakKind::NearOtherItem => {
-                write!(f, " (similarity {similarity:.2})")
-            }
-        }
+        if self.kind.is_near() { write!(f, " (similarity {similarity:.2})") } else { Ok(()) }
     }
 }
 
@@ -264,29 +254,19 @@ impl LeakAudit {
     pub fn ensure(&self, config: &LeakAuditConfig) -> Result<Vec<String>> {
         let mut warnings = Vec::new();
         for kind in LeakKind::ALL.into_iter().filter(|&kind| self.count(kind) > 0) {
-            let (policy, what) = match kind {
-                LeakKind::SameItem => {
-                    (config.same_item, "are a training text of their own item".to_string())
-                }
-                LeakKind::NearSameItem => (
-                    config.near_same_item,
-                    format!(
-                        "are near duplicates of a training text of their own item (similarity {} \
-                         or more)",
-                        self.threshold
-                    ),
-                ),
-                LeakKind::OtherItem => {
-                    (config.other_items, "are a training text of another item".into())
-                }
-                LeakKind::NearOtherItem => (
-                    config.other_items,
-                    format!(
-                        "are near duplicates of a training text of another item (similarity {} or \
-                         more)",
-                        self.threshold
-                    ),
-                ),
+            let policy = match kind {
+                LeakKind::SameItem => config.same_item,
+                LeakKind::NearSameItem => config.near_same_item,
+                LeakKind::OtherItem | LeakKind::NearOtherItem => config.other_items,
+            };
+            let whose = if kind.is_own() { "their own item" } else { "another item" };
+            let what = if kind.is_near() {
+                let threshold = self.threshold;
+                format!(
+                    "near duplicates of a training text of {whose} (similarity {threshold} or more)"
+                )
+            } else {
+                format!("a training text of {whose}")
             };
             let pairs: Vec<String> = self
                 .examples
@@ -295,7 +275,7 @@ impl LeakAudit {
                 .map(ToString::to_string)
                 .collect();
             let found = format!(
-                "{} of {} queries that {what}: {}",
+                "{} of {} queries that are {what}: {}",
                 self.count(kind),
                 self.exact.queries,
                 if pairs.is_empty() { "no examples asked for".into() } else { pairs.join("; ") }

@@ -22,8 +22,8 @@ pub(super) type Best = Option<(f64, usize)>;
 pub(super) type Found = [Best; 4];
 
 /// The place of a pair in [`Found`].
-pub(super) const fn kind_of(same_item: bool, same_words: bool) -> usize {
-    2 * (!same_words) as usize + (!same_item) as usize
+pub(super) fn kind_of(same_item: bool, same_words: bool) -> usize {
+    2 * usize::from(!same_words) + usize::from(!same_item)
 }
 
 /// The shingles of a text: all runs of `length` words, or its words in one where there are fewer.

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     data::words,
-    error::{Error, Result},
+    error::{Error, Result, ensure_in},
     eval::{
         metrics::{QueryTruth, TruncatedTies, check_relevant, mrr_at_k, name_query},
         ranking::Ranking,
@@ -114,21 +114,13 @@ impl Default for Bm25Grid {
 
 impl Bm25Config {
     /// Sets `k1`.
-    pub fn with_k1(mut self, k1: f32) -> Self {
-        self.k1 = k1;
-        self
+    pub fn with_k1(self, k1: f32) -> Self {
+        Self { k1, ..self }
     }
 
     /// Sets `b`.
-    pub fn with_b(mut self, b: f32) -> Self {
-        self.b = b;
-        self
-    }
-
-    /// Leaves out a few English words.
-    pub fn with_stop_words(mut self, stop_words: bool) -> Self {
-        self.stop_words = stop_words;
-        self
+    pub fn with_b(self, b: f32) -> Self {
+        Self { b, ..self }
     }
 
     /// Checks the ranges.
@@ -137,19 +129,8 @@ impl Bm25Config {
     /// [`Error::Config`] when `k1` is not between 0 and 1000 or `b` not between 0 and 1.
     pub fn validate(&self) -> Result<()> {
         // Larger values could round a word's share to zero, which means "no such word" below.
-        if !(0.0..=1000.0).contains(&self.k1) {
-            return Err(Error::config("k1")
-                .expected("0 to 1000")
-                .found(self.k1.to_string())
-                .fix("use 1.2"));
-        }
-        if !(0.0..=1.0).contains(&self.b) {
-            return Err(Error::config("b")
-                .expected("0 to 1")
-                .found(self.b.to_string())
-                .fix("use 0.75"));
-        }
-        Ok(())
+        ensure_in("k1", self.k1.into(), "[0, 1000]", "use 1.2")?;
+        ensure_in("b", self.b.into(), "[0, 1]", "use 0.75")
     }
 
     fn words(&self, text: &str) -> impl Iterator<Item = String> {

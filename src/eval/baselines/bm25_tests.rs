@@ -58,7 +58,7 @@ fn equal_documents_tie_exactly() {
 #[test]
 fn stop_words_are_left_out_on_request() {
     let docs = rows(&[(0, "the dog"), (1, "the cat")]);
-    let config = Bm25Config::default().with_stop_words(true);
+    let config = Bm25Config { stop_words: true, ..Default::default() };
     let bm25 = Bm25::fit(&docs, 2, &config).unwrap();
     assert_eq!(bm25.search("the", 2).scores, [0.0, 0.0]);
     assert!(Bm25::fit(&rows(&[(0, "the")]), 1, &config).is_err());

@@ -78,7 +78,7 @@ impl TfIdfRidgeConfig {
             .enumerate()
             .map(|(at, (word, count))| (word, (at, ((1.0 + n) / (1.0 + count as f32)).ln() + 1.0)))
             .collect();
-        let mean = mean(items);
+        let mean = items.mean();
         let (d_input, d_output) = (words.len(), items.dim());
         let mut inputs = Vec::with_capacity(train.len() * d_input);
         let mut outputs = Vec::with_capacity(train.len() * d_output);
@@ -133,14 +133,6 @@ fn vector(known: &HashMap<String, (usize, f32)>, text: &str) -> Vec<f32> {
     }
     normalise(&mut row);
     row
-}
-
-fn mean(items: &Features) -> Vec<f32> {
-    let mut mean = vec![0f64; items.dim()];
-    for row in items.as_slice().chunks_exact(items.dim()) {
-        mean.iter_mut().zip(row).for_each(|(m, v)| *m += f64::from(*v) / items.len() as f64);
-    }
-    mean.into_iter().map(|v| v as f32).collect()
 }
 
 fn centred(row: &[f32], mean: &[f32]) -> Vec<f32> {

@@ -10,15 +10,12 @@ use burn::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Pooling,
-    family::{Family, check_sizes, freeze_lowest, layer_params},
+    ClipLayer, Pooling,
+    family::{Family, check_sizes, fields, freeze_lowest, layer_params},
 };
 use crate::{
-    error::{Error, Result},
-    nn::{
-        Activation, Attention, AttentionConfig, Dropout, FeedForward, FeedForwardConfig,
-        WeightInit, attention::laid_out,
-    },
+    error::{Error, Result, named},
+    nn::{Activation, Dropout, WeightInit},
     storage::count,
 };
 
@@ -55,16 +52,6 @@ pub struct BertConfig {
     pub pooling: Pooling,
 }
 
-/// One post-norm transformer layer.
-#[derive(Module, Debug)]
-pub struct BertLayer<B: Backend> {
-    attention: Attention<B>,
-    attention_norm: LayerNorm<B>,
-    feed_forward: FeedForward<B>,
-    feed_forward_norm: LayerNorm<B>,
-    dropout: Dropout,
-}
-
 /// A post-norm transformer encoder with learned positions. What a layer hands out is its output,
 /// which its last norm has normalised.
 #[derive(Module, Debug)]
@@ -73,7 +60,7 @@ pub struct BertEncoder<B: Backend> {
     positions: Embedding<B>,
     token_types: Option<Embedding<B>>,
     norm: LayerNorm<B>,
-    layers: Vec<BertLayer<B>>,
+    layers: Vec<ClipLayer<B>>,
     dropout: Dropout,
     first_position: usize,
     #[module(skip)]
@@ -87,16 +74,9 @@ impl BertConfig {
     /// [`Error::Config`] naming the size that does not.
     pub fn validate(&self) -> Result<()> {
         check_sizes(
-            &[
-                ("vocabulary", self.vocabulary),
-                ("positions", self.positions),
-                ("d_model", self.d_model),
-                ("d_ff", self.d_ff),
-                ("n_heads", self.n_heads),
-                ("n_layers", self.n_layers),
-            ],
+            &named!(self, vocabulary, positions, d_model, d_ff, n_heads, n_layers),
             Some((self.d_model, self.n_heads)),
-            &[("dropout", self.dropout), ("attention_dropout", self.attention_dropout)],
+            &named!(self, dropout, attention_dropout),
         )?;
         if self.first_position >= self.positions {
             return Err(Error::config("first_position")
@@ -132,19 +112,10 @@ impl BertConfig {
         LayerNormConfig::new(self.d_model).with_epsilon(self.norm_epsilon).init(device)
     }
 
-    fn init_layer<B: Backend>(&self, init: &mut WeightInit, device: &B::Device) -> BertLayer<B> {
-        BertLayer {
-            attention: AttentionConfig::new(self.d_model, self.n_heads, self.attention_dropout)
-                .init(init, device),
-            attention_norm: self.norm(device),
-            feed_forward: FeedForwardConfig {
-                activation: self.activation,
-                ..FeedForwardConfig::new(self.d_model, self.d_ff)
-            }
-            .init(init, device),
-            feed_forward_norm: self.norm(device),
-            dropout: Dropout::new(self.dropout),
-        }
+    fn init_layer<B: Backend>(&self, init: &mut WeightInit, device: &B::Device) -> ClipLayer<B> {
+        let sizes = (self.d_model, self.d_ff, self.n_heads);
+        let dropouts = (self.dropout, self.attention_dropout);
+        ClipLayer::init(sizes, dropouts, self.activation, self.norm_epsilon, init, device)
     }
 
     /// Number of parameters.
@@ -152,21 +123,6 @@ impl BertConfig {
         let (d, layer) = (self.d_model, layer_params(self.d_model, self.d_ff));
         let rows = count(&[&[self.vocabulary], &[self.positions], &[self.token_types], &[2]]);
         count(&[&[rows, d], &[self.n_layers, layer]])
-    }
-}
-
-impl<B: Backend> BertLayer<B> {
-    /// Applies the layer.
-    ///
-    /// # Shapes
-    /// - `x`, output: `[batch, tokens, d_model]`
-    /// - `bias`: `[batch, heads or 1, tokens or 1, tokens]`
-    pub fn forward(&self, x: Tensor<B, 3>, bias: &Tensor<B, 4>) -> Tensor<B, 3> {
-        let context = self.attention.key_value(x.clone());
-        let attended = self.attention.forward(x.clone(), &context, Some(bias));
-        let x = self.attention_norm.forward(x + self.dropout.forward(attended));
-        let inner = self.feed_forward.forward(x.clone());
-        self.feed_forward_norm.forward(x + self.dropout.forward(inner))
     }
 }
 
@@ -189,6 +145,8 @@ impl<B: Backend> BertEncoder<B> {
 }
 
 impl<B: Backend> Family<B> for BertEncoder<B> {
+    fields!();
+
     fn embed_words(&self, words: Tensor<B, 3>, padding: &Tensor<B, 2, Bool>) -> Tensor<B, 3> {
         let [_, length, _] = words.dims();
         let max_tokens = Family::<B>::max_tokens(self).expect("it has positions");
@@ -204,37 +162,12 @@ impl<B: Backend> Family<B> for BertEncoder<B> {
         Some(self.positions.weight.dims()[0] - self.first_position)
     }
 
-    fn bias(&self, padding: &Tensor<B, 4>) -> Tensor<B, 4> {
-        let [_, _, _, length] = padding.dims();
-        laid_out(padding, self.n_heads(), length)
-    }
-
     fn layer(&self, at: usize, hidden: Tensor<B, 3>, bias: &Tensor<B, 4>) -> Tensor<B, 3> {
-        self.layers[at].forward(hidden, bias)
-    }
-
-    fn layer_output(&self, _at: usize, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
-        hidden
-    }
-
-    fn n_layers(&self) -> usize {
-        self.layers.len()
-    }
-
-    fn n_heads(&self) -> usize {
-        self.layers.first().map_or(1, |layer| layer.attention.n_heads())
+        self.layers[at].forward_post_norm(hidden, bias)
     }
 
     fn pooling(&self) -> Pooling {
         self.pooling
-    }
-
-    fn tokens(&self) -> &Embedding<B> {
-        &self.tokens
-    }
-
-    fn freeze_token_embeddings(self) -> Self {
-        Self { tokens: self.tokens.no_grad(), ..self }
     }
 
     fn freeze_layers(self, layers: usize) -> Self {

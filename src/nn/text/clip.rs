@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Pooling,
-    family::{Family, check_sizes, freeze_lowest, layer_params},
+    family::{Family, add_positions, check_sizes, fields, freeze_lowest, layer_params},
 };
 use crate::{
-    error::Result,
+    error::{Result, named},
     nn::{
         Activation, Attention, AttentionConfig, Dropout, FeedForward, FeedForwardConfig,
         WeightInit, causal_bias,
@@ -50,7 +50,7 @@ pub struct ClipTextConfig {
     pub pooling: Pooling,
 }
 
-/// One pre-norm transformer layer of either tower.
+/// One transformer layer, with its norms before its blocks or behind them.
 #[derive(Module, Debug)]
 pub struct ClipLayer<B: Backend> {
     attention: Attention<B>,
@@ -81,16 +81,9 @@ impl ClipTextConfig {
     /// [`Error::Config`](crate::Error::Config) naming the size that does not.
     pub fn validate(&self) -> Result<()> {
         check_sizes(
-            &[
-                ("vocabulary", self.vocabulary),
-                ("max_tokens", self.max_tokens),
-                ("d_model", self.d_model),
-                ("d_ff", self.d_ff),
-                ("n_heads", self.n_heads),
-                ("n_layers", self.n_layers),
-            ],
+            &named!(self, vocabulary, max_tokens, d_model, d_ff, n_heads, n_layers),
             Some((self.d_model, self.n_heads)),
-            &[("dropout", self.dropout), ("attention_dropout", self.attention_dropout)],
+            &named!(self, dropout, attention_dropout),
         )
     }
 
@@ -171,13 +164,34 @@ impl<B: Backend> ClipLayer<B> {
     }
 }
 
+impl<B: Backend> ClipLayer<B> {
+    pub(super) fn with_inner_dropout(self, dropout: f64) -> Self {
+        Self { feed_forward: self.feed_forward.with_dropout(dropout), ..self }
+    }
+
+    pub(super) fn n_heads(&self) -> usize {
+        self.attention.n_heads()
+    }
+
+    /// Applies the layer with its norms behind the sums, as BERT does.
+    ///
+    /// # Shapes
+    /// - `x`, output: `[batch, tokens, d_model]`
+    /// - `bias`: `[batch, heads or 1, tokens or 1, tokens]`
+    pub fn forward_post_norm(&self, x: Tensor<B, 3>, bias: &Tensor<B, 4>) -> Tensor<B, 3> {
+        let context = self.attention.key_value(x.clone());
+        let attended = self.attention.forward(x.clone(), &context, Some(bias));
+        let x = self.attention_norm.forward(x + self.dropout.forward(attended));
+        let inner = self.feed_forward.forward(x.clone());
+        self.feed_forward_norm.forward(x + self.dropout.forward(inner))
+    }
+}
+
 impl<B: Backend> Family<B> for ClipTextEncoder<B> {
+    fields!();
+
     fn embed_words(&self, words: Tensor<B, 3>, _: &Tensor<B, 2, Bool>) -> Tensor<B, 3> {
-        let [_, length, _] = words.dims();
-        let [max_tokens, _] = self.positions.weight.dims();
-        assert!(length <= max_tokens, "{length} tokens exceed max_tokens = {max_tokens}");
-        let positions = self.positions.weight.val().narrow(0, 0, length).unsqueeze::<3>();
-        self.dropout.forward(words + positions)
+        add_positions(words, &self.positions, &self.dropout)
     }
 
     fn max_tokens(&self) -> Option<usize> {
@@ -204,24 +218,8 @@ impl<B: Backend> Family<B> for ClipTextEncoder<B> {
         self.final_norm.forward(hidden)
     }
 
-    fn n_layers(&self) -> usize {
-        self.layers.len()
-    }
-
-    fn n_heads(&self) -> usize {
-        self.layers.first().map_or(1, |layer| layer.attention.n_heads())
-    }
-
     fn pooling(&self) -> Pooling {
         self.pooling
-    }
-
-    fn tokens(&self) -> &Embedding<B> {
-        &self.tokens
-    }
-
-    fn freeze_token_embeddings(self) -> Self {
-        Self { tokens: self.tokens.no_grad(), ..self }
     }
 
     fn freeze_layers(self, layers: usize) -> Self {

@@ -1,9 +1,12 @@
 //! The shape of a text encoder of any family.
 
 use burn::tensor::backend::Backend;
-use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::{BertConfig, ClipTextConfig, Pooling, ScratchEncoderConfig, T5Config, TextEncoder};
+use super::{
+    BertConfig, ClipTextConfig, Pooling, ScratchEncoderConfig, T5Config, TextEncoder,
+    family::{each, map_each},
+};
 use crate::{error::Result, nn::WeightInit};
 
 /// The shape of a text encoder of any family.
@@ -19,8 +22,8 @@ use crate::{error::Result, nn::WeightInit};
 /// let config = TextEncoderConfig::from(scratch);
 /// assert_eq!((config.d_model(), config.n_layers()), (8, 1));
 /// ```
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(tag = "family", rename_all = "lowercase")]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "family", rename_all = "lowercase", remote = "Self")]
 pub enum TextEncoderConfig {
     /// Trained from scratch.
     Scratch(ScratchEncoderConfig),
@@ -32,64 +35,33 @@ pub enum TextEncoderConfig {
     Clip(ClipTextConfig),
 }
 
+impl Serialize for TextEncoderConfig {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
 impl<'de> Deserialize<'de> for TextEncoderConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(tag = "family", rename_all = "lowercase")]
-        enum Tagged {
-            Scratch(ScratchEncoderConfig),
-            Bert(BertConfig),
-            T5(T5Config),
-            Clip(ClipTextConfig),
-        }
         let mut value = serde_json::Value::deserialize(deserializer)?;
         if let Some(fields) = value.as_object_mut() {
             fields.entry("family").or_insert_with(|| "scratch".into());
         }
-        Ok(match serde_json::from_value(value).map_err(D::Error::custom)? {
-            Tagged::Scratch(config) => Self::Scratch(config),
-            Tagged::Bert(config) => Self::Bert(config),
-            Tagged::T5(config) => Self::T5(config),
-            Tagged::Clip(config) => Self::Clip(config),
-        })
+        Self::deserialize(value).map_err(D::Error::custom)
     }
 }
 
-impl From<ScratchEncoderConfig> for TextEncoderConfig {
-    fn from(config: ScratchEncoderConfig) -> Self {
-        Self::Scratch(config)
-    }
-}
-
-impl From<BertConfig> for TextEncoderConfig {
-    fn from(config: BertConfig) -> Self {
-        Self::Bert(config)
-    }
-}
-
-impl From<T5Config> for TextEncoderConfig {
-    fn from(config: T5Config) -> Self {
-        Self::T5(config)
-    }
-}
-
-impl From<ClipTextConfig> for TextEncoderConfig {
-    fn from(config: ClipTextConfig) -> Self {
-        Self::Clip(config)
-    }
-}
-
-/// Does the same with the configuration of whatever family.
-macro_rules! each {
-    ($config:expr, $inner:ident => $do:expr) => {
-        match $config {
-            TextEncoderConfig::Scratch($inner) => $do,
-            TextEncoderConfig::Bert($inner) => $do,
-            TextEncoderConfig::T5($inner) => $do,
-            TextEncoderConfig::Clip($inner) => $do,
-        }
+macro_rules! families {
+    ($($family:ident($config:ident)),*) => {
+        $(impl From<$config> for TextEncoderConfig {
+            fn from(config: $config) -> Self {
+                Self::$family(config)
+            }
+        })*
     };
 }
+
+families!(Scratch(ScratchEncoderConfig), Bert(BertConfig), T5(T5Config), Clip(ClipTextConfig));
 
 impl TextEncoderConfig {
     /// Checks that the sizes fit each other.
@@ -97,27 +69,22 @@ impl TextEncoderConfig {
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) naming the size that does not.
     pub fn validate(&self) -> Result<()> {
-        each!(self, config => config.validate())
+        each!(TextEncoderConfig, self, config => config.validate())
     }
 
     /// Initialises an encoder.
     pub fn init<B: Backend>(&self, init: &mut WeightInit, device: &B::Device) -> TextEncoder<B> {
-        match self {
-            Self::Scratch(config) => TextEncoder::Scratch(config.init(init, device)),
-            Self::Bert(config) => TextEncoder::Bert(config.init(init, device)),
-            Self::T5(config) => TextEncoder::T5(config.init(init, device)),
-            Self::Clip(config) => TextEncoder::Clip(config.init(init, device)),
-        }
+        map_each!(TextEncoderConfig => TextEncoder, self, config => config.init(init, device))
     }
 
     /// Number of parameters.
     pub fn num_params(&self) -> usize {
-        each!(self, config => config.num_params())
+        each!(TextEncoderConfig, self, config => config.num_params())
     }
 
     /// Number of tokens it has embeddings for.
     pub fn vocabulary(&self) -> usize {
-        each!(self, config => config.vocabulary)
+        each!(TextEncoderConfig, self, config => config.vocabulary)
     }
 
     /// Most tokens of a query.
@@ -132,22 +99,22 @@ impl TextEncoderConfig {
 
     /// Width of the layers.
     pub fn d_model(&self) -> usize {
-        each!(self, config => config.d_model)
+        each!(TextEncoderConfig, self, config => config.d_model)
     }
 
     /// Inner width of the feed-forward blocks.
     pub fn d_ff(&self) -> usize {
-        each!(self, config => config.d_ff)
+        each!(TextEncoderConfig, self, config => config.d_ff)
     }
 
     /// Number of attention heads.
     pub fn n_heads(&self) -> usize {
-        each!(self, config => config.n_heads)
+        each!(TextEncoderConfig, self, config => config.n_heads)
     }
 
     /// Number of layers S.
     pub fn n_layers(&self) -> usize {
-        each!(self, config => config.n_layers)
+        each!(TextEncoderConfig, self, config => config.n_layers)
     }
 
     /// Sets all dropouts.

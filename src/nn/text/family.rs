@@ -8,7 +8,8 @@ use burn::{
 
 use super::Pooling;
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, ensure_in},
+    nn::{Dropout, attention::laid_out},
     storage::count,
 };
 
@@ -37,13 +38,18 @@ pub(super) trait Family<B: Backend>: Sized {
     /// # Shapes
     /// - `padding`: `[batch, 1, 1, tokens]`
     /// - returns: `[batch, heads, tokens, tokens]`
-    fn bias(&self, padding: &Tensor<B, 4>) -> Tensor<B, 4>;
+    fn bias(&self, padding: &Tensor<B, 4>) -> Tensor<B, 4> {
+        let [_, _, _, length] = padding.dims();
+        laid_out(padding, self.n_heads(), length)
+    }
 
     /// Applies layer number `at`.
     fn layer(&self, at: usize, hidden: Tensor<B, 3>, bias: &Tensor<B, 4>) -> Tensor<B, 3>;
 
     /// The output of layer number `at` for the decoder; `hidden` is the input of the layer above it.
-    fn layer_output(&self, at: usize, hidden: Tensor<B, 3>) -> Tensor<B, 3>;
+    fn layer_output(&self, _at: usize, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
+        hidden
+    }
 
     /// What the reference implementation shows as the hidden state behind layer number `at`.
     fn hidden_state(&self, _at: usize, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
@@ -77,6 +83,72 @@ pub(super) trait Family<B: Backend>: Sized {
     fn freeze_layers(self, layers: usize) -> Self;
 }
 
+/// Does the same with a value of whatever family.
+macro_rules! each {
+    ($kind:ident, $value:expr, $inner:ident => $do:expr) => {
+        match $value {
+            $kind::Scratch($inner) => $do,
+            $kind::Bert($inner) => $do,
+            $kind::T5($inner) => $do,
+            $kind::Clip($inner) => $do,
+        }
+    };
+}
+pub(super) use each;
+
+/// The same, to a value of the same family.
+macro_rules! map_each {
+    ($kind:ident => $to:ident, $value:expr, $inner:ident => $do:expr) => {
+        match $value {
+            $kind::Scratch($inner) => $to::Scratch($do),
+            $kind::Bert($inner) => $to::Bert($do),
+            $kind::T5($inner) => $to::T5($do),
+            $kind::Clip($inner) => $to::Clip($do),
+        }
+    };
+}
+pub(super) use map_each;
+
+/// What a family reads from fields that all have.
+macro_rules! fields {
+    () => {
+        fn n_layers(&self) -> usize {
+            self.layers.len()
+        }
+
+        fn n_heads(&self) -> usize {
+            self.layers.first().map_or(1, |layer| layer.n_heads())
+        }
+
+        fn tokens(&self) -> &Embedding<B> {
+            &self.tokens
+        }
+
+        fn freeze_token_embeddings(self) -> Self {
+            Self { tokens: self.tokens.no_grad(), ..self }
+        }
+    };
+}
+pub(super) use fields;
+
+/// Adds the positions of a text, which start at the first row of their table.
+///
+/// # Shapes
+/// - `words`, output: `[batch, tokens, d_model]`
+///
+/// # Panics
+/// When there are more tokens than positions.
+pub(super) fn add_positions<B: Backend>(
+    words: Tensor<B, 3>,
+    positions: &Embedding<B>,
+    dropout: &Dropout,
+) -> Tensor<B, 3> {
+    let [_, length, _] = words.dims();
+    let [max_tokens, _] = positions.weight.dims();
+    assert!(length <= max_tokens, "{length} tokens exceed max_tokens = {max_tokens}");
+    dropout.forward(words + positions.weight.val().narrow(0, 0, length).unsqueeze::<3>())
+}
+
 /// Makes the first `count` modules constants of the training.
 pub(super) fn freeze_lowest<B: Backend, M: Module<B>>(modules: Vec<M>, count: usize) -> Vec<M> {
     let freeze = |(at, module): (usize, M)| if at < count { module.no_grad() } else { module };
@@ -94,11 +166,8 @@ pub(in crate::nn) fn check_sizes(
     width_and_heads: Option<(usize, usize)>,
     dropouts: &[(&str, f64)],
 ) -> Result<()> {
-    if let Some((name, _)) = sizes.iter().find(|(_, size)| *size == 0) {
-        return Err(Error::config(*name)
-            .expected("at least 1")
-            .found("0")
-            .fix("choose another size"));
+    for (name, size) in sizes {
+        ensure_in(name, *size as f64, "[1, inf)", "choose another size")?;
     }
     if let Some((d_model, n_heads)) = width_and_heads
         && !d_model.is_multiple_of(n_heads)
@@ -108,11 +177,6 @@ pub(in crate::nn) fn check_sizes(
             .found(n_heads.to_string())
             .fix("change one of the two"));
     }
-    match dropouts.iter().find(|(_, p)| !(0.0..1.0).contains(p)) {
-        Some((name, p)) => Err(Error::config(*name)
-            .expected("a probability in [0, 1)")
-            .found(p.to_string())
-            .fix("0.1 is usual")),
-        None => Ok(()),
-    }
+    let mut dropouts = dropouts.iter();
+    dropouts.try_for_each(|(name, dropout)| ensure_in(name, *dropout, "[0, 1)", "0.1 is usual"))
 }

@@ -8,19 +8,19 @@ mod output;
 mod scratch;
 mod t5;
 
-pub use bert::{BertConfig, BertEncoder, BertLayer};
+pub use bert::{BertConfig, BertEncoder};
 use burn::{
     module::Module,
     tensor::{Bool, Int, Tensor, backend::Backend},
 };
 pub use clip::{ClipLayer, ClipTextConfig, ClipTextEncoder};
 pub use config::TextEncoderConfig;
-use family::Family;
 #[cfg(feature = "towers")]
 pub(super) use family::check_sizes;
 pub(super) use family::layer_params;
+use family::{Family, each, map_each};
 pub use output::{EncoderOutput, EncoderPrefix, Pooling};
-pub use scratch::{ScratchEncoder, ScratchEncoderConfig, ScratchLayer};
+pub use scratch::{ScratchEncoder, ScratchEncoderConfig};
 pub use t5::{T5Config, T5Encoder, T5FeedForward, T5Layer};
 
 use super::padding_bias;
@@ -44,30 +44,6 @@ pub enum TextEncoder<B: Backend> {
     T5(T5Encoder<B>),
     /// The text tower of CLIP.
     Clip(ClipTextEncoder<B>),
-}
-
-/// Does the same with the encoder of whatever family.
-macro_rules! each {
-    ($encoder:expr, $inner:ident => $do:expr) => {
-        match $encoder {
-            TextEncoder::Scratch($inner) => $do,
-            TextEncoder::Bert($inner) => $do,
-            TextEncoder::T5($inner) => $do,
-            TextEncoder::Clip($inner) => $do,
-        }
-    };
-}
-
-/// The same, giving an encoder of the same family.
-macro_rules! map_each {
-    ($encoder:expr, $inner:ident => $do:expr) => {
-        match $encoder {
-            TextEncoder::Scratch($inner) => TextEncoder::Scratch($do),
-            TextEncoder::Bert($inner) => TextEncoder::Bert($do),
-            TextEncoder::T5($inner) => TextEncoder::T5($do),
-            TextEncoder::Clip($inner) => TextEncoder::Clip($do),
-        }
-    };
 }
 
 impl<B: Backend> TextEncoder<B> {
@@ -98,7 +74,7 @@ impl<B: Backend> TextEncoder<B> {
     pub fn forward_words(&self, words: Tensor<B, 3>) -> EncoderOutput<B> {
         let ([batch, tokens, _], device) = (words.dims(), words.device());
         let padding = Tensor::<B, 2, Int>::zeros([batch, tokens], &device).equal_elem(1);
-        let hidden = each!(self, encoder => encoder.embed_words(words, &padding));
+        let hidden = each!(TextEncoder, self, encoder => encoder.embed_words(words, &padding));
         self.finish(EncoderPrefix { layers: Vec::new(), hidden }, padding)
     }
 
@@ -115,7 +91,7 @@ impl<B: Backend> TextEncoder<B> {
         tokens: Tensor<B, 2, Int>,
         padding: Tensor<B, 2, Bool>,
     ) -> EncoderPrefix<B> {
-        let hidden = each!(self, encoder => encoder.embed(tokens, &padding));
+        let hidden = each!(TextEncoder, self, encoder => encoder.embed(tokens, &padding));
         let start = EncoderPrefix { layers: Vec::new(), hidden };
         if layers == 0 { start } else { self.run(layers, start, &padding_bias(padding)) }
     }
@@ -130,9 +106,10 @@ impl<B: Backend> TextEncoder<B> {
         padding: Tensor<B, 2, Bool>,
     ) -> EncoderOutput<B> {
         let bias = padding_bias(padding);
-        let whole = match prefix.layers.len() < self.n_layers() {
-            true => self.run(self.n_layers(), prefix, &bias),
-            false => prefix,
+        let whole = if prefix.layers.len() < self.n_layers() {
+            self.run(self.n_layers(), prefix, &bias)
+        } else {
+            prefix
         };
         EncoderOutput { layers: whole.layers, bias, pooling: self.pooling() }
     }
@@ -140,7 +117,7 @@ impl<B: Backend> TextEncoder<B> {
     /// Runs the layers from a prefix to number `to`; `padding` is `[batch, 1, 1, tokens]`.
     fn run(&self, to: usize, below: EncoderPrefix<B>, padding: &Tensor<B, 4>) -> EncoderPrefix<B> {
         let EncoderPrefix { mut layers, mut hidden } = below;
-        each!(self, encoder => {
+        each!(TextEncoder, self, encoder => {
             let bias = encoder.bias(padding);
             for at in layers.len()..to {
                 hidden = encoder.layer(at, hidden, &bias);
@@ -163,7 +140,7 @@ impl<B: Backend> TextEncoder<B> {
         tokens: Tensor<B, 2, Int>,
         padding: Tensor<B, 2, Bool>,
     ) -> Vec<Tensor<B, 3>> {
-        each!(self, encoder => {
+        each!(TextEncoder, self, encoder => {
             let mut hidden = encoder.embed(tokens, &padding);
             let bias = encoder.bias(&padding_bias(padding));
             let layers = (0..encoder.n_layers()).map(|at| {
@@ -176,37 +153,37 @@ impl<B: Backend> TextEncoder<B> {
 
     /// Number of layers S.
     pub fn n_layers(&self) -> usize {
-        each!(self, encoder => encoder.n_layers())
+        each!(TextEncoder, self, encoder => encoder.n_layers())
     }
 
     /// The longest text it has positions for, in tokens; none for families that take any length (T5).
     pub fn max_tokens(&self) -> Option<usize> {
-        each!(self, encoder => encoder.max_tokens())
+        each!(TextEncoder, self, encoder => encoder.max_tokens())
     }
 
     /// Number of attention heads.
     pub fn n_heads(&self) -> usize {
-        each!(self, encoder => encoder.n_heads())
+        each!(TextEncoder, self, encoder => encoder.n_heads())
     }
 
     /// Number of tokens it has embeddings for.
     pub fn vocabulary(&self) -> usize {
-        each!(self, encoder => encoder.tokens().weight.dims()[0])
+        each!(TextEncoder, self, encoder => encoder.tokens().weight.dims()[0])
     }
 
     /// The table of token embeddings, `[vocabulary, d_model]`.
     pub fn token_embeddings(&self) -> Tensor<B, 2> {
-        each!(self, encoder => encoder.tokens().weight.val())
+        each!(TextEncoder, self, encoder => encoder.tokens().weight.val())
     }
 
     /// Width of the layers.
     pub fn d_model(&self) -> usize {
-        each!(self, encoder => encoder.tokens().weight.dims()[1])
+        each!(TextEncoder, self, encoder => encoder.tokens().weight.dims()[1])
     }
 
     /// How one vector of a query is made.
     pub fn pooling(&self) -> Pooling {
-        each!(self, encoder => encoder.pooling())
+        each!(TextEncoder, self, encoder => encoder.pooling())
     }
 
     /// The family's name.
@@ -221,7 +198,7 @@ impl<B: Backend> TextEncoder<B> {
 
     /// Makes the token embeddings constants of the training.
     pub fn freeze_token_embeddings(self) -> Self {
-        map_each!(self, encoder => encoder.freeze_token_embeddings())
+        map_each!(TextEncoder => TextEncoder, self, encoder => encoder.freeze_token_embeddings())
     }
 
     /// Makes the embeddings and the lowest layers, with the norms of their outputs, constants of the
@@ -229,7 +206,7 @@ impl<B: Backend> TextEncoder<B> {
     ///
     /// A norm or a table that all layers share is frozen with the lowest layer.
     pub fn freeze_layers(self, layers: usize) -> Self {
-        map_each!(self, encoder => encoder.freeze_layers(layers))
+        map_each!(TextEncoder => TextEncoder, self, encoder => encoder.freeze_layers(layers))
     }
 }
 

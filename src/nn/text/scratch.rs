@@ -7,13 +7,13 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::family::{Family, check_sizes, freeze_lowest, layer_params};
+use super::{
+    ClipLayer,
+    family::{Family, add_positions, check_sizes, fields, freeze_lowest, layer_params},
+};
 use crate::{
-    error::Result,
-    nn::{
-        Attention, AttentionConfig, Dropout, FeedForward, FeedForwardConfig, WeightInit,
-        attention::laid_out,
-    },
+    error::{Result, named},
+    nn::{Activation, Dropout, WeightInit},
     storage::count,
 };
 
@@ -37,16 +37,6 @@ pub struct ScratchEncoderConfig {
     pub dropout: f64,
 }
 
-/// One pre-norm transformer layer.
-#[derive(Module, Debug)]
-pub struct ScratchLayer<B: Backend> {
-    attention_norm: LayerNorm<B>,
-    attention: Attention<B>,
-    feed_forward_norm: LayerNorm<B>,
-    feed_forward: FeedForward<B>,
-    dropout: Dropout,
-}
-
 /// A pre-norm transformer encoder with learned positions (ours: the paper does not name its text
 /// encoder's layout). Every layer's output gets a layer norm of its own before it is handed out,
 /// since the fusion reads all of them.
@@ -54,7 +44,7 @@ pub struct ScratchLayer<B: Backend> {
 pub struct ScratchEncoder<B: Backend> {
     tokens: Embedding<B>,
     positions: Embedding<B>,
-    layers: Vec<ScratchLayer<B>>,
+    layers: Vec<ClipLayer<B>>,
     norms: Vec<LayerNorm<B>>,
     dropout: Dropout,
 }
@@ -66,16 +56,9 @@ impl ScratchEncoderConfig {
     /// [`Error::Config`](crate::Error::Config) naming the size that does not.
     pub fn validate(&self) -> Result<()> {
         check_sizes(
-            &[
-                ("vocabulary", self.vocabulary),
-                ("max_tokens", self.max_tokens),
-                ("d_model", self.d_model),
-                ("d_ff", self.d_ff),
-                ("n_heads", self.n_heads),
-                ("n_layers", self.n_layers),
-            ],
+            &named!(self, vocabulary, max_tokens, d_model, d_ff, n_heads, n_layers),
             Some((self.d_model, self.n_heads)),
-            &[("dropout", self.dropout)],
+            &named!(self, dropout),
         )
     }
 
@@ -84,10 +67,17 @@ impl ScratchEncoderConfig {
         ScratchEncoder {
             tokens: init.embedding(self.vocabulary, self.d_model, device),
             positions: init.embedding(self.max_tokens, self.d_model, device),
-            layers: (0..self.n_layers).map(|_| ScratchLayer::init(self, init, device)).collect(),
+            layers: (0..self.n_layers).map(|_| self.init_layer(init, device)).collect(),
             norms: (0..self.n_layers).map(|_| init.layer_norm(self.d_model, device)).collect(),
             dropout: Dropout::new(self.dropout),
         }
+    }
+
+    fn init_layer<B: Backend>(&self, init: &mut WeightInit, device: &B::Device) -> ClipLayer<B> {
+        let (sizes, dropouts) =
+            ((self.d_model, self.d_ff, self.n_heads), (self.dropout, self.dropout));
+        ClipLayer::init(sizes, dropouts, Activation::Relu, 1e-5, init, device)
+            .with_inner_dropout(self.dropout)
     }
 
     /// Number of parameters.
@@ -98,74 +88,23 @@ impl ScratchEncoderConfig {
     }
 }
 
-impl<B: Backend> ScratchLayer<B> {
-    fn init(config: &ScratchEncoderConfig, init: &mut WeightInit, device: &B::Device) -> Self {
-        let ScratchEncoderConfig { d_model, d_ff, n_heads, dropout, .. } = *config;
-        Self {
-            attention_norm: init.layer_norm(d_model, device),
-            attention: AttentionConfig::new(d_model, n_heads, dropout).init(init, device),
-            feed_forward_norm: init.layer_norm(d_model, device),
-            feed_forward: FeedForwardConfig { dropout, ..FeedForwardConfig::new(d_model, d_ff) }
-                .init(init, device),
-            dropout: Dropout::new(dropout),
-        }
-    }
-
-    /// Applies the layer.
-    ///
-    /// # Shapes
-    /// - `x`, output: `[batch, tokens, d_model]`
-    /// - `bias`: `[batch, heads or 1, tokens or 1, tokens]`
-    pub fn forward(&self, x: Tensor<B, 3>, bias: &Tensor<B, 4>) -> Tensor<B, 3> {
-        let normed = self.attention_norm.forward(x.clone());
-        let context = self.attention.key_value(normed.clone());
-        let attended = self.attention.forward(normed, &context, Some(bias));
-        let x = x + self.dropout.forward(attended);
-        let normed = self.feed_forward_norm.forward(x.clone());
-        x + self.dropout.forward(self.feed_forward.forward(normed))
-    }
-}
-
 impl<B: Backend> Family<B> for ScratchEncoder<B> {
+    fields!();
+
     fn embed_words(&self, words: Tensor<B, 3>, _: &Tensor<B, 2, Bool>) -> Tensor<B, 3> {
-        let [_, length, _] = words.dims();
-        let [max_tokens, _] = self.positions.weight.dims();
-        assert!(length <= max_tokens, "{length} tokens exceed max_tokens = {max_tokens}");
-        let positions = self.positions.weight.val().narrow(0, 0, length).unsqueeze::<3>();
-        self.dropout.forward(words + positions)
+        add_positions(words, &self.positions, &self.dropout)
     }
 
     fn max_tokens(&self) -> Option<usize> {
         Some(self.positions.weight.dims()[0])
     }
 
-    fn bias(&self, padding: &Tensor<B, 4>) -> Tensor<B, 4> {
-        let [_, _, _, length] = padding.dims();
-        laid_out(padding, self.n_heads(), length)
-    }
-
     fn layer(&self, at: usize, hidden: Tensor<B, 3>, bias: &Tensor<B, 4>) -> Tensor<B, 3> {
-        self.layers[at].forward(hidden, bias)
+        self.layers[at].forward(hidden, Some(bias))
     }
 
     fn layer_output(&self, at: usize, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
         self.norms[at].forward(hidden)
-    }
-
-    fn n_layers(&self) -> usize {
-        self.layers.len()
-    }
-
-    fn n_heads(&self) -> usize {
-        self.layers.first().map_or(1, |layer| layer.attention.n_heads())
-    }
-
-    fn tokens(&self) -> &Embedding<B> {
-        &self.tokens
-    }
-
-    fn freeze_token_embeddings(self) -> Self {
-        Self { tokens: self.tokens.no_grad(), ..self }
     }
 
     fn freeze_layers(self, layers: usize) -> Self {

@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Pooling,
-    family::{Family, check_sizes, freeze_lowest},
+    family::{Family, check_sizes, fields, freeze_lowest},
 };
 use crate::{
-    error::{Error, Result},
+    error::{Result, ensure_in, named},
     nn::{
         Activation, Attention, Dropout, WeightInit,
         init::{apply, as_dtype},
@@ -98,39 +98,18 @@ impl T5Config {
     /// Checks that the sizes fit each other.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the size that does not.
+    /// [`Error::Config`](crate::Error::Config) naming the size that does not.
     pub fn validate(&self) -> Result<()> {
         check_sizes(
-            &[
-                ("vocabulary", self.vocabulary),
-                ("max_tokens", self.max_tokens),
-                ("d_model", self.d_model),
-                ("d_kv", self.d_kv),
-                ("d_ff", self.d_ff),
-                ("n_heads", self.n_heads),
-                ("n_layers", self.n_layers),
-            ],
+            &named!(self, vocabulary, max_tokens, d_model, d_kv, d_ff, n_heads, n_layers),
             None,
-            &[("dropout", self.dropout)],
+            &named!(self, dropout),
         )?;
-        let problem = |name: &str, expected: String, found: String| {
-            Err(Error::config(name)
-                .expected(expected)
-                .found(found)
-                .fix("T5 has 32 buckets up to a distance of 128"))
-        };
-        if self.buckets < 4 {
-            return problem("buckets", "at least 4".into(), self.buckets.to_string());
-        }
-        if self.max_distance <= self.buckets / 4 {
-            let expected = format!("more than {}, a quarter of the buckets", self.buckets / 4);
-            return problem("max_distance", expected, self.max_distance.to_string());
-        }
-        // burn refuses others by a panic.
-        if self.norm_epsilon > 0.0 {
-            return Ok(());
-        }
-        problem("norm_epsilon", "a number above 0".into(), self.norm_epsilon.to_string())
+        let remedy = "T5 has 32 buckets up to a distance of 128";
+        ensure_in("buckets", self.buckets as f64, "[4, inf)", remedy)?;
+        let distance = format!("({}, inf)", self.buckets / 4);
+        ensure_in("max_distance", self.max_distance as f64, &distance, remedy)?;
+        ensure_in("norm_epsilon", self.norm_epsilon, "(0, inf)", remedy)
     }
 
     /// Initialises an encoder.
@@ -200,6 +179,10 @@ impl<B: Backend> T5FeedForward<B> {
 }
 
 impl<B: Backend> T5Layer<B> {
+    fn n_heads(&self) -> usize {
+        self.attention.n_heads()
+    }
+
     /// Applies the layer.
     ///
     /// # Shapes
@@ -234,6 +217,8 @@ fn bucket(query: usize, key: usize, buckets: usize, max_distance: usize) -> usiz
 }
 
 impl<B: Backend> Family<B> for T5Encoder<B> {
+    fields!();
+
     fn embed_words(&self, words: Tensor<B, 3>, _: &Tensor<B, 2, Bool>) -> Tensor<B, 3> {
         self.dropout.forward(words)
     }
@@ -263,24 +248,8 @@ impl<B: Backend> Family<B> for T5Encoder<B> {
         if is_last { self.layer_output(at, hidden) } else { hidden }
     }
 
-    fn n_layers(&self) -> usize {
-        self.layers.len()
-    }
-
-    fn n_heads(&self) -> usize {
-        self.layers.first().map_or(1, |layer| layer.attention.n_heads())
-    }
-
     fn pooling(&self) -> Pooling {
         self.pooling
-    }
-
-    fn tokens(&self) -> &Embedding<B> {
-        &self.tokens
-    }
-
-    fn freeze_token_embeddings(self) -> Self {
-        Self { tokens: self.tokens.no_grad(), ..self }
     }
 
     fn freeze_layers(self, layers: usize) -> Self {

@@ -23,8 +23,16 @@ pub(super) enum Rule {
 /// Fields that share a rule.
 #[derive(Debug)]
 pub(super) struct Fields {
-    pub(super) names: &'static [&'static str],
+    /// A name each, or several that are separated by spaces.
+    names: &'static [&'static str],
     pub(super) rule: Rule,
+}
+
+impl Fields {
+    /// The name of each field.
+    pub(super) fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.names.iter().flat_map(|names| names.split(' '))
+    }
 }
 
 /// The fields of a file or of a part of it. Of two rules for one field the first holds.
@@ -53,7 +61,9 @@ pub(super) const fn refused(names: &'static [&'static str], why: &'static str) -
 /// The rule of a field, if there is one.
 pub(super) fn rule(table: Table, name: &str) -> Option<Rule> {
     let all = table.iter().flat_map(|part| part.iter());
-    all.into_iter().find(|fields| fields.names.contains(&name)).map(|fields| fields.rule)
+    all.into_iter()
+        .find(|fields| fields.names().any(|known| known == name))
+        .map(|fields| fields.rule)
 }
 
 /// Whether a value is one of those in JSON; 0 and 0.0 are the same.
@@ -73,16 +83,8 @@ pub(super) const GENERAL: &[Fields] = &[
     ),
     harmless(&["dtype", "torch_dtype", "use_bfloat16"], "weights are kept in `f32`"),
     harmless(
-        &[
-            "_attn_implementation",
-            "_attn_implementation_autoset",
-            "attn_implementation",
-            "chunk_size_feed_forward",
-            "gradient_checkpointing",
-            "output_past",
-            "torchscript",
-            "use_cache",
-        ],
+        &["_attn_implementation _attn_implementation_autoset attn_implementation \
+          chunk_size_feed_forward gradient_checkpointing output_past torchscript use_cache"],
         "how transformers computes, not what",
     ),
     harmless(
@@ -91,66 +93,24 @@ pub(super) const GENERAL: &[Fields] = &[
     ),
     harmless(&["initializer_factor", "initializer_range"], "every weight is read from the file"),
     harmless(
-        &[
-            "_num_labels",
-            "classifier_dropout",
-            "classifier_dropout_prob",
-            "finetuning_task",
-            "id2label",
-            "label2id",
-            "num_labels",
-            "problem_type",
-            "task_specific_params",
-            "tie_encoder_decoder",
-            "tie_word_embeddings",
-        ],
+        &["_num_labels classifier_dropout classifier_dropout_prob finetuning_task id2label \
+          label2id num_labels problem_type task_specific_params tie_encoder_decoder \
+          tie_word_embeddings"],
         "heads and decoders are not read",
     ),
     harmless(
-        &[
-            "bos_token_id",
-            "cls_token_id",
-            "decoder_start_token_id",
-            "eos_token_id",
-            "mask_token_id",
-            "pad_token_id",
-            "sep_token_id",
-            "tokenizer_class",
-            "unk_token_id",
-        ],
+        &["bos_token_id cls_token_id decoder_start_token_id eos_token_id mask_token_id \
+          pad_token_id sep_token_id tokenizer_class unk_token_id"],
         "`tokenizer.json` says which tokens a text gets; padding is masked",
     ),
     harmless(
-        &[
-            "bad_words_ids",
-            "begin_suppress_tokens",
-            "cross_attention_hidden_size",
-            "diversity_penalty",
-            "do_sample",
-            "early_stopping",
-            "encoder_no_repeat_ngram_size",
-            "exponential_decay_length_penalty",
-            "forced_bos_token_id",
-            "forced_eos_token_id",
-            "is_encoder_decoder",
-            "length_penalty",
-            "max_length",
-            "min_length",
-            "no_repeat_ngram_size",
-            "num_beam_groups",
-            "num_beams",
-            "num_return_sequences",
-            "output_scores",
-            "prefix",
-            "remove_invalid_values",
-            "repetition_penalty",
-            "return_dict_in_generate",
-            "suppress_tokens",
-            "temperature",
-            "top_k",
-            "top_p",
-            "typical_p",
-        ],
+        &["bad_words_ids begin_suppress_tokens cross_attention_hidden_size diversity_penalty \
+          do_sample early_stopping encoder_no_repeat_ngram_size \
+          exponential_decay_length_penalty forced_bos_token_id forced_eos_token_id \
+          is_encoder_decoder length_penalty max_length min_length no_repeat_ngram_size \
+          num_beam_groups num_beams num_return_sequences output_scores prefix \
+          remove_invalid_values repetition_penalty return_dict_in_generate suppress_tokens \
+          temperature top_k top_p typical_p"],
         "settings of text generation",
     ),
     only(&["is_decoder"], &["false"], "a decoder hides the tokens to the right"),

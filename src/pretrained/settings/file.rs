@@ -119,10 +119,8 @@ impl Settings {
     }
 
     pub(super) fn size(&self, key: &str) -> Result<usize> {
-        match self.get(key) {
-            Some(value) => self.as_size(key, value),
-            None => Err(self.problem(key, "a size", "nothing")),
-        }
+        let value = self.get(key).ok_or_else(|| self.problem(key, "a size", "nothing"))?;
+        self.as_size(key, value)
     }
 
     pub(super) fn size_or(&self, key: &str, default: usize) -> Result<usize> {
@@ -138,12 +136,9 @@ impl Settings {
 
     /// A list of sizes.
     pub(super) fn sizes_or(&self, key: &str, default: &[usize]) -> Result<Vec<usize>> {
-        match self.get(key) {
+        match self.read_or(key, None, "a list of sizes", |value| value.as_array().map(Some))? {
+            Some(values) => values.iter().map(|value| self.as_size(key, value)).collect(),
             None => Ok(default.to_vec()),
-            Some(value) => match value.as_array() {
-                Some(values) => values.iter().map(|value| self.as_size(key, value)).collect(),
-                None => Err(self.problem(key, "a list of sizes", brief(value))),
-            },
         }
     }
 
@@ -159,28 +154,27 @@ impl Settings {
     }
 
     pub(super) fn number_or(&self, key: &str, default: f64) -> Result<f64> {
-        match self.get(key) {
-            Some(value) => {
-                value.as_f64().ok_or_else(|| self.problem(key, "a number", brief(value)))
-            }
-            None => Ok(default),
-        }
+        self.read_or(key, default, "a number", Value::as_f64)
     }
 
     pub(super) fn flag_or(&self, key: &str, default: bool) -> Result<bool> {
-        match self.get(key) {
-            Some(value) => {
-                value.as_bool().ok_or_else(|| self.problem(key, "true or false", brief(value)))
-            }
-            None => Ok(default),
-        }
+        self.read_or(key, default, "true or false", Value::as_bool)
     }
 
     pub(super) fn text_or<'a>(&'a self, key: &str, default: &'a str) -> Result<&'a str> {
-        match self.get(key) {
-            Some(value) => value.as_str().ok_or_else(|| self.problem(key, "a text", brief(value))),
-            None => Ok(default),
-        }
+        self.read_or(key, default, "a text", Value::as_str)
+    }
+
+    fn read_or<'a, T>(
+        &'a self,
+        key: &str,
+        default: T,
+        expected: &str,
+        read: fn(&'a Value) -> Option<T>,
+    ) -> Result<T> {
+        self.get(key).map_or(Ok(default), |value| {
+            read(value).ok_or_else(|| self.problem(key, expected, brief(value)))
+        })
     }
 
     pub(super) fn activation(&self, key: &str, default: &str) -> Result<Activation> {
@@ -193,10 +187,7 @@ impl Settings {
     /// Refuses a text other than the one expected; one that is absent counts as `default`.
     pub(super) fn must_be(&self, key: &str, default: &str, expected: &str) -> Result<()> {
         let found = self.text_or(key, default)?;
-        if found == expected {
-            return Ok(());
-        }
-        Err(self.problem(key, expected, found))
+        if found == expected { Ok(()) } else { Err(self.problem(key, expected, found)) }
     }
 }
 

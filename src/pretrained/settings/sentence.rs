@@ -83,15 +83,8 @@ pub(super) const ENCODER: Table = &[&[
     ),
     only(&["module_output_name"], &["\"token_embeddings\""], "pooling reads them"),
     only(
-        &[
-            "config_args",
-            "config_kwargs",
-            "model_args",
-            "model_kwargs",
-            "processing_kwargs",
-            "processor_kwargs",
-            "tokenizer_args",
-        ],
+        &["config_args config_kwargs model_args model_kwargs processing_kwargs \
+          processor_kwargs tokenizer_args"],
         &["{}"],
         "arguments for transformers are not supported",
     ),

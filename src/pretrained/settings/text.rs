@@ -31,14 +31,8 @@ pub(super) const BERT_FIELDS: &[Fields] = &[
     ),
     only(&["position_embedding_type"], &["\"absolute\""], "relative positions are not supported"),
     harmless(
-        &[
-            "directionality",
-            "pooler_fc_size",
-            "pooler_num_attention_heads",
-            "pooler_num_fc_layers",
-            "pooler_size_per_head",
-            "pooler_type",
-        ],
+        &["directionality pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers \
+          pooler_size_per_head pooler_type"],
         "the pooler is not read",
     ),
 ];

@@ -29,21 +29,10 @@ const LISTS: [&str; 2] = ["additional_special_tokens", "extra_special_tokens"];
 
 const SPECIAL_FIELDS: &[Fields] = &[
     followed(
-        &[
-            "bos_token",
-            "cls_token",
-            "eos_token",
-            "mask_token",
-            "pad_token",
-            "sep_token",
-            "unk_token",
-        ],
+        &NAMED,
         "must be tokens of `tokenizer.json`; those of BERT and RoBERTa must frame a text",
     ),
-    followed(
-        &["additional_special_tokens", "extra_special_tokens"],
-        "must be tokens of `tokenizer.json`",
-    ),
+    followed(&LISTS, "must be tokens of `tokenizer.json`"),
 ];
 
 /// `special_tokens_map.json`.
@@ -77,49 +66,21 @@ pub(super) const TOKENIZER: Table = &[
             "of the call that wrote the file",
         ),
         harmless(
-            &[
-                "add_bos_token",
-                "add_eos_token",
-                "do_basic_tokenize",
-                "extra_ids",
-                "keep_accents",
-                "legacy",
-                "sp_model_kwargs",
-                "use_fast",
-            ],
+            &["add_bos_token add_eos_token do_basic_tokenize extra_ids keep_accents legacy \
+              sp_model_kwargs use_fast"],
             "of tokenizers without a `tokenizer.json`, which says it",
         ),
         harmless(
-            &[
-                "backend",
-                "from_slow",
-                "is_local",
-                "local_files_only",
-                "name_or_path",
-                "processor_class",
-                "special_tokens_map_file",
-                "tokenizer_file",
-                "transformers_version",
-                "vocab_file",
-                "merges_file",
-            ],
+            &["backend from_slow is_local local_files_only name_or_path processor_class \
+              special_tokens_map_file tokenizer_file transformers_version vocab_file \
+              merges_file"],
             "says where the tokenizer is from",
         ),
         harmless(
-            &[
-                "chat_template",
-                "clean_up_tokenization_spaces",
-                "errors",
-                "model_input_names",
-                "model_specific_special_tokens",
-                "return_offsets_mapping",
-                "return_token_type_ids",
-                "spaces_between_special_tokens",
-                "trim_offsets",
-                "use_default_system_prompt",
-                "verbose",
-                "wordpieces_prefix",
-            ],
+            &["chat_template clean_up_tokenization_spaces errors model_input_names \
+              model_specific_special_tokens return_offsets_mapping return_token_type_ids \
+              spaces_between_special_tokens trim_offsets use_default_system_prompt verbose \
+              wordpieces_prefix"],
             "does not change the tokens of a text",
         ),
     ],

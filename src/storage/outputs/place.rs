@@ -1,6 +1,7 @@
 //! Where an output would lie: what is there, the folder that it goes into, the room on the disk.
 
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     io,
     path::{Component, Path, PathBuf},
@@ -9,7 +10,7 @@ use std::{
 use crate::error::{Error, Result};
 
 /// What tells one file or folder from all others, however it is spelled: links to it included.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Identity(#[cfg(unix)] (u64, u64), #[cfg(not(unix))] PathBuf);
 
 impl Identity {
@@ -110,21 +111,13 @@ pub(super) fn check_readable(path: &Path) -> io::Result<()> {
 
 /// Whether the disks have room for what is needed; where that cannot be told, they do.
 pub(super) fn check_space(needs: &[(PathBuf, u64)]) -> Result<()> {
-    let mut disks: Vec<(Identity, u64)> = Vec::new();
+    let mut disks: BTreeMap<Identity, u64> = BTreeMap::new();
     for (path, bytes) in needs {
         let place = Place::of(path)?;
         let Some((disk, free)) = free_space(&place.ancestor) else { continue };
-        let needed = match disks.iter_mut().find(|(known, _)| *known == disk) {
-            Some((_, needed)) => {
-                *needed = needed.saturating_add(*bytes);
-                *needed
-            }
-            None => {
-                disks.push((disk, *bytes));
-                *bytes
-            }
-        };
-        if needed > free {
+        let needed = disks.entry(disk).or_default();
+        *needed = needed.saturating_add(*bytes);
+        if *needed > free {
             return Err(Error::output(path.display().to_string())
                 .expected(format!("at least {} MB free on the disk", needed.div_ceil(1_000_000)))
                 .found(format!("{} MB", free / 1_000_000))
