@@ -15,7 +15,7 @@ use cart_retrieval::{
     model::CartConfig,
     nn::AlignmentConfig,
     quantizer::{CandidateIndex, CoarseToFineConfig, FineConfig, RqKMeansConfig},
-    retrieve::{Arrivals, LiveRetriever, Retriever, verify},
+    retrieve::{LiveRetriever, NewCandidates, Retriever, verify},
     trie::Trie,
 };
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
@@ -110,7 +110,7 @@ fn index(criterion: &mut Criterion) {
             group.bench_function(BenchmarkId::new("load and answer", &kind), |bench| {
                 bench.iter(|| {
                     let retriever = Retriever::<Flex>::load(folder.path(), &device).unwrap();
-                    retriever.search("two dogs in the snow").run().unwrap()
+                    retriever.query("two dogs in the snow").run().unwrap()
                 });
             });
             group.bench_function(BenchmarkId::new("verify", &kind), |bench| {
@@ -133,7 +133,7 @@ fn index(criterion: &mut Criterion) {
                             let names = (0..batch).map(|row| format!("new-{batch}-{number}-{row}"));
                             rows(batch, 1000 + number).with_id_list(names.collect()).unwrap()
                         },
-                        |new| live.add(&Arrivals::new(&new)).unwrap(),
+                        |new| live.add(&NewCandidates::new(&new)).unwrap(),
                         BatchSize::PerIteration,
                     );
                 });

@@ -13,6 +13,6 @@ pub use crate::{
     nn::FusionMode,
     quantizer::{CoarseToFine, CoarseToFineConfig, FineConfig, Quantizer},
     recipe::{Recipe, Settings},
-    retrieve::{Hit, LiveRetriever, Retriever},
+    retrieve::{Hit, LiveRetriever, Retriever, RetrieverParts},
     train::{TrainConfig, Trainer, TrainingData},
 };

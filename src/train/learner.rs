@@ -16,8 +16,7 @@ use super::{
     precision::Precision, rounds::Rounds,
 };
 use crate::{
-    geometry::Geometry,
-    identifier::Owners,
+    index::{IdentifierMap, PrefixStats},
     model::{Cart, LossConfig},
     nn::{averaged, beginning},
     trie::Trie,
@@ -34,8 +33,8 @@ pub(super) struct Context {
     /// What is kept of the average of the weights at a step.
     pub(super) decay: Option<f64>,
     pub(super) trie: Arc<Trie>,
-    pub(super) geometry: Option<Arc<Geometry>>,
-    pub(super) owners: Owners,
+    pub(super) geometry: Option<Arc<PrefixStats>>,
+    pub(super) owners: IdentifierMap,
     pub(super) rounds: Arc<Mutex<Rounds>>,
     pub(super) guard: Arc<Guard>,
     pub(super) reporter: Arc<Reporter>,
@@ -47,7 +46,7 @@ pub(super) struct Context {
 impl Context {
     pub(super) fn new(
         (config, steps): (&TrainConfig, usize),
-        (trie, geometry, owners): (Arc<Trie>, Option<Arc<Geometry>>, Owners),
+        (trie, geometry, owners): (Arc<Trie>, Option<Arc<PrefixStats>>, IdentifierMap),
         rounds: Arc<Mutex<Rounds>>,
         guard: Arc<Guard>,
         reporter: Reporter,

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     error::Result,
-    identifier::Owners,
+    index::IdentifierMap,
     model::Cart,
     optim::{CartOptimizer, WarmupCosine},
     trie::Trie,
@@ -86,7 +86,7 @@ impl<B: AutodiffBackend> Stepper<B> {
         let frozen = Frozen::new(config.freeze, config.precision, &cart, |_| None)?;
         let reporter = Reporter::new(None, position);
         let together = Together::alone();
-        let owners = Owners::single(trie.len());
+        let owners = IdentifierMap::single(trie.len());
         let trie = (trie, None, owners);
         let context =
             Context::new((config, steps), trie, rounds, guard.clone(), reporter, frozen, together);

@@ -11,7 +11,7 @@ use burn::{
     },
 };
 use cart_retrieval::{
-    align::{CandidateSpaceConfig, Geometry, HeldOut, SpaceTuning},
+    align::{CandidateSpaceConfig, LeaveOneOut, PrefixStats, SpaceTuning},
     data::{QueryBatch, TargetBatch},
     model::Cart,
     nn::{AlignmentConfig, GuideBatch, ScratchEncoderConfig, TextEncoder, WeightInit, WordView},
@@ -53,8 +53,8 @@ fn stepper<B: AutodiffBackend>(
         let alignment = AlignmentConfig { words: Some(0.5), ..AlignmentConfig::new(width) };
         config = config.with_alignment(alignment.with_scales(vec![0.5]));
         let vectors = Features::from_rows(noise(60 * width, 21), width).unwrap();
-        let geometry = Geometry::new(vectors, &trie).unwrap();
-        let held_out = HeldOut::new(width, noise(3 * width, 22)).unwrap();
+        let geometry = PrefixStats::new(vectors, &trie).unwrap();
+        let held_out = LeaveOneOut::new(width, noise(3 * width, 22)).unwrap();
         let texts: &[u32] = &[0, 1, 2];
         let held_out = Some((texts, &held_out));
         let guide = GuideBatch::new(&items, held_out, &identifiers, &trie, &geometry, device);

@@ -6,8 +6,8 @@ use burn::tensor::{Tensor, TensorData, backend::Backend};
 
 use super::level::GuideLevel;
 use crate::{
-    geometry::{Geometry, HeldOut},
     identifier::Codes,
+    index::{LeaveOneOut, PrefixStats},
     trie::Trie,
 };
 
@@ -35,10 +35,10 @@ impl<B: Backend> GuideBatch<B> {
     /// When an item is not in the table or a text has no held-out vector.
     pub fn new(
         items: &[u32],
-        texts: Option<(&[u32], &HeldOut)>,
+        texts: Option<(&[u32], &LeaveOneOut)>,
         identifiers: &Codes,
         trie: &Trie,
-        geometry: &Geometry,
+        geometry: &PrefixStats,
         device: &B::Device,
     ) -> Self {
         let (rows, dim) = (items.len(), geometry.dim());
