@@ -15,7 +15,7 @@ use cart_retrieval::{
     model::CartConfig,
     nn::AlignmentConfig,
     quantizer::{CandidateIndex, CoarseToFineConfig, FineConfig, RqKMeansConfig},
-    retrieve::{LiveRetriever, NewCandidates, Retriever, verify},
+    retrieve::{LiveRetriever, NewCandidates, Retriever, RetrieverParts, verify},
     trie::Trie,
 };
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
@@ -85,10 +85,9 @@ fn save(folder: &Path, n: usize, guided: bool) {
         index = index.with_vectors(vectors).unwrap();
         model = model.with_alignment(AlignmentConfig { guided: true, ..AlignmentConfig::new(DIM) });
     }
-    let network = model.init(&Default::default()).unwrap();
-    let made =
-        Retriever::<Flex>::new(network, model, tokenizer, quantizer, index, Default::default());
-    made.unwrap().save(folder).unwrap();
+    let (config, model) = (model.clone(), model.init(&Default::default()).unwrap());
+    let parts = RetrieverParts { model, config, tokenizer, quantizer, index };
+    Retriever::<Flex>::new(parts).unwrap().save(folder).unwrap();
 }
 
 fn index(criterion: &mut Criterion) {

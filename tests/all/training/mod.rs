@@ -71,6 +71,21 @@ fn a_trained_index_finds_unseen_captions_and_survives_the_disk() {
         let hit = &hits[0];
         assert_eq!(loaded.index().id(hit.identifier.tokens()).unwrap(), hit.id);
         assert_eq!(loaded.index().identifier(&hit.id).unwrap(), hit.identifier);
+        // The beam that is traced is that of the search; many texts give a result each.
+        let query = || retriever.query(text).top(5).beam(20);
+        let traced = query().trace(&hits[2].id).unwrap();
+        assert_eq!((traced.rank, traced.lost_at), (Some(2), None));
+        assert_eq!(traced.hits[..5], hits);
+        let many = retriever.query(&[text, text]).top(5).beam(20);
+        assert_eq!(many.trace(&hits[2].id).unwrap(), [traced.clone(), traced]);
+        assert!(query().trace("no such thing").is_err());
+        let exact = query().exact(80).unwrap();
+        assert!(exact.proven && exact.hits[0].score >= hits[0].score - 1e-4);
+        assert!(query().per_cluster(1).exact(80).is_err() && query().exact(4).is_err());
+        assert_eq!(
+            query().rankings().unwrap().items,
+            hits.iter().map(|hit| hit.item).collect::<Vec<_>>()
+        );
     }
     assert_eq!(loaded.query(texts[0]).top(500).run().unwrap().len(), 80);
     let exact = loaded.query(texts[0]).scores().unwrap();

@@ -39,7 +39,7 @@ fn candidates_with_several_identifiers_are_trained_found_once_and_saved() {
     let retriever = Retriever::<Flex>::load(folder.path(), &device).unwrap();
     assert_eq!(retriever.index().identifier_map(), made.index().identifier_map());
 
-    // Every candidate once, by the entry that scores best; twin: all entries, scored one by one.
+    // Every candidate once, by the identifier that scores best; twin: all identifiers, scored one by one.
     let texts: Vec<&str> = setup.queries.iter().map(|query| query.text.as_str()).collect();
     let hits = retriever.query(&texts[..8]).top(items).run().unwrap();
     let (mut second, owners) = (0, retriever.index().identifier_map());
@@ -74,13 +74,19 @@ fn candidates_with_several_identifiers_are_trained_found_once_and_saved() {
     let best = trained.history.iter().filter_map(|round| round.recall_at_1).fold(0.0, f64::max);
     assert!(right > 0.1 && (right - best).abs() < 1e-9, "{right} {best}");
 
-    // The explanation is that of the entry that a search finds.
+    // The explanation is that of the identifier that a search finds.
     let first = &hits[0][0];
     let explained = retriever.query(texts[0]).explain(&first.id, 2).unwrap();
     assert_eq!(explained.item, first.item);
     assert!((explained.score - first.score).abs() < 1e-3);
     let tokens: Vec<u16> = explained.levels.iter().map(|level| level.token).collect();
     assert_eq!(tokens, first.identifier.tokens());
+    // So is the trace, whichever identifier it is.
+    let traced = retriever.query(texts[0]).trace(&first.id).unwrap();
+    assert_eq!((traced.rank, traced.item), (Some(0), first.item));
+    assert_eq!(traced.hits[0], *first);
+    let tokens: Vec<u16> = traced.levels.iter().map(|level| level.token).collect();
+    assert!(first.identifier.tokens().starts_with(&tokens));
 
     let exact = retriever.query(texts[0]).top(5).exact(entries).unwrap();
     assert!(exact.proven);
