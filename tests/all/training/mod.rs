@@ -76,8 +76,8 @@ fn a_trained_index_finds_unseen_captions_and_survives_the_disk() {
         let traced = query().trace(&hits[2].id).unwrap();
         assert_eq!((traced.rank, traced.lost_at), (Some(2), None));
         assert_eq!(traced.hits[..5], hits);
-        let many = retriever.query(&[text, text]).top(5).beam(20);
-        assert_eq!(many.trace(&hits[2].id).unwrap(), [traced.clone(), traced]);
+        let many = retriever.query(&[text, text]).top(5).beam(20).trace(&hits[2].id).unwrap();
+        assert_eq!(many, [traced.clone(), traced]);
         assert!(query().trace("no such thing").is_err());
         let exact = query().exact(80).unwrap();
         assert!(exact.proven && exact.hits[0].score >= hits[0].score - 1e-4);
