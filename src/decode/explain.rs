@@ -70,7 +70,6 @@ pub(super) fn explain<B: Backend>(prepared: &Prepared<'_, B>, item: u32) -> Resu
 mod tests {
     use burn::backend::Flex;
 
-    use super::*;
     use crate::{
         decode::{BeamConfig, Engine},
         identifier::{Codes, Vocabulary},

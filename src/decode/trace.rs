@@ -68,7 +68,6 @@ pub(super) fn trace<B: Backend>(prepared: Prepared<'_, B>, item: u32) -> Result<
 mod tests {
     use burn::backend::Flex;
 
-    use super::*;
     use crate::{
         decode::{BeamConfig, Engine, Filter, Filters, SearchSpace},
         identifier::{Codes, Vocabulary},
