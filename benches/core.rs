@@ -120,7 +120,7 @@ fn decoding(c: &mut Criterion) {
     let vocabulary = Vocabulary::new(vec![64, 256, 256, 256, 1]).expect("sizes in range");
     let config = CartConfig::new(30_522, vocabulary).with_width(384, 1536, 6).with_layers(6, 4);
     let model = config.init::<Flex>(&Default::default()).expect("a valid shape");
-    let engine = Engine::new(model, Default::default());
+    let engine = Engine::new(model);
     for n in [1_000, 100_000, 1_000_000, 10_000_000] {
         let (codes, vocabulary) = identifiers(n);
         let trie = Trie::build(&codes, &vocabulary).expect("distinct identifiers");

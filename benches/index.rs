@@ -15,7 +15,7 @@ use cart_retrieval::{
     model::CartConfig,
     nn::AlignmentConfig,
     quantizer::{CandidateIndex, CoarseToFineConfig, RqKMeansConfig},
-    retrieve::{Arrivals, LiveRetriever, Retriever, verify},
+    retrieve::{LiveRetriever, NewCandidates, Retriever, RetrieverParts, verify},
     trie::Trie,
 };
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
@@ -84,10 +84,9 @@ fn save(folder: &Path, n: usize, guided: bool) {
         index = index.with_vectors(vectors).unwrap();
         model = model.with_alignment(AlignmentConfig { guided: true, ..AlignmentConfig::new(DIM) });
     }
-    let network = model.init(&Default::default()).unwrap();
-    let made =
-        Retriever::<Flex>::new(network, model, tokenizer, quantizer, index, Default::default());
-    made.unwrap().save(folder).unwrap();
+    let (config, model) = (model.clone(), model.init(&Default::default()).unwrap());
+    let parts = RetrieverParts { model, config, tokenizer, quantizer, index };
+    Retriever::<Flex>::new(parts).unwrap().save(folder).unwrap();
 }
 
 fn index(criterion: &mut Criterion) {
@@ -109,7 +108,7 @@ fn index(criterion: &mut Criterion) {
             group.bench_function(BenchmarkId::new("load and answer", &kind), |bench| {
                 bench.iter(|| {
                     let retriever = Retriever::<Flex>::load(folder.path(), &device).unwrap();
-                    retriever.search("two dogs in the snow").run().unwrap()
+                    retriever.query("two dogs in the snow").run().unwrap()
                 });
             });
             group.bench_function(BenchmarkId::new("verify", &kind), |bench| {
@@ -132,7 +131,7 @@ fn index(criterion: &mut Criterion) {
                             let names = (0..batch).map(|row| format!("new-{batch}-{number}-{row}"));
                             rows(batch, 1000 + number).with_id_list(names.collect()).unwrap()
                         },
-                        |new| live.add(&Arrivals::new(&new)).unwrap(),
+                        |new| live.add(&NewCandidates::new(&new)).unwrap(),
                         BatchSize::PerIteration,
                     );
                 });

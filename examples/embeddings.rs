@@ -235,7 +235,7 @@ fn to_text<B: LocalBackend>(data: &Data, device: &B::Device, report: &mut Report
     for (kind, vectors) in kinds {
         let name = (recipe.dataset.as_str(), "texts for an item");
         let top = 50.min(texts.len());
-        let found = retriever.search_embeddings(&vectors).top(top).rankings()?;
+        let found = retriever.query(&vectors).top(top).rankings()?;
         report.add(name, &format!("CART, by {kind}"), &found, &relevant, texts.len())?;
         let found = flat(&vectors, &texts)?;
         report.add(name, &format!("flat, by {kind}"), &found, &relevant, texts.len())?;
@@ -274,7 +274,7 @@ fn like<B: LocalBackend>(data: &Data, device: &B::Device, report: &mut Report) -
     let retriever = guided(&opened, candidates.clone(), device)?;
     let name = (recipe.dataset.as_str(), "more like this, by text in common");
     let top = 50.min(candidates.len());
-    let found = retriever.search_embeddings(&vectors).top(top).rankings()?;
+    let found = retriever.query(&vectors).top(top).rankings()?;
     report.add(name, "CART", &found, &relevant, candidates.len())?;
     let found = flat(&vectors, &candidates)?;
     report.add(name, "flat, the same vectors", &found, &relevant, candidates.len())?;
@@ -311,7 +311,7 @@ fn projection<B: LocalBackend>(
     let projection = config.fit::<Autodiff<B>>(&retriever, &items, &own, &StopFlag::new())?;
     println!("projection fitted in {:.0} s", started.elapsed().as_secs_f64());
     let retriever = retriever.with_projection(projection)?;
-    let found = retriever.search_embeddings(&again).top(50).beam(50).rankings()?;
+    let found = retriever.query(&again).top(50).beam(50).rankings()?;
     report.add(name, "CART through a projection", &found, &relevant, n)?;
     let found = flat(&again.normalised(), &items.normalised())?;
     report.add(name, "flat, cosine of the features", &found, &relevant, n)

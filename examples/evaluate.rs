@@ -10,10 +10,11 @@ use burn::backend::Autodiff;
 use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
     data::DataFolder,
-    decode::{Exact, SearchPrecision},
+    decode::SearchPrecision,
     eval::{Bm25, Bm25Config, DualTowerConfig, Ranking, TowerData, markdown_table, write_json},
     prelude::*,
     recipe::{Judge, Part, Task},
+    retrieve::ExactHits,
     storage::Outputs,
 };
 use clap::Parser;
@@ -187,9 +188,9 @@ fn agreement<B: LocalBackend>(
         widths.iter().all(|&width| width >= TOP),
         "beams to compare must be at least {TOP} wide"
     );
-    let exact: Vec<Exact> = texts
+    let exact: Vec<ExactHits> = texts
         .iter()
-        .map(|text| retriever.search_exact(text, TOP, budget))
+        .map(|text| retriever.query(text).top(TOP).exact(budget))
         .collect::<Result<_, _>>()?;
     let share = |count: usize, of: usize| 100.0 * count as f64 / of.max(1) as f64;
     let proven: Vec<usize> = (0..texts.len()).filter(|&query| exact[query].proven).collect();
@@ -204,10 +205,10 @@ fn agreement<B: LocalBackend>(
     println!("| beam | the same first | the same {TOP}, in order | of the {TOP}, found |");
     println!("|---:|---:|---:|---:|");
     for &width in widths {
-        let found = retriever.search_all(texts).top(TOP).beam(width).rankings()?;
+        let found = retriever.query(texts).top(TOP).beam(width).rankings()?;
         let (mut first, mut same, mut shared, mut all) = (0, 0, 0, 0);
         for &query in &proven {
-            let exact: Vec<u32> = exact[query].answers.iter().map(|answer| answer.item).collect();
+            let exact: Vec<u32> = exact[query].hits.iter().map(|hit| hit.item).collect();
             let beam = &found[query].items;
             first += usize::from(beam.first() == exact.first());
             same += usize::from(*beam == exact);

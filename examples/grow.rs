@@ -19,7 +19,7 @@ use cart_retrieval::{
     model::Cart,
     prelude::*,
     recipe::{Fit, Later, Part, Recipe, Task, TextSide},
-    retrieve::{Arrivals, DriftThresholds, LiveRetriever},
+    retrieve::{DriftThresholds, LiveRetriever, NewCandidates},
     storage::Outputs,
     train::{StopFlag, trainable},
 };
@@ -188,7 +188,7 @@ fn add<B: LocalBackend>(
             Some(ItemCaption { item: item as u32, ..caption.clone() })
         };
         let texts: Vec<ItemCaption> = later.texts.iter().filter_map(of_batch).collect();
-        let arrivals = Arrivals::new(&items);
+        let arrivals = NewCandidates::new(&items);
         live.add(&if described { arrivals.with_captions(&texts) } else { arrivals })?;
     }
     Ok(())
@@ -258,7 +258,7 @@ impl Queries {
             .map(|of| of.iter().filter_map(|id| ids.index_of(id)).map(|item| item as u32).collect())
             .collect();
         let top = retriever.beam().width.min(ids.len());
-        let rankings = retriever.search_all(&self.texts).top(top).rankings()?;
+        let rankings = retriever.query(&self.texts).top(top).rankings()?;
         Ok(evaluate(&rankings, &relevant, ids.len(), TruncatedTies::Listed)?.metrics())
     }
 }

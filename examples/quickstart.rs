@@ -178,7 +178,7 @@ fn quickstart<B: LocalBackend>(
     // 5. Recall on the captions it never saw, and that of BM25 over the training captions.
     let judge = Judge::new(&task);
     let search = Instant::now();
-    let rankings = retriever.search_all(&judge.texts).top(50).beam(50).rankings()?;
+    let rankings = retriever.query(&judge.texts).top(50).beam(50).rankings()?;
     let per_second = judge.texts.len() as f64 / search.elapsed().as_secs_f64();
     let documents: Vec<(u32, &str)> =
         task.train.iter().map(|caption| (caption.item, caption.text.as_str())).collect();
@@ -371,7 +371,7 @@ fn query_card<B: LocalBackend>(
         let media = Media::of(&benchmark.draw(item as usize, 0))?;
         Ok(HitCard { id: benchmark.id(item as usize), score, correct, media })
     };
-    let hits = retriever.search(&caption.text).top(5).run()?;
+    let hits = retriever.query(&caption.text).top(5).run()?;
     Ok(QueryCard {
         query: caption.text.clone(),
         hits: hits.iter().map(|hit| card(hit.item, hit.score)).collect::<Result<_>>()?,

@@ -170,7 +170,7 @@ fn answer<B: LocalBackend>(
     args: &Args,
 ) -> Result<Vec<String>> {
     let beam = args.beam.map_or(retriever.beam().width, NonZeroUsize::get);
-    let hits = retriever.search(query).top(args.top.get()).beam(beam).run()?;
+    let hits = retriever.query(query).top(args.top.get()).beam(beam).run()?;
     let warnings = retriever.tokenizer().check(query)?.warnings();
     if args.json {
         let mut answer = serde_json::json!({ "query": query, "hits": hits });

@@ -15,7 +15,7 @@ const FLOORS: [&[&str]; 10] = [
     &["error", "cancel", "storage"],
     &["kernels"],
     &["features", "identifier", "metadata"],
-    &["trie", "geometry", "index"],
+    &["trie", "index"],
     &["media", "data"],
     &["nn", "optim", "model", "pretrained"],
     &["quantizer", "align", "decode"],

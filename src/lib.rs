@@ -12,7 +12,6 @@
 //! | [`features`] | candidate embeddings: `.npy`, `.npz`, `.safetensors`, memory-mapped and checked |
 //! | [`quantizer`] | K-Means, RQ-VAE, RQ-KMeans, hierarchical K-Means, coarse-to-fine, health report |
 //! | [`identifier`], [`trie`] | identifiers, unique tokens, the flat trie |
-//! | [`geometry`] | statistics of the candidates' vectors below every prefix, which guide the decoder |
 //! | [`index`] | the candidates with their identifiers, vectors, metadata and health |
 //! | [`align`] | candidates as vectors in the space of the text encoder |
 //! | [`media`] | reading pictures, sounds and videos; built-in descriptors |
@@ -49,7 +48,7 @@
 //! let recipe = Recipe::for_data(&data)?.with_encoder("all-MiniLM-L6-v2")?;
 //! let retriever = recipe.fit::<Flex>(&data, &device)?;
 //! retriever.save("my-index")?;
-//! for hit in retriever.search("two dogs play in the snow").top(10).run()? {
+//! for hit in retriever.query("two dogs play in the snow").top(10).run()? {
 //!     println!("{}  {:.3}", hit.id, hit.score);
 //! }
 //! # Ok(())
@@ -81,7 +80,6 @@ pub mod extract;
 pub mod features;
 #[cfg(test)]
 mod floors_test;
-pub mod geometry;
 pub mod identifier;
 pub mod index;
 mod kernels;

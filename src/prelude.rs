@@ -16,6 +16,6 @@ pub use crate::{
         RqKMeansConfig, RqVaeConfig,
     },
     recipe::{Recipe, Settings},
-    retrieve::{Hit, LiveRetriever, Retriever},
+    retrieve::{Hit, LiveRetriever, Retriever, RetrieverParts},
     train::{TrainConfig, Trainer, TrainingCaptions, TrainingData},
 };

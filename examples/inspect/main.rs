@@ -155,7 +155,7 @@ fn inspect<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
         }
         (Command::Queries { queries, show, top, .. }, Some(task)) => {
             let options = queries::Options { queries: *queries, show: *show, top: *top };
-            queries::page(&view, &retriever, task, &options, device)?
+            queries::page(&view, &retriever, task, &options)?
         }
         (Command::Usage | Command::Queries { .. }, _) => usage::page(index)?,
     };

@@ -81,7 +81,7 @@ pub fn page(view: &View<'_>, asked: &[String], clusters: usize, most: usize) -> 
         }
         body.push_str("<div class=\"sheet\">\n");
         for &entry in trie.items(node).iter().take(most) {
-            let item = index.owners().of(entry);
+            let item = index.identifier_map().of(entry);
             let below = [trie.identifier_of(entry)?.to_string(), view.caption(item).to_string()];
             let below: Vec<String> = below.into_iter().filter(|line| !line.is_empty()).collect();
             view.gallery.figure(&mut body, "", ids.get(item as usize), "", &below)?;

@@ -3,10 +3,9 @@
 use anyhow::{Result, ensure};
 use cart_retrieval::{
     backend::LocalBackend,
-    data::QueryBatch,
-    decode::{Filter, Filters, SearchSpace, Trace, trace},
     prelude::*,
     recipe::{Judge, Task},
+    retrieve::CandidateTrace,
 };
 use rayon::prelude::*;
 
@@ -31,7 +30,7 @@ pub struct Options {
 /// A query and the way of its right candidate through the beam.
 struct Followed {
     text: String,
-    trace: Trace,
+    trace: CandidateTrace,
     /// The best place of a right candidate, others of the same text included.
     rank: Option<usize>,
 }
@@ -59,7 +58,6 @@ pub fn page<B: LocalBackend>(
     retriever: &Retriever<B>,
     task: &Task,
     options: &Options,
-    device: &B::Device,
 ) -> Result<String> {
     let judge = Judge::new(task);
     ensure!(!judge.texts.is_empty(), "no queries: check the recipe's filters and splits");
@@ -70,8 +68,13 @@ pub fn page<B: LocalBackend>(
         let text = &judge.texts[query];
         let relevant = task.of_index(&judge.relevant[query]);
         let item = task.of_index(&[task.queries[query].item])[0];
-        let trace = traced(retriever, text, item, filter.as_ref(), device)?;
-        let rank = trace.answers.iter().position(|answer| relevant.contains(&answer.item));
+        let query = retriever.query(text);
+        let query = match &filter {
+            Some(filter) => query.filter(filter),
+            None => query,
+        };
+        let trace = query.trace(retriever.index().ids().get(item as usize))?;
+        let rank = trace.hits.iter().position(|hit| relevant.contains(&hit.item));
         Ok(Followed { text: text.clone(), trace, rank })
     };
     let mut all = chosen.par_iter().map(follow).collect::<Result<Vec<Followed>>>()?;
@@ -95,27 +98,6 @@ pub fn page<B: LocalBackend>(
         beam.width
     );
     Ok(document("Queries that miss", &summary, crate::STYLE, &body))
-}
-
-fn traced<B: LocalBackend>(
-    retriever: &Retriever<B>,
-    text: &str,
-    item: u32,
-    filter: Option<&Filter>,
-    device: &B::Device,
-) -> Result<Trace> {
-    let (tokenizer, index) = (retriever.tokenizer(), retriever.index());
-    let batch = QueryBatch::<B>::new(&[tokenizer.encode(text)?], tokenizer.padding(), device)?;
-    let encoded = retriever.model().encode(batch.tokens, batch.padding);
-    let space = SearchSpace::from(index.trie())
-        .with_geometry(index.geometry().map(|geometry| &**geometry))
-        .with_filters(filter.map_or(Filters::None, Filters::Same));
-    // Of several identifiers of a candidate the first is followed.
-    let mut traced = trace(retriever.model(), &encoded, space, retriever.beam(), item)?;
-    let owners = index.owners();
-    owners.distinct(&mut traced.answers, |answer| answer.item);
-    traced.answers.iter_mut().for_each(|answer| answer.item = owners.of(answer.item));
-    Ok(traced)
 }
 
 /// How many are found where, and lost where.
@@ -169,7 +151,7 @@ fn card<B: LocalBackend>(
     push(html, format_args!("<article class=\"{class}\">\n<h3>\u{201c}{}\u{201d} ", escaped(text)));
     push(html, format_args!("<span class=\"verdict\">{verdict}</span></h3>\n"));
     let id = ids.get(trace.item as usize);
-    let explanation = retriever.explain(text, id, 3)?;
+    let explanation = retriever.query(text).explain(id, 3)?;
     html.push_str("<div class=\"wide\"><table class=\"all\">\n<tr>");
     for head in [
         "level",
@@ -211,8 +193,8 @@ fn card<B: LocalBackend>(
     }
     html.push_str("</table></div>\n");
     if rank.is_none() && trie.len() <= SCORED {
-        let scored = retriever.score_all(text)?;
-        if let Some(place) = scored.iter().position(|answer| answer.item == trace.item) {
+        let scored = retriever.query(text).scores()?;
+        if let Some(place) = scored.iter().position(|hit| hit.item == trace.item) {
             push(
                 html,
                 format_args!(
@@ -242,7 +224,7 @@ fn card<B: LocalBackend>(
         &lines(trace.item, Some(explanation.score))?,
     )?;
     html.push_str("<ol>\n");
-    for (at, answer) in trace.answers.iter().take(options.top).enumerate() {
+    for (at, answer) in trace.hits.iter().take(options.top).enumerate() {
         let right = answer.item == trace.item;
         let class = if right { "hit right" } else { "hit wrong" };
         let top = format!("{}{}", at + 1, if right { " \u{2713}" } else { "" });

@@ -101,7 +101,7 @@ fn index(
         seed("texts", "tokenizer", 3, tokenizer.to_json()?.as_bytes());
         let model = config.init::<Flex>(&device)?;
         let folder = scratch.join("index");
-        Retriever::new(model, config, tokenizer, quantizer, index, device)?.save(&folder)?;
+        Retriever::new(RetrieverParts { model, config, tokenizer, quantizer, index })?.save(&folder)?;
         seed("index", "manifest", 0, &fs::read(folder.join("manifest.json"))?);
     }
     let vectors = TextVectors::new(2, items.as_slice().to_vec(), (0..12).collect())?;

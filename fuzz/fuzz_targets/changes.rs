@@ -58,7 +58,7 @@ fn read(index: &Index, changes: &[u8]) {
     let loaded = Retriever::<Flex>::load(index.folder.path(), &Default::default());
     assert_eq!(loaded.is_ok(), verify(index.folder.path()).is_ok());
     if let Ok(loaded) = loaded {
-        let hits = loaded.search("a red dog").run().expect("an answer");
+        let hits = loaded.query("a red dog").run().expect("an answer");
         assert_eq!(hits.len(), loaded.index().ids().len().min(10));
     }
 }

@@ -58,7 +58,7 @@ fuzz_target!(|bytes: &[u8]| {
     assert!(loaded.is_err() || verify(&index.folder).is_ok());
     if let Ok(retriever) = loaded {
         // Weights may be anything, so that scores are none; a panic is a fault.
-        let _ = retriever.search("a red dog").run();
+        let _ = retriever.query("a red dog").run();
         if let Some(metadata) = retriever.index().metadata() {
             let _ = metadata.get(0);
         }

@@ -1,81 +1,67 @@
 //! Scores of every candidate: the yardstick of the beam, and exact search for small collections.
 
-use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
+use std::{ops::Range, slice};
+
+use burn::tensor::backend::Backend;
 
 use super::{
-    Answer, BeamConfig, SearchSpace,
+    ScoredItem,
     beam::{Prepared, by_score_then_item, finite, numbers},
+    encoded::Beam,
 };
-use crate::{
-    error::Result,
-    model::{Cart, EncodedQueries},
-};
+use crate::{error::Result, trie::Node};
 
 /// Candidates scored at once.
 const CHUNK: usize = 256;
 
-/// Scores of all candidates for one query, best first, by running the decoder over every
-/// identifier: what [`beam_search`](super::beam_search) gives with a beam that holds them all; the
-/// width is not read. The cost grows with the collection: use it to measure the beam, or below a few
-/// thousand candidates.
-///
-/// # Shapes
-/// - `encoded`: one query
-/// - returns: `[allowed]`
-///
-/// # Errors
-/// [`Error::Query`](crate::Error::Query) unless there is exactly one query; otherwise as `beam_search`.
-pub fn score_all<'a, B: Backend>(
-    model: &Cart<B>,
-    encoded: &EncodedQueries<B>,
-    space: impl Into<SearchSpace<'a>>,
-    config: &BeamConfig,
-) -> Result<Vec<Answer>> {
-    let space = space.into();
-    let prepared = Prepared::single("exhaustive scoring", model, encoded, space, config)?;
-    let (trie, scorer) = (prepared.trie(), prepared.scorer());
-    let identifiers = trie.identifiers();
-    let mut scores = vec![0.0f32; trie.len()];
-    let mut children = Vec::new();
+/// Scores of all candidates that the filter of the one query allows, best first.
+pub(super) fn score_all<B: Backend>(prepared: &Prepared<'_, B>) -> Result<Vec<ScoredItem>> {
+    let trie = prepared.trie();
+    let filter = prepared.space().filters.of(0);
+    let mut found = Vec::with_capacity(trie.len());
     for start in (0..trie.len()).step_by(CHUNK) {
-        let items = start..(start + CHUNK).min(trie.len());
-        let rows = items.len();
-        let mut state = model.start();
-        let mut nodes = vec![trie.root(); rows];
-        for level in 0..trie.levels() {
-            let tokens = (level > 0).then(|| {
-                let column: Vec<i64> =
-                    items.clone().map(|i| i64::from(identifiers.row(i)[level - 1])).collect();
-                Tensor::<B, 1, Int>::from_data(TensorData::new(column, [rows]), &encoded.device())
-            });
-            if level == 1 {
-                // After the first step there is one row; every candidate continues it.
-                let zeros = Tensor::<B, 1, Int>::zeros([rows], &encoded.device());
-                state.reorder(&zeros);
-            }
-            let logits: Vec<f32> =
-                model.step(encoded, tokens, &mut state).into_data().iter::<f32>().collect();
-            let size = trie.vocabulary().size(level);
-            for (slot, item) in items.clone().enumerate() {
-                let row = if level == 0 { 0 } else { slot };
-                let logits = &logits[row * size..(row + 1) * size];
-                finite(logits, level)?;
-                scorer.children(0, nodes[slot], logits, &mut children);
-                numbers(&children, level)?;
-                let token = identifiers.row(item)[level];
-                if let Some(&(_, log_p, node)) = children.iter().find(|child| child.0 == token) {
-                    scores[item] += config.level_weight(level) * log_p;
-                    nodes[slot] = node;
-                }
-            }
-        }
+        let items = start as u32..(start + CHUNK).min(trie.len()) as u32;
+        let scores = descend(prepared, items.clone(), |_, _| ())?;
+        let scored = items.zip(scores).map(|(item, score)| ScoredItem { item, score });
+        let allowed = |item| filter.is_none_or(|filter| filter.allows(trie, item));
+        found.extend(scored.filter(|scored| allowed(scored.item)));
     }
-    let filter = space.filters.of(0);
-    let mut answers: Vec<Answer> = (0u32..)
-        .zip(scores)
-        .filter(|&(item, _)| filter.is_none_or(|filter| filter.allows(trie, item)))
-        .map(|(item, score)| Answer { item, score: score + prepared.rerank(0, item) })
-        .collect();
-    answers.sort_unstable_by(by_score_then_item);
-    Ok(answers)
+    found.sort_unstable_by(by_score_then_item);
+    Ok(found)
+}
+
+/// Scores of some items for the one query, by running the decoder over their identifiers. `see` is
+/// given every level and the children that the identifier of an item chooses from there.
+pub(super) fn descend<B: Backend>(
+    prepared: &Prepared<'_, B>,
+    items: Range<u32>,
+    mut see: impl FnMut(usize, &[(u16, f32, Node)]),
+) -> Result<Vec<f32>> {
+    let (trie, scorer, config) = (prepared.trie(), prepared.scorer(), prepared.config());
+    let identifiers = items.clone().map(|item| trie.identifier_of(item));
+    let identifiers = identifiers.collect::<Result<Vec<_>>>()?;
+    let mut steps = prepared.steps(0..1, true);
+    let mut children = Vec::new();
+    // One prefix at the root, which every item continues; later one for each item.
+    let mut beams = vec![Beam::root(trie.root())];
+    for level in 0..trie.levels() {
+        let logits = steps.step(slice::from_ref(&beams));
+        let size = trie.vocabulary().size(level);
+        let mut next = Vec::with_capacity(identifiers.len());
+        for (slot, identifier) in identifiers.iter().enumerate() {
+            let row = slot.min(beams.len() - 1);
+            let logits = &logits.values[row * size..(row + 1) * size];
+            finite(logits, level)?;
+            scorer.children(0, beams[row].node, logits, &mut children);
+            numbers(&children, level)?;
+            see(level, &children);
+            let token = identifier.tokens()[level];
+            let child = children.iter().find(|child| child.0 == token);
+            let &(_, log_p, node) = child.expect("the identifier is in the trie");
+            let score = beams[row].score + config.level_weight(level) * log_p;
+            next.push(Beam { node, score, token, parent: row as u32 });
+        }
+        beams = next;
+    }
+    Ok(items.zip(beams).map(|(item, beam)| beam.score + prepared.rerank(0, item)).collect())
 }

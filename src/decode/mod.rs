@@ -1,27 +1,24 @@
 //! From queries to candidates: beam search over the trie, exact search, filters, and exhaustive scoring as
 //! the yardstick.
+//!
+//! An [`Engine`] runs them all; [`Retriever::query`](crate::retrieve::Retriever::query) is the short way.
 
 mod beam;
-mod clock;
 mod config;
+mod encoded;
 mod engine;
 mod exact;
 mod exhaustive;
 mod explain;
-mod queries;
-mod score;
 mod space;
-mod steps;
 mod trace;
 
 pub use crate::trie::{Filter, Filters};
-pub use beam::{Answer, beam_search};
-pub use clock::SearchTimes;
-pub use config::BeamConfig;
-pub use engine::{Engine, SearchPrecision};
-pub use exact::{Exact, exact_search};
-pub use exhaustive::score_all;
-pub use explain::{Explanation, LevelScore, explain};
-pub use score::Scorer;
-pub use space::SearchSpace;
-pub use trace::{Trace, TraceLevel, trace};
+pub use beam::{ScoredItem, SearchTimes};
+pub use config::{BeamConfig, SearchPrecision};
+pub use encoded::{EncodedQueries, QueryVectors};
+pub use engine::Engine;
+pub use exact::{ExactLimits, ExactResult};
+pub use explain::{Explanation, LevelScore};
+pub use space::{Scorer, SearchSpace};
+pub use trace::{Trace, TraceLevel};

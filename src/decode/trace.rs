@@ -4,13 +4,10 @@ use burn::tensor::backend::Backend;
 use serde::Serialize;
 
 use super::{
-    Answer, BeamConfig, SearchSpace,
-    beam::{Limits, Prepared, one},
+    ScoredItem,
+    beam::{Limits, PrefixRank, Prepared},
 };
-use crate::{
-    error::Result,
-    model::{Cart, EncodedQueries},
-};
+use crate::error::Result;
 
 /// A candidate's prefix among all prefixes that a beam had to choose from at a level.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -23,7 +20,7 @@ pub struct TraceLevel {
     pub better: usize,
     /// How many prefixes there are: the children of all that the level before kept.
     pub prefixes: usize,
-    /// The score of the last prefix that is kept, where some are left.
+    /// The score of the last prefix that is kept, if some are pruned.
     pub cut: Option<f32>,
     /// Whether this prefix is kept.
     pub kept: bool,
@@ -36,86 +33,46 @@ pub struct Trace {
     pub item: u32,
     /// Level by level: up to the one that loses it, or to where nothing is left to decide for any prefix.
     pub levels: Vec<TraceLevel>,
-    /// The level at which its prefix is left, counted from 0; none when it is among the answers, or a filter keeps it out.
+    /// The level at which its prefix is pruned, counted from 0; `None` if it is found, or if a
+    /// filter excludes it.
     pub lost_at: Option<usize>,
-    /// Its place among the answers, counted from 0.
+    /// Its place in what is found, counted from 0.
     pub rank: Option<usize>,
-    /// What the search answers, best first.
+    /// What the search finds, best first.
     #[serde(skip)]
-    pub answers: Vec<Answer>,
+    pub found: Vec<ScoredItem>,
 }
 
-/// Follows a candidate through a beam search for one query: what the prefixes of its identifier score, which place
-/// that is at their level, and where the beam leaves them (ours).
-///
-/// The answers are those of [`beam_search`](super::beam_search). A rerank comes after the beam: it changes the place
-/// among the answers, and not where a candidate is lost.
-///
-/// # Errors
-/// [`Error::Query`](crate::Error::Query) unless there is exactly one query; [`Error::Identifier`](crate::Error::Identifier) when there is no
-/// such item; otherwise as [`beam_search`](super::beam_search).
-///
-/// # Example
-/// ```
-/// use burn::backend::Flex;
-/// use cart_retrieval::{
-///     data::QueryBatch, decode::{BeamConfig, trace}, identifier::{Codes, Vocabulary}, model::CartConfig, trie::Trie,
-/// };
-/// let codes = Codes::from_rows(2, &[[0, 1], [1, 0], [1, 2]])?;
-/// let trie = Trie::build(&codes, &Vocabulary::new(vec![2, 3])?)?;
-/// let model = CartConfig::new(50, trie.vocabulary().clone()).init::<Flex>(&Default::default())?;
-/// let batch = QueryBatch::new(&[vec![7, 8]], 0, &Default::default())?;
-/// let encoded = model.encode(batch.tokens, batch.padding);
-/// let narrow = BeamConfig { width: 1, ..BeamConfig::default() };
-/// let lost = (0..3).map(|item| trace(&model, &encoded, &trie, &narrow, item));
-/// let lost = lost.collect::<Result<Vec<_>, _>>()?;
-/// assert_eq!(lost.iter().filter(|trace| trace.lost_at.is_some()).count(), 2);
-/// # Ok::<(), cart_retrieval::Error>(())
-/// ```
-pub fn trace<'a, B: Backend>(
-    model: &Cart<B>,
-    encoded: &EncodedQueries<B>,
-    space: impl Into<SearchSpace<'a>>,
-    config: &BeamConfig,
-    item: u32,
-) -> Result<Trace> {
-    one("trace", encoded)?;
-    let space = space.into();
-    let identifier = space.trie.identifier_of(item)?;
-    let row = space.trie.row_of(item)?;
-    let prepared = Prepared::new(model, encoded, space, config)?.with_watched(row);
-    let mut found = prepared.run(Limits { width: config.width, floor: f32::NEG_INFINITY })?;
-    let found = found.remove(0);
-    let levels: Vec<TraceLevel> = found
-        .standings
-        .iter()
-        .zip(identifier.tokens())
-        .map(|(standing, &token)| TraceLevel {
-            token,
-            score: standing.score,
-            better: standing.better,
-            prefixes: standing.prefixes,
-            cut: standing.cut,
-            kept: standing.better < config.width,
-        })
-        .collect();
+/// Follows a candidate through a beam search for the one query.
+pub(super) fn trace<B: Backend>(prepared: Prepared<'_, B>, item: u32) -> Result<Trace> {
+    let (trie, width) = (prepared.trie(), prepared.config().width);
+    let identifier = trie.identifier_of(item)?;
+    let prepared = prepared.with_traced(trie.row_of(item)?);
+    let beams = prepared.run(Limits { width, min_score: f32::NEG_INFINITY })?.remove(0);
+    let level = |(rank, &token): (&PrefixRank, &u16)| TraceLevel {
+        token,
+        score: rank.score,
+        better: rank.better,
+        prefixes: rank.prefixes,
+        cut: rank.cut,
+        kept: rank.better < width,
+    };
+    let levels: Vec<TraceLevel> = beams.ranks.iter().zip(identifier.tokens()).map(level).collect();
     let lost_at = levels.iter().position(|level| !level.kept);
-    let answers = prepared.answers(0, found);
-    let rank = answers.iter().position(|answer| answer.item == item);
-    Ok(Trace { item, levels, lost_at, rank, answers })
+    let found = prepared.scored(0, beams);
+    let rank = found.iter().position(|scored| scored.item == item);
+    Ok(Trace { item, levels, lost_at, rank, found })
 }
 
 #[cfg(test)]
 mod tests {
     use burn::backend::Flex;
 
-    use super::*;
     use crate::{
-        data::QueryBatch,
-        decode::{beam_search, explain},
+        decode::{BeamConfig, Engine, Filter, Filters, SearchSpace},
         identifier::{Codes, Vocabulary},
         model::{CartConfig, Scope},
-        trie::{Filter, Filters, Trie},
+        trie::Trie,
     };
 
     #[test]
@@ -125,12 +82,10 @@ mod tests {
         let trie = Trie::build(&codes, &Vocabulary::new(vec![3, 6, 5]).unwrap()).unwrap();
         let config = CartConfig::new(16, trie.vocabulary().clone());
         let config = config.with_width(8, 8, 2).with_layers(2, 2).with_seed(4);
-        let model: Cart<Flex> = config.init(&Default::default()).unwrap();
-        let encode = |rows: &[Vec<u32>]| {
-            let batch = QueryBatch::new(rows, 0, &Default::default()).unwrap();
-            model.encode(batch.tokens, batch.padding)
-        };
-        let encoded = encode(&[vec![2, 5, 9, 3]]);
+        let engine: Engine<Flex> = Engine::new(config.init(&Default::default()).unwrap());
+        let encoded = engine.encode(&[[2, 5, 9, 3]], 0).unwrap();
+        let modules = engine.clone().by_modules();
+        let by_modules = modules.encode(&[[2, 5, 9, 3]], 0).unwrap();
         let mut lost = [0; 3];
         for scope in [Scope::Legal, Scope::All] {
             let level_weights = vec![1.0, 0.5, 0.7];
@@ -143,7 +98,7 @@ mod tests {
             // Every prefix with its score, by the network's own modules.
             let scores: Vec<[f32; 3]> = (0..90)
                 .map(|item| {
-                    let found = explain(&model, &encoded, &trie, &beam(90), item, 0).unwrap();
+                    let found = modules.explain(&by_modules, &trie, &beam(90), item).unwrap();
                     let mut sum = 0.0;
                     [0, 1, 2].map(|level| {
                         sum += found.levels[level].log_probability * level_weights[level];
@@ -152,10 +107,10 @@ mod tests {
                 })
                 .collect();
             for width in [2, 7, 90] {
-                let answers = beam_search(&model, &encoded, &trie, &beam(width)).unwrap().remove(0);
+                let answers = engine.beam_search(&encoded, &trie, &beam(width)).unwrap().remove(0);
                 for item in 0..90u32 {
-                    let own = trace(&model, &encoded, &trie, &beam(width), item).unwrap();
-                    assert_eq!(own.answers, answers);
+                    let own = engine.trace(&encoded, &trie, &beam(width), item).unwrap();
+                    assert_eq!(own.found, answers);
                     let place = answers.iter().position(|answer| answer.item == item);
                     assert_eq!(own.rank, place);
                     assert_eq!(own.lost_at.is_some(), place.is_none());
@@ -174,7 +129,7 @@ mod tests {
                 }
             }
             // The first level has all prefixes: there the place is that among all coarse tokens.
-            let own = trace(&model, &encoded, &trie, &beam(2), 0).unwrap();
+            let own = engine.trace(&encoded, &trie, &beam(2), 0).unwrap();
             let better = [30, 60].iter().filter(|&&other| scores[other][0] > scores[0][0]).count();
             assert_eq!((own.levels[0].better, own.levels[0].prefixes), (better, 3));
         }
@@ -183,10 +138,10 @@ mod tests {
         // What a filter does not allow is in no answer, and lost at no level.
         let filter = Filter::deny(&trie, [7]).unwrap();
         let space = SearchSpace::from(&trie).with_filters(Filters::Same(&filter));
-        let denied = trace(&model, &encoded, space, &BeamConfig::default(), 7).unwrap();
+        let denied = engine.trace(&encoded, space, &BeamConfig::default(), 7).unwrap();
         assert_eq!((denied.rank, denied.lost_at), (None, None));
-        assert!(trace(&model, &encoded, &trie, &BeamConfig::default(), 90).is_err());
-        let two = encode(&[vec![2, 3], vec![4, 3]]);
-        assert!(trace(&model, &two, &trie, &BeamConfig::default(), 0).is_err());
+        assert!(engine.trace(&encoded, &trie, &BeamConfig::default(), 90).is_err());
+        let two = engine.encode(&[[2, 3], [4, 3]], 0).unwrap();
+        assert!(engine.trace(&two, &trie, &BeamConfig::default(), 0).is_err());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Codes, Owners, Vocabulary};
+use super::{Codes, Vocabulary};
 use crate::error::{Error, Result};
 
 /// A named group for every candidate, such as its modality, which becomes the first token of its identifier.
@@ -82,14 +82,15 @@ impl Groups {
         &self.tokens
     }
 
-    /// The groups of all entries of candidates that have several identifiers.
+    /// The groups of all identifiers of so many candidates: the first ones, then the `aliases`, given
+    /// by their candidates.
     ///
     /// # Errors
     /// [`Error::Identifier`] when there is not one group for each candidate.
-    pub(crate) fn of_entries(&self, owners: &Owners) -> Result<Self> {
-        self.check(owners.items())?;
-        let own = |&owner: &u32| self.tokens[owner as usize];
-        let tokens = self.tokens.iter().copied().chain(owners.aliases().iter().map(own)).collect();
+    pub(crate) fn of_rows(&self, items: usize, aliases: &[u32]) -> Result<Self> {
+        self.check(items)?;
+        let own = |&item: &u32| self.tokens[item as usize];
+        let tokens = self.tokens.iter().copied().chain(aliases.iter().map(own)).collect();
         Ok(Self { names: self.names.clone(), tokens })
     }
 

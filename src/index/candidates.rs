@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{HealthReport, HealthThresholds};
+use super::{HealthReport, HealthThresholds, IdentifierMap, PrefixStats};
 use crate::{
     error::{Error, Result},
     features::{Features, ItemIds},
-    geometry::Geometry,
-    identifier::{Identifier, Owners, Vocabulary},
+    identifier::{Identifier, Vocabulary},
     metadata::{Condition, ItemMetadata},
     trie::{Filter, Trie},
 };
@@ -17,15 +16,15 @@ use crate::{
 ///
 /// A candidate may have several identifiers
 /// ([`Assignment::several`](crate::quantizer::Assignment::several)). Then the trie's items
-/// are entries, and [`CandidateIndex::owners`] says whose they are; everything else here speaks of
-/// candidates.
+/// are identifier rows, and [`CandidateIndex::identifier_map`] says which candidate each
+/// belongs to; everything else here speaks of candidates.
 #[derive(Debug, Clone)]
 pub struct CandidateIndex {
     ids: ItemIds,
     trie: Trie,
-    owners: Owners,
+    identifier_map: IdentifierMap,
     health: HealthReport,
-    geometry: Option<Arc<Geometry>>,
+    prefix_stats: Option<Arc<PrefixStats>>,
     /// Names of the groups that the first token tells apart.
     groups: Option<Vec<String>>,
     metadata: Option<Arc<ItemMetadata>>,
@@ -37,35 +36,43 @@ impl CandidateIndex {
     /// # Errors
     /// [`Error::Ids`] when there is not one id per identifier.
     pub fn new(ids: ItemIds, trie: Trie, health: HealthReport) -> Result<Self> {
-        let owners = Owners::single(trie.len());
-        Self::of_entries(ids, trie, owners, health)
+        let identifier_map = IdentifierMap::single(trie.len());
+        Self::of_rows(ids, trie, identifier_map, health)
     }
 
-    /// The same with several identifiers for some candidates: `owners` says whose each of the
-    /// trie's entries is.
+    /// The same with several identifiers for some candidates: `identifier_map` says which candidate each
+    /// row of the trie belongs to.
     ///
     /// # Errors
     /// [`Error::Ids`] when there is not one id per candidate; [`Error::Identifier`] when there is
-    /// not one owner per identifier.
-    pub fn of_entries(
+    /// not one candidate per identifier.
+    pub fn of_rows(
         ids: ItemIds,
         trie: Trie,
-        owners: Owners,
+        identifier_map: IdentifierMap,
         health: HealthReport,
     ) -> Result<Self> {
-        if owners.len() != trie.len() {
+        if identifier_map.len() != trie.len() {
             return Err(Error::identifier("owners of the identifiers")
                 .expected(format!("one for each of {} identifiers", trie.len()))
-                .found(owners.len().to_string())
-                .fix("use owners and identifiers of one collection"));
+                .found(identifier_map.len().to_string())
+                .fix("use the map and the identifiers of one collection"));
         }
-        if ids.len() != owners.items() {
+        if ids.len() != identifier_map.items() {
             return Err(Error::ids("candidates")
-                .expected(format!("one id for each of {} candidates", owners.items()))
+                .expected(format!("one id for each of {} candidates", identifier_map.items()))
                 .found(ids.len().to_string())
                 .fix("use ids and identifiers of one collection"));
         }
-        Ok(Self { ids, trie, owners, health, geometry: None, groups: None, metadata: None })
+        Ok(Self {
+            ids,
+            trie,
+            identifier_map,
+            health,
+            prefix_stats: None,
+            groups: None,
+            metadata: None,
+        })
     }
 
     /// Declares that the first token of the identifiers is a group, and names the groups.
@@ -150,7 +157,7 @@ impl CandidateIndex {
     /// - `vectors`: `[N, D]`, in the order of the ids; kept once for every identifier
     ///
     /// # Errors
-    /// As [`Geometry::new`]; [`Error::Ids`] when the vectors are named otherwise.
+    /// As [`PrefixStats::new`]; [`Error::Ids`] when the vectors are named otherwise.
     pub fn with_vectors(mut self, vectors: Features) -> Result<Self> {
         let same = !vectors.has_given_ids() || vectors.ids().iter().eq(self.ids.iter());
         if vectors.len() == self.ids.len() && !same {
@@ -160,22 +167,22 @@ impl CandidateIndex {
                 .fix("use vectors and identifiers of one collection"));
         }
         // Every identifier of a candidate lies where the candidate does.
-        let vectors = match self.owners.are_single() || vectors.len() != self.ids.len() {
+        let vectors = match self.identifier_map.are_single() || vectors.len() != self.ids.len() {
             true => vectors,
             false => {
-                let aliases = self.owners.aliases().iter();
-                let rows = aliases.flat_map(|&owner| vectors.row(owner as usize));
+                let aliases = self.identifier_map.aliases().iter();
+                let rows = aliases.flat_map(|&item| vectors.row(item as usize));
                 let rows = vectors.as_slice().iter().chain(rows).copied().collect();
                 Features::from_rows(rows, vectors.dim())?
             }
         };
-        self.geometry = Some(Arc::new(Geometry::new(vectors, &self.trie)?));
+        self.prefix_stats = Some(Arc::new(PrefixStats::new(vectors, &self.trie)?));
         Ok(self)
     }
 
-    /// The same with sums that were made before.
-    pub(crate) fn with_geometry(self, geometry: Geometry) -> Self {
-        Self { geometry: Some(Arc::new(geometry)), ..self }
+    /// Attaches statistics that were made before.
+    pub(crate) fn with_prefix_stats(self, prefix_stats: PrefixStats) -> Self {
+        Self { prefix_stats: Some(Arc::new(prefix_stats)), ..self }
     }
 
     /// Attaches metadata for filtering and display.
@@ -213,9 +220,9 @@ impl CandidateIndex {
         Ok(self.filter(|item| allowed[item as usize]))
     }
 
-    /// Geometry of the candidates, if they have vectors.
-    pub fn geometry(&self) -> Option<&Arc<Geometry>> {
-        self.geometry.as_ref()
+    /// Statistics of the candidates' vectors along the trie, if they have vectors.
+    pub fn prefix_stats(&self) -> Option<&Arc<PrefixStats>> {
+        self.prefix_stats.as_ref()
     }
 
     /// Ids of the candidates.
@@ -223,21 +230,21 @@ impl CandidateIndex {
         &self.ids
     }
 
-    /// Identifiers of the candidates. Where some have several, its items are entries
-    /// ([`CandidateIndex::owners`]).
+    /// Identifiers of the candidates. Where some have several, its items are identifier rows
+    /// ([`CandidateIndex::identifier_map`]).
     pub fn trie(&self) -> &Trie {
         &self.trie
     }
 
-    /// Whose identifiers the trie's entries are.
-    pub fn owners(&self) -> &Owners {
-        &self.owners
+    /// Which candidate each identifier row of the trie belongs to.
+    pub fn identifier_map(&self) -> &IdentifierMap {
+        &self.identifier_map
     }
 
     /// A filter that allows the candidates for which `allowed` is true; it is called once for each
     /// identifier.
     pub fn filter(&self, mut allowed: impl FnMut(u32) -> bool) -> Filter {
-        Filter::by_item(&self.trie, |entry| allowed(self.owners.of(entry)))
+        Filter::by_item(&self.trie, |row| allowed(self.identifier_map.of(row)))
     }
 
     /// Sizes of the identifier's levels.
@@ -280,6 +287,6 @@ impl CandidateIndex {
     /// # Errors
     /// As [`Trie::item_of`].
     pub fn id(&self, identifier: &[u16]) -> Result<&str> {
-        Ok(self.ids.get(self.owners.of(self.trie.item_of(identifier)?) as usize))
+        Ok(self.ids.get(self.identifier_map.of(self.trie.item_of(identifier)?) as usize))
     }
 }

@@ -2,11 +2,21 @@
 //!
 //! A [`CandidateIndex`] holds ids, the trie of identifiers, and optionally vectors and metadata. A
 //! quantizer makes it ([`CoarseToFine::assign`](crate::quantizer::CoarseToFine::assign)) and adds
-//! its [`HealthReport`].
+//! its [`HealthReport`]. An [`IdentifierMap`] says which candidate each identifier belongs to.
+//!
+//! [`PrefixStats`] sums the candidates' vectors up along the trie; [`PrefixPrior`] scores the
+//! children of a prefix with these sums; [`LeaveOneOut`] keeps vectors for a training that must not
+//! see the text at hand.
 
 mod candidates;
 mod health;
+mod identifier_map;
+mod leave_one_out;
+mod prefix;
 
 pub use candidates::CandidateIndex;
 pub(crate) use health::Tally;
 pub use health::{HealthReport, HealthThresholds, LevelHealth};
+pub use identifier_map::IdentifierMap;
+pub use leave_one_out::LeaveOneOut;
+pub use prefix::{PrefixPrior, PrefixStats};

@@ -1,7 +1,5 @@
 //! The network: text encoder, fusion, identifier decoder.
 
-use std::sync::OnceLock;
-
 use burn::{
     module::Module,
     tensor::{Bool, Int, Tensor, backend::Backend},
@@ -11,8 +9,7 @@ use super::CartConfig;
 use crate::{
     error::{Error, Result},
     nn::{
-        AlignmentHead, AlignmentInput, Decoder, DecoderState, EncoderOutput, LexicalHead, Memory,
-        TextEncoder, WeightInit,
+        AlignmentHead, AlignmentInput, Decoder, EncoderOutput, LexicalHead, TextEncoder, WeightInit,
     },
     storage::ensure_held,
 };
@@ -23,60 +20,6 @@ pub struct Cart<B: Backend> {
     pub(super) encoder: TextEncoder<B>,
     decoder: Decoder<B>,
     alignment: Option<AlignmentHead<B>>,
-}
-
-/// Queries encoded once.
-#[derive(Debug, Clone)]
-pub struct EncodedQueries<B: Backend> {
-    output: EncoderOutput<B>,
-    /// Keys and values for the decoder on its device, made when it first steps.
-    memory: OnceLock<Memory<B>>,
-    /// Queries in the space of the candidates, `[queries, D]`, and the factors of their cosines.
-    aligned: Option<(Tensor<B, 2>, Tensor<B, 1>)>,
-}
-
-/// Queries in the space of the candidates, as numbers.
-#[derive(Debug)]
-pub(crate) struct Aligned {
-    /// Vectors of length 1, `[queries, D]`.
-    pub(crate) queries: Vec<f32>,
-    /// Factors of their cosines, `[levels]`.
-    pub(crate) scales: Vec<f32>,
-}
-
-impl<B: Backend> EncodedQueries<B> {
-    /// Number of queries.
-    pub fn len(&self) -> usize {
-        self.output.bias.dims()[0]
-    }
-
-    /// The device they are on.
-    pub fn device(&self) -> B::Device {
-        self.output.bias.device()
-    }
-
-    /// What the encoder made of them.
-    pub fn output(&self) -> &EncoderOutput<B> {
-        &self.output
-    }
-
-    /// Queries as vectors of length 1 in the space of the candidates, `[queries, D]`, and the factors
-    /// of their cosines, `[levels]`; absent where the network has no alignment.
-    pub fn aligned(&self) -> Option<(&Tensor<B, 2>, &Tensor<B, 1>)> {
-        self.aligned.as_ref().map(|(queries, scales)| (queries, scales))
-    }
-
-    /// The same as numbers.
-    pub(crate) fn host_aligned(&self) -> Option<Aligned> {
-        let (queries, scales) = self.aligned()?;
-        let queries = queries.to_data().iter::<f32>().collect();
-        Some(Aligned { queries, scales: scales.to_data().iter::<f32>().collect() })
-    }
-
-    /// Whether there is no query.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 impl CartConfig {
@@ -261,63 +204,14 @@ impl<B: Backend> Cart<B> {
         self.encoder.forward(tokens, padding)
     }
 
-    /// Encodes queries once for any number of decoder steps.
-    ///
-    /// # Shapes
-    /// As [`Cart::forward`].
-    pub fn encode(
-        &self,
-        tokens: Tensor<B, 2, Int>,
-        padding: Tensor<B, 2, Bool>,
-    ) -> EncodedQueries<B> {
-        let output = self.encoder.forward(tokens.clone(), padding.clone());
-        let aligned = self.aligned(&output, tokens, padding);
-        let aligned = aligned.zip(self.alignment.as_ref().map(AlignmentHead::scales));
-        EncodedQueries { output, memory: OnceLock::new(), aligned }
-    }
-
-    /// Encodes queries whose words are vectors, with their vectors of length 1 in the space of the candidates where the
-    /// network has an alignment.
-    ///
-    /// # Shapes
-    /// - `words`: `[batch, tokens, d_model]`, `aligned`: `[batch, D]`
-    pub fn encode_words(
-        &self,
-        words: Tensor<B, 3>,
-        aligned: Option<Tensor<B, 2>>,
-    ) -> EncodedQueries<B> {
-        let output = self.encoder.forward_words(words);
-        let aligned = aligned.zip(self.alignment.as_ref().map(AlignmentHead::scales));
-        EncodedQueries { output, memory: OnceLock::new(), aligned }
-    }
-
     /// The decoder.
     pub fn decoder(&self) -> &Decoder<B> {
         &self.decoder
     }
 
-    /// The decoder's state before the first token.
-    pub fn start(&self) -> DecoderState<B> {
-        self.decoder.start()
-    }
-
-    /// Logits of the next level for every beam; see [`Decoder::step`].
-    ///
-    /// # Shapes
-    /// - `tokens`: `[queries * width]`, absent at the first level
-    /// - returns: `[queries * width, size of the level]`
-    pub fn step(
-        &self,
-        encoded: &EncodedQueries<B>,
-        tokens: Option<Tensor<B, 1, Int>>,
-        state: &mut DecoderState<B>,
-    ) -> Tensor<B, 2> {
-        // Not within `get_or_init`: a thread that waits in there for others could come here again.
-        if encoded.memory.get().is_none() {
-            let _ = encoded.memory.set(self.decoder.memory(&encoded.output));
-        }
-        let memory = encoded.memory.get().expect("set by this thread or another");
-        self.decoder.step(encoded.len(), tokens, memory, state)
+    /// The device that its parameters are on.
+    pub fn device(&self) -> B::Device {
+        self.decoder.device()
     }
 }
 

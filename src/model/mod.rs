@@ -6,8 +6,7 @@ mod config;
 mod loss;
 mod objective;
 
-pub(crate) use cart::Aligned;
-pub use cart::{Cart, EncodedQueries};
+pub use cart::Cart;
 pub use config::{CartConfig, ParameterCount, Preset};
 pub use loss::{IdentifierLoss, LossConfig, LossTargets, Scope};
 pub(crate) use objective::Supervised;

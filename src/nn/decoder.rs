@@ -397,6 +397,11 @@ impl<B: Backend> Decoder<B> {
         Biases { memory: laid_out(&memory.bias, heads, n), experts }
     }
 
+    /// The device that its parameters are on.
+    pub(crate) fn device(&self) -> B::Device {
+        self.start.val().device()
+    }
+
     /// The state before the first token.
     pub fn start(&self) -> DecoderState<B> {
         DecoderState { caches: vec![SelfCache::default(); self.layers.len()], level: 0 }

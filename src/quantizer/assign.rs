@@ -15,8 +15,8 @@ use crate::{
     cancel::{Monitor, StopFlag},
     error::{Error, Result},
     features::ItemIds,
-    identifier::{Codes, Groups, Owners, assign_unique},
-    index::{CandidateIndex, HealthReport, Tally},
+    identifier::{Codes, Groups, assign_unique},
+    index::{CandidateIndex, HealthReport, IdentifierMap, Tally},
     trie::Trie,
 };
 
@@ -267,16 +267,18 @@ impl<B: Backend> CoarseToFine<B> {
                 distance.extend(aliases.distance);
                 aliases.owners
             }
-            None => Owners::single(codes.len()),
+            None => IdentifierMap::single(codes.len()),
         };
         let (codes, sizes) = match groups {
-            Some(groups) => groups.of_entries(&owners)?.lead(&codes, &sizes)?,
+            Some(groups) => {
+                groups.of_rows(owners.items(), owners.aliases())?.lead(&codes, &sizes)?
+            }
             None => (codes, sizes),
         };
         let unique = assign_unique(&codes, &sizes, &distance)?;
         drop((codes, distance));
         let trie = Trie::build(&unique.identifiers, &unique.vocabulary)?;
-        let index = CandidateIndex::of_entries(ids, trie, owners, health)?;
+        let index = CandidateIndex::of_rows(ids, trie, owners, health)?;
         match groups {
             Some(groups) => index.with_groups(groups.names().to_vec()),
             None => Ok(index),

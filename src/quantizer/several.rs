@@ -11,7 +11,8 @@ use super::{
 use crate::{
     cancel::Monitor,
     error::{Error, Result},
-    identifier::{Codes, Owners},
+    identifier::Codes,
+    index::IdentifierMap,
     kernels::squared_distance,
 };
 
@@ -72,7 +73,7 @@ impl IdentifierConfig {
 pub(super) struct Aliases {
     pub codes: Codes,
     pub distance: Vec<f32>,
-    pub owners: Owners,
+    pub owners: IdentifierMap,
 }
 
 impl<B: Backend> CoarseToFine<B> {
@@ -107,7 +108,7 @@ impl<B: Backend> CoarseToFine<B> {
             check_stop(monitor)?;
         }
         let owners = (0..n as u32).flat_map(|item| vec![item; each - 1]).collect();
-        Ok(Aliases { codes, distance, owners: Owners::new(n, owners)? })
+        Ok(Aliases { codes, distance, owners: IdentifierMap::new(n, owners)? })
     }
 }
 
@@ -158,7 +159,7 @@ mod tests {
                     })
                     .collect();
                 clusters.sort_by(|a, b| a.0.total_cmp(&b.0));
-                let entries = index.owners().entries_of(&[item]);
+                let entries = index.identifier_map().rows_of(&[item]);
                 assert_eq!(entries.len(), 3);
                 for (entry, &(_, cluster)) in entries.iter().zip(&clusters) {
                     let centre = &quantizer.coarse().centres()[cluster * 6..][..6];
@@ -166,7 +167,7 @@ mod tests {
                     let fine = quantizer.fine().as_quantizer().encode(&rest).unwrap();
                     let found = &identifiers.row(*entry as usize)[..3];
                     assert_eq!(found, [&[cluster as u16], fine.row(0)].concat());
-                    assert_eq!(index.owners().of(*entry), item);
+                    assert_eq!(index.identifier_map().of(*entry), item);
                     let id = index.id(identifiers.row(*entry as usize)).unwrap();
                     assert_eq!(id, index.ids().get(item as usize));
                 }
@@ -190,7 +191,7 @@ mod tests {
             let identifiers = index.trie().identifiers();
             let codes = quantizer.encode(items.as_slice()).unwrap();
             for item in 0..300u32 {
-                let entries = index.owners().entries_of(&[item]);
+                let entries = index.identifier_map().rows_of(&[item]);
                 let of: Vec<&[u16]> =
                     entries.iter().map(|&e| &identifiers.row(e as usize)[..3]).collect();
                 assert_eq!(of[0], codes.row(item as usize));
@@ -213,9 +214,9 @@ mod tests {
         assert_eq!(filter.count(), 200);
         assert_eq!(filter, index.filter(|item| item % 3 == 0));
         let index = index.with_vectors(items.clone()).unwrap();
-        let vectors = index.geometry().unwrap().vectors();
+        let vectors = index.prefix_stats().unwrap().vectors();
         for entry in 0..600 {
-            let owner = index.owners().of(entry) as usize;
+            let owner = index.identifier_map().of(entry) as usize;
             assert_eq!(vectors.row(entry as usize), items.row(owner));
         }
         let few = Features::from_rows(vec![1.0; 12], 6).unwrap();

@@ -25,7 +25,7 @@ use crate::{
         CandidateIndex, CoarseToFine, CoarseToFineConfig, FineConfig, FineQuantizer,
         HealthThresholds, KMeans, QuantizerEvent,
     },
-    retrieve::Retriever,
+    retrieve::{Retriever, RetrieverParts},
     train::{StopReason, TrainEvent, Trainer, TrainingCaptions, TrainingData, trainable},
 };
 
@@ -238,8 +238,8 @@ impl<'a> Fit<'a> {
         };
         let Prepared { recipe, fitted, quantizer, index, config, .. } = prepared;
         let tokenizer = text.tokenizer.clone();
-        let retriever = Retriever::new(model, config, tokenizer, quantizer, index, device.clone())?
-            .with_beam(recipe.beam.clone());
+        let parts = RetrieverParts { model, config, tokenizer, quantizer, index };
+        let retriever = Retriever::new(parts)?.with_beam(recipe.beam.clone());
         let retriever = match fitted {
             Some(fitted) => retriever.with_space(fitted.space),
             None => retriever,

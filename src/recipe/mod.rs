@@ -15,7 +15,7 @@
 //! let recipe = Recipe::for_data(&data)?.with_encoder("all-MiniLM-L6-v2")?;
 //! let retriever = recipe.fit::<Flex>(&data, &device)?;
 //! retriever.save("my-index")?;
-//! for hit in retriever.search("two dogs play in the snow").top(10).run()? {
+//! for hit in retriever.query("two dogs play in the snow").top(10).run()? {
 //!     println!("{}  {:.3}", hit.id, hit.score);
 //! }
 //! # Ok(())

@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use super::settings::{Recipe, TuningSettings};
 use crate::{
     data::{CaptionFilter, DataFolder, ItemCaption, LeakAudit, words},
-    decode::{Filter, Filters},
+    decode::Filter,
     error::{Error, Result},
     eval::Ranking,
     features::Features,
@@ -260,7 +260,7 @@ impl Task {
         texts: &[impl AsRef<str>],
         top: usize,
     ) -> Result<Vec<Ranking>> {
-        let search = retriever.search_all(texts).top(top.min(self.candidates.len()));
+        let search = retriever.query(texts).top(top.min(self.candidates.len()));
         let (Asked::Part(rows), Some(filter)) = (&self.asked, self.filter(retriever)) else {
             return search.rankings();
         };
@@ -268,7 +268,7 @@ impl Task {
         for (at, &row) in rows.iter().enumerate() {
             place[row] = Some(at as u32);
         }
-        let mut found = search.filters(Filters::Same(&filter)).rankings()?;
+        let mut found = search.filter(&filter).rankings()?;
         for item in found.iter_mut().flat_map(|ranking| &mut ranking.items) {
             *item = place[*item as usize].ok_or_else(|| {
                 Error::query("answers of the queried split")
@@ -434,7 +434,7 @@ fn over<B: Backend>(
     };
     let several = recipe.identifiers.config();
     let index = retriever.quantizer().assign(&vectors).several(several).run()?;
-    let index = match retriever.index().geometry() {
+    let index = match retriever.index().prefix_stats() {
         Some(_) => index.with_vectors(vectors)?,
         None => index,
     };

@@ -11,7 +11,7 @@ use small::{items, names};
 
 use crate::{
     error::Result,
-    retrieve::{Arrivals, LiveRetriever, Retriever, verify},
+    retrieve::{LiveRetriever, NewCandidates, Retriever, verify},
     storage::faults::{Fault, inject},
 };
 
@@ -54,13 +54,13 @@ fn whatever_fails_an_index_is_the_old_one_or_the_new_one() {
     let other = live.snapshot();
     drop(live);
     let old = ids(&load(base.path()));
-    let arrivals = items(&names("new-", 0..3));
+    let added = items(&names("new-", 0..3));
     let add = |folder: &Path| {
         let live = LiveRetriever::<Flex>::open(folder, &Default::default())?;
         if live.snapshot().index().ids().index_of("new-0").is_some() {
             return Ok(());
         }
-        live.add(&Arrivals::new(&arrivals))
+        live.add(&NewCandidates::new(&added))
     };
     let save = |folder: &Path| retriever.save(folder);
     let save_changed = |folder: &Path| other.save(folder);

@@ -1,25 +1,21 @@
 //! The main entry point: a trained index that answers text queries, in memory and on disk, and
 //! accepts changes.
 
-mod compare;
-mod embeddings;
-mod entries;
 #[cfg(test)]
 mod fault_tests;
 mod folder;
-mod growth;
 mod live;
 mod projection;
+mod query;
 mod retriever;
-mod search;
 mod searchable;
+mod single;
 
-pub use compare::BeamScore;
 pub use folder::{FORMAT_VERSION, Manifest, ManifestFile, Verified, verify};
-pub use growth::Growth;
-pub use live::{Arrivals, DriftReport, DriftThresholds, LiveRetriever};
+pub use live::{ChangeStats, DriftReport, DriftThresholds, LiveRetriever, NewCandidates};
 pub use projection::ProjectionConfig;
-pub use retriever::Retriever;
-pub use search::{Hit, Search, SearchAll};
+pub use query::{Arity, Hit, IntoQuery, Many, One, Query};
+pub use retriever::{BeamScore, Retriever, RetrieverParts};
 pub use searchable::Searchable;
 pub(crate) use searchable::compiled_here;
+pub use single::{CandidateTrace, ExactHits};

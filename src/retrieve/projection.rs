@@ -120,7 +120,7 @@ impl ProjectionConfig {
     /// let config = ProjectionConfig::default();
     /// let projection = config.fit::<Autodiff<Flex>>(&retriever, &rows, &items, &StopFlag::new())?;
     /// let retriever = retriever.with_projection(projection)?;
-    /// let like_the_first = retriever.search_embeddings(&rows.select(&[0])).top(10).run()?;
+    /// let like_the_first = retriever.query(&rows.select(&[0])).top(10).run()?;
     /// # Ok(())
     /// # }
     /// ```
@@ -152,7 +152,7 @@ impl ProjectionConfig {
             return Err(Error::model("network")
                 .expected("an unguided network")
                 .found("a guided network")
-                .fix("search it with embeddings directly (Retriever::search_embeddings)"));
+                .fix("search it with embeddings directly (Retriever::query)"));
         }
         let device: B::Device = retriever.device().clone();
         let model: Cart<B> = AutodiffModule::from_inner(retriever.model().clone());

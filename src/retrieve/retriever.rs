@@ -4,19 +4,19 @@ use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
 
-use super::growth::Growth;
+use super::live::{ChangeStats, DriftReport, DriftThresholds};
 use crate::{
     align::{TextEmbedder, TextSpaceMap, TextVectors},
     data::{ItemCaption, TextTokenizer},
-    decode::{Answer, BeamConfig, Engine, Exact, Explanation, SearchPrecision, SearchSpace},
+    decode::{BeamConfig, Engine, Filter, SearchPrecision},
     error::{Error, Result},
+    eval::{Metrics, TruncatedTies, evaluate},
     features::advice,
     index::CandidateIndex,
     metadata::ItemMetadata,
-    model::{Cart, CartConfig, EncodedQueries},
+    model::{Cart, CartConfig},
     nn::QueryProjection,
     quantizer::{CoarseToFine, Quantizer},
-    trie::{Filter, Filters},
 };
 
 /// Answers text queries with candidates.
@@ -28,7 +28,7 @@ use crate::{
 /// use burn::backend::Flex;
 /// use cart_retrieval::retrieve::Retriever;
 /// let retriever = Retriever::<Flex>::load("my-index", &Default::default())?;
-/// for hit in retriever.search("two dogs play in the snow").top(10).run()? {
+/// for hit in retriever.query("two dogs play in the snow").top(10).run()? {
 ///     println!("{}  {:.3}  {}", hit.id, hit.score, hit.identifier);
 /// }
 /// # Ok::<(), cart_retrieval::Error>(())
@@ -44,24 +44,42 @@ pub struct Retriever<B: Backend> {
     pub(super) space: Option<Arc<TextSpaceMap>>,
     pub(super) projection: Option<QueryProjection<B>>,
     /// Statistics of the changes since the quantizer was fitted.
-    pub(super) growth: Growth,
+    pub(super) stats: ChangeStats,
+}
+
+/// What an index is made of.
+#[derive(Debug, Clone)]
+pub struct RetrieverParts<B: Backend> {
+    /// The trained network.
+    pub model: Cart<B>,
+    /// Its shape.
+    pub config: CartConfig,
+    /// The text tokenizer that it was trained with.
+    pub tokenizer: TextTokenizer,
+    /// The quantizer that made the identifiers.
+    pub quantizer: CoarseToFine<B>,
+    /// The candidates.
+    pub index: CandidateIndex,
+}
+
+/// Settings of a search, and what they find.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BeamScore {
+    /// The settings.
+    pub beam: BeamConfig,
+    /// What a beam with them finds.
+    pub metrics: Metrics,
 }
 
 impl<B: Backend> Retriever<B> {
-    /// Builds an index from its trained parts.
+    /// Builds an index from its trained parts. Searches run on the device of the network.
     ///
     /// # Errors
     /// [`Error::Model`] when network, tokenizer, quantizer and candidates do not fit each other.
-    pub fn new(
-        model: Cart<B>,
-        config: CartConfig,
-        tokenizer: TextTokenizer,
-        quantizer: CoarseToFine<B>,
-        index: CandidateIndex,
-        device: B::Device,
-    ) -> Result<Self> {
+    pub fn new(parts: RetrieverParts<B>) -> Result<Self> {
+        let RetrieverParts { model, config, tokenizer, quantizer, index } = parts;
         let made = Self {
-            engine: Engine::new(model, device),
+            engine: Engine::new(model),
             config,
             tokenizer: Arc::new(tokenizer),
             quantizer: Arc::new(quantizer),
@@ -69,7 +87,7 @@ impl<B: Backend> Retriever<B> {
             beam: BeamConfig::default(),
             space: None,
             projection: None,
-            growth: Growth::default(),
+            stats: ChangeStats::default(),
         };
         made.check()?;
         Ok(made)
@@ -112,7 +130,7 @@ impl<B: Backend> Retriever<B> {
             ));
         }
         let wanted = self.config.alignment.as_ref().filter(|alignment| alignment.guided);
-        let found = self.index.geometry().map(|geometry| geometry.dim());
+        let found = self.index.prefix_stats().map(|geometry| geometry.dim());
         if let Some(wanted) = wanted.filter(|wanted| found != Some(wanted.dim)) {
             return Err(problem(
                 "candidates of a guided network",
@@ -150,7 +168,7 @@ impl<B: Backend> Retriever<B> {
             return Err(Error::identifier("groups of the candidates").expected(shown(self.index.groups())).found(shown(index.groups())).fix("make them with Groups::new and the names of the network's groups, in their order"));
         }
         let index = index.within(&self.config.vocabulary)?;
-        let made = Self { growth: Growth::default(), ..self.with_index(index) };
+        let made = Self { stats: ChangeStats::default(), ..self.with_index(index) };
         made.check()?;
         Ok(made)
     }
@@ -173,7 +191,7 @@ impl<B: Backend> Retriever<B> {
                 .fix("train the network of this index"));
         }
         let precision = self.engine.precision();
-        let engine = Engine::new(model, self.engine.device().clone()).with_precision(precision)?;
+        let engine = Engine::new(model).with_precision(precision)?;
         Ok(Self { engine, ..self })
     }
 
@@ -196,16 +214,48 @@ impl<B: Backend> Retriever<B> {
         self.space.as_deref()
     }
 
+    /// Sets the projection from embeddings to the words of a query, which queries by embeddings need
+    /// unless the network is guided.
+    ///
+    /// # Errors
+    /// [`Error::Model`] for words of another width, or more of them than the text encoder has positions for.
+    pub fn with_projection(self, projection: QueryProjection<B>) -> Result<Self> {
+        let encoder = self.model().encoder();
+        let most = encoder.max_tokens().unwrap_or(usize::MAX);
+        let (d_model, tokens) = (projection.d_model(), projection.tokens());
+        if d_model != encoder.d_model() || tokens > most {
+            return Err(Error::model("query projection")
+                .expected(format!("at most {most} words of width {}", encoder.d_model()))
+                .found(format!("{tokens} of width {d_model}"))
+                .fix(
+                    "fit the projection to the network of this index (retrieve::ProjectionConfig)",
+                ));
+        }
+        Ok(Self { projection: Some(projection), ..self })
+    }
+
+    /// The map from embeddings to words, if there is one.
+    pub fn projection(&self) -> Option<&QueryProjection<B>> {
+        self.projection.as_ref()
+    }
+
     pub(super) fn embed_here(&self, captions: &[ItemCaption]) -> Result<TextVectors> {
         let lexical_head = self.model().alignment().and_then(|head| head.lexical_head().cloned());
         let (encoder, tokenizer) = (self.model().encoder(), &self.tokenizer);
         TextEmbedder { encoder, tokenizer, lexical_head }.embed(captions, self.engine.device())
     }
 
-    /// The candidates with their geometry.
-    pub(super) fn search_space(&self) -> SearchSpace<'_> {
-        let geometry = self.index.geometry().map(|geometry| &**geometry);
-        SearchSpace::from(self.index.trie()).with_geometry(geometry)
+    /// Whether added candidates still fit the quantizer.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for thresholds that are not numbers of at least 0.
+    pub fn drift(&self, thresholds: &DriftThresholds) -> Result<DriftReport> {
+        DriftReport::new(self.index().health(), self.index().ids().len(), self.stats, thresholds)
+    }
+
+    /// Statistics of the changes since the quantizer was fitted.
+    pub fn change_stats(&self) -> &ChangeStats {
+        &self.stats
     }
 
     /// The candidates.
@@ -243,48 +293,12 @@ impl<B: Backend> Retriever<B> {
         &self.beam
     }
 
-    /// Exhaustive scores of all candidates for a query, best first, with the weights of the
-    /// retriever's beam. The cost grows with the collection; use it as a reference for a beam.
-    ///
-    /// # Errors
-    /// [`Error::Query`] for a blank query; otherwise as a search with that beam.
-    pub fn score_all(&self, query: &str) -> Result<Vec<Answer>> {
-        let (encoded, space) = (self.encode(query)?, self.search_space());
-        Ok(self.candidates(self.engine.score_all(&encoded, space, &self.beam)?))
-    }
-
-    /// The best candidates under the model for a query, and whether that is proven
-    /// ([`exact_search`](crate::decode::exact_search)). At most `budget` prefixes are examined per
-    /// level.
-    ///
-    /// # Errors
-    /// [`Error::Query`] for a blank query, a `top` of 0 or a budget below it; otherwise as a search
-    /// with the retriever's beam.
-    pub fn search_exact(&self, query: &str, top: usize, budget: usize) -> Result<Exact> {
-        let (tokens, padding) = (self.tokenizer.encode(query)?, self.tokenizer.padding());
-        let space = self.search_space();
-        let search =
-            |top| self.engine.exact_search(&tokens, padding, space, &self.beam, top, budget);
-        self.exact_candidates(top, budget, search)
-    }
-
-    /// Explains the score of a candidate: the log-probability of every token of its identifier (the
-    /// most probable one of several), and the most probable alternatives at each level.
-    ///
-    /// # Errors
-    /// [`Error::Query`] for a blank query or an id that is not in the index; otherwise as a search
-    /// with the retriever's beam.
-    pub fn explain(&self, query: &str, id: &str, runners_up: usize) -> Result<Explanation> {
-        let (encoded, item) = (self.encode(query)?, self.items_of(&[id])?[0]);
-        self.explain_best(&encoded, item, runners_up)
-    }
-
     /// A filter that allows only the candidates with these ids.
     ///
     /// # Errors
     /// [`Error::Query`] naming an id that is not in the index.
     pub fn allow<S: AsRef<str>>(&self, ids: &[S]) -> Result<Filter> {
-        Filter::allow(self.index.trie(), self.index.owners().entries_of(&self.items_of(ids)?))
+        Filter::allow(self.index.trie(), self.index.identifier_map().rows_of(&self.items_of(ids)?))
     }
 
     /// A filter that allows all candidates but those with these ids.
@@ -292,10 +306,10 @@ impl<B: Backend> Retriever<B> {
     /// # Errors
     /// As [`Retriever::allow`].
     pub fn deny<S: AsRef<str>>(&self, ids: &[S]) -> Result<Filter> {
-        Filter::deny(self.index.trie(), self.index.owners().entries_of(&self.items_of(ids)?))
+        Filter::deny(self.index.trie(), self.index.identifier_map().rows_of(&self.items_of(ids)?))
     }
 
-    fn items_of<S: AsRef<str>>(&self, ids: &[S]) -> Result<Vec<u32>> {
+    pub(super) fn items_of<S: AsRef<str>>(&self, ids: &[S]) -> Result<Vec<u32>> {
         let known = self.index.ids();
         let item = |id: &S| {
             known.index_of(id.as_ref()).map(|item| item as u32).ok_or_else(|| {
@@ -309,21 +323,55 @@ impl<B: Backend> Retriever<B> {
         ids.iter().map(item).collect()
     }
 
-    /// One query, encoded.
-    fn encode(&self, query: &str) -> Result<EncodedQueries<B>> {
-        self.engine.encode(&[self.tokenizer.encode(query)?], self.tokenizer.padding())
-    }
-
-    /// Answers of tokenised queries, in their order: the best entry of each candidate.
-    pub(super) fn answer(
+    /// Measures search settings on validation queries, best first by MRR@10 (of equal ones the first
+    /// given): how far to trust the decoder, how much the rerank should weigh (ours).
+    ///
+    /// # Errors
+    /// As [`Query::run`](super::Query::run) and [`evaluate`]; [`Error::Config`] for no settings
+    /// at all, or settings out of range.
+    ///
+    /// # Example
+    /// ```no_run
+    /// # fn main() -> cart_retrieval::Result<()> {
+    /// use burn::backend::Flex;
+    /// use cart_retrieval::{decode::BeamConfig, retrieve::Retriever};
+    /// let retriever = Retriever::<Flex>::load("my-index", &Default::default())?;
+    /// let mut beams = Vec::new();
+    /// for decoder_weight in [0.0, 0.25, 0.5, 1.0] {
+    ///     for rerank in [0.0, 10.0, 20.0] {
+    ///         beams.push(BeamConfig { decoder_weight, rerank, ..retriever.beam().clone() });
+    ///     }
+    /// }
+    /// let (queries, relevant) = (["two dogs in the snow"], [[17]]);
+    /// let scores = retriever.compare_beams(&queries, &relevant, &beams)?;
+    /// let best = &scores[0];
+    /// println!("{:?}: {}", best.beam, best.metrics);
+    /// let retriever = retriever.with_beam(best.beam.clone());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn compare_beams<S: AsRef<str>, R: AsRef<[u32]> + Sync>(
         &self,
-        queries: &[Vec<u32>],
-        beam: &BeamConfig,
-        filters: Filters<'_>,
-    ) -> Result<Vec<Vec<Answer>>> {
-        self.distinct(queries.len(), beam, filters, |asked, space, beam| {
-            let rows: Vec<&[u32]> = asked.iter().map(|&query| queries[query].as_slice()).collect();
-            self.engine.search(&rows, self.tokenizer.padding(), space, beam)
-        })
+        queries: &[S],
+        relevant: &[R],
+        beams: &[BeamConfig],
+    ) -> Result<Vec<BeamScore>> {
+        if beams.is_empty() {
+            return Err(Error::config("search settings to compare")
+                .expected("at least one")
+                .found("none")
+                .fix("give the retriever's own settings and others to compare"));
+        }
+        beams.iter().try_for_each(BeamConfig::validate)?;
+        let candidates = self.index.ids().len();
+        let mut scores = Vec::with_capacity(beams.len());
+        for beam in beams {
+            let retriever = self.clone().with_beam(beam.clone());
+            let found = retriever.query(queries).top(beam.width.min(candidates)).rankings()?;
+            let metrics = evaluate(&found, relevant, candidates, TruncatedTies::Listed)?.metrics();
+            scores.push(BeamScore { beam: beam.clone(), metrics });
+        }
+        scores.sort_by(|a, b| b.metrics.mrr_at_10.total_cmp(&a.metrics.mrr_at_10));
+        Ok(scores)
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::tensor::backend::Backend;
 
-use super::{Arrivals, LiveRetriever, Retriever};
+use super::{LiveRetriever, NewCandidates, Retriever, folder};
 use crate::{align::TextVectors, data::ItemCaption, error::Result};
 
 /// Declares a trait whose methods have default bodies, and implements it for the backends of the
@@ -57,10 +57,10 @@ compiled_here! {
     trait Searchable: Backend;
 
     fn load_retriever(folder: &Path, device: &Self::Device) -> Result<Retriever<Self>> {
-        Retriever::load_here(folder, device)
+        folder::load(folder, device)
     }
     fn save_retriever(retriever: &Retriever<Self>, folder: &Path) -> Result<()> {
-        retriever.save_here(folder)
+        folder::save(retriever, folder)
     }
     fn embed_captions(retriever: &Retriever<Self>, captions: &[ItemCaption]) -> Result<TextVectors> {
         retriever.embed_here(captions)
@@ -75,8 +75,8 @@ compiled_here! {
     fn refresh_live(live: &LiveRetriever<Self>) -> Result<bool> {
         live.refresh_here()
     }
-    fn add_to_live(live: &LiveRetriever<Self>, arrivals: &Arrivals<'_>, update: bool) -> Result<()> {
-        live.add_here(arrivals, update)
+    fn add_to_live(live: &LiveRetriever<Self>, new: &NewCandidates<'_>, update: bool) -> Result<()> {
+        live.add_here(new, update)
     }
     fn compact_live(live: &LiveRetriever<Self>) -> Result<()> {
         live.compact_here()
@@ -115,6 +115,16 @@ impl<B: Searchable> Retriever<B> {
     /// this one).
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
         B::save_retriever(self, folder.as_ref())
+    }
+
+    /// Checks that an index can be saved to a folder: that it does not exist, is empty, or holds an
+    /// index already. Call it before a long training.
+    ///
+    /// # Errors
+    /// [`Error::Index`](crate::Error::Index) when something else is there,
+    /// [`Error::Io`](crate::Error::Io) when it cannot be read.
+    pub fn check_folder(folder: impl AsRef<Path>) -> Result<()> {
+        folder::check_folder(folder.as_ref())
     }
 }
 
@@ -156,8 +166,8 @@ impl<B: Searchable> LiveRetriever<B> {
     /// [`Error::Identifier`](crate::Error::Identifier) where every identifier is in use, or for
     /// groups that are not the index's; [`Error::Metadata`](crate::Error::Metadata) when there is
     /// not one object for each; [`Error::Io`](crate::Error::Io) when the change cannot be written.
-    pub fn add(&self, arrivals: &Arrivals<'_>) -> Result<()> {
-        B::add_to_live(self, arrivals, false)
+    pub fn add(&self, new: &NewCandidates<'_>) -> Result<()> {
+        B::add_to_live(self, new, false)
     }
 
     /// Replaces features, metadata and captions of candidates; either of all of them or, with an
@@ -166,8 +176,8 @@ impl<B: Searchable> LiveRetriever<B> {
     /// # Errors
     /// As [`LiveRetriever::add`], and [`Error::Ids`](crate::Error::Ids) for an id that is not
     /// there.
-    pub fn update(&self, arrivals: &Arrivals<'_>) -> Result<()> {
-        B::add_to_live(self, arrivals, true)
+    pub fn update(&self, new: &NewCandidates<'_>) -> Result<()> {
+        B::add_to_live(self, new, true)
     }
 
     /// Saves the index with all changes, and starts an empty file of changes. Searches go on;

@@ -9,9 +9,9 @@ use super::TrainConfig;
 use crate::{
     data::{Example, ItemCaption, TextTokenizer},
     error::{Error, Result},
-    geometry::{Geometry, HeldOut},
-    identifier::{Codes, Owners},
+    identifier::Codes,
     index::CandidateIndex,
+    index::{IdentifierMap, LeaveOneOut, PrefixStats},
     model::{Cart, LossConfig, Scope},
     nn::{AlignmentHead, GuideBatch, GuideSource},
     storage::hex,
@@ -55,10 +55,10 @@ pub struct TrainingData {
     pub(super) identifiers: Arc<Codes>,
     pub(super) trie: Arc<Trie>,
     pub(super) padding: u32,
-    pub(super) geometry: Option<Arc<Geometry>>,
-    pub(super) held_out: Option<Arc<HeldOut>>,
+    pub(super) geometry: Option<Arc<PrefixStats>>,
+    pub(super) held_out: Option<Arc<LeaveOneOut>>,
     /// Whose identifiers the trie's entries are; a pair's item is an entry.
-    pub(super) owners: Owners,
+    pub(super) owners: IdentifierMap,
     /// Training captions before any was repeated for further identifiers.
     captions: usize,
     /// The caption of every pair.
@@ -101,9 +101,9 @@ impl TrainingData {
             identifiers: Arc::new(index.trie().identifiers()),
             trie: Arc::new(index.trie().clone()),
             padding: tokenizer.padding(),
-            geometry: index.geometry().cloned(),
+            geometry: index.prefix_stats().cloned(),
             held_out: None,
-            owners: index.owners().clone(),
+            owners: index.identifier_map().clone(),
             captions: train.len(),
             texts: Arc::new((0..train.len() as u32).collect()),
         })
@@ -138,7 +138,7 @@ impl TrainingData {
     /// # Errors
     /// [`Error::Training`] when there is not one vector per caption, or none of the candidates to
     /// compare with, or of another width.
-    pub fn with_held_out(mut self, held_out: HeldOut) -> Result<Self> {
+    pub fn with_held_out(mut self, held_out: LeaveOneOut) -> Result<Self> {
         let width = self.geometry.as_ref().map(|geometry| geometry.dim());
         if held_out.len() != self.captions || width != Some(held_out.dim()) {
             return Err(Error::training("held-out vectors")
@@ -244,7 +244,7 @@ impl TrainingData {
     pub(super) fn guide<B: Backend>(
         &self,
         entries: &[u32],
-        texts: Option<(&[u32], &HeldOut)>,
+        texts: Option<(&[u32], &LeaveOneOut)>,
         device: &B::Device,
     ) -> Option<GuideBatch<B>> {
         let geometry = self.geometry.as_ref()?;

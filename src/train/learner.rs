@@ -15,8 +15,7 @@ use super::{
     config::TrainConfig, frozen::Frozen, metric::Reporter, placement::DeviceGroup, shared::Shared,
 };
 use crate::{
-    geometry::Geometry,
-    identifier::Owners,
+    index::{IdentifierMap, PrefixStats},
     model::Cart,
     nn::{averaged, beginning},
     optim::CartOptimizer,
@@ -31,8 +30,8 @@ pub(super) struct Context {
     /// What is kept of the average of the weights at a step.
     pub(super) decay: Option<f64>,
     pub(super) trie: Arc<Trie>,
-    pub(super) geometry: Option<Arc<Geometry>>,
-    pub(super) owners: Owners,
+    pub(super) geometry: Option<Arc<PrefixStats>>,
+    pub(super) owners: IdentifierMap,
     pub(super) shared: Shared,
     pub(super) reporter: Arc<Reporter>,
     pub(super) together: DeviceGroup,

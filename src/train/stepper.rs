@@ -19,7 +19,7 @@ use super::{
 use crate::{
     cancel::StopFlag,
     error::Result,
-    identifier::Owners,
+    index::IdentifierMap,
     model::Cart,
     optim::{CartOptimizer, WarmupCosine},
     trie::Trie,
@@ -82,7 +82,7 @@ impl<B: AutodiffBackend> Stepper<B> {
             config: config.clone(),
             frozen,
             decay: config.average_decay(steps),
-            owners: Owners::single(trie.len()),
+            owners: IdentifierMap::single(trie.len()),
             trie,
             geometry: None,
             reporter: Arc::new(Reporter::new(None, shared.position.clone())),

@@ -16,7 +16,7 @@ use super::{
     metric::{LossValue, MeanValue, RecallValue},
 };
 use crate::{
-    decode::{BeamConfig, SearchSpace, beam_search},
+    decode::{BeamConfig, Engine, SearchSpace},
     model::{LossConfig, Supervised},
 };
 
@@ -40,16 +40,17 @@ impl<B: Backend> InferenceStep for CartLearner<B> {
         let supervised = Supervised { queries, targets: batch.targets, guide: batch.guide };
         let loss = config.of(cart, &encoded, supervised, 1, 0);
         let loss = loss.into_data().iter::<f64>().next().unwrap_or(f64::NAN);
-        let encoded = cart.encode(asked.tokens, asked.padding);
+        let engine = Engine::new(cart.clone());
+        let encoded = engine.encode_batch(asked);
         let beam = BeamConfig {
             width: self.context.config.validation_beam,
             scope: config.scope,
             decoder_weight: config.decoder_weight(),
             ..BeamConfig::default()
         };
-        let space =
-            SearchSpace::from(&self.context.trie).with_geometry(self.context.geometry.as_deref());
-        let Ok(mut answers) = beam_search(cart, &encoded, space, &beam) else {
+        let space = SearchSpace::from(&self.context.trie)
+            .with_prefix_stats(self.context.geometry.as_deref());
+        let Ok(mut answers) = engine.beam_search(&encoded, space, &beam) else {
             self.context.shared.diverged.store(true, Ordering::Relaxed);
             return ValidOutput { loss, recall_at_1: 0.0, queries: batch.items.len() };
         };

@@ -7,9 +7,7 @@ mod build;
 mod column;
 mod filter;
 mod format;
-mod node;
 mod table;
 
 pub use filter::{Filter, Filters};
-pub use node::{Children, Node};
-pub use table::Trie;
+pub use table::{Children, Node, Trie};

@@ -11,13 +11,13 @@ use burn::{
     },
 };
 use cart_retrieval::{
-    align::{Geometry, HeldOut},
+    align::{LeaveOneOut, PrefixStats},
     cancel::Monitor,
     data::{
         QueryBatch, TargetBatch,
         procedural::{Scenes, ScenesConfig},
     },
-    decode::{SearchSpace, beam_search, score_all},
+    decode::{Engine, SearchSpace},
     eval::{DualTowerConfig, TowerData},
     identifier::{Codes, Vocabulary, assign_unique},
     model::Cart,
@@ -397,8 +397,8 @@ pub fn guided_network<B: AutodiffBackend>(device: &B::Device) -> Outcome {
     // Pooled queries of width 24, and their words.
     let width = 48;
     let vectors = Features::from_rows(noise(60 * width, 21), width).unwrap();
-    let geometry = Geometry::new(vectors, &trie).unwrap();
-    let held_out = HeldOut::new(width, noise(3 * width, 22)).unwrap();
+    let geometry = PrefixStats::new(vectors, &trie).unwrap();
+    let held_out = LeaveOneOut::new(width, noise(3 * width, 22)).unwrap();
     let alignment = AlignmentConfig {
         learn_scales: true,
         learn_map: true,
@@ -432,11 +432,11 @@ pub fn guided_network<B: AutodiffBackend>(device: &B::Device) -> Outcome {
     let contrast = head.contrast(&aligned, &guide);
     out.tensor("loss", loss.clone());
     out.tensor("contrast", contrast.clone());
-    let space = SearchSpace::from(&trie).with_geometry(Some(&geometry));
-    let searching = cart.valid();
-    let queries = searching.encode(tokens(device, 50), padding(device));
+    let space = SearchSpace::from(&trie).with_prefix_stats(Some(&geometry));
+    let searching = Engine::new(cart.valid());
+    let queries = searching.encode_batch(queries(device));
     let beam = BeamConfig { width: 60, rerank: 2.0, ..BeamConfig::default() };
-    for mut answers in beam_search(&searching, &queries, space, &beam).unwrap() {
+    for mut answers in searching.beam_search(&queries, space, &beam).unwrap() {
         answers.sort_by_key(|answer| answer.item);
         out.numbers("scores by item", answers.iter().map(|answer| f64::from(answer.score)));
     }
@@ -680,14 +680,19 @@ pub fn dual_tower<B: AutodiffBackend>(device: &B::Device) -> Outcome {
     out.with_tolerance(1e-2)
 }
 
+fn queries<B: Backend>(device: &B::Device) -> QueryBatch<B> {
+    QueryBatch { tokens: tokens(device, 50), padding: padding(device) }
+}
+
 fn beams<B: AutodiffBackend>(device: &B::Device, scope: Scope) -> Outcome {
     let mut out = Outcome::default();
     let (_, trie) = candidates();
     let cart: Cart<B::InnerBackend> =
         network(trie.vocabulary(), FusionMode::Both).init(device).unwrap();
-    let encoded = cart.encode(tokens(device, 50), padding(device));
+    let engine = Engine::new(cart);
+    let encoded = engine.encode_batch(queries(device));
     let config = BeamConfig { width: 12, scope, ..BeamConfig::default() };
-    for answers in beam_search(&cart, &encoded, &trie, &config).unwrap() {
+    for answers in engine.beam_search(&encoded, &trie, &config).unwrap() {
         out.exactly("items", answers.iter().map(|answer| i64::from(answer.item)));
         out.numbers("scores", answers.iter().map(|answer| f64::from(answer.score)));
     }
@@ -707,9 +712,9 @@ pub fn scores_of_all_candidates<B: AutodiffBackend>(device: &B::Device) -> Outco
     let (_, trie) = candidates();
     let cart: Cart<B::InnerBackend> =
         network(trie.vocabulary(), FusionMode::Both).init(device).unwrap();
-    let first = |tensor: Tensor<B::InnerBackend, 2, Int>| tensor.narrow(0, 0, 1);
-    let encoded = cart.encode(first(tokens(device, 50)), padding(device).narrow(0, 0, 1));
-    let mut answers = score_all(&cart, &encoded, &trie, &BeamConfig::default()).unwrap();
+    let engine = Engine::new(cart);
+    let encoded = engine.encode_batch(queries(device).rows(0..1));
+    let mut answers = engine.score_all(&encoded, &trie, &BeamConfig::default()).unwrap();
     answers.sort_by_key(|answer| answer.item);
     out.numbers("scores", answers.iter().map(|answer| f64::from(answer.score)));
     out

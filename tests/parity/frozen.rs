@@ -11,7 +11,7 @@ use burn::{
     },
 };
 use cart_retrieval::{
-    align::{EncoderTuning, Geometry, HeldOut, TextSpaceConfig, TuningData},
+    align::{EncoderTuning, LeaveOneOut, PrefixStats, TextSpaceConfig, TuningData},
     data::{QueryBatch, TargetBatch},
     model::Cart,
     nn::{
@@ -59,8 +59,8 @@ fn stepper<B: AutodiffBackend>(
             ..AlignmentConfig::new(width)
         });
         let vectors = Features::from_rows(noise(60 * width, 21), width).unwrap();
-        let geometry = Geometry::new(vectors, &trie).unwrap();
-        let held_out = HeldOut::new(width, noise(3 * width, 22)).unwrap();
+        let geometry = PrefixStats::new(vectors, &trie).unwrap();
+        let held_out = LeaveOneOut::new(width, noise(3 * width, 22)).unwrap();
         let texts: &[u32] = &[0, 1, 2];
         let held_out = Some((texts, &held_out));
         let source = GuideSource { identifiers: &identifiers, trie: &trie, geometry: &geometry };

@@ -20,9 +20,14 @@ pub fn there_and_back<A: LocalBackend, B: LocalBackend>(a: &A::Device, b: &B::De
     let trained = Trainer::new(TrainConfig { batch_size: 16, epochs: 2, ..TrainConfig::default() })
         .fit(config.init::<Autodiff<A>>(a).unwrap(), &data, a)
         .unwrap();
-    let here =
-        Retriever::new(trained.model, config, setup.tokenizer.clone(), quantizer, index, a.clone())
-            .unwrap();
+    let here = Retriever::new(RetrieverParts {
+        model: trained.model,
+        config,
+        tokenizer: setup.tokenizer.clone(),
+        quantizer,
+        index,
+    })
+    .unwrap();
     let folder = tempfile::tempdir().unwrap();
     let (first, second) = (folder.path().join("first"), folder.path().join("second"));
     here.save(&first).unwrap();
@@ -31,9 +36,9 @@ pub fn there_and_back<A: LocalBackend, B: LocalBackend>(a: &A::Device, b: &B::De
     let back = Retriever::<A>::load(&second, a).unwrap();
 
     let queries: Vec<String> = setup.captions.iter().map(|c| c.text.clone()).take(24).collect();
-    let answers = here.search_all(&queries).top(5).run().unwrap();
-    same_answers(&answers, &there.search_all(&queries).top(5).run().unwrap());
-    let again = back.search_all(&queries).top(5).run().unwrap();
+    let answers = here.query(&queries).top(5).run().unwrap();
+    same_answers(&answers, &there.query(&queries).top(5).run().unwrap());
+    let again = back.query(&queries).top(5).run().unwrap();
     for (a, b) in answers.iter().flatten().zip(again.iter().flatten()) {
         assert_eq!(a.id, b.id, "what was saved twice is the same model");
         approx::assert_abs_diff_eq!(a.score, b.score, epsilon = 1e-5);

@@ -294,7 +294,7 @@ pub async fn explain<B: LocalBackend>(
         return Err(Failure::new(StatusCode::BAD_REQUEST, "the query is too long"));
     }
     looked(app, move |app| {
-        let walk = app.live.snapshot().explain(&q, &id, 4)?;
+        let walk = app.live.snapshot().query(&q).explain(&id, 4)?;
         Ok(serde_json::to_value(walk).unwrap_or_default())
     })
     .await
@@ -337,7 +337,7 @@ pub async fn prefix<B: LocalBackend>(
         let limit = limit.unwrap_or(24).clamp(1, MOST_SHOWN).min(items.len());
         let shown = |place: usize| -> Result<Shown, Failure> {
             let entry = items[place * items.len() / limit];
-            let item = index.index().owners().of(entry);
+            let item = index.index().identifier_map().of(entry);
             let id = index.index().ids().get(item as usize).to_string();
             let metadata = index.index().metadata().map(|known| known.get(item as usize));
             let metadata = metadata.transpose()?;

@@ -167,8 +167,7 @@ fn answer<B: LocalBackend>(
         let each: Vec<Option<&Filter>> =
             group.iter().map(|(_, filter)| filter.as_deref()).collect();
         let top = group.iter().map(|(job, _)| job.question.top).max().unwrap_or(1);
-        let all =
-            index.search_all(&queries).top(top).beam(beam).filters(Filters::Each(&each)).run();
+        let all = index.query(&queries).top(top).beam(beam).filters(Filters::Each(&each)).run();
         match all {
             Ok(all) => {
                 for ((job, _), mut hits) in group.into_iter().zip(all) {
@@ -180,7 +179,7 @@ fn answer<B: LocalBackend>(
             Err(_) => {
                 for (job, filter) in group {
                     let mut search =
-                        index.search(&job.question.query).top(job.question.top).beam(beam);
+                        index.query(&job.question.query).top(job.question.top).beam(beam);
                     if let Some(filter) = &filter {
                         search = search.filter(filter);
                     }

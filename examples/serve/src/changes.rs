@@ -13,7 +13,7 @@ use cart_retrieval::{
     data::ItemCaption,
     features::{Features, ItemIds, canonical_id},
     metadata::Fields,
-    retrieve::{Arrivals, LiveRetriever, Retriever},
+    retrieve::{LiveRetriever, NewCandidates, Retriever},
 };
 use serde::{
     Deserialize, Deserializer,
@@ -69,7 +69,7 @@ pub async fn update<B: LocalBackend>(
 
 fn arrivals(
     items: Vec<NewItem>,
-    change: impl FnOnce(&Arrivals<'_>) -> cart_retrieval::Result<()>,
+    change: impl FnOnce(&NewCandidates<'_>) -> cart_retrieval::Result<()>,
 ) -> Result<(), Failure> {
     let bad = |message: String| Failure::new(StatusCode::BAD_REQUEST, message);
     let first = items.first().ok_or_else(|| bad("there are no items; send at least one".into()))?;
@@ -111,7 +111,8 @@ fn arrivals(
         captions.extend(item.captions.into_iter().map(caption));
     }
     let features = Features::from_rows(rows, dim)?.with_id_list(ids)?;
-    let mut arrivals = Arrivals::new(&features).with_metadata(&metadata).with_captions(&captions);
+    let mut arrivals =
+        NewCandidates::new(&features).with_metadata(&metadata).with_captions(&captions);
     if let Some(groups) = &groups {
         arrivals = arrivals.with_groups(groups);
     }

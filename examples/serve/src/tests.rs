@@ -125,7 +125,7 @@ async fn queries_at_the_same_time_are_answered_as_alone() {
     for (n, (query, (status, answer))) in queries.iter().zip(answers).enumerate() {
         assert_eq!(status, StatusCode::OK, "{answer}");
         let top = 1 + n % 7;
-        let mut search = index.search(query).top(top).beam((5 + 5 * (n % 3)).max(top));
+        let mut search = index.query(query).top(top).beam((5 + 5 * (n % 3)).max(top));
         if n % 4 == 0 {
             search = search.filter(&few);
         }

@@ -101,10 +101,10 @@ fn main() -> Result<()> {
     let retriever = Retriever::<Flex>::load(&folder, &device)?;
 
     // 6. The loaded index answers as the one in memory, to the last bit.
-    assert_eq!(retriever.search_all(&queries).run()?, made.search_all(&queries).run()?);
+    assert_eq!(retriever.query(&queries).run()?, made.query(&queries).run()?);
     let metrics = recipe.evaluate(retriever.clone(), &data)?.metrics;
     println!("{metrics}");
-    for hit in retriever.search("the boat on the beach is green").top(3).run()? {
+    for hit in retriever.query("the boat on the beach is green").top(3).run()? {
         println!("{}  {:.3}  {}", hit.id, hit.score, hit.identifier);
     }
     // Chance is 0.03.
@@ -112,10 +112,10 @@ fn main() -> Result<()> {
 
     // 7. Filters and the exact search hold.
     let few = retriever.allow(&["picture-000", "picture-007"])?;
-    let hits = retriever.search(&queries[7]).filter(&few).run()?;
+    let hits = retriever.query(&queries[7]).filter(&few).run()?;
     assert_eq!(hits.len(), 2);
-    let exact = retriever.search_exact(&queries[7], 1, 1000)?;
-    assert!(exact.proven && exact.answers.len() == 1);
+    let exact = retriever.query(&queries[7]).top(1).exact(1000)?;
+    assert!(exact.proven && exact.hits.len() == 1);
 
     // The index maps a file of the folder.
     drop(retriever);

@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 
 pub use self::{config::TextSpaceConfig, map::TextSpaceMap};
 use self::{map::between, pairs::Pairs};
-use super::{HeldOut, Ridge, TextVectors, centroids::Centroids};
+use super::{LeaveOneOut, Ridge, TextVectors, centroids::Centroids};
 use crate::{
     error::{Error, Result},
     features::Features,
@@ -25,7 +25,7 @@ pub struct FittedTextSpace {
     /// Vectors of the candidates, with their ids.
     pub vectors: Features,
     /// For every text, its candidate's vector made without it.
-    pub held_out: HeldOut,
+    pub held_out: LeaveOneOut,
     /// The kernel that was chosen; 0 is a linear map.
     pub gamma: f64,
     /// The penalty that was chosen.
@@ -94,7 +94,7 @@ impl TextSpaceConfig {
         Ok(FittedTextSpace {
             vectors: space.place(items, &centroids)?,
             space,
-            held_out: HeldOut::new(texts.dim(), held_out)?,
+            held_out: LeaveOneOut::new(texts.dim(), held_out)?,
             gamma,
             penalty,
             held_out_mrr,

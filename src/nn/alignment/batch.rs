@@ -6,8 +6,8 @@ use burn::tensor::{Tensor, TensorData, backend::Backend};
 
 use super::level::GuideLevel;
 use crate::{
-    geometry::{Geometry, HeldOut},
     identifier::Codes,
+    index::{LeaveOneOut, PrefixStats},
     trie::Trie,
 };
 
@@ -19,7 +19,7 @@ pub struct GuideSource<'a> {
     /// The trie of these identifiers.
     pub trie: &'a Trie,
     /// Prefix statistics of the items' vectors.
-    pub geometry: &'a Geometry,
+    pub geometry: &'a PrefixStats,
 }
 
 /// Prefix statistics along the identifiers of a batch's targets.
@@ -46,7 +46,7 @@ impl<B: Backend> GuideBatch<B> {
     /// When an item is not in the table or a text has no held-out vector.
     pub fn new(
         items: &[u32],
-        texts: Option<(&[u32], &HeldOut)>,
+        texts: Option<(&[u32], &LeaveOneOut)>,
         source: &GuideSource<'_>,
         device: &B::Device,
     ) -> Self {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData, backend::Backend};
 
 use crate::{
-    geometry::Geometry,
+    index::PrefixStats,
     trie::{Node, Trie},
 };
 
@@ -134,7 +134,7 @@ impl<B: Backend> GuideLevel<B> {
         nodes: &mut [Node],
         rest: &[&[u16]],
         trie: &Trie,
-        geometry: &Geometry,
+        geometry: &PrefixStats,
         device: &B::Device,
     ) -> Option<Self> {
         let (rows, dim) = (nodes.len(), geometry.dim());
@@ -215,7 +215,13 @@ struct Scored {
 
 impl Scored {
     /// Moves `node` on to the first token of `rest`.
-    fn new(level: usize, node: &mut Node, rest: &[u16], trie: &Trie, geometry: &Geometry) -> Self {
+    fn new(
+        level: usize,
+        node: &mut Node,
+        rest: &[u16],
+        trie: &Trie,
+        geometry: &PrefixStats,
+    ) -> Self {
         let children = geometry.children(*node);
         let tokens: Vec<u16> = trie.children(*node).map(|(token, _)| token).collect();
         let of = |node: Node, token: u16| {

@@ -7,8 +7,8 @@ use super::*;
 use crate::{
     decode::Scorer,
     features::Features,
-    geometry::{Geometry, Guide, HeldOut},
     identifier::{Codes, Vocabulary},
+    index::{LeaveOneOut, PrefixPrior, PrefixStats},
     model::Scope,
     nn::WeightInit,
     trie::Trie,
@@ -21,7 +21,7 @@ const INPUT: AlignmentInput = AlignmentInput { d_model: DIM, vocabulary: 9, leve
 struct Fixture {
     trie: Trie,
     codes: Codes,
-    geometry: Geometry,
+    geometry: PrefixStats,
     queries: Vec<f32>,
 }
 
@@ -37,11 +37,15 @@ fn fixture() -> Fixture {
         rows
     };
     let vectors = Features::from_rows(unit(ITEMS), DIM).unwrap();
-    let geometry = Geometry::new(vectors, &trie).unwrap();
+    let geometry = PrefixStats::new(vectors, &trie).unwrap();
     Fixture { trie, codes, geometry, queries: unit(8) }
 }
 
-fn source<'a>(identifiers: &'a Codes, trie: &'a Trie, geometry: &'a Geometry) -> GuideSource<'a> {
+fn source<'a>(
+    identifiers: &'a Codes,
+    trie: &'a Trie,
+    geometry: &'a PrefixStats,
+) -> GuideSource<'a> {
     GuideSource { identifiers, trie, geometry }
 }
 
@@ -70,8 +74,8 @@ fn training_and_search_see_the_same_geometry() {
     let whole = head.guide(&aligned, &batch, None, nothing(8));
     let host: Vec<f32> = aligned.to_data().to_vec().unwrap();
     let scales: Vec<f32> = head.scales().to_data().to_vec().unwrap();
-    let guide = Guide::new(&geometry, host, scales).unwrap();
-    let scorer = Scorer::new(&trie, Scope::Legal).with_guide(Some(&guide));
+    let guide = PrefixPrior::new(&geometry, host, scales).unwrap();
+    let scorer = Scorer::new(&trie, Scope::Legal).with_prior(Some(&guide));
     let halves = [batch.rows(0..4), batch.rows(4..8)];
     let twice =
         head.guide(&Tensor::cat(vec![aligned.clone(); 2], 0), &batch.repeated(), None, nothing(16));
@@ -106,7 +110,7 @@ fn held_out_vectors_move_the_means_above_them() {
     let Fixture { trie, codes, geometry, queries } = fixture();
     let item = 7u32;
     let moved: Vec<f32> = queries[..DIM].to_vec();
-    let held_out = HeldOut::new(DIM, moved.clone()).unwrap();
+    let held_out = LeaveOneOut::new(DIM, moved.clone()).unwrap();
     let device = Default::default();
     let batch = GuideBatch::<Flex>::new(
         &[item],
@@ -116,7 +120,7 @@ fn held_out_vectors_move_the_means_above_them() {
     );
     let mut values = geometry.vectors().as_slice().to_vec();
     values[item as usize * DIM..(item as usize + 1) * DIM].copy_from_slice(&moved);
-    let there = Geometry::new(Features::from_rows(values, DIM).unwrap(), &trie).unwrap();
+    let there = PrefixStats::new(Features::from_rows(values, DIM).unwrap(), &trie).unwrap();
     let expected = GuideBatch::<Flex>::new(&[item], None, &source(&codes, &trie, &there), &device);
     // With a small scale, spreads, which stay what they are, count for nothing.
     let head = head(1e-3);

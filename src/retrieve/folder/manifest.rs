@@ -9,7 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::super::growth::Growth;
+use super::super::live::ChangeStats;
 use crate::{
     decode::BeamConfig,
     error::{Error, Result},
@@ -70,9 +70,9 @@ pub struct Manifest {
     /// Names of the groups that the first token tells apart; absent where it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub groups: Option<Vec<String>>,
-    /// What became of the collection since the quantizer was fitted.
-    #[serde(default)]
-    pub growth: Growth,
+    /// Statistics of the changes since the quantizer was fitted.
+    #[serde(default, rename = "growth")]
+    pub stats: ChangeStats,
     /// Files by role: `model`, `quantizer`, `tokenizer`, `trie`, `ids`, `order`; `vectors`, `geometry`, `space`,
     /// `metadata` and `projection` where the index has them, `owners` where candidates have several identifiers.
     pub files: BTreeMap<String, ManifestFile>,

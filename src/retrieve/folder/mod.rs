@@ -23,17 +23,15 @@ pub use manifest::{FORMAT_VERSION, Manifest, ManifestFile};
 use manifest::{KIND, MANIFEST};
 
 use super::{
-    live::{Change, Draft, Log},
-    retriever::Retriever,
+    live::{Change, IndexUpdate, Log},
+    retriever::{Retriever, RetrieverParts},
 };
 use crate::{
     align::TextSpaceMap,
     data::TextTokenizer,
     error::{Error, Result},
     features::{Features, ItemIds},
-    geometry::Geometry,
-    identifier::Owners,
-    index::CandidateIndex,
+    index::{CandidateIndex, IdentifierMap, PrefixStats},
     metadata::ItemMetadata,
     nn::QueryProjection,
     quantizer::CoarseToFine,
@@ -108,7 +106,7 @@ pub fn verify(folder: impl AsRef<Path>) -> Result<Verified> {
         let index = index(folder, manifest)?;
         let log = Log::read(folder, manifest)?;
         let (there, torn, changes) = (log.was_there(), log.torn, log.changes.len());
-        let (index, _) = Draft::with_changes(&index, log.changes)?;
+        let (index, _) = IndexUpdate::with_changes(&index, log.changes)?;
         let candidates = index.map_or(manifest.candidates, |index| index.ids().len());
         let bytes = manifest.files.values().map(|file| file.bytes).sum();
         Ok((Verified { candidates, files: manifest.files.len(), bytes, changes, torn }, there))
@@ -142,172 +140,177 @@ pub(super) fn settled<T>(
         .fix("try again when no program saves it"))
 }
 
-impl<B: Backend> Retriever<B> {
-    /// Checks that an index can be saved to a folder: that it does not exist, is empty, or holds an
-    /// index already. Call it before a long training.
-    ///
-    /// # Errors
-    /// [`Error::Index`] when something else is there, [`Error::Io`] when it cannot be read.
-    pub fn check_folder(folder: impl AsRef<Path>) -> Result<()> {
-        let folder = folder.as_ref();
-        let entries = match std::fs::read_dir(folder) {
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-            Err(e) => return Err(Error::io("read", folder, e)),
-            Ok(entries) => entries,
-        };
-        // An index that cannot be read is not replaced either: its error says why.
-        if folder.join(MANIFEST).exists() {
-            return Manifest::read(folder).map(|_| ());
+/// Checks that an index can be saved to a folder: that it does not exist, is empty, or holds an
+/// index already.
+///
+/// # Errors
+/// [`Error::Index`] when something else is there, [`Error::Io`] when it cannot be read.
+pub(super) fn check_folder(folder: &Path) -> Result<()> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(Error::io("read", folder, e)),
+        Ok(entries) => entries,
+    };
+    // An index that cannot be read is not replaced either: its error says why.
+    if folder.join(MANIFEST).exists() {
+        return Manifest::read(folder).map(|_| ());
+    }
+    for entry in entries {
+        let name = entry.map_err(|e| Error::io("read", folder, e))?.file_name();
+        if !ours(name.to_str().unwrap_or_default()) {
+            return Err(Error::index(folder.display().to_string())
+                .expected("a new or empty folder, or an index of this library")
+                .found(format!("{name:?} and no {MANIFEST}"))
+                .fix("choose another folder; nothing was changed"));
         }
-        for entry in entries {
-            let name = entry.map_err(|e| Error::io("read", folder, e))?.file_name();
-            if !ours(name.to_str().unwrap_or_default()) {
-                return Err(Error::index(folder.display().to_string())
-                    .expected("a new or empty folder, or an index of this library")
-                    .found(format!("{name:?} and no {MANIFEST}"))
-                    .fix("choose another folder; nothing was changed"));
-            }
+    }
+    Ok(())
+}
+
+/// Saves an index.
+pub(super) fn save<B: Backend>(retriever: &Retriever<B>, folder: &Path) -> Result<()> {
+    check_folder(folder)?;
+    fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
+    let lock = FolderLock::acquire(folder)?;
+    save_locked(retriever, folder, &lock)
+}
+
+/// Saves to a folder whose write lock is held.
+pub(super) fn save_locked<B: Backend>(
+    retriever: &Retriever<B>,
+    folder: &Path,
+    _lock: &FolderLock,
+) -> Result<()> {
+    let index = retriever.index();
+    let before = Manifest::read(folder).ok();
+    let mut files = BTreeMap::new();
+    let mut put = |role: &str, extension: &str, bytes: Vec<u8>| -> Result<()> {
+        let sha256 = hex(&Sha256::digest(&bytes));
+        let name = format!("{role}-{}.{extension}", &sha256[..12]);
+        let file = ManifestFile { name, bytes: bytes.len() as u64, sha256 };
+        // What the index before had too is there already, unless it was damaged.
+        let before = before.as_ref().and_then(|manifest| manifest.files.get(role));
+        if before != Some(&file) || file.verify(folder).is_err() {
+            write_bytes(folder.join(&file.name), &bytes)?;
         }
+        files.insert(role.to_string(), file);
         Ok(())
-    }
-
-    pub(super) fn save_here(&self, folder: &Path) -> Result<()> {
-        Self::check_folder(folder)?;
-        fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
-        let lock = FolderLock::acquire(folder)?;
-        self.save_locked(folder, &lock)
-    }
-
-    /// Saves to a folder whose write lock is held.
-    pub(super) fn save_locked(&self, folder: &Path, _lock: &FolderLock) -> Result<()> {
-        let before = Manifest::read(folder).ok();
-        let mut files = BTreeMap::new();
-        let mut put = |role: &str, extension: &str, bytes: Vec<u8>| -> Result<()> {
-            let sha256 = hex(&Sha256::digest(&bytes));
-            let name = format!("{role}-{}.{extension}", &sha256[..12]);
-            let file = ManifestFile { name, bytes: bytes.len() as u64, sha256 };
-            // What the index before had too is there already, unless it was damaged.
-            let before = before.as_ref().and_then(|manifest| manifest.files.get(role));
-            if before != Some(&file) || file.verify(folder).is_err() {
-                write_bytes(folder.join(&file.name), &bytes)?;
-            }
-            files.insert(role.to_string(), file);
-            Ok(())
-        };
+    };
+    let mut tensors = NamedTensors::new();
+    tensors.insert_module::<B, _>("", retriever.model())?;
+    put("model", "safetensors", tensors.to_bytes(&[])?)?;
+    drop(tensors);
+    put("quantizer", "safetensors", retriever.quantizer.to_safetensors()?)?;
+    put("tokenizer", "json", retriever.tokenizer.to_json()?.into_bytes())?;
+    put("trie", "bin", index.trie().to_bytes())?;
+    put("ids", "txt", index.ids().lines().into_bytes())?;
+    let order = index.ids().order().iter().flat_map(|row| row.to_le_bytes()).collect();
+    put(ORDER, "bin", order)?;
+    if let Some(geometry) = index.prefix_stats() {
+        let vectors = geometry.vectors();
         let mut tensors = NamedTensors::new();
-        tensors.insert_module::<B, _>("", self.model())?;
-        put("model", "safetensors", tensors.to_bytes(&[])?)?;
-        drop(tensors);
-        put("quantizer", "safetensors", self.quantizer.to_safetensors()?)?;
-        put("tokenizer", "json", self.tokenizer.to_json()?.into_bytes())?;
-        put("trie", "bin", self.index.trie().to_bytes())?;
-        put("ids", "txt", self.index.ids().lines().into_bytes())?;
-        let order = self.index.ids().order().iter().flat_map(|row| row.to_le_bytes()).collect();
-        put(ORDER, "bin", order)?;
-        if let Some(geometry) = self.index.geometry() {
-            let vectors = geometry.vectors();
-            let mut tensors = NamedTensors::new();
-            // Those of further identifiers are the candidates' own once more.
-            let shape = [self.index.ids().len(), vectors.dim()];
-            tensors.insert_f32(VECTORS, &shape, vectors.rows(0..shape[0]));
-            put(VECTORS, "safetensors", tensors.to_bytes(&[])?)?;
-            if self.index.owners().are_single() {
-                put(GEOMETRY, "safetensors", geometry.to_safetensors()?)?;
-            }
+        // Those of further identifiers are the candidates' own once more.
+        let shape = [index.ids().len(), vectors.dim()];
+        tensors.insert_f32(VECTORS, &shape, vectors.rows(0..shape[0]));
+        put(VECTORS, "safetensors", tensors.to_bytes(&[])?)?;
+        if index.identifier_map().are_single() {
+            put(GEOMETRY, "safetensors", geometry.to_safetensors()?)?;
         }
-        if !self.index.owners().are_single() {
-            let mut tensors = NamedTensors::new();
-            tensors.insert_u32(OWNERS, self.index.owners().aliases());
-            put(OWNERS, "safetensors", tensors.to_bytes(&[])?)?;
-        }
-        if let Some(space) = &self.space {
-            put(SPACE, "safetensors", space.to_safetensors()?)?;
-        }
-        if let Some(projection) = &self.projection {
-            put(PROJECTION, "safetensors", projection.to_safetensors()?)?;
-        }
-        if let Some(metadata) = self.index.metadata() {
-            put(METADATA, "jsonl", metadata.to_bytes())?;
-        }
-        let manifest = Manifest {
-            kind: KIND.to_string(),
-            format: FORMAT_VERSION,
-            checksum: String::new(),
-            library: env!("CARGO_PKG_VERSION").to_string(),
-            model: self.config.clone(),
-            beam: self.beam.clone(),
-            candidates: self.index.ids().len(),
-            max_tokens: self.tokenizer.max_tokens(),
-            health: self.index.health().clone(),
-            groups: self.index.groups().map(<[String]>::to_vec),
-            growth: self.growth,
-            files,
-        };
-        let (manifest, json) = manifest
-            .signed()
-            .map_err(|e| Error::io("write", folder.join(MANIFEST), std::io::Error::other(e)))?;
-        write_bytes(folder.join(MANIFEST), &json)?;
-        if before.is_some_and(|before| before.digest() == manifest.digest()) {
-            // Changes since the very same index was saved, which this one does not have.
-            remove_log(folder, &manifest)?;
-        }
-        remove_unnamed(folder, &manifest);
-        Ok(())
     }
-
-    pub(super) fn load_here(folder: &Path, device: &B::Device) -> Result<Self> {
-        settled(folder, |manifest| {
-            let retriever = Self::load_saved(folder, manifest, device)?;
-            let log = Log::read(folder, manifest)?;
-            let there = log.was_there();
-            Ok((retriever.with_changes(log.changes)?, there))
-        })
+    if !index.identifier_map().are_single() {
+        let mut tensors = NamedTensors::new();
+        tensors.insert_u32(OWNERS, index.identifier_map().aliases());
+        put(OWNERS, "safetensors", tensors.to_bytes(&[])?)?;
     }
-
-    /// The index with changes.
-    pub(super) fn with_changes(self, changes: Vec<Change>) -> Result<Self> {
-        let (index, growth) = Draft::with_changes(&self.index, changes)?;
-        let mut changed = match index {
-            Some(index) => self.with_index(index),
-            None => self,
-        };
-        changed.growth += growth;
-        Ok(changed)
+    if let Some(space) = &retriever.space {
+        put(SPACE, "safetensors", space.to_safetensors()?)?;
     }
+    if let Some(projection) = &retriever.projection {
+        put(PROJECTION, "safetensors", projection.to_safetensors()?)?;
+    }
+    if let Some(metadata) = index.metadata() {
+        put(METADATA, "jsonl", metadata.to_bytes())?;
+    }
+    let manifest = Manifest {
+        kind: KIND.to_string(),
+        format: FORMAT_VERSION,
+        checksum: String::new(),
+        library: env!("CARGO_PKG_VERSION").to_string(),
+        model: retriever.config.clone(),
+        beam: retriever.beam.clone(),
+        candidates: index.ids().len(),
+        max_tokens: retriever.tokenizer.max_tokens(),
+        health: index.health().clone(),
+        groups: index.groups().map(<[String]>::to_vec),
+        stats: retriever.stats,
+        files,
+    };
+    let (manifest, json) = manifest
+        .signed()
+        .map_err(|e| Error::io("write", folder.join(MANIFEST), std::io::Error::other(e)))?;
+    write_bytes(folder.join(MANIFEST), &json)?;
+    if before.is_some_and(|before| before.digest() == manifest.digest()) {
+        // Changes since the very same index was saved, which this one does not have.
+        remove_log(folder, &manifest)?;
+    }
+    remove_unnamed(folder, &manifest);
+    Ok(())
+}
 
-    /// The index as it was saved.
-    pub(super) fn load_saved(
-        folder: &Path,
-        manifest: &Manifest,
-        device: &B::Device,
-    ) -> Result<Self> {
-        let (mut tensors, _) = NamedTensors::from_bytes(&manifest.load(folder, "model")?)?;
-        let mut model = manifest.model.init_empty::<B>(tensors.bytes(), device)?;
-        load_module::<B, _>(&mut model, &mut tensors, "")?;
-        tensors.ensure_empty("model")?;
-        let quantizer =
-            CoarseToFine::from_safetensors(&manifest.load(folder, "quantizer")?, device)?;
-        let tokenizer =
-            TextTokenizer::from_bytes(&manifest.load(folder, "tokenizer")?, manifest.max_tokens)?;
-        let index = index(folder, manifest)?;
-        let retriever =
-            Self::new(model, manifest.model.clone(), tokenizer, quantizer, index, device.clone())?;
-        let retriever =
-            Self { growth: manifest.growth, ..retriever.with_beam(manifest.beam.clone()) };
-        let retriever = match manifest.has(SPACE) {
-            true => {
-                let space = manifest.load(folder, SPACE)?;
-                retriever.with_space(TextSpaceMap::from_safetensors(&space)?)
-            }
-            false => retriever,
-        };
-        match manifest.has(PROJECTION) {
-            true => {
-                let bytes = manifest.load(folder, PROJECTION)?;
-                retriever.with_projection(QueryProjection::from_safetensors(&bytes, device)?)
-            }
-            false => Ok(retriever),
+/// Loads an index with the changes since it was saved.
+pub(super) fn load<B: Backend>(folder: &Path, device: &B::Device) -> Result<Retriever<B>> {
+    settled(folder, |manifest| {
+        let retriever = load_saved(folder, manifest, device)?;
+        let log = Log::read(folder, manifest)?;
+        let there = log.was_there();
+        Ok((with_changes(retriever, log.changes)?, there))
+    })
+}
+
+/// The index with changes.
+pub(super) fn with_changes<B: Backend>(
+    retriever: Retriever<B>,
+    changes: Vec<Change>,
+) -> Result<Retriever<B>> {
+    let (index, stats) = IndexUpdate::with_changes(retriever.index(), changes)?;
+    let mut changed = match index {
+        Some(index) => retriever.with_index(index),
+        None => retriever,
+    };
+    changed.stats += stats;
+    Ok(changed)
+}
+
+/// The index as it was saved.
+pub(super) fn load_saved<B: Backend>(
+    folder: &Path,
+    manifest: &Manifest,
+    device: &B::Device,
+) -> Result<Retriever<B>> {
+    let (mut tensors, _) = NamedTensors::from_bytes(&manifest.load(folder, "model")?)?;
+    let mut model = manifest.model.init_empty::<B>(tensors.bytes(), device)?;
+    load_module::<B, _>(&mut model, &mut tensors, "")?;
+    tensors.ensure_empty("model")?;
+    let quantizer = CoarseToFine::from_safetensors(&manifest.load(folder, "quantizer")?, device)?;
+    let tokenizer =
+        TextTokenizer::from_bytes(&manifest.load(folder, "tokenizer")?, manifest.max_tokens)?;
+    let (config, index) = (manifest.model.clone(), index(folder, manifest)?);
+    let parts = RetrieverParts { model, config, tokenizer, quantizer, index };
+    let retriever = Retriever::new(parts)?.with_beam(manifest.beam.clone());
+    let retriever = Retriever { stats: manifest.stats, ..retriever };
+    let retriever = match manifest.has(SPACE) {
+        true => {
+            let space = manifest.load(folder, SPACE)?;
+            retriever.with_space(TextSpaceMap::from_safetensors(&space)?)
         }
+        false => retriever,
+    };
+    match manifest.has(PROJECTION) {
+        true => {
+            let bytes = manifest.load(folder, PROJECTION)?;
+            retriever.with_projection(QueryProjection::from_safetensors(&bytes, device)?)
+        }
+        false => Ok(retriever),
     }
 }
 
@@ -329,8 +332,8 @@ fn index(folder: &Path, manifest: &Manifest) -> Result<CandidateIndex> {
         true => NamedTensors::from_bytes(&manifest.load(folder, OWNERS)?)?.0.take_u32(OWNERS)?,
         false => Vec::new(),
     };
-    let owners = Owners::new(ids.len(), owners)?;
-    let mut index = CandidateIndex::of_entries(ids, trie, owners, manifest.health.clone())?;
+    let owners = IdentifierMap::new(ids.len(), owners)?;
+    let mut index = CandidateIndex::of_rows(ids, trie, owners, manifest.health.clone())?;
     if let Some(groups) = &manifest.groups {
         index = index.with_groups(groups.clone())?;
     }
@@ -344,8 +347,8 @@ fn index(folder: &Path, manifest: &Manifest) -> Result<CandidateIndex> {
                 let path = manifest.check(folder, GEOMETRY)?;
                 let sums = File::open(&path).and_then(|file| map(&file));
                 let sums = sums.map_err(|e| Error::io("read", &path, e))?;
-                let geometry = Geometry::from_safetensors(&sums, vectors, index.trie())?;
-                index.with_geometry(geometry)
+                let geometry = PrefixStats::from_safetensors(&sums, vectors, index.trie())?;
+                index.with_prefix_stats(geometry)
             }
             false => index.with_vectors(vectors)?,
         };

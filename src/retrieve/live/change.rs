@@ -1,8 +1,9 @@
 //! A change of the collection, and its bytes.
 
+use std::ops::AddAssign;
+
 use serde::{Deserialize, Serialize};
 
-use super::super::growth::Growth;
 use crate::{
     error::{Error, Result},
     identifier::Codes,
@@ -25,8 +26,8 @@ pub(in crate::retrieve) struct Change {
     /// What is known about them; empty where the index keeps nothing.
     pub(super) metadata: Vec<Fields>,
     pub(super) described: Vec<(String, Fields)>,
-    /// What this adds to the growth of the index.
-    pub(super) growth: Growth,
+    /// What this adds to the statistics of the index.
+    pub(super) stats: ChangeStats,
 }
 
 /// What is written as JSON.
@@ -39,7 +40,8 @@ struct Head {
     width: usize,
     metadata: Vec<Fields>,
     described: Vec<(String, Fields)>,
-    growth: Growth,
+    #[serde(rename = "growth")]
+    stats: ChangeStats,
 }
 
 impl Change {
@@ -52,7 +54,7 @@ impl Change {
             vectors: Vec::new(),
             metadata: Vec::new(),
             described: Vec::new(),
-            growth: Growth::default(),
+            stats: ChangeStats::default(),
         }
     }
 
@@ -65,7 +67,7 @@ impl Change {
             width: self.vectors.len().checked_div(self.ids.len()).unwrap_or(0),
             metadata: self.metadata.clone(),
             described: self.described.clone(),
-            growth: self.growth,
+            stats: self.stats,
         };
         let head = serde_json::to_vec(&head).map_err(|e| {
             Error::index("change").expected("JSON").found(e.to_string()).fix("report this")
@@ -83,7 +85,7 @@ impl Change {
         };
         let head: Head = serde_json::from_slice(head)
             .map_err(|e| wrong("the head of a change", e.to_string()))?;
-        let Head { removed, ids, levels, width, metadata, described, growth } = head;
+        let Head { removed, ids, levels, width, metadata, described, stats } = head;
         let (n, tokens) = (ids.len(), ids.len().saturating_mul(levels).saturating_mul(2));
         let vectors = n.saturating_mul(width).saturating_mul(4);
         let objects = [0, n].contains(&metadata.len());
@@ -95,6 +97,32 @@ impl Change {
         let tokens = tokens.as_chunks().0.iter().map(|b| u16::from_le_bytes(*b)).collect();
         let vectors = vectors.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
         let identifiers = Codes::from_flat(levels, tokens)?;
-        Ok(Self { removed, ids, identifiers, vectors, metadata, described, growth })
+        Ok(Self { removed, ids, identifiers, vectors, metadata, described, stats })
+    }
+}
+
+/// Statistics of the changes since the quantizer was fitted: running sums, kept with the index.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ChangeStats {
+    /// Candidates that were added, including those removed later.
+    pub added: u64,
+    /// Candidates that were removed.
+    pub removed: u64,
+    /// Sum of the squared reconstruction errors of added candidates.
+    pub error: f64,
+    /// Added candidates whose semantic tokens were already in use.
+    pub shared: u64,
+    /// Added candidates that found no free unique token there and have the nearest codes with one.
+    pub spilled: u64,
+}
+
+impl AddAssign for ChangeStats {
+    fn add_assign(&mut self, other: Self) {
+        self.added += other.added;
+        self.removed += other.removed;
+        self.error += other.error;
+        self.shared += other.shared;
+        self.spilled += other.spilled;
     }
 }

@@ -4,12 +4,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::{growth::Growth, retriever::Retriever};
+use super::change::ChangeStats;
 use crate::{
     error::{Error, Result},
     index::HealthReport,
 };
-use burn::tensor::backend::Backend;
 
 /// When a [`DriftReport`] recommends a refit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -46,8 +45,9 @@ pub struct DriftReport {
     pub fitted: usize,
     /// Candidates now.
     pub candidates: usize,
-    /// What came and went.
-    pub growth: Growth,
+    /// Candidates added and removed.
+    #[serde(rename = "growth")]
+    pub stats: ChangeStats,
     /// Mean squared reconstruction error at fit; absent in indexes of older versions.
     pub fitted_error: Option<f64>,
     /// Mean squared reconstruction error of added candidates; absent without any.
@@ -60,26 +60,11 @@ pub struct DriftReport {
     pub reasons: Vec<String>,
 }
 
-impl<B: Backend> Retriever<B> {
-    /// Whether added candidates still fit the quantizer.
-    ///
-    /// # Errors
-    /// [`Error::Config`] for thresholds that are not numbers of at least 0.
-    pub fn drift(&self, thresholds: &DriftThresholds) -> Result<DriftReport> {
-        DriftReport::new(self.index().health(), self.index().ids().len(), self.growth, thresholds)
-    }
-
-    /// What became of the collection since the quantizer was fitted.
-    pub fn growth(&self) -> &Growth {
-        &self.growth
-    }
-}
-
 impl DriftReport {
-    fn new(
+    pub(in crate::retrieve) fn new(
         health: &HealthReport,
         candidates: usize,
-        growth: Growth,
+        stats: ChangeStats,
         thresholds: &DriftThresholds,
     ) -> Result<Self> {
         let DriftThresholds { min_added, max_error_ratio, max_more_shared, max_spilled, max_added } =
@@ -91,11 +76,11 @@ impl DriftReport {
                 .found(bad.to_string())
                 .fix("DriftThresholds::default() is a start"));
         }
-        let share = |count: u64| (growth.added > 0).then(|| count as f64 / growth.added as f64);
-        let added_error = share(1).map(|one| growth.error * one);
-        let (added_shared, spilled) = (share(growth.shared), share(growth.spilled).unwrap_or(0.0));
+        let share = |count: u64| (stats.added > 0).then(|| count as f64 / stats.added as f64);
+        let added_error = share(1).map(|one| stats.error * one);
+        let (added_shared, spilled) = (share(stats.shared), share(stats.spilled).unwrap_or(0.0));
         let mut reasons = Vec::new();
-        if growth.added >= min_added {
+        if stats.added >= min_added {
             if let (Some(fitted), Some(added)) = (health.mean_error, added_error)
                 && added > max_error_ratio * fitted
             {
@@ -121,17 +106,17 @@ impl DriftReport {
                     100.0 * spilled
                 ));
             }
-            if growth.added as f64 > max_added * candidates as f64 {
+            if stats.added as f64 > max_added * candidates as f64 {
                 reasons.push(format!(
                     "{} of now {candidates} candidates were added after the fit",
-                    growth.added
+                    stats.added
                 ));
             }
         }
         Ok(Self {
             fitted: health.items,
             candidates,
-            growth,
+            stats,
             fitted_error: health.mean_error,
             added_error,
             fitted_shared: health.shared_share,
@@ -143,7 +128,7 @@ impl DriftReport {
 
 impl fmt::Display for DriftReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Growth { added, removed, spilled, .. } = self.growth;
+        let ChangeStats { added, removed, spilled, .. } = self.stats;
         let error = |error: Option<f64>| error.map_or("unknown".into(), |e| format!("{e:.4}"));
         writeln!(
             f,

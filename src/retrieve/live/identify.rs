@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use burn::tensor::backend::Backend;
 
-use super::super::growth::Growth;
+use super::change::ChangeStats;
 use crate::{
     error::{Error, Result},
     identifier::{Codes, Groups},
@@ -30,7 +30,7 @@ pub(super) fn identify<B: Backend>(
     rows: &[f32],
     groups: Option<&[String]>,
     removed: &[String],
-) -> Result<(Codes, Growth)> {
+) -> Result<(Codes, ChangeStats)> {
     let dim = quantizer.dim();
     let codes = quantizer.encode(rows)?;
     let (whole, leading) = match (index.groups(), groups) {
@@ -51,25 +51,25 @@ pub(super) fn identify<B: Backend>(
     let decoded = quantizer.decode(&codes)?;
     let mut taken = Taken::new(index, removed)?;
     let mut identifiers = Codes::new(whole.levels() + 1);
-    let mut growth = Growth::default();
+    let mut stats = ChangeStats::default();
     for (at, tokens) in whole.rows().enumerate() {
         let row = &rows[at * dim..(at + 1) * dim];
         let mut tokens = tokens.to_vec();
         let mut error = distance(row, &decoded[at * dim..(at + 1) * dim]);
         if !taken.has_room(&tokens) {
-            growth.spilled += 1;
+            stats.spilled += 1;
             error = nearest(row, quantizer, &mut tokens, leading, &taken)?.ok_or_else(|| {
                 Error::identifier(format!("added candidate {at}")).expected("a free identifier").found("none").fix("fit the quantizer again on the whole collection, with more codes or levels")
             })?;
         }
-        growth.added += 1;
-        growth.error += error;
-        growth.shared += u64::from(taken.count(&tokens) > 0);
+        stats.added += 1;
+        stats.error += error;
+        stats.shared += u64::from(taken.count(&tokens) > 0);
         let unique = taken.take(&tokens);
         tokens.push(unique);
         identifiers.push(&tokens);
     }
-    Ok((identifiers, growth))
+    Ok((identifiers, stats))
 }
 
 /// Puts the nearest tokens below which there is room in the place of as few of the last ones as there have to be; gives
@@ -158,7 +158,7 @@ impl<'a> Taken<'a> {
             .filter_map(|id| index.ids().index_of(id))
             .map(|row| row as u32)
             .collect();
-        for entry in index.owners().entries_of(&rows) {
+        for entry in index.identifier_map().rows_of(&rows) {
             let identifier = trie.identifier_of(entry)?;
             for depth in 0..=identifier.tokens().len() {
                 *freed.entry(identifier.tokens()[..depth].to_vec()).or_insert(0) += 1;

@@ -1,11 +1,11 @@
 //! An index that grows and shrinks while it is searched (ours; the paper's is made once).
 
-mod arrivals;
 mod change;
-mod draft;
 mod drift;
 mod identify;
 mod log;
+mod new_candidates;
+mod update;
 
 use std::{
     collections::HashSet,
@@ -18,16 +18,17 @@ use std::{
 
 use burn::tensor::backend::Backend;
 
-pub use arrivals::Arrivals;
 pub(super) use change::Change;
-pub(super) use draft::Draft;
+pub use change::ChangeStats;
 pub use drift::{DriftReport, DriftThresholds};
 pub(super) use log::Log;
 use log::LogWriter;
+pub use new_candidates::NewCandidates;
+pub(super) use update::IndexUpdate;
 
 use super::{
     Retriever,
-    folder::{FolderLock, Manifest, settled},
+    folder::{FolderLock, Manifest, load_saved, save_locked, settled, with_changes},
 };
 use crate::{
     error::{Error, Result},
@@ -53,12 +54,12 @@ use crate::{
 /// ```no_run
 /// # fn main() -> cart_retrieval::Result<()> {
 /// use burn::backend::Flex;
-/// use cart_retrieval::{features::Features, retrieve::{Arrivals, LiveRetriever}};
+/// use cart_retrieval::{features::Features, retrieve::{NewCandidates, LiveRetriever}};
 /// let live = LiveRetriever::<Flex>::open("my-index", &Default::default())?;
 /// let new = Features::open("new.npy")?.with_ids("new.txt")?;
-/// live.add(&Arrivals::new(&new))?;
+/// live.add(&NewCandidates::new(&new))?;
 /// let index = live.snapshot();
-/// println!("{:?}", index.search("two dogs play in the snow").run()?);
+/// println!("{:?}", index.query("two dogs play in the snow").run()?);
 /// live.remove(&["old.jpg"])?;
 /// println!("{}", live.snapshot().drift(&Default::default())?);
 /// live.compact()?;
@@ -119,9 +120,9 @@ impl<B: Backend> LiveRetriever<B> {
         Manifest::read(folder)?;
         let lock = FolderLock::acquire(folder)?;
         let manifest = Manifest::read(folder)?;
-        let saved = Retriever::load_saved(folder, &manifest, device)?;
+        let saved = load_saved(folder, &manifest, device)?;
         let (log, changes) = LogWriter::open(folder, &manifest)?;
-        let current = RwLock::new(Arc::new(saved.with_changes(changes)?));
+        let current = RwLock::new(Arc::new(with_changes(saved, changes)?));
         let pending = [log.changes().into(), log.bytes().into()];
         let access = Access::Write(Mutex::new(Writer { log, lock }));
         Ok(Self { folder: folder.to_path_buf(), current, access, pending })
@@ -164,10 +165,10 @@ impl<B: Backend> LiveRetriever<B> {
     /// The index of a folder, with the number and bytes of its changes.
     fn read(folder: &Path, device: &B::Device) -> Result<(Retriever<B>, [u64; 2])> {
         settled(folder, |manifest| {
-            let saved = Retriever::load_saved(folder, manifest, device)?;
+            let saved = load_saved(folder, manifest, device)?;
             let log = Log::read(folder, manifest)?;
             let (there, pending) = (log.was_there(), [log.changes.len() as u64, log.bytes()]);
-            Ok(((saved.with_changes(log.changes)?, pending), there))
+            Ok(((with_changes(saved, log.changes)?, pending), there))
         })
     }
 
@@ -182,10 +183,10 @@ impl<B: Backend> LiveRetriever<B> {
         &self.folder
     }
 
-    pub(super) fn add_here(&self, arrivals: &Arrivals<'_>, update: bool) -> Result<()> {
-        let ids = if update { arrivals.ids().iter().collect() } else { Vec::new() };
+    pub(super) fn add_here(&self, new: &NewCandidates<'_>, update: bool) -> Result<()> {
+        let ids = if update { new.ids().iter().collect() } else { Vec::new() };
         let replaced = ids.into_iter().map(str::to_string).collect();
-        self.change(|index| arrivals.change(index, replaced))
+        self.change(|index| new.change(index, replaced))
     }
 
     /// Removes candidates; either all of them or, with an error, none.
@@ -199,7 +200,7 @@ impl<B: Backend> LiveRetriever<B> {
         self.change(|index| {
             let mut change = Change::none(index.index().trie().levels());
             change.removed = ids.iter().map(|id| id.as_ref().to_string()).collect();
-            change.growth.removed = ids.len() as u64;
+            change.stats.removed = ids.len() as u64;
             Ok(change)
         })
     }
@@ -224,7 +225,7 @@ impl<B: Backend> LiveRetriever<B> {
         let mut writer = self.writer()?;
         let before = self.snapshot();
         let change = make(&before)?;
-        let after = before.as_ref().clone().with_changes(vec![change.clone()])?;
+        let after = with_changes(before.as_ref().clone(), vec![change.clone()])?;
         writer.log.append(&change)?;
         self.count(&writer);
         self.replace(after);
@@ -233,7 +234,7 @@ impl<B: Backend> LiveRetriever<B> {
 
     pub(super) fn compact_here(&self) -> Result<()> {
         let mut writer = self.writer()?;
-        let saved = self.snapshot().save_locked(&self.folder, &writer.lock);
+        let saved = save_locked(&self.snapshot(), &self.folder, &writer.lock);
         // Whether it was saved or not: changes go where the manifest in force says.
         let followed = writer.log.follow(&self.folder);
         self.count(&writer);

@@ -56,7 +56,7 @@ fn child() {
     let live = open(Path::new(&folder));
     for number in first.parse::<usize>().unwrap().. {
         match step(number) {
-            Step::Add(new) => live.add(&Arrivals::new(&items(&new))),
+            Step::Add(new) => live.add(&NewCandidates::new(&items(&new))),
             Step::Remove(gone) => live.remove(&gone),
         }
         .unwrap();

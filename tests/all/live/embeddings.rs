@@ -6,7 +6,7 @@ use super::*;
 fn an_embedding_finds_candidates_like_it() {
     let index = retriever(true);
     let own = items(&names("old-", 0..60));
-    let hits = index.search_embeddings(&own).top(8).beam(60).run().unwrap();
+    let hits = index.query(&own).top(8).beam(60).run().unwrap();
     let vectors = own.normalised();
     let cosine = |a: usize, b: usize| -> f32 {
         vectors.row(a).iter().zip(vectors.row(b)).map(|(a, b)| a * b).sum()
@@ -24,9 +24,9 @@ fn an_embedding_finds_candidates_like_it() {
     }
     // Sums over prefixes are not exact; chance is 1 and 64.
     assert!(first >= 50 && shared >= 400, "{first} of 60 first, {shared} of 480 shared");
-    assert!(index.search_embeddings(&items(&names("new-", 0..1))).run().is_ok());
-    let error = retriever(false).search_embeddings(&own).run().unwrap_err().to_string();
+    assert!(index.query(&items(&names("new-", 0..1))).run().is_ok());
+    let error = retriever(false).query(&own).run().unwrap_err().to_string();
     assert!(error.contains("projection"), "{error}");
     let narrow = Features::from_rows(vec![1.0; 3], 3).unwrap();
-    assert!(index.search_embeddings(&narrow).run().unwrap_err().to_string().contains("8 numbers"));
+    assert!(index.query(&narrow).run().unwrap_err().to_string().contains("8 numbers"));
 }

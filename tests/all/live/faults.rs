@@ -30,11 +30,11 @@ fn an_update_with_the_same_features_keeps_every_identifier() {
         let live = open(folder.path());
         let same = items(&names("old-", 0..60));
         for _ in 0..3 {
-            live.update(&Arrivals::new(&same)).unwrap();
+            live.update(&NewCandidates::new(&same)).unwrap();
         }
         let now = live.snapshot();
-        assert_eq!((now.growth().added, now.growth().removed), (180, 180));
-        assert_eq!(now.growth().spilled, 0);
+        assert_eq!((now.change_stats().added, now.change_stats().removed), (180, 180));
+        assert_eq!(now.change_stats().spilled, 0);
         // Those that share a code may swap their unique tokens.
         let semantic = |retriever: &Retriever<Flex>, id: &str| {
             retriever.index().identifier(id).unwrap().tokens()[..3].to_vec()
@@ -54,8 +54,11 @@ fn an_update_with_the_same_features_keeps_every_identifier() {
         before.index().trie().find(&tokens).unwrap().count() == 1
     });
     let alone = items(&[alone.expect("an item with a code of its own")]);
-    live.update(&Arrivals::new(&alone)).unwrap();
-    assert_eq!((live.snapshot().growth().added, live.snapshot().growth().shared), (1, 0));
+    live.update(&NewCandidates::new(&alone)).unwrap();
+    assert_eq!(
+        (live.snapshot().change_stats().added, live.snapshot().change_stats().shared),
+        (1, 0)
+    );
 }
 
 /// Nodes of a tree of centres have fewer children than their level allows.
@@ -70,12 +73,12 @@ fn a_full_code_of_a_tree_gives_way_to_a_neighbour() {
         let rows = Features::from_rows(row.repeat(n), DIM).unwrap();
         rows.with_id_list(names(prefix, 0..n)).unwrap()
     };
-    live.add(&Arrivals::new(&crowd("crowd-", 200))).unwrap();
+    live.add(&NewCandidates::new(&crowd("crowd-", 200))).unwrap();
     let now = live.snapshot();
     assert_eq!(answers(&now).len(), 260);
-    assert!(now.growth().spilled >= 190, "{:?}", now.growth());
+    assert!(now.change_stats().spilled >= 190, "{:?}", now.change_stats());
     // More than all leaves of the tree have room for.
-    let error = live.add(&Arrivals::new(&crowd("flood-", 5000))).unwrap_err().to_string();
+    let error = live.add(&NewCandidates::new(&crowd("flood-", 5000))).unwrap_err().to_string();
     assert!(error.contains("a free identifier"), "{error}");
     assert_eq!(live.snapshot().index().ids().len(), 260);
 }
@@ -190,7 +193,7 @@ fn what_was_removed_does_not_come_back_to_those_who_load_meanwhile() {
 fn a_change_whose_vector_is_no_vector_is_refused() {
     let (folder, _) = saved(true);
     let live = open(folder.path());
-    live.add(&Arrivals::new(&items(&names("new-", 0..1)))).unwrap();
+    live.add(&NewCandidates::new(&items(&names("new-", 0..1)))).unwrap();
     drop(live);
     let path = log_of(folder.path());
     let mut bytes = fs::read(&path).unwrap();

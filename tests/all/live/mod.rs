@@ -18,7 +18,7 @@ use cart_retrieval::{
     features::Features,
     metadata::{Condition, Fields},
     quantizer::Quantizer,
-    retrieve::{Arrivals, DriftThresholds, LiveRetriever, Manifest, Retriever, verify},
+    retrieve::{DriftThresholds, LiveRetriever, Manifest, NewCandidates, Retriever, verify},
     storage::hex,
 };
 use serde_json::json;
@@ -42,7 +42,7 @@ fn load(folder: &Path) -> Retriever<Flex> {
 /// Everything that can be asked of an index, in the order of its rows.
 fn contents(retriever: &Retriever<Flex>) -> Vec<(String, Vec<u16>, Fields, Vec<f32>)> {
     let index = retriever.index();
-    let vectors = index.geometry().map(|geometry| geometry.vectors());
+    let vectors = index.prefix_stats().map(|geometry| geometry.vectors());
     (0..index.ids().len())
         .map(|item| {
             let identifier = index.trie().identifier_of(item as u32).unwrap();
@@ -55,7 +55,7 @@ fn contents(retriever: &Retriever<Flex>) -> Vec<(String, Vec<u16>, Fields, Vec<f
 
 fn answers(retriever: &Retriever<Flex>) -> Vec<(String, u32)> {
     let top = retriever.index().ids().len();
-    let hits = retriever.search("two red dogs").top(top).run().unwrap();
+    let hits = retriever.query("two red dogs").top(top).run().unwrap();
     hits.iter().map(|hit| (hit.id.clone(), hit.score.to_bits())).collect()
 }
 
@@ -63,9 +63,9 @@ fn answers(retriever: &Retriever<Flex>) -> Vec<(String, u32)> {
 fn change(live: &LiveRetriever<Flex>) {
     let new = items(&names("new-", 0..40));
     let about: Vec<Fields> = (0..40).map(|n| fields(json!({ "n": 100 + n }))).collect();
-    live.add(&Arrivals::new(&new).with_metadata(&about)).unwrap();
+    live.add(&NewCandidates::new(&new).with_metadata(&about)).unwrap();
     let again: Vec<String> = names("old-", 50..53).into_iter().chain(names("new-", 0..2)).collect();
-    live.update(&Arrivals::new(&items(&again))).unwrap();
+    live.update(&NewCandidates::new(&items(&again))).unwrap();
     let gone: Vec<String> = names("old-", 0..15).into_iter().chain(names("new-", 30..35)).collect();
     live.remove(&gone).unwrap();
     let described = ["old-20", "new-20"].map(|id| (id.to_string(), fields(json!({"n": "two"}))));
@@ -90,12 +90,12 @@ fn what_comes_is_found_at_once_and_what_goes_is_not() {
         for (id, tokens, _, vector) in contents(&before).iter().skip(15).take(30) {
             assert_eq!(now.index().identifier(id).unwrap().tokens(), tokens);
             let row = now.index().ids().index_of(id).unwrap();
-            if let Some(geometry) = now.index().geometry() {
+            if let Some(geometry) = now.index().prefix_stats() {
                 assert_eq!(geometry.vectors().row(row), vector);
             }
         }
         let two = now.index().filter_where(&Condition::parse(r#"{"n": "two"}"#).unwrap()).unwrap();
-        let hits = now.search("cats").filter(&two).run().unwrap();
+        let hits = now.query("cats").filter(&two).run().unwrap();
         let mut ids: Vec<&str> = hits.iter().map(|hit| hit.id.as_str()).collect();
         ids.sort_unstable();
         assert_eq!(ids, ["new-20", "old-20"]);
@@ -115,8 +115,8 @@ fn one_change_after_the_other_is_all_of_them_at_once() {
     let at_once = load(folder.path());
     assert_eq!(contents(&at_once), contents(&step_by_step));
     assert_eq!(answers(&at_once), answers(&step_by_step));
-    assert_eq!(at_once.growth(), step_by_step.growth());
-    let vectors = at_once.index().geometry().unwrap().vectors();
+    assert_eq!(at_once.change_stats(), step_by_step.change_stats());
+    let vectors = at_once.index().prefix_stats().unwrap().vectors();
     let codes = at_once.quantizer().encode(vectors.as_slice()).unwrap();
     for (item, row) in codes.rows().enumerate() {
         let identifier = at_once.index().trie().identifier_of(item as u32).unwrap();
@@ -129,7 +129,7 @@ fn one_change_after_the_other_is_all_of_them_at_once() {
     let compacted = load(folder.path());
     assert_eq!(contents(&compacted), contents(&at_once));
     assert_eq!(answers(&compacted), answers(&at_once));
-    assert_eq!(compacted.growth(), at_once.growth());
+    assert_eq!(compacted.change_stats(), at_once.change_stats());
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 12);
     assert_eq!(verify(folder.path()).unwrap().candidates, 80);
 }
@@ -152,20 +152,20 @@ fn candidates_with_several_identifiers_stay_whole() {
     ids.dedup();
     assert_eq!((found.len(), ids.len()), (80, 80));
     for entry in 0..now.index().trie().len() as u32 {
-        let item = now.index().owners().of(entry) as usize;
+        let item = now.index().identifier_map().of(entry) as usize;
         let id = now.index().ids().get(item);
         let known = now.index().trie().identifier_of(entry).unwrap();
         assert_eq!(now.index().id(known.tokens()).unwrap(), id);
         // What stayed has the identifiers that it had.
         if let Some(row) = before.index().ids().index_of(id).filter(|&row| row < 50) {
-            let entries = before.index().owners().entries_of(&[row as u32]);
+            let entries = before.index().identifier_map().rows_of(&[row as u32]);
             let before = |entry: u32| before.index().trie().identifier_of(entry).unwrap();
             assert!(entries.into_iter().any(|entry| before(entry) == known), "{id}");
         }
     }
     live.compact().unwrap();
     assert_eq!(answers(&load(folder.path())), found);
-    let hits = now.search_embeddings(&items(&names("old-", 20..24))).top(80).run().unwrap();
+    let hits = now.query(&items(&names("old-", 20..24))).top(80).run().unwrap();
     assert!(hits.iter().all(|hits| hits.len() == 80));
 }
 
@@ -179,32 +179,35 @@ fn a_change_that_cannot_be_made_changes_nothing() {
         assert!(error.contains(words), "{error}: {words}");
     };
     let new = items(&names("new-", 0..2));
-    message(live.add(&Arrivals::new(&items(&names("old-", 3..5)))), "\"old-3\"");
-    message(live.update(&Arrivals::new(&new)), "\"new-0\"");
+    message(live.add(&NewCandidates::new(&items(&names("old-", 3..5)))), "\"old-3\"");
+    message(live.update(&NewCandidates::new(&new)), "\"new-0\"");
     message(live.remove(&["old-1", "nobody"]), "\"nobody\"");
     message(live.remove(&["old-1", "old-1"]), "\"old-1\"");
     message(live.remove(&names("old-", 0..60)), "at least one");
     message(live.describe(vec![("nobody".into(), Fields::new())]), "\"nobody\"");
     message(
-        live.add(&Arrivals::new(&new).with_metadata(&[Fields::new()])),
+        live.add(&NewCandidates::new(&new).with_metadata(&[Fields::new()])),
         "an object for each of 2",
     );
-    message(live.add(&Arrivals::new(&new).with_groups(&["a".into(), "b".into()])), "groups");
-    message(live.add(&Arrivals::new(&Features::from_rows(vec![1.0; DIM], DIM).unwrap())), "names");
+    message(live.add(&NewCandidates::new(&new).with_groups(&["a".into(), "b".into()])), "groups");
+    message(
+        live.add(&NewCandidates::new(&Features::from_rows(vec![1.0; DIM], DIM).unwrap())),
+        "names",
+    );
     let named = |rows: Vec<f32>, dim| {
         Features::from_rows(rows, dim).unwrap().with_id_list(vec!["x".into()]).unwrap()
     };
-    message(live.add(&Arrivals::new(&named(vec![1.0; 3], 3))), "8 numbers");
-    message(live.add(&Arrivals::new(&named(vec![f32::NAN; DIM], DIM))), "NaN");
+    message(live.add(&NewCandidates::new(&named(vec![1.0; 3], 3))), "8 numbers");
+    message(live.add(&NewCandidates::new(&named(vec![f32::NAN; DIM], DIM))), "NaN");
     // One vector so large that no score would be a number any more.
-    message(live.add(&Arrivals::new(&named(vec![1e30; DIM], DIM))), "1e15");
+    message(live.add(&NewCandidates::new(&named(vec![1e30; DIM], DIM))), "1e15");
     let caption = ItemCaption { item: 0, text: "a dog".into(), weight: 1.0 };
-    message(live.add(&Arrivals::new(&new).with_captions(&[caption])), "captions");
+    message(live.add(&NewCandidates::new(&new).with_captions(&[caption])), "captions");
     // What JSON can be written in a request, but not be read again from within a change.
     let deep = (0..124).fold(json!(1), |inner, _| json!([inner]));
     let deep = fields(json!({ "deep": deep }));
     message(live.describe(vec![("old-1".into(), deep.clone())]), "64 nested objects");
-    message(live.add(&Arrivals::new(&new).with_metadata(&[deep, Fields::new()])), "64 nested");
+    message(live.add(&NewCandidates::new(&new).with_metadata(&[deep, Fields::new()])), "64 nested");
     assert_eq!(contents(&live.snapshot()), before);
     assert_eq!(live.pending().0, 0);
     assert_eq!(contents(&load(folder.path())), before);
@@ -218,9 +221,9 @@ fn what_finds_no_unique_token_takes_the_nearest_code_that_has_one() {
     let row = items(&names("old-", 7..8)).as_slice().to_vec();
     let crowd = Features::from_rows(row.repeat(20), DIM).unwrap();
     let crowd = crowd.with_id_list(names("crowd-", 0..20)).unwrap();
-    live.add(&Arrivals::new(&crowd)).unwrap();
+    live.add(&NewCandidates::new(&crowd)).unwrap();
     let now = live.snapshot();
-    let growth = now.growth();
+    let growth = now.change_stats();
     assert_eq!(growth.added, 20);
     assert!((12..20).contains(&growth.spilled), "{growth:?}");
     let own = before.index().identifier("old-7").unwrap().tokens()[..2].to_vec();
@@ -231,7 +234,7 @@ fn what_finds_no_unique_token_takes_the_nearest_code_that_has_one() {
     // another coarse one.
     let more = Features::from_rows(row.repeat(140), DIM).unwrap();
     let more = more.with_id_list(names("more-", 0..140)).unwrap();
-    live.add(&Arrivals::new(&more)).unwrap();
+    live.add(&NewCandidates::new(&more)).unwrap();
     let last = live.snapshot();
     let starts = |levels: usize| {
         let own = &own[..levels];
@@ -244,7 +247,7 @@ fn what_finds_no_unique_token_takes_the_nearest_code_that_has_one() {
     // Four coarse codes of 128 each.
     let flood = Features::from_rows(row.repeat(300), DIM).unwrap();
     let flood = flood.with_id_list(names("flood-", 0..300)).unwrap();
-    let error = live.add(&Arrivals::new(&flood)).unwrap_err().to_string();
+    let error = live.add(&NewCandidates::new(&flood)).unwrap_err().to_string();
     assert!(error.contains("a free identifier"), "{error}");
     assert_eq!(live.snapshot().index().ids().len(), 220);
     let report = now.drift(&DriftThresholds { min_added: 20, ..Default::default() }).unwrap();
@@ -266,12 +269,12 @@ fn the_drift_report_tells_others_from_the_like() {
         max_more_shared: 1.0,
         ..Default::default()
     };
-    live.add(&Arrivals::new(&items(&names("like-", 0..50)))).unwrap();
+    live.add(&NewCandidates::new(&items(&names("like-", 0..50)))).unwrap();
     let report = live.snapshot().drift(&thresholds).unwrap();
     assert!(report.reasons.is_empty(), "{report}");
     let far: Vec<f32> = items(&names("far-", 0..50)).as_slice().iter().map(|v| 9.0 - v).collect();
     let far = Features::from_rows(far, DIM).unwrap().with_id_list(names("far-", 0..50)).unwrap();
-    live.add(&Arrivals::new(&far)).unwrap();
+    live.add(&NewCandidates::new(&far)).unwrap();
     let report = live.snapshot().drift(&thresholds).unwrap();
     assert!(report.to_string().contains("reconstruction error of added candidates"), "{report}");
     let bad = DriftThresholds { max_spilled: f64::NAN, ..Default::default() };
@@ -307,7 +310,7 @@ fn a_change_that_was_cut_short_is_none_and_a_flipped_byte_is_told() {
     live.remove(&["old-1"]).unwrap();
     let start = fs::metadata(log_of(folder.path())).unwrap().len() as usize;
     let new = items(&names("new-", 0..2));
-    live.add(&Arrivals::new(&new)).unwrap();
+    live.add(&NewCandidates::new(&new)).unwrap();
     drop(live);
     let path = log_of(folder.path());
     let whole = fs::read(&path).unwrap();
@@ -331,7 +334,7 @@ fn a_change_that_was_cut_short_is_none_and_a_flipped_byte_is_told() {
     }
     // The next change takes the place of the one that was cut short.
     let live = open(folder.path());
-    live.add(&Arrivals::new(&new)).unwrap();
+    live.add(&NewCandidates::new(&new)).unwrap();
     drop(live);
     assert_eq!(fs::read(&path).unwrap(), whole);
     for at in (0..whole.len()).step_by(7) {

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, fs, path::Path, time::SystemTime};
 
 use burn::backend::Flex;
-use cart_retrieval::retrieve::{Arrivals, LiveRetriever};
+use cart_retrieval::retrieve::{LiveRetriever, NewCandidates};
 use serde_json::json;
 
 use super::small::{fields, items, names};
@@ -36,7 +36,7 @@ fn any_number_search_an_index_next_to_the_one_that_changes_it() {
     let described = vec![("old-1".to_string(), fields(json!({"n": 3})))];
     for error in [
         readers[0].remove(&["old-1"]).unwrap_err(),
-        readers[0].add(&Arrivals::new(&items(&names("new-", 0..1)))).unwrap_err(),
+        readers[0].add(&NewCandidates::new(&items(&names("new-", 0..1)))).unwrap_err(),
         readers[0].describe(described).unwrap_err(),
         readers[0].compact().unwrap_err(),
     ] {
@@ -47,7 +47,7 @@ fn any_number_search_an_index_next_to_the_one_that_changes_it() {
     let writer = open(folder.path());
     assert!(!writer.is_read_only() && !writer.refresh().unwrap());
     let late = open_read_only(folder.path());
-    writer.add(&Arrivals::new(&items(&names("new-", 0..5)))).unwrap();
+    writer.add(&NewCandidates::new(&items(&names("new-", 0..5)))).unwrap();
     for reader in readers.iter().chain([&late]) {
         assert_eq!(reader.snapshot().index().ids().len(), 60, "a snapshot until it is refreshed");
         assert!(reader.refresh().unwrap() && !reader.refresh().unwrap());

@@ -8,7 +8,7 @@ use cart_retrieval::{
     model::CartConfig,
     nn::AlignmentConfig,
     quantizer::{CoarseToFineConfig, FineConfig, IdentifierConfig, RqKMeansConfig},
-    retrieve::Retriever,
+    retrieve::{Retriever, RetrieverParts},
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -66,5 +66,6 @@ pub fn named_by(fine: FineConfig, guided: bool, clusters: usize) -> Retriever<Fl
         model = model.with_alignment(AlignmentConfig { guided: true, ..AlignmentConfig::new(DIM) });
     }
     let network = model.init(&Default::default()).unwrap();
-    Retriever::new(network, model, tokenizer, quantizer, index, Default::default()).unwrap()
+    Retriever::new(RetrieverParts { model: network, config: model, tokenizer, quantizer, index })
+        .unwrap()
 }

@@ -21,7 +21,7 @@ fn search(live: &LiveRetriever<Flex>) {
     let condition = Condition::parse(r#"{"n": {"lt": 30}}"#).unwrap();
     let few = now.index().filter_where(&condition).unwrap();
     for filter in [None, Some(&few)] {
-        let mut search = now.search("two red dogs").top(15);
+        let mut search = now.query("two red dogs").top(15);
         if let Some(filter) = filter {
             search = search.filter(filter);
         }
@@ -60,7 +60,7 @@ fn searches_and_changes_at_once() {
             scope.spawn(move || {
                 let batch = |number: usize| names(&format!("w{writer}-{number}-"), 0..5);
                 for number in 0.. {
-                    live.add(&Arrivals::new(&items(&batch(number)))).unwrap();
+                    live.add(&NewCandidates::new(&items(&batch(number)))).unwrap();
                     if number >= 10 {
                         live.remove(&batch(number - 10)).unwrap();
                     }

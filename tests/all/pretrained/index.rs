@@ -99,14 +99,13 @@ fn a_saved_index_has_the_encoder_in_it() {
         let device = Default::default();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("index");
-        let retriever = Retriever::new(
-            cart.clone(),
-            setup.config.clone(),
-            setup.tokenizer.clone(),
-            setup.quantizer.clone(),
-            setup.index.clone(),
-            device,
-        )
+        let retriever = Retriever::new(RetrieverParts {
+            model: cart.clone(),
+            config: setup.config.clone(),
+            tokenizer: setup.tokenizer.clone(),
+            quantizer: setup.quantizer.clone(),
+            index: setup.index.clone(),
+        })
         .unwrap();
         retriever.save(&path).unwrap();
         let loaded = Retriever::<Flex>::load(&path, &device).unwrap();
@@ -129,9 +128,9 @@ fn a_saved_index_has_the_encoder_in_it() {
         };
         assert_eq!(layers(loaded.model()), layers(&cart), "{model}");
         for text in texts {
-            let hits = retriever.search(text).top(8).run().unwrap();
+            let hits = retriever.query(text).top(8).run().unwrap();
             assert_eq!(hits.len(), 8);
-            assert_eq!(hits, loaded.search(text).top(8).run().unwrap());
+            assert_eq!(hits, loaded.query(text).top(8).run().unwrap());
         }
     }
 }

@@ -8,7 +8,7 @@ use cart_retrieval::{
     data::{Caption, Captions, DataFolder},
     features::Features,
     recipe::{Fit, Judge, Part, Recipe, Settings, Task},
-    retrieve::{Arrivals, LiveRetriever, Retriever},
+    retrieve::{LiveRetriever, NewCandidates, Retriever},
 };
 
 use super::named;
@@ -82,13 +82,13 @@ fn the_commands_of_the_readme_take_any_captions() {
         }
 
         // `search` and `serve`, and growth.
-        let hits = retriever.search("view 0 of the thing number 1").top(2).run().unwrap();
+        let hits = retriever.query("view 0 of the thing number 1").top(2).run().unwrap();
         assert_eq!(hits.len(), 2);
         let live = LiveRetriever::<Flex>::open(&index, &Default::default()).unwrap();
         let row: Vec<f32> = task.items.row(0).iter().map(|value| value + 0.1).collect();
         let new = Features::from_rows(row, 6).unwrap();
         let new = new.with_id_list(vec!["new.png".to_string()]).unwrap();
-        live.add(&Arrivals::new(&new)).unwrap();
+        live.add(&NewCandidates::new(&new)).unwrap();
         assert_eq!(live.snapshot().index().ids().len(), items + 1);
     }
 }

@@ -1,7 +1,7 @@
 //! Queries that are embeddings: through a projection to words, or by the geometry.
 
 use super::*;
-use cart_retrieval::{cancel::StopFlag, decode::Filters, retrieve::ProjectionConfig};
+use cart_retrieval::{cancel::StopFlag, retrieve::ProjectionConfig};
 
 #[test]
 fn a_projection_finds_candidates_by_embeddings_near_theirs() {
@@ -12,9 +12,15 @@ fn a_projection_finds_candidates_by_embeddings_near_theirs() {
             .unwrap();
     let device = Default::default();
     let Setup { items, config, tokenizer, quantizer, index, .. } = setup;
-    let retriever =
-        Retriever::new(trained.model, config, tokenizer, quantizer, index, device).unwrap();
-    let error = retriever.search_embeddings(&items).run().unwrap_err().to_string();
+    let retriever = Retriever::new(RetrieverParts {
+        model: trained.model,
+        config,
+        tokenizer,
+        quantizer,
+        index,
+    })
+    .unwrap();
+    let error = retriever.query(&items).run().unwrap_err().to_string();
     assert!(error.contains("projection"), "{error}");
 
     let own: Vec<u32> = (0..items.len() as u32).collect();
@@ -39,8 +45,8 @@ fn a_projection_finds_candidates_by_embeddings_near_theirs() {
     let other =
         items.as_slice().iter().enumerate().map(|(at, v)| v * (1.0 + 0.02 * (at % 3) as f32));
     let other = Features::from_rows(other.collect(), items.dim()).unwrap();
-    let hits = loaded.search_embeddings(&other).top(5).beam(20).run().unwrap();
-    assert_eq!(hits, retriever.search_embeddings(&other).top(5).beam(20).run().unwrap());
+    let hits = loaded.query(&other).top(5).beam(20).run().unwrap();
+    assert_eq!(hits, retriever.query(&other).top(5).beam(20).run().unwrap());
     let found = |top: usize| {
         let found =
             |(item, hits): (usize, &Vec<Hit>)| hits[..top].iter().any(|h| h.item == item as u32);
@@ -50,10 +56,8 @@ fn a_projection_finds_candidates_by_embeddings_near_theirs() {
     assert!(found(1) > 30 && found(5) > 55, "{} and {} of 80", found(1), found(5));
 
     let few = loaded.allow(&["scene-000003"]).unwrap();
-    let hits = loaded.search_embeddings(&other).filters(Filters::Same(&few)).run().unwrap();
+    let hits = loaded.query(&other).filter(&few).run().unwrap();
     assert!(hits.iter().all(|hits| hits.len() == 1 && hits[0].item == 3));
     let narrow = Features::from_rows(vec![1.0; 3], 3).unwrap();
-    assert!(
-        loaded.search_embeddings(&narrow).run().unwrap_err().to_string().contains("numbers each")
-    );
+    assert!(loaded.query(&narrow).run().unwrap_err().to_string().contains("numbers each"));
 }

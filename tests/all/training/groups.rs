@@ -50,14 +50,13 @@ fn a_leading_token_tells_groups_apart_in_training_search_and_on_disk() {
 
     let device = Default::default();
     let ungrouped = setup.quantizer.assign(&setup.items).run().unwrap();
-    let made = Retriever::new(
-        trained.model,
-        setup.config.clone(),
-        setup.tokenizer.clone(),
-        setup.quantizer.clone(),
+    let made = Retriever::new(RetrieverParts {
+        model: trained.model,
+        config: setup.config.clone(),
+        tokenizer: setup.tokenizer.clone(),
+        quantizer: setup.quantizer.clone(),
         index,
-        device,
-    )
+    })
     .unwrap();
     let folder = tempfile::tempdir().unwrap();
     made.save(folder.path()).unwrap();
@@ -66,7 +65,7 @@ fn a_leading_token_tells_groups_apart_in_training_search_and_on_disk() {
 
     // The group is in the words, so the network finds it without a filter nearly always.
     let texts: Vec<&str> = queries.iter().map(|query| query.text.as_str()).collect();
-    let hits = retriever.search_all(&texts).top(5).run().unwrap();
+    let hits = retriever.query(&texts).top(5).run().unwrap();
     let group = |item: u32| retriever.index().group_of(item).unwrap().unwrap();
     let right = queries
         .iter()
@@ -78,7 +77,7 @@ fn a_leading_token_tells_groups_apart_in_training_search_and_on_disk() {
     for name in ["picture", "sketch"] {
         let filter = retriever.index().group_filter(name).unwrap();
         assert_eq!(filter.count(), 40);
-        let hits = retriever.search(texts[0]).top(80).beam(80).filter(&filter).run().unwrap();
+        let hits = retriever.query(texts[0]).top(80).beam(80).filter(&filter).run().unwrap();
         assert_eq!(hits.len(), 40);
         assert!(hits.iter().all(|hit| group(hit.item) == name));
     }
@@ -87,7 +86,7 @@ fn a_leading_token_tells_groups_apart_in_training_search_and_on_disk() {
     assert!(ungrouped.group_filter("sketch").unwrap_err().to_string().contains("with groups"));
 
     // A cluster is a coarse token within a group.
-    let spread = retriever.search(texts[0]).top(20).beam(80).per_cluster(1).run().unwrap();
+    let spread = retriever.query(texts[0]).top(20).beam(80).per_cluster(1).run().unwrap();
     let clusters: HashSet<Vec<u16>> = spread
         .iter()
         .map(|hit| retriever.index().trie().identifier_of(hit.item).unwrap().tokens()[..2].to_vec())
@@ -106,7 +105,7 @@ fn a_leading_token_tells_groups_apart_in_training_search_and_on_disk() {
     let labels = ["sketch"; 3];
     let named = sketches(Groups::new(["picture", "sketch"], labels).unwrap());
     let served = retriever.clone().with_candidates(named).unwrap();
-    assert_eq!(served.search(texts[0]).top(3).run().unwrap().len(), 3);
+    assert_eq!(served.query(texts[0]).top(3).run().unwrap().len(), 3);
     let other = sketches(Groups::from_labels(labels).unwrap());
     assert!(retriever.with_candidates(other).is_err());
 }

@@ -2,9 +2,8 @@
 
 use burn::module::AutodiffModule;
 use cart_retrieval::{
-    align::{HeldOut, IdfWeights, TextEmbedder, TextSpaceConfig, TextVectors},
-    data::QueryBatch,
-    decode::{Filters, SearchSpace, score_all},
+    align::{IdfWeights, LeaveOneOut, TextEmbedder, TextSpaceConfig, TextVectors},
+    decode::{Engine, Filters},
     eval::{TruncatedTies, evaluate},
     model::Cart,
     nn::{AlignmentConfig, TextEncoder},
@@ -64,14 +63,13 @@ fn guided() -> Guided {
 
 fn retriever(guided: &Guided, trained: Trained<Flex>) -> Retriever<Flex> {
     let setup = &guided.setup;
-    Retriever::new(
-        trained.model,
-        setup.config.clone(),
-        setup.tokenizer.clone(),
-        setup.quantizer.clone(),
-        setup.index.clone(),
-        Default::default(),
-    )
+    Retriever::new(RetrieverParts {
+        model: trained.model,
+        config: setup.config.clone(),
+        tokenizer: setup.tokenizer.clone(),
+        quantizer: setup.quantizer.clone(),
+        index: setup.index.clone(),
+    })
     .unwrap()
     .with_space(guided.space.space.clone())
 }
@@ -87,7 +85,7 @@ fn a_guided_index_learns_survives_the_disk_and_serves_other_candidates() {
     let retriever = retriever(&guided, trained);
     let texts: Vec<&str> = setup.queries[32..].iter().map(|c| c.text.as_str()).collect();
     let relevant: Vec<[u32; 1]> = setup.queries[32..].iter().map(|c| [c.item]).collect();
-    let rankings = retriever.search_all(&texts).top(10).rankings().unwrap();
+    let rankings = retriever.query(&texts).top(10).rankings().unwrap();
     let metrics = evaluate(&rankings, &relevant, 80, TruncatedTies::Listed).unwrap().metrics();
     // Chance is 12.5 %.
     assert!(metrics.recall_at_10 > 0.5, "{metrics}");
@@ -99,8 +97,8 @@ fn a_guided_index_learns_survives_the_disk_and_serves_other_candidates() {
             rerank,
             ..retriever.beam().clone()
         });
-        let beam = weighted.search(texts[0]).top(80).run().unwrap();
-        let exact = weighted.score_all(texts[0]).unwrap();
+        let beam = weighted.query(texts[0]).top(80).run().unwrap();
+        let exact = weighted.query(texts[0]).scores().unwrap();
         for (hit, answer) in beam.iter().zip(&exact) {
             assert!((hit.score - answer.score).abs() < 1e-4, "{hit:?} {answer:?}");
         }
@@ -127,46 +125,46 @@ fn a_guided_index_learns_survives_the_disk_and_serves_other_candidates() {
     assert_eq!(loaded.beam(), &reranking);
     assert_eq!(loaded.space(), retriever.space());
     for text in &texts[..5] {
-        let hits = retriever.search(text).run().unwrap();
-        assert_eq!(hits, loaded.search(text).run().unwrap());
+        let hits = retriever.query(text).run().unwrap();
+        assert_eq!(hits, loaded.query(text).run().unwrap());
         assert!(hits.windows(2).all(|pair| pair[0].score >= pair[1].score));
     }
 
     // Filters take candidates away and leave the others' scores as they are.
-    let plain = loaded.search(texts[0]).top(4).run().unwrap();
+    let plain = loaded.query(texts[0]).top(4).run().unwrap();
     let deny = loaded.deny(&[plain[0].id.as_str(), plain[2].id.as_str()]).unwrap();
-    let rest = loaded.search(texts[0]).top(4).filter(&deny).run().unwrap();
+    let rest = loaded.query(texts[0]).top(4).filter(&deny).run().unwrap();
     assert_eq!([&rest[0].id, &rest[1].id], [&plain[1].id, &plain[3].id]);
     approx::assert_abs_diff_eq!(rest[0].score, plain[1].score, epsilon = 1e-4);
     let few: Vec<&str> = loaded.index().ids().iter().step_by(40).collect();
     let allow = loaded.allow(&few).unwrap();
     let filters = [Some(&allow), None, Some(&deny)];
-    let all = loaded.search_all(&texts[..3]).top(50).filters(Filters::Each(&filters));
+    let all = loaded.query(&texts[..3]).top(50).filters(Filters::Each(&filters));
     let lengths: Vec<usize> = all.run().unwrap().iter().map(Vec::len).collect();
     assert_eq!(lengths, [few.len(), 50, 50]);
     let unknown = loaded.allow(&["no such thing"]).unwrap_err().to_string();
     assert!(unknown.contains("no such thing"), "{unknown}");
-    let short = loaded.search_all(&texts[..2]).filters(Filters::Each(&filters)).run();
+    let short = loaded.query(&texts[..2]).filters(Filters::Each(&filters)).run();
     assert!(short.is_err());
     // At most so many of a cluster, none below a score; why the best is the best.
-    let spread = loaded.search(texts[0]).top(20).beam(60).per_cluster(2).run().unwrap();
+    let spread = loaded.query(texts[0]).top(20).beam(60).per_cluster(2).run().unwrap();
     let mut clusters: Vec<u16> = spread.iter().map(|hit| hit.identifier.tokens()[0]).collect();
     clusters.sort_unstable();
     assert!(clusters.windows(3).all(|three| three[0] != three[2]), "{clusters:?}");
-    assert_eq!(spread[0], loaded.search(texts[0]).beam(60).run().unwrap()[0]);
-    let above = loaded.search(texts[0]).top(4).min_score(plain[1].score).run().unwrap();
+    assert_eq!(spread[0], loaded.query(texts[0]).beam(60).run().unwrap()[0]);
+    let above = loaded.query(texts[0]).top(4).min_score(plain[1].score).run().unwrap();
     assert_eq!(above, plain[..2]);
-    assert!(loaded.search(texts[0]).per_cluster(0).run().is_err());
-    assert!(loaded.search(texts[0]).min_score(f32::NAN).run().is_err());
-    let why = loaded.explain(texts[0], &plain[0].id, 3).unwrap();
+    assert!(loaded.query(texts[0]).per_cluster(0).run().is_err());
+    assert!(loaded.query(texts[0]).min_score(f32::NAN).run().is_err());
+    let why = loaded.query(texts[0]).explain(&plain[0].id, 3).unwrap();
     approx::assert_abs_diff_eq!(why.score, plain[0].score, epsilon = 1e-3);
     assert!(why.rerank > 0.0 && why.levels.len() == loaded.index().vocabulary().levels());
-    assert!(loaded.explain(texts[0], "no such thing", 3).is_err());
+    assert!(loaded.query(texts[0]).explain("no such thing", 3).is_err());
 
     // Proven best under the model; the beam finds no better one.
-    let exact = loaded.search_exact(texts[0], 3, loaded.index().trie().len()).unwrap();
-    assert!(exact.proven && exact.answers.len() == 3);
-    assert!(exact.answers[0].score >= plain[0].score - 1e-4);
+    let exact = loaded.query(texts[0]).top(3).exact(loaded.index().trie().len()).unwrap();
+    assert!(exact.proven && exact.hits.len() == 3);
+    assert!(exact.hits[0].score >= plain[0].score - 1e-4);
 
     // Other candidates, by their features alone: every one can be found.
     let others = setup.items.select(&(0..30).collect::<Vec<_>>());
@@ -175,7 +173,7 @@ fn a_guided_index_learns_survives_the_disk_and_serves_other_candidates() {
     let without = loaded.clone().with_candidates(index.clone()).unwrap_err().to_string();
     assert!(without.contains("vectors"), "{without}");
     let served = loaded.clone().with_candidates(index.with_vectors(vectors).unwrap()).unwrap();
-    assert_eq!(served.search(texts[0]).top(30).run().unwrap().len(), 30);
+    assert_eq!(served.query(texts[0]).top(30).run().unwrap().len(), 30);
     assert_eq!(served.beam(), &reranking);
     // One that is full of the same candidate has more of them than the network has unique tokens.
     let same = Features::from_rows(setup.items.row(0).repeat(50), setup.items.dim()).unwrap();
@@ -191,7 +189,7 @@ fn guidance_that_cannot_be_is_refused() {
     let guided = guided();
     let setup = &guided.setup;
     let dim = guided.space.space.dim();
-    let short = HeldOut::new(dim, vec![0.0; dim]).unwrap();
+    let short = LeaveOneOut::new(dim, vec![0.0; dim]).unwrap();
     assert!(setup.data.clone().with_held_out(short).is_err());
     let plain = setup.quantizer.assign(&guided.space.vectors).run().unwrap();
     let data = TrainingData::new(
@@ -254,25 +252,24 @@ fn guidance_that_cannot_be_is_refused() {
     let trained = Trainer::new(TrainConfig { epochs: 1, ..settings() })
         .fit(config.init::<A>(&device).unwrap(), &setup.data, &device)
         .unwrap();
-    let retriever = Retriever::new(
-        trained.model,
+    let retriever = Retriever::new(RetrieverParts {
+        model: trained.model,
         config,
-        setup.tokenizer.clone(),
-        setup.quantizer.clone(),
-        setup.index.clone(),
-        device,
-    )
+        tokenizer: setup.tokenizer.clone(),
+        quantizer: setup.quantizer.clone(),
+        index: setup.index.clone(),
+    })
     .unwrap();
     let reranking = BeamConfig { rerank: 1.0, ..BeamConfig::default() };
-    let error = retriever.clone().with_beam(reranking).search("red").run().unwrap_err();
+    let error = retriever.clone().with_beam(reranking).query("red").run().unwrap_err();
     assert!(error.to_string().contains("alignment"), "{error}");
     let silent = BeamConfig { decoder_weight: 0.0, ..BeamConfig::default() };
-    let error = retriever.clone().with_beam(silent).search("red").run().unwrap_err();
+    let error = retriever.clone().with_beam(silent).query("red").run().unwrap_err();
     assert!(error.to_string().contains("weight of the decoder"), "{error}");
     let wrong = BeamConfig { decoder_weight: f32::NAN, ..BeamConfig::default() };
-    assert!(retriever.clone().with_beam(wrong).search("red").run().is_err());
+    assert!(retriever.clone().with_beam(wrong).query("red").run().is_err());
     let wrong = BeamConfig { rerank: -1.0, ..BeamConfig::default() };
-    assert!(retriever.with_beam(wrong).search("red").run().is_err());
+    assert!(retriever.with_beam(wrong).query("red").run().is_err());
 }
 
 /// Vectors that say what the words are too: learned, saved, loaded, and refused where they do not fit.
@@ -328,13 +325,10 @@ fn words_are_part_of_queries_and_of_the_saved_index() {
     let scores = |model: &Cart<Flex>, decoder_weight: f32| {
         let setup = &guided.setup;
         let tokens = setup.tokenizer.encode(&setup.queries[0].text).unwrap();
-        let batch = QueryBatch::new(&[tokens], setup.tokenizer.padding(), &device).unwrap();
-        let encoded = model.encode(batch.tokens, batch.padding);
-        let index = &setup.index;
-        let geometry = index.geometry().map(|geometry| &**geometry);
-        let space = SearchSpace::from(index.trie()).with_geometry(geometry);
-        score_all(model, &encoded, space, &BeamConfig { decoder_weight, ..Default::default() })
-            .unwrap()
+        let engine = Engine::new(model.clone());
+        let encoded = engine.encode(&[tokens], setup.tokenizer.padding()).unwrap();
+        let beam = BeamConfig { decoder_weight, ..Default::default() };
+        engine.score_all(&encoded, &setup.index, &beam).unwrap()
     };
     assert_ne!(scores(&untrained, 1.0), scores(retriever.model(), 1.0));
     assert_eq!(scores(&untrained, 1.0), scores(retriever.model(), 0.0));
@@ -343,7 +337,7 @@ fn words_are_part_of_queries_and_of_the_saved_index() {
     retriever.save(&path).unwrap();
     let loaded = Retriever::<Flex>::load(&path, &device).unwrap();
     for caption in &guided.setup.queries[..5] {
-        let hits = retriever.search(&caption.text).run().unwrap();
-        assert_eq!(hits, loaded.search(&caption.text).run().unwrap());
+        let hits = retriever.query(&caption.text).run().unwrap();
+        assert_eq!(hits, loaded.query(&caption.text).run().unwrap());
     }
 }

@@ -18,14 +18,13 @@ fn a_network_of_an_index_learns_on_and_one_of_constants_is_refused() {
     let setup = setup();
     let device = Default::default();
     let trained = fit(&setup, Trainer::new(settings())).unwrap();
-    let retriever = Retriever::new(
-        trained.model,
-        setup.config.clone(),
-        setup.tokenizer.clone(),
-        setup.quantizer.clone(),
-        setup.index.clone(),
-        device,
-    )
+    let retriever = Retriever::new(RetrieverParts {
+        model: trained.model,
+        config: setup.config.clone(),
+        tokenizer: setup.tokenizer.clone(),
+        quantizer: setup.quantizer.clone(),
+        index: setup.index.clone(),
+    })
     .unwrap();
     let folder = tempfile::tempdir().unwrap();
     retriever.save(folder.path()).unwrap();

@@ -44,18 +44,17 @@ fn a_trained_index_finds_unseen_captions_and_survives_the_disk() {
     assert_eq!(trained.reason, StopReason::Finished);
     assert_eq!(trained.history.len(), 6);
     let device = Default::default();
-    let retriever = Retriever::new(
-        trained.model,
-        setup.config,
-        setup.tokenizer,
-        setup.quantizer,
-        setup.index,
-        device,
-    )
+    let retriever = Retriever::new(RetrieverParts {
+        model: trained.model,
+        config: setup.config,
+        tokenizer: setup.tokenizer,
+        quantizer: setup.quantizer,
+        index: setup.index,
+    })
     .unwrap();
     let texts: Vec<&str> = setup.queries[32..].iter().map(|c| c.text.as_str()).collect();
     let relevant: Vec<[u32; 1]> = setup.queries[32..].iter().map(|c| [c.item]).collect();
-    let rankings = retriever.search_all(&texts).top(10).rankings().unwrap();
+    let rankings = retriever.query(&texts).top(10).rankings().unwrap();
     let metrics =
         evaluate(&rankings, &relevant, setup.scenes, TruncatedTies::Listed).unwrap().metrics();
     // Chance is 12.5 %.
@@ -66,16 +65,31 @@ fn a_trained_index_finds_unseen_captions_and_survives_the_disk() {
     retriever.save(&path).unwrap();
     let loaded = Retriever::<Flex>::load(&path, &device).unwrap();
     for text in &texts[..5] {
-        let hits = retriever.search(text).top(5).beam(20).run().unwrap();
+        let hits = retriever.query(text).top(5).beam(20).run().unwrap();
         assert_eq!(hits.len(), 5);
-        assert_eq!(hits, loaded.search(text).top(5).beam(20).run().unwrap());
+        assert_eq!(hits, loaded.query(text).top(5).beam(20).run().unwrap());
         let hit = &hits[0];
         assert_eq!(loaded.index().id(hit.identifier.tokens()).unwrap(), hit.id);
         assert_eq!(loaded.index().identifier(&hit.id).unwrap(), hit.identifier);
+        // The beam that is traced is that of the search; many texts give a result each.
+        let query = || retriever.query(text).top(5).beam(20);
+        let traced = query().trace(&hits[2].id).unwrap();
+        assert_eq!((traced.rank, traced.lost_at), (Some(2), None));
+        assert_eq!(traced.hits[..5], hits);
+        let many = retriever.query(&[text, text]).top(5).beam(20).trace(&hits[2].id).unwrap();
+        assert_eq!(many, [traced.clone(), traced]);
+        assert!(query().trace("no such thing").is_err());
+        let exact = query().exact(80).unwrap();
+        assert!(exact.proven && exact.hits[0].score >= hits[0].score - 1e-4);
+        assert!(query().per_cluster(1).exact(80).is_err() && query().exact(4).is_err());
+        assert_eq!(
+            query().rankings().unwrap().items,
+            hits.iter().map(|hit| hit.item).collect::<Vec<_>>()
+        );
     }
-    assert_eq!(loaded.search(texts[0]).top(500).run().unwrap().len(), 80);
-    let exact = loaded.score_all(texts[0]).unwrap();
-    let wide = loaded.search(texts[0]).top(80).run().unwrap();
+    assert_eq!(loaded.query(texts[0]).top(500).run().unwrap().len(), 80);
+    let exact = loaded.query(texts[0]).scores().unwrap();
+    let wide = loaded.query(texts[0]).top(80).run().unwrap();
     for (a, b) in exact.iter().zip(&wide) {
         assert!((a.score - b.score).abs() < 1e-3);
     }
@@ -214,14 +228,13 @@ fn damaged_foreign_and_missing_index_folders_are_named() {
     let setup = setup();
     let device = Default::default();
     let model = setup.config.init::<Flex>(&device).unwrap();
-    let retriever = Retriever::new(
+    let retriever = Retriever::new(RetrieverParts {
         model,
-        setup.config.clone(),
-        setup.tokenizer,
-        setup.quantizer,
-        setup.index,
-        device,
-    )
+        config: setup.config.clone(),
+        tokenizer: setup.tokenizer,
+        quantizer: setup.quantizer,
+        index: setup.index,
+    })
     .unwrap();
     let folder = tempfile::tempdir().unwrap();
     let load = |path: &Path| Retriever::<Flex>::load(path, &device).unwrap_err().to_string();
@@ -259,7 +272,7 @@ fn damaged_foreign_and_missing_index_folders_are_named() {
     }
     std::fs::write(&manifest, &bytes).unwrap();
     Retriever::<Flex>::load(&path, &device).unwrap();
-    assert!(retriever.search(" ").run().is_err());
-    assert!(retriever.search("a star").top(0).run().is_err());
-    assert!(retriever.search("a star").beam(0).top(3).run().is_ok());
+    assert!(retriever.query(" ").run().is_err());
+    assert!(retriever.query("a star").top(0).run().is_err());
+    assert!(retriever.query("a star").beam(0).top(3).run().is_ok());
 }

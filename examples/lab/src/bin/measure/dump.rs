@@ -12,7 +12,8 @@ use burn::{
     },
 };
 use cart_retrieval::{
-    decode::{BeamConfig, beam_search},
+    data::QueryBatch,
+    decode::{BeamConfig, Engine},
     model::{Cart, LossConfig},
     nn::WeightInit,
     storage::{NamedTensors, Outputs, write_bytes},
@@ -113,8 +114,9 @@ fn search<B: Backend>(
 ) -> Result<NamedTensors> {
     let tokens = batch.queries.tokens.clone().inner();
     let padding = batch.queries.padding.clone().inner();
-    let encoded = cart.encode(tokens, padding);
-    let answers = beam_search(cart, &encoded, &candidates.trie, beam)?;
+    let engine = Engine::new(cart.clone());
+    let encoded = engine.encode_batch(QueryBatch { tokens, padding });
+    let answers = engine.beam_search(&encoded, &candidates.trie, beam)?;
     let found = answers.iter().map(Vec::len).min().unwrap_or(0);
     let items: Vec<u32> = answers.iter().flatten().map(|answer| answer.item).collect();
     let scores: Vec<f32> = answers.iter().flatten().map(|answer| answer.score).collect();

@@ -41,7 +41,7 @@ pub fn queries<B: Backend>(
     let started = Instant::now();
     let (candidates, config) = network.config(common.seed)?;
     let identifiers_seconds = started.elapsed().as_secs_f64();
-    let engine = Engine::new(config.init::<B>(device)?, device.clone());
+    let engine = Engine::new(config.init::<B>(device)?);
     let engine = engine.with_precision(args.precision)?;
     let beam = BeamConfig { width: args.beam, ..BeamConfig::default() };
     let mut rng = ChaCha8Rng::seed_from_u64(common.seed);

@@ -203,7 +203,7 @@ impl BackendTask for Run {
             .with_layers(cli.encoder_layers, cli.decoder_layers)
             .with_max_tokens(cli.tokens)
             .with_seed(cli.seed);
-        let engine = Engine::new(config.init::<B>(&device)?, device);
+        let engine = Engine::new(config.init::<B>(&device)?);
         let mut rng = ChaCha8Rng::seed_from_u64(cli.seed);
         let rows = inputs::token_rows(512, cli.tokens / 2, cli.tokens, 30_522, &mut rng);
         let texts = Texts { rows };

@@ -2,18 +2,18 @@
 
 use std::collections::HashMap;
 
-use super::{super::growth::Growth, change::Change};
+use super::change::{Change, ChangeStats};
 use crate::{
     error::{Error, Result},
     features::{Features, advice},
-    identifier::{Codes, Owners},
-    index::CandidateIndex,
+    identifier::Codes,
+    index::{CandidateIndex, IdentifierMap},
     metadata::{Fields, ItemMetadata},
     trie::Trie,
 };
 
 /// An index and what has changed. Any number of changes cost one new trie.
-pub(in crate::retrieve) struct Draft<'a> {
+pub(in crate::retrieve) struct IndexUpdate<'a> {
     base: &'a CandidateIndex,
     /// By row of the base.
     removed: Vec<bool>,
@@ -23,7 +23,7 @@ pub(in crate::retrieve) struct Draft<'a> {
     places: HashMap<String, usize>,
     /// Fields of rows of the base.
     described: HashMap<usize, Fields>,
-    growth: Growth,
+    stats: ChangeStats,
 }
 
 struct Added {
@@ -34,7 +34,7 @@ struct Added {
     removed: bool,
 }
 
-impl<'a> Draft<'a> {
+impl<'a> IndexUpdate<'a> {
     pub(super) fn new(base: &'a CandidateIndex) -> Self {
         let n = base.ids().len();
         Self {
@@ -44,7 +44,7 @@ impl<'a> Draft<'a> {
             added: Vec::new(),
             places: HashMap::new(),
             described: HashMap::new(),
-            growth: Growth::default(),
+            stats: ChangeStats::default(),
         }
     }
 
@@ -52,14 +52,14 @@ impl<'a> Draft<'a> {
     pub(in crate::retrieve) fn with_changes(
         base: &CandidateIndex,
         changes: Vec<Change>,
-    ) -> Result<(Option<CandidateIndex>, Growth)> {
+    ) -> Result<(Option<CandidateIndex>, ChangeStats)> {
         if changes.is_empty() {
-            return Ok((None, Growth::default()));
+            return Ok((None, ChangeStats::default()));
         }
-        let mut draft = Draft::new(base);
-        changes.into_iter().try_for_each(|change| draft.apply(change))?;
-        let growth = draft.growth;
-        Ok((Some(draft.finish()?), growth))
+        let mut update = IndexUpdate::new(base);
+        changes.into_iter().try_for_each(|change| update.apply(change))?;
+        let stats = update.stats;
+        Ok((Some(update.finish()?), stats))
     }
 
     /// Where a candidate is now.
@@ -93,7 +93,7 @@ impl<'a> Draft<'a> {
             }
             self.left -= 1;
         }
-        let width = self.base.geometry().map_or(0, |geometry| geometry.dim());
+        let width = self.base.prefix_stats().map_or(0, |geometry| geometry.dim());
         let levels = self.base.trie().levels();
         if change.identifiers.levels() != levels || change.vectors.len() != width * change.ids.len()
         {
@@ -129,7 +129,7 @@ impl<'a> Draft<'a> {
                 Place::Added(at) => self.added[at].fields = fields,
             }
         }
-        self.growth += change.growth;
+        self.stats += change.stats;
         Ok(())
     }
 
@@ -157,14 +157,14 @@ impl<'a> Draft<'a> {
         base.trie().write_identifiers(|entry| entry < n && keep(entry), &mut codes);
         codes.extend(added.iter().flat_map(|added| &added.tokens));
         // Further identifiers of those that stay; what comes has one.
-        let aliases = base.owners().aliases();
+        let aliases = base.identifier_map().aliases();
         let kept = |entry: usize| entry >= n && keep(aliases[entry - n] as usize);
         base.trie().write_identifiers(kept, &mut codes);
         let owners = moved(&removed, aliases);
         let trie = Trie::build(&Codes::from_flat(levels, codes)?, base.vocabulary())?;
 
-        let owners = Owners::new(ids.len(), owners)?;
-        let mut index = CandidateIndex::of_entries(ids, trie, owners, base.health().clone())?;
+        let owners = IdentifierMap::new(ids.len(), owners)?;
+        let mut index = CandidateIndex::of_rows(ids, trie, owners, base.health().clone())?;
         if let Some(groups) = base.groups() {
             index = index.with_groups(groups.to_vec())?;
         }
@@ -192,7 +192,7 @@ impl<'a> Draft<'a> {
             metadata.replace(described)?;
             index = index.with_metadata(metadata)?;
         }
-        if let Some(geometry) = base.geometry() {
+        if let Some(geometry) = base.prefix_stats() {
             let vectors = geometry.vectors();
             let mut rows = Vec::with_capacity(left * vectors.dim());
             let mut row = 0;

@@ -1,4 +1,4 @@
-//! Linear layers and norms in the host's memory.
+//! Linear layers and norms on the CPU.
 
 use burn::{
     nn::{LayerNorm, Linear},

@@ -1,4 +1,4 @@
-//! The identifier decoder in the host's memory: what a search on a CPU steps through.
+//! The identifier decoder on the CPU: what a search steps through where tensors lie in main memory.
 //!
 //! It computes what [`Decoder::step`](super::Decoder::step) does, from the same weights, with what a search
 //! needs in view: rows of any number of beams a query, nothing padded; products that read the same rows
@@ -8,19 +8,21 @@
 
 mod attention;
 mod dense;
-mod memory;
 mod step;
 
 use burn::tensor::backend::Backend;
 
-use self::dense::{Dense, Norm, values};
-pub(crate) use self::{memory::HostMemory, step::HostState};
-use super::{Attention, Decoder, DecoderLayer};
+pub(crate) use self::step::CpuState;
+use self::{
+    attention::Context,
+    dense::{Dense, Norm, values},
+};
+use super::{Attention, Decoder, DecoderLayer, EncoderOutput};
 use crate::kernels::Matrix;
 
-/// A decoder's weights, laid out for steps on the host.
+/// A decoder's weights, laid out for steps on the CPU.
 #[derive(Debug)]
-pub(crate) struct HostDecoder {
+pub(crate) struct CpuDecoder {
     d_model: usize,
     n_heads: usize,
     /// `[d_model]`
@@ -32,12 +34,12 @@ pub(crate) struct HostDecoder {
     /// Per level but the last, `[size, d_model]`.
     embeddings: Vec<Vec<f32>>,
     coarse_memory: Option<Dense>,
-    layers: Vec<HostLayer>,
+    layers: Vec<CpuLayer>,
     heads: Vec<Dense>,
 }
 
 #[derive(Debug)]
-struct HostLayer {
+struct CpuLayer {
     /// Scaled queries, keys and values.
     self_attention: Dense,
     self_output: Dense,
@@ -74,7 +76,24 @@ struct Fine {
     gate_context: Vec<Matrix>,
 }
 
-impl HostDecoder {
+/// Keys and values of one query for every decoder layer.
+#[derive(Debug, Clone)]
+pub(crate) struct CpuMemory {
+    /// The decoder's start vector for this query, `[d_model]`.
+    start: Vec<f32>,
+    layers: Vec<Contexts>,
+}
+
+/// What a layer attends to.
+#[derive(Debug, Clone)]
+struct Contexts {
+    /// The last encoder layer, or the coarse memory.
+    one: Option<Context>,
+    /// Each encoder layer.
+    experts: Vec<Context>,
+}
+
+impl CpuDecoder {
     /// Copies the weights of a decoder, the layers' rounded to 16 bits if `half`
     /// ([`bf16_products`](crate::kernels::bf16_products) must hold).
     pub(crate) fn new<B: Backend>(decoder: &Decoder<B>, half: bool) -> Self {
@@ -87,7 +106,7 @@ impl HostDecoder {
             positions: values(decoder.positions.val()),
             embeddings: decoder.embeddings.iter().map(|e| values(e.weight.val())).collect(),
             coarse_memory: decoder.coarse_memory.as_ref().map(|c| Dense::new(&c.projection)),
-            layers: decoder.layers.iter().map(HostLayer::new).collect(),
+            layers: decoder.layers.iter().map(CpuLayer::new).collect(),
             heads: decoder.heads.iter().map(Dense::new).collect(),
         };
         made.pack(half);
@@ -101,7 +120,7 @@ impl HostDecoder {
             memory.pack(half);
         }
         for layer in &mut self.layers {
-            let HostLayer { self_attention, self_output, from_y, inner, outer, .. } = layer;
+            let CpuLayer { self_attention, self_output, from_y, inner, outer, .. } = layer;
             for dense in [self_attention, self_output, from_y, inner, outer] {
                 dense.pack(half);
             }
@@ -119,9 +138,84 @@ impl HostDecoder {
             }
         }
     }
+
+    /// The start vector of every query, `[queries, d_model]`.
+    fn starts<B: Backend>(&self, encoded: &EncoderOutput<B>, queries: usize) -> Vec<f32> {
+        let mut starts = Vec::new();
+        match &self.query_start {
+            Some(map) => map.apply(&values(encoded.pooled()), &mut starts, true),
+            None => starts.resize(queries * self.d_model, 0.0),
+        }
+        for start in starts.chunks_exact_mut(self.d_model) {
+            start.iter_mut().zip(&self.start).for_each(|(value, own)| *value += own);
+        }
+        starts
+    }
+
+    /// Keys and values of every query, of the tokens that are there, on all threads.
+    pub(crate) fn memories<B: Backend>(&self, encoded: &EncoderOutput<B>) -> Vec<CpuMemory> {
+        let [queries, _, _, width] = encoded.bias.dims();
+        let hidden = values(encoded.bias.clone());
+        let present: Vec<usize> = (0..queries * width).filter(|&at| hidden[at] == 0.0).collect();
+        let starts: Vec<usize> =
+            (0..=queries).map(|query| present.partition_point(|&at| at < query * width)).collect();
+        let layers: Vec<Vec<f32>> = encoded
+            .layers
+            .iter()
+            .map(|layer| {
+                let [_, _, d] = layer.dims();
+                let all = values(layer.clone());
+                present.iter().flat_map(|&at| &all[at * d..(at + 1) * d]).copied().collect()
+            })
+            .collect();
+        let tokens = present.len();
+        let d_context = layers.first().map_or(0, |layer| layer.len() / tokens.max(1));
+        let coarse = self.coarse_memory.as_ref().map(|projection| {
+            let row = |token: usize| {
+                let columns = token * d_context..(token + 1) * d_context;
+                layers.iter().flat_map(move |layer| layer[columns.clone()].iter().copied())
+            };
+            let all: Vec<f32> = (0..tokens).flat_map(row).collect();
+            let mut memory = Vec::new();
+            projection.apply(&all, &mut memory, true);
+            memory
+        });
+        let fine = self.layers.iter().any(|layer| layer.fine.is_some());
+        let joined = if fine { layers.concat() } else { Vec::new() };
+        let starts_of = self.starts(encoded, queries);
+        let memory = |start: &[f32]| CpuMemory { start: start.to_vec(), layers: Vec::new() };
+        let mut memories: Vec<_> = starts_of.chunks_exact(self.d_model).map(memory).collect();
+        let mut rows = Vec::new();
+        let width = 2 * self.d_model;
+        let context = |rows: &[f32], query: usize, offset: usize| {
+            let (from, to) = (offset + starts[query], offset + starts[query + 1]);
+            Context::new(&rows[from * width..to * width], self.d_model, self.n_heads)
+        };
+        for layer in &self.layers {
+            let plain = layer.plain.as_ref().zip(layers.last());
+            let coarse = layer.coarse.as_ref().map(|coarse| &coarse.attention).zip(coarse.as_ref());
+            let one = plain.or(coarse);
+            if let Some((attention, input)) = one {
+                attention.key_value.apply(input, &mut rows, true);
+            }
+            for (query, memory) in memories.iter_mut().enumerate() {
+                let one = one.map(|_| context(&rows, query, 0));
+                memory.layers.push(Contexts { one, experts: Vec::new() });
+            }
+            if let Some(fine) = &layer.fine {
+                fine.attention.key_value.apply(&joined, &mut rows, true);
+                for (query, memory) in memories.iter_mut().enumerate() {
+                    let experts =
+                        (0..layers.len()).map(|expert| context(&rows, query, expert * tokens));
+                    memory.layers.last_mut().expect("just pushed").experts = experts.collect();
+                }
+            }
+        }
+        memories
+    }
 }
 
-impl HostLayer {
+impl CpuLayer {
     fn new<B: Backend>(layer: &DecoderLayer<B>) -> Self {
         let own = &layer.self_attention;
         let mut from_y = Vec::new();
@@ -179,102 +273,4 @@ fn queries<B: Backend>(attention: &Attention<B>) -> Dense {
 }
 
 #[cfg(test)]
-mod tests {
-    use burn::{
-        backend::Flex,
-        nn::Linear,
-        tensor::{Int, Tensor},
-    };
-
-    use super::*;
-    use crate::{
-        identifier::Vocabulary,
-        nn::{DecoderConfig, EncoderOutput, FusionMode, WeightInit},
-    };
-
-    type B = Flex;
-
-    fn decoder(fusion: FusionMode, query_start: bool) -> Decoder<B> {
-        let config = DecoderConfig {
-            vocabulary: Vocabulary::new(vec![4, 5, 3]).unwrap(),
-            d_model: 40,
-            d_context: 24,
-            d_ff: 50,
-            n_heads: 2,
-            n_layers: 2,
-            experts: 3,
-            fusion,
-            dropout: 0.1,
-            query_start,
-        };
-        let mut made: Decoder<B> = config.init(&mut WeightInit::new(1), &Default::default());
-        // Not zeros: as after some training.
-        let weight = WeightInit::new(9).normal([24, 40], 0.5, &Default::default());
-        made.query_start = made.query_start.map(|map| Linear { weight, ..map });
-        made
-    }
-
-    /// Three queries, the second padded.
-    fn encoded() -> EncoderOutput<B> {
-        let device = Default::default();
-        let mut hidden = vec![0.0f32; 3 * 18];
-        hidden[18 + 5..18 + 18].fill(-3e4);
-        EncoderOutput {
-            layers: (0..3)
-                .map(|layer| WeightInit::new(layer).normal([3, 18, 24], 1.0, &device).val())
-                .collect(),
-            bias: Tensor::<B, 1>::from_floats(hidden.as_slice(), &device).reshape([3, 1, 1, 18]),
-            pooling: Default::default(),
-        }
-    }
-
-    /// Twin: the decoder itself, with beams of equal number and caches that are copied.
-    #[test]
-    fn steps_give_what_the_steps_of_the_decoder_give() {
-        let device = Default::default();
-        let modes = [FusionMode::None, FusionMode::Coarse, FusionMode::Fine, FusionMode::Both];
-        for (fusion, query_start) in
-            modes.into_iter().flat_map(|mode| [(mode, false), (mode, true)])
-        {
-            let (decoder, encoded) = (decoder(fusion, query_start), encoded());
-            let memory = decoder.memory(&encoded);
-            let host = HostDecoder::new(&decoder, false);
-            let memories = host.memories(&encoded);
-            let (mut state, mut own) = (decoder.start(), host.start());
-            let near = |found: Vec<f32>, expected: Tensor<B, 2>| {
-                let expected = values(expected);
-                assert_eq!(found.len(), expected.len());
-                for (found, expected) in found.iter().zip(&expected) {
-                    approx::assert_abs_diff_eq!(found, expected, epsilon = 2e-5);
-                }
-            };
-            let found = host.step(&[1, 1, 1], &[], &[], &memories, &mut own, false);
-            near(found, decoder.step(3, None, &memory, &mut state));
-            for (tokens, parents) in [
-                ([1u16, 0, 2, 2, 3, 1], [0u32, 0, 1, 1, 2, 2]),
-                ([4, 4, 0, 1, 2, 3], [1, 0, 2, 2, 5, 4]),
-            ] {
-                let found = host.step(&[2, 2, 2], &tokens, &parents, &memories, &mut own, false);
-                state.reorder(&Tensor::from_ints(parents.map(i64::from), &device));
-                let tokens = Tensor::<B, 1, Int>::from_ints(tokens.map(i64::from), &device);
-                near(found, decoder.step(3, Some(tokens), &memory, &mut state));
-            }
-        }
-    }
-
-    /// Beams of a query get the same bits whatever else is decoded with them.
-    #[test]
-    fn a_query_is_the_same_to_the_last_bit_in_any_company() {
-        let (decoder, encoded) = (decoder(FusionMode::Both, true), encoded());
-        let host = HostDecoder::new(&decoder, false);
-        let memories = host.memories(&encoded);
-        let mut together = host.start();
-        let first = host.step(&[1, 1, 1], &[], &[], &memories, &mut together, true);
-        let second =
-            host.step(&[0, 3, 1], &[1, 0, 2, 2], &[1, 1, 1, 2], &memories, &mut together, true);
-        let mut alone = host.start();
-        let own = std::slice::from_ref(&memories[1]);
-        assert_eq!(first[4..8], host.step(&[1], &[], &[], own, &mut alone, false));
-        assert_eq!(second[..15], host.step(&[3], &[1, 0, 2], &[0; 3], own, &mut alone, false));
-    }
-}
+mod tests;

@@ -8,12 +8,12 @@ use crate::error::{Error, Result};
 /// A candidate whose vector is made from its training texts lies closer to them than to any query it
 /// will meet. A training that sees that vector learns to trust it too much; it should see this one.
 #[derive(Debug, Clone, PartialEq)]
-pub struct HeldOut {
+pub struct LeaveOneOut {
     dim: usize,
     values: Vec<f32>,
 }
 
-impl HeldOut {
+impl LeaveOneOut {
     /// Takes vectors in the order of the training texts.
     ///
     /// # Shapes

@@ -28,23 +28,23 @@ const MOST_BELOW: usize = 4_096;
 /// is what a softmax over all candidates would give the node. With mean `mu`, number `n` and a
 /// Gaussian around the mean, its logarithm is
 /// `ln n + s <x, mu> + s^2 / 2 * <x, S x> * t`, with `S` the level's covariance within nodes, scaled
-/// to trace 1, and `t` the node's own mean squared distance from its mean. [`Geometry`] keeps what
+/// to trace 1, and `t` the node's own mean squared distance from its mean. [`PrefixStats`] keeps what
 /// this takes; a node of one candidate has that candidate's vector as its mean and no spread, so the
 /// last step of an identifier is exact.
 ///
 /// That is closer the smaller a node is. So the children of a prefix are scored by the sums over
-/// their own children ([`Geometry::looks_ahead`]), as long as those are few enough to look at: 65,536
+/// their own children ([`PrefixStats::looks_ahead`]), as long as those are few enough to look at: 65,536
 /// below the root, 4096 below any other prefix.
 ///
 /// # Memory
 /// The vectors, `4 N D` bytes; a mean for every node of at least two candidates; 24 bytes a node.
 #[derive(Debug, Clone)]
-pub struct Geometry {
+pub struct PrefixStats {
     vectors: Features,
     pub(super) levels: Vec<Level>,
 }
 
-impl Geometry {
+impl PrefixStats {
     /// Sums candidates up along a trie.
     ///
     /// # Shapes
@@ -56,13 +56,13 @@ impl Geometry {
     /// # Example
     /// ```
     /// use cart_retrieval::{
-    ///     features::Features, geometry::Geometry, identifier::{Codes, Vocabulary}, trie::Trie,
+    ///     features::Features, identifier::{Codes, Vocabulary}, index::PrefixStats, trie::Trie,
     /// };
     /// let codes = Codes::from_rows(2, &[[0, 0], [0, 1], [1, 0]])?;
     /// let trie = Trie::build(&codes, &Vocabulary::new(vec![2, 2])?)?;
     /// let vectors = Features::from_rows(vec![1.0, 0.0, 0.0, 1.0, -1.0, 0.0], 2)?;
-    /// let geometry = Geometry::new(vectors, &trie)?;
-    /// assert_eq!(geometry.mean(0, 0), [0.5, 0.5]);
+    /// let stats = PrefixStats::new(vectors, &trie)?;
+    /// assert_eq!(stats.mean(0, 0), [0.5, 0.5]);
     /// # Ok::<(), cart_retrieval::Error>(())
     /// ```
     pub fn new(vectors: Features, trie: &Trie) -> Result<Self> {
@@ -82,9 +82,9 @@ impl Geometry {
     }
 
     pub(super) fn linked(vectors: Features, levels: Vec<Level>) -> Self {
-        let mut geometry = Self { vectors, levels };
-        geometry.link();
-        geometry
+        let mut stats = Self { vectors, levels };
+        stats.link();
+        stats
     }
 
     /// Finds the children of every node, and the levels that have few enough of them.
@@ -244,17 +244,17 @@ mod tests {
     #[test]
     fn sums_up_the_items_below_every_node() {
         let (vectors, trie, rows) = fixture();
-        let geometry = Geometry::new(vectors.clone(), &trie).unwrap();
+        let stats = PrefixStats::new(vectors.clone(), &trie).unwrap();
         let mut nodes = vec![(trie.root(), Vec::<u16>::new())];
         for level in 0..3 {
             let mut total = vec![0f64; 25];
             let mut next = Vec::new();
             for (node, prefix) in &nodes {
-                let children = geometry.children(*node);
+                let children = stats.children(*node);
                 assert_eq!(children.len(), trie.children(*node).count());
                 for ((token, child), number) in trie.children(*node).zip(children) {
                     if level < 2 {
-                        assert_eq!(geometry.below(level, number), geometry.children(child));
+                        assert_eq!(stats.below(level, number), stats.children(child));
                     }
                     let prefix: Vec<u16> = [prefix.as_slice(), &[token]].concat();
                     let below: Vec<usize> =
@@ -274,18 +274,18 @@ mod tests {
                             *total += r[at / 5] * r[at % 5];
                         }
                     }
-                    for (a, b) in geometry.mean(level, number).iter().zip(&mean) {
+                    for (a, b) in stats.mean(level, number).iter().zip(&mean) {
                         assert_abs_diff_eq!(f64::from(*a), b, epsilon = 1e-6);
                     }
-                    let got = f64::from(geometry.spread(level, number));
+                    let got = f64::from(stats.spread(level, number));
                     assert_abs_diff_eq!(got, spread, epsilon = 1e-6);
-                    let got = f64::from(geometry.log_count(level, number));
+                    let got = f64::from(stats.log_count(level, number));
                     assert_abs_diff_eq!(got, n.ln(), epsilon = 1e-6);
                     next.push((child, prefix));
                 }
             }
             let trace: f64 = (0..5).map(|d| total[d * 6]).sum();
-            for (got, total) in geometry.covariance(level).iter().zip(&total) {
+            for (got, total) in stats.covariance(level).iter().zip(&total) {
                 let expected = if trace > 0.0 { total / trace } else { 0.0 };
                 assert_abs_diff_eq!(f64::from(*got), expected, epsilon = 1e-6);
             }
@@ -296,29 +296,29 @@ mod tests {
     #[test]
     fn looks_ahead_unless_that_would_be_far() {
         let (vectors, trie, _) = fixture();
-        let geometry = Geometry::new(vectors, &trie).unwrap();
-        assert_eq!([0, 1, 2].map(|level| geometry.looks_ahead(level)), [true, true, false]);
-        assert_eq!([0, 1, 2].map(|level| geometry.nodes(level)), [3, 12, 60]);
+        let stats = PrefixStats::new(vectors, &trie).unwrap();
+        assert_eq!([0, 1, 2].map(|level| stats.looks_ahead(level)), [true, true, false]);
+        assert_eq!([0, 1, 2].map(|level| stats.nodes(level)), [3, 12, 60]);
         // 5000 candidates two steps below one node.
         let rows: Vec<[u16; 3]> = (0..5000).map(|i| [0, i / 2500, i]).collect();
         let codes = Codes::from_rows(3, &rows).unwrap();
         let trie = Trie::build(&codes, &Vocabulary::new(vec![1, 2, 5000]).unwrap()).unwrap();
-        let geometry = Geometry::new(Features::from_rows(vec![1.0; 5000], 1).unwrap(), &trie);
-        let geometry = geometry.unwrap();
-        assert_eq!([0, 1, 2].map(|level| geometry.looks_ahead(level)), [true, false, false]);
+        let stats = PrefixStats::new(Features::from_rows(vec![1.0; 5000], 1).unwrap(), &trie);
+        let stats = stats.unwrap();
+        assert_eq!([0, 1, 2].map(|level| stats.looks_ahead(level)), [true, false, false]);
     }
 
     #[test]
     fn a_node_of_one_candidate_is_that_candidate() {
         let (vectors, trie, _) = fixture();
-        let geometry = Geometry::new(vectors.clone(), &trie).unwrap();
+        let stats = PrefixStats::new(vectors.clone(), &trie).unwrap();
         for item in 0..60 {
             let identifier = trie.identifier_of(item).unwrap();
             let parent = trie.find(&identifier.tokens()[..2]).unwrap();
             let at = trie.children(parent).position(|(t, _)| t == identifier.tokens()[2]).unwrap();
-            let number = geometry.children(parent).nth(at).unwrap();
-            assert_eq!(geometry.mean(2, number), vectors.row(item as usize));
-            assert_eq!(geometry.spread(2, number), 0.0);
+            let number = stats.children(parent).nth(at).unwrap();
+            assert_eq!(stats.mean(2, number), vectors.row(item as usize));
+            assert_eq!(stats.spread(2, number), 0.0);
         }
     }
 
@@ -326,7 +326,7 @@ mod tests {
     fn one_vector_per_item_is_asked_for() {
         let (vectors, trie, _) = fixture();
         let short = vectors.select(&[0, 1]);
-        let error = Geometry::new(short, &trie).unwrap_err().to_string();
+        let error = PrefixStats::new(short, &trie).unwrap_err().to_string();
         assert!(error.contains("60") && error.contains('2'), "{error}");
     }
 }

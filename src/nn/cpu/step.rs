@@ -1,14 +1,14 @@
 //! A step of the decoder for rows of beams.
 
 use super::{
-    Coarse, Fine, HostDecoder, HostMemory,
+    Coarse, CpuDecoder, CpuMemory, Fine,
     attention::{Context, softmax},
 };
 use crate::kernels::{dot, exp_neg, widest};
 
 /// What earlier levels left, and buffers.
 #[derive(Debug, Default)]
-pub(crate) struct HostState {
+pub(crate) struct CpuState {
     /// Keys and values of every level and layer: `[rows of the level, 2 d_model]`.
     caches: Vec<Vec<Vec<f32>>>,
     /// The row of every level that each row of the last one came through: `[rows, levels so far]`.
@@ -31,14 +31,14 @@ struct Buffers {
 /// Rows of beams in the order of their queries.
 struct Rows<'a> {
     counts: &'a [usize],
-    memories: &'a [HostMemory],
+    memories: &'a [CpuMemory],
     parallel: bool,
 }
 
-impl HostDecoder {
+impl CpuDecoder {
     /// The state before the first level.
-    pub(crate) fn start(&self) -> HostState {
-        HostState::default()
+    pub(crate) fn start(&self) -> CpuState {
+        CpuState::default()
     }
 
     /// Logits of the next level for every beam. Splits its products over threads if `parallel`.
@@ -53,8 +53,8 @@ impl HostDecoder {
         counts: &[usize],
         tokens: &[u16],
         parents: &[u32],
-        memories: &[HostMemory],
-        state: &mut HostState,
+        memories: &[CpuMemory],
+        state: &mut CpuState,
         parallel: bool,
     ) -> Vec<f32> {
         let (d, level) = (self.d_model, state.caches.len());
@@ -90,9 +90,9 @@ impl HostDecoder {
     }
 
     /// One layer, in place.
-    fn layer(&self, number: usize, x: &mut [f32], rows: &Rows<'_>, state: &mut HostState) {
+    fn layer(&self, number: usize, x: &mut [f32], rows: &Rows<'_>, state: &mut CpuState) {
         let (d, parallel) = (self.d_model, rows.parallel);
-        let HostState { caches, ancestors, buffers } = state;
+        let CpuState { caches, ancestors, buffers } = state;
         let Buffers { wide, attended, projected, gate, fused, scores } = buffers;
         let layer = &self.layers[number];
 

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::{
     level::{ITEM, Level},
-    nodes::{Geometry, one_each},
+    stats::{PrefixStats, one_each},
 };
 use crate::{
     error::{Error, Result},
@@ -16,7 +16,7 @@ use crate::{
 /// Version of the file of sums.
 const FORMAT: &str = "1";
 
-impl Geometry {
+impl PrefixStats {
     /// The sums as a safetensors file, without the vectors.
     ///
     /// # Errors
@@ -34,7 +34,7 @@ impl Geometry {
         tensors.to_bytes(&[("geometry", FORMAT)])
     }
 
-    /// Reads what [`Geometry::to_safetensors`] wrote for these vectors and this trie.
+    /// Reads what [`PrefixStats::to_safetensors`] wrote for these vectors and this trie.
     ///
     /// # Errors
     /// [`Error::Index`] or [`Error::Model`] when it is not that: another format, nodes that are not the trie's,

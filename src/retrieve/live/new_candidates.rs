@@ -14,21 +14,21 @@ use crate::{
 ///
 /// # Example
 /// ```
-/// use cart_retrieval::{features::Features, retrieve::Arrivals};
+/// use cart_retrieval::{features::Features, retrieve::NewCandidates};
 /// let new = Features::from_rows(vec![0.1, 0.7, 0.2, 0.4], 2)?.with_id_list(vec!["a".into(), "b".into()])?;
 /// let about = ["{\"year\": 2019}", "{}"].map(|text| serde_json::from_str(text).unwrap());
-/// let arrivals = Arrivals::new(&new).with_metadata(&about);
+/// let candidates = NewCandidates::new(&new).with_metadata(&about);
 /// # Ok::<(), cart_retrieval::Error>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct Arrivals<'a> {
+pub struct NewCandidates<'a> {
     items: &'a Features,
     metadata: &'a [Fields],
     groups: Option<&'a [String]>,
     captions: &'a [ItemCaption],
 }
 
-impl<'a> Arrivals<'a> {
+impl<'a> NewCandidates<'a> {
     /// Candidates with their features and ids.
     pub fn new(items: &'a Features) -> Self {
         Self { items, metadata: &[], groups: None, captions: &[] }
@@ -101,10 +101,10 @@ impl<'a> Arrivals<'a> {
                 .found(rows.dim().to_string())
                 .fix("use features of the encoder that the index was made with"));
         }
-        let (identifiers, mut growth) =
+        let (identifiers, mut stats) =
             identify(to.index(), to.quantizer(), rows.as_slice(), self.groups, &removed)?;
-        growth.removed = removed.len() as u64;
-        let vectors = match to.index().geometry() {
+        stats.removed = removed.len() as u64;
+        let vectors = match to.index().prefix_stats() {
             Some(_) => rows.as_slice().to_vec(),
             None => Vec::new(),
         };
@@ -115,7 +115,7 @@ impl<'a> Arrivals<'a> {
             vectors,
             metadata: self.metadata.to_vec(),
             described: Vec::new(),
-            growth,
+            stats,
         })
     }
 }
