@@ -258,5 +258,5 @@ fn several_identifiers_of_shards_are_those_of_rows_in_memory() {
     let whole = quantizer.assign(&items).several(several).run().unwrap();
     let read = quantizer.assign(&sharded).several(several).run().unwrap();
     same(&read, &whole);
-    assert_eq!(read.owners(), whole.owners());
+    assert_eq!(read.identifier_map(), whole.identifier_map());
 }
