@@ -19,7 +19,7 @@ use crate::{
     error::{Error, Problem, Result},
     features::Features,
     model::Cart,
-    nn::TextEncoder,
+    nn::{TextEncoder, TextEncoderConfig, WeightInit},
     pretrained::PretrainedText,
     quantizer::{
         CandidateIndex, CoarseToFine, CoarseToFineConfig, FineConfig, FineQuantizer,
@@ -29,14 +29,16 @@ use crate::{
     train::{StopReason, TrainEvent, Trainer, TrainingCaptions, TrainingData, trainable},
 };
 
-/// The text side of an index: a tokenizer, and a pretrained encoder with weights if the recipe
-/// names one.
+/// The text side of an index: a tokenizer, and a text encoder if one is needed before the network.
 #[derive(Debug, Clone)]
 pub struct TextSide<B: Backend> {
     /// The tokenizer.
     pub tokenizer: TextTokenizer,
-    /// The pretrained encoder and its weights.
-    pub pretrained: Option<(PretrainedText, TextEncoder<B>)>,
+    /// The pretrained encoder, if the recipe names one.
+    pub pretrained: Option<PretrainedText>,
+    /// The pretrained encoder's weights; without one and with a space, an encoder from scratch, which
+    /// [`Fit`] tunes first. `None` if the network trains its own encoder.
+    pub encoder: Option<TextEncoder<B>>,
     /// The map from features to the encoder's space that was tuned with the encoder.
     map: Option<Ridge>,
 }
@@ -50,11 +52,13 @@ impl<B: Backend> TextSide<B> {
     ) -> Result<Self> {
         let Some(pretrained) = recipe.pretrained()? else {
             let tokenizer = recipe.train_tokenizer(train)?;
-            return Ok(Self { tokenizer, pretrained: None, map: None });
+            let encoder = recipe.space.as_ref().map(|_| from_scratch(recipe, &tokenizer, device));
+            return Ok(Self { tokenizer, pretrained: None, encoder, map: None });
         };
         let (encoder, tokenizer, report) = pretrained.load::<B>(device)?;
         progress(FitEvent::Note(format!("{} encoder, {report}", encoder.family())));
-        Ok(Self { tokenizer, pretrained: Some((pretrained, encoder)), map: None })
+        let (pretrained, encoder) = (Some(pretrained), Some(encoder));
+        Ok(Self { tokenizer, pretrained, encoder, map: None })
     }
 
     pub(super) fn embed_here(
@@ -63,7 +67,7 @@ impl<B: Backend> TextSide<B> {
         words: Option<&IdfWeights>,
         device: &B::Device,
     ) -> Result<TextVectors> {
-        let (_, encoder) = self.encoder("[space]")?;
+        let encoder = self.encoder("[space]")?;
         let lexical_head = words.map(|weights| weights.head(device));
         TextEmbedder { encoder, tokenizer: &self.tokenizer, lexical_head }.embed(captions, device)
     }
@@ -78,16 +82,16 @@ impl<B: Backend> TextSide<B> {
         train: &[ItemCaption],
     ) -> Result<Option<IdfWeights>> {
         let weight = recipe.alignment.as_ref().and_then(|alignment| alignment.words);
-        let (Some(weight), Some((_, encoder))) = (weight, &self.pretrained) else {
+        let (Some(weight), Some(encoder)) = (weight, &self.encoder) else {
             return Ok(None);
         };
         Ok(Some(IdfWeights::fit(encoder, &self.tokenizer, train, weight)?))
     }
 
-    fn encoder(&self, table: &str) -> Result<&(PretrainedText, TextEncoder<B>)> {
-        self.pretrained.as_ref().ok_or_else(|| {
+    fn encoder(&self, table: &str) -> Result<&TextEncoder<B>> {
+        self.encoder.as_ref().ok_or_else(|| {
             Error::config(format!("{table} of the recipe"))
-                .expected("a pretrained text encoder")
+                .expected("a pretrained text encoder, or one from scratch for [space]")
                 .found("none")
                 .fix(format!(
                     "name the folder of one (`--encoder`, or pretrained in [text]), or remove \
@@ -275,8 +279,7 @@ impl<'a> Fit<'a> {
         if recipe.alignment.is_some() {
             index = index.with_vectors(rows.clone())?;
         }
-        let pretrained = text.pretrained.as_ref().map(|(pretrained, _)| pretrained);
-        let mut config = recipe.model_config(&text.tokenizer, &index, pretrained);
+        let mut config = recipe.model_config(&text.tokenizer, &index, text.pretrained.as_ref());
         if let Some(alignment) = &recipe.alignment {
             config = config.with_alignment(alignment.config(rows.dim()));
         }
@@ -465,10 +468,18 @@ impl<'a> Fit<'a> {
         let (Some(tuning), Some(space)) = (&self.recipe.space_tuning, &self.recipe.space) else {
             return Ok(None);
         };
-        let (pretrained, _) = text.encoder("[space_tuning]")?;
         let started = Instant::now();
         let words = text.idf_weights(self.recipe, &self.task.train)?;
-        let (encoder, tokenizer, _) = pretrained.load::<Autodiff<B>>(device)?;
+        let (encoder, tokenizer) = match &text.pretrained {
+            Some(pretrained) => {
+                let (encoder, tokenizer, _) = pretrained.load::<Autodiff<B>>(device)?;
+                (encoder, tokenizer)
+            }
+            None => {
+                let tokenizer = text.tokenizer.clone();
+                (from_scratch(self.recipe, &tokenizer, device), tokenizer)
+            }
+        };
         let tuning = EncoderTuning { seed: self.recipe.seed, ..tuning.clone() };
         let data = TuningData {
             tokenizer: &tokenizer,
@@ -486,8 +497,19 @@ impl<'a> Fit<'a> {
             mrr.join(" ")
         ));
         let TunedEncoder { encoder, map, .. } = tuned;
-        Ok(Some(TextSide { tokenizer, pretrained: Some((pretrained.clone(), encoder)), map }))
+        let (pretrained, encoder) = (text.pretrained.clone(), Some(encoder));
+        Ok(Some(TextSide { tokenizer, pretrained, encoder, map }))
     }
+}
+
+/// A text encoder of the recipe's sizes with random weights.
+fn from_scratch<B: Backend>(
+    recipe: &Recipe,
+    tokenizer: &TextTokenizer,
+    device: &B::Device,
+) -> TextEncoder<B> {
+    let config = TextEncoderConfig::from(recipe.scratch_encoder(tokenizer));
+    config.init(&mut WeightInit::new(recipe.seed), device)
 }
 
 /// What there is before the network.
@@ -503,8 +525,8 @@ struct Prepared<B: Backend> {
 impl<B: Backend> Prepared<B> {
     /// The network before its training.
     fn network(&self, text: &TextSide<B>, device: &B::Device) -> Result<Cart<Autodiff<B>>> {
-        match &text.pretrained {
-            Some((_, encoder)) => self
+        match &text.encoder {
+            Some(encoder) => self
                 .config
                 .init_around(trainable::<Autodiff<B>, TextEncoder<_>>(encoder.clone()), device),
             None => self.config.init::<Autodiff<B>>(device),

@@ -11,7 +11,7 @@ use crate::{
     decode::BeamConfig,
     error::{Error, Result},
     model::CartConfig,
-    nn::{AlignmentConfig, FusionMode},
+    nn::{AlignmentConfig, FusionMode, ScratchEncoderConfig},
     pretrained::PretrainedText,
     quantizer::{
         CandidateIndex, CoarseToFineConfig, FineConfig, HealthThresholds, IdentifierConfig,
@@ -331,6 +331,12 @@ impl Recipe {
         if let Some(space) = &self.space {
             space.validate().map_err(within("[space]"))?;
         }
+        if self.space.is_some() && self.space_tuning.is_none() && self.text.is_none() {
+            return Err(Error::config("[space] without [text]")
+                .expected("[space_tuning], which trains a text encoder from scratch")
+                .found("none")
+                .fix("add [space_tuning], name a pretrained encoder (`--encoder`), or remove [space]"));
+        }
         if let Some(tuning) = &self.space_tuning {
             tuning.validate().map_err(within("[space_tuning]"))?;
         }
@@ -375,6 +381,21 @@ impl Recipe {
             .with_dropout(model.dropout)
             .with_query_start(model.query_start)
             .with_seed(self.seed)
+    }
+
+    /// The text encoder from scratch of the settings of [`Recipe::model_config`].
+    pub(super) fn scratch_encoder(&self, tokenizer: &TextTokenizer) -> ScratchEncoderConfig {
+        let ModelSettings { max_tokens, d_model, d_ff, n_heads, encoder_layers, dropout, .. } =
+            self.model;
+        ScratchEncoderConfig {
+            vocabulary: tokenizer.vocabulary(),
+            max_tokens,
+            d_model,
+            d_ff,
+            n_heads,
+            n_layers: encoder_layers,
+            dropout,
+        }
     }
 
     /// The tokenizer of the training captions.

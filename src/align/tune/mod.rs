@@ -43,7 +43,7 @@ pub struct TunedEncoder<B: Backend> {
 }
 
 impl EncoderTuning {
-    /// Trains the encoder, its word embeddings aside, so that every caption lies nearest to its own
+    /// Trains the encoder, except the token embeddings of a pretrained one, so that every caption lies nearest to its own
     /// candidate: InfoNCE against the vectors of all candidates (a random 4096 and the batch's own
     /// where there are more), which are made as [`TextSpaceConfig`](super::TextSpaceConfig) says, with a trained map of
     /// the features and with the other training texts as the encoder last saw them. A caption's own

@@ -87,7 +87,11 @@ impl<B: AutodiffBackend> Training<'_, B> {
         };
         let bias = Tensor::from_data(TensorData::new(ridge.bias.clone(), [dim]), device);
         let mut towers = Towers::<B> {
-            encoder: encoder.freeze_token_embeddings(),
+            // Token embeddings of a pretrained encoder know words that no caption has.
+            encoder: match encoder {
+                TextEncoder::Scratch(_) => encoder,
+                pretrained => pretrained.freeze_token_embeddings(),
+            },
             item: Linear {
                 weight: Param::from_tensor(matrix(weight, [d_input, dim])),
                 bias: Some(Param::from_tensor(bias)),

@@ -152,7 +152,7 @@ impl<B: LocalBackend> Baselines<'_, B> {
 
     fn tower(&self) -> Result<(String, Vec<Ranking>, Vec<Ranking>)> {
         let training = &self.recipe.training;
-        let (pretrained, _) = self
+        let pretrained = self
             .text
             .pretrained
             .as_ref()
