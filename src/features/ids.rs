@@ -420,7 +420,7 @@ fn start_of(ends: &[usize], row: usize) -> usize {
 }
 
 /// Control characters and the two Unicode line breaks that are none.
-pub(crate) fn breaks_lines(character: char) -> bool {
+pub fn breaks_lines(character: char) -> bool {
     character.is_control() || matches!(character, '\u{2028}' | '\u{2029}')
 }
 

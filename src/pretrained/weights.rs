@@ -24,7 +24,7 @@ pub(super) const SINGLE: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 
 /// The tensors of a model.
-pub(super) enum Weights {
+pub enum Weights {
     /// In the format of safetensors, mapped.
     Mapped {
         /// The files.
@@ -45,7 +45,7 @@ pub(super) enum Weights {
 }
 
 /// Where a tensor is.
-pub(super) struct Place {
+pub struct Place {
     file: usize,
     dtype: Dtype,
     shape: Vec<usize>,
@@ -58,7 +58,7 @@ impl Weights {
     /// # Errors
     /// [`Error::Io`] for a file that is missing, [`Error::Model`] for one that is cut or is none,
     /// and for an index that names files outside of the folder, or tensors that are not there.
-    pub(super) fn open(folder: &Path) -> Result<Self> {
+    pub fn open(folder: &Path) -> Result<Self> {
         let single = folder.join(SINGLE);
         if single.exists() {
             return Self::open_file(&single);
@@ -76,7 +76,7 @@ impl Weights {
     ///
     /// # Errors
     /// As [`Weights::open`].
-    pub(super) fn open_file(path: &Path) -> Result<Self> {
+    pub fn open_file(path: &Path) -> Result<Self> {
         let extension = path.extension().and_then(|extension| extension.to_str());
         if extension.is_some_and(|extension| ["pth", "pt", "bin"].contains(&extension)) {
             return Self::open_pickle(path);
@@ -108,7 +108,7 @@ impl Weights {
 
     /// Number of bytes of all tensors; of those in the format of PyTorch, what they take as `f32`,
     /// at most twice the file's.
-    pub(super) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         match self {
             Self::Mapped { tensors, .. } => tensors.values().map(|place| place.range.len()).sum(),
             #[cfg(feature = "pth")]

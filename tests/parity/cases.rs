@@ -12,12 +12,10 @@ use burn::{
         backend::{AutodiffBackend, Backend},
     },
 };
+use cart_procedural::{Scenes, ScenesConfig};
 use cart_retrieval::{
     align::{Geometry, HeldOut},
-    data::{
-        QueryBatch, TargetBatch,
-        procedural::{Scenes, ScenesConfig},
-    },
+    data::{QueryBatch, TargetBatch},
     decode::{SearchSpace, beam_search, score_all},
     eval::DualTowerConfig,
     identifier::{Codes, Vocabulary, assign_unique},

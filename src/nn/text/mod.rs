@@ -3,7 +3,7 @@
 mod bert;
 mod clip;
 mod config;
-mod family;
+pub(crate) mod family;
 mod output;
 mod scratch;
 mod t5;
@@ -16,8 +16,6 @@ use burn::{
 pub use clip::{ClipLayer, ClipTextConfig, ClipTextEncoder};
 pub use config::TextEncoderConfig;
 use family::Family;
-#[cfg(feature = "towers")]
-pub(super) use family::check_sizes;
 pub(super) use family::layer_params;
 pub use output::{EncoderOutput, EncoderPrefix, Pooling};
 pub use scratch::{ScratchEncoder, ScratchEncoderConfig, ScratchLayer};
