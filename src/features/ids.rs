@@ -203,7 +203,7 @@ impl ItemIds {
     }
 
     /// The ids, one per line.
-    pub(crate) fn lines(&self) -> String {
+    pub fn lines(&self) -> String {
         let mut lines = String::with_capacity(self.text.len() + self.len());
         for id in self.iter() {
             lines.push_str(id);

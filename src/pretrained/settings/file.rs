@@ -120,7 +120,8 @@ impl Settings {
         Error::model(self.subject(key)).expected(expected).found(found.to_string()).fix(UNSUPPORTED)
     }
 
-    pub(super) fn size(&self, key: &str) -> Result<usize> {
+    /// The size under a key, which must be there.
+    pub fn size(&self, key: &str) -> Result<usize> {
         match self.get(key) {
             Some(value) => self.as_size(key, value),
             None => Err(self.problem(key, "a size", "nothing")),
