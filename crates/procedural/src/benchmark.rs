@@ -2,10 +2,8 @@
 
 use std::{fs, ops::Range, path::Path};
 
-use cart_media::{Modality, Picture, Sound};
-use cart_media::{picture_features, sound_features, video_features};
-use cart_retrieval::Result;
-use cart_retrieval::error::Error;
+use cart_media::{Modality, Picture, Sound, picture_features, sound_features, video_features};
+use cart_retrieval::{Error, Result};
 use rayon::prelude::*;
 
 use super::texts::SplitCaptions;
