@@ -4,13 +4,11 @@
 
 use std::{hint::black_box, time::Duration};
 
-use cart_retrieval::{
-    data::procedural::{
-        Benchmark, Clips, ClipsConfig, Scenes, ScenesConfig, Sounds, SoundsConfig, write_benchmark,
-    },
-    media::{Descriptors, Extractor, Filter, MelBank, MelConfig, Picture, Sound},
-    train::StopFlag,
+use cart_media::{Descriptors, Extractor, Filter, MelBank, MelConfig, Picture, Sound};
+use cart_procedural::{
+    Benchmark, Clips, ClipsConfig, Scenes, ScenesConfig, Sounds, SoundsConfig, write_benchmark,
 };
+use cart_retrieval::train::StopFlag;
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use rayon::prelude::*;
 

@@ -20,12 +20,16 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use cart_retrieval::{
+use cart_media::{
+    MediaItem, Modality,
     captioner::{
         CaptionJob, CaptionProgress, Captioned, Captioner, CommandConfig, Metric, RetrievalConfig,
     },
-    data::{DataFolder, formats::PublishedSet},
-    media::{MediaItem, Modality, media_below},
+    formats::PublishedSet,
+    media_below,
+};
+use cart_retrieval::{
+    data::DataFolder,
     prelude::*,
     recipe::{Part, Recipe, Task},
     storage::Outputs,

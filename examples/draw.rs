@@ -12,7 +12,8 @@ extern crate cart_examples_common as common;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use cart_retrieval::{data::procedural::write_benchmark, storage::Outputs};
+use cart_procedural::write_benchmark;
+use cart_retrieval::storage::Outputs;
 use clap::Parser;
 use common::drawn::Kind;
 use indicatif::{ProgressBar, ProgressStyle};

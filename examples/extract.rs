@@ -15,18 +15,18 @@ extern crate cart_examples_common as common;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use cart_media::{
+    Descriptors, Extractor, MediaItem, Modality,
+    extract::{ExtractConfig, ExtractProgress, Extracted, Extraction},
+    formats::{ClipName, PublishedSet, audio_caps, clotho, karpathy, msr_vtt, msr_vtt_1k_a, msvd},
+    media_below,
+    towers::{
+        ClapExtractor, ClipExtractor, ImageBindConfig, ImageBindExtractor, PretrainedClap,
+        PretrainedClip, PretrainedImageBind,
+    },
+};
 use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
-    data::formats::{
-        ClipName, PublishedSet, audio_caps, clotho, karpathy, msr_vtt, msr_vtt_1k_a, msvd,
-    },
-    extract::{ExtractConfig, ExtractProgress, Extracted, Extraction},
-    media::{Descriptors, Extractor, MediaItem, Modality, media_below},
-    nn::ImageBindConfig,
-    pretrained::{
-        ClapExtractor, ClipExtractor, ImageBindExtractor, PretrainedClap, PretrainedClip,
-        PretrainedImageBind,
-    },
     storage::Outputs,
     train::StopFlag,
 };

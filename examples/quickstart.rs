@@ -15,15 +15,15 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use cart_media::{
+    Descriptors,
+    extract::{ExtractConfig, extract},
+};
+use cart_procedural::{Benchmark, QUERY, SplitCaptions, TRAINING, write_benchmark};
 use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
-    data::{
-        Caption, DataFolder,
-        procedural::{Benchmark, QUERY, SplitCaptions, TRAINING, write_benchmark},
-    },
+    data::{Caption, DataFolder},
     eval::{Bm25, Bm25Config, EvalRecord},
-    extract::{ExtractConfig, extract},
-    media::Descriptors,
     prelude::*,
     recipe::{Fit, Judge, Part, Recipe, Settings, Task},
     storage::Outputs,

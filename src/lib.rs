@@ -14,12 +14,9 @@
 //! | [`identifier`], [`trie`] | identifiers, unique tokens, the flat trie |
 //! | [`index`] | the candidates with their identifiers, vectors, metadata and health |
 //! | [`align`] | candidates as vectors in the space of the text encoder |
-//! | [`media`] | reading pictures, sounds and videos; built-in descriptors |
-//! | `extract` | from media files to the features of a data folder (feature `media`) |
-//! | [`data`] | captions, splits, tokenizers, batches, readers of published sets, procedural benchmarks |
-//! | [`captioner`] | captions for candidates that have none, from neighbours or a program |
+//! | [`data`] | captions, splits, tokenizers, batches |
 //! | [`nn`], [`model`] | attention, encoder, fusion, decoder; the network and its loss |
-//! | [`pretrained`] | text encoders, CLIP, CLAP and ImageBind from their published weights |
+//! | [`pretrained`] | text encoders from their published weights |
 //! | [`train`] | training on burn-train's learner, checkpoints, resumption |
 //! | [`decode`] | beam search over the trie, exhaustive scoring |
 //! | [`recipe`] | all settings of an index, chosen from the data; from a data folder to an index |
@@ -33,8 +30,9 @@
 //! Neural modules are generic over a burn `Backend`. Choose one or more by a cargo feature (`flex`,
 //! `ndarray`, `tch`, `wgpu`, `vulkan`, `metal`, `cuda`).
 //!
-//! The features `media`, `towers`, `procedural` and `formats` are on by default. A program that brings
-//! embeddings needs none of them: `default-features = false, features = ["flex"]`.
+//! Two more crates of this workspace are for programs that bring no embeddings: `cart-media` reads
+//! pictures, sounds and videos and makes embeddings and captions of them, `cart-procedural` draws
+//! benchmarks.
 //!
 //! # Example
 //! From a folder with `features.npy`, `ids.txt` and `captions.jsonl` to answers:
@@ -70,20 +68,18 @@ extern crate self as cart_retrieval;
 pub mod align;
 pub mod backend;
 pub mod cancel;
-pub mod captioner;
 pub mod data;
 pub mod decode;
 pub mod error;
 pub mod eval;
-#[cfg(feature = "media")]
-pub mod extract;
 pub mod features;
 #[cfg(test)]
 mod floors_test;
 pub mod identifier;
 pub mod index;
 mod kernels;
-pub mod media;
+#[doc(hidden)]
+pub mod members;
 pub mod metadata;
 pub mod model;
 pub mod nn;

@@ -3,10 +3,8 @@
 use std::fmt;
 
 use anyhow::Result;
-use cart_retrieval::{
-    data::procedural::{Benchmark, Clips, ClipsConfig, Scenes, ScenesConfig, Sounds, SoundsConfig},
-    prelude::*,
-};
+use cart_procedural::{Benchmark, Clips, ClipsConfig, Scenes, ScenesConfig, Sounds, SoundsConfig};
+use cart_retrieval::prelude::*;
 use clap::ValueEnum;
 use rayon::prelude::*;
 

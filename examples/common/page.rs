@@ -4,11 +4,9 @@ use std::{fmt::Write as _, fs, io::Read, path::Path};
 
 use anyhow::{Context, Result, bail};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use cart_retrieval::{
-    data::procedural::{Clip, Drawn},
-    media::to_gif,
-    storage::write_bytes,
-};
+use cart_media::to_gif;
+use cart_procedural::{Clip, Drawn};
+use cart_retrieval::storage::write_bytes;
 
 /// What is to be seen or heard.
 #[derive(Debug, Clone)]

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use cart_retrieval::media::MediaFiles;
+use cart_media::MediaFiles;
 
 use crate::common::page::{escaped, push};
 

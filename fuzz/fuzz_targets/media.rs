@@ -3,9 +3,7 @@
 
 mod scratch;
 
-use cart_retrieval::media::{
-    MediaItem, Modality, Picture, PictureLimits, Sound, Transparency, open_frames,
-};
+use cart_media::{MediaItem, Modality, Picture, PictureLimits, Sound, Transparency, open_frames};
 use libfuzzer_sys::fuzz_target;
 
 /// Whether an AIFF file says more bytes a frame than 16 bits hold: `symphonia` panics at that where

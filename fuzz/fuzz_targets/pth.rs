@@ -7,7 +7,7 @@ mod scratch;
 use std::io::{Cursor, Write};
 
 use burn::backend::Flex;
-use cart_retrieval::{nn::ImageBindConfig, pretrained::PretrainedImageBind};
+use cart_media::towers::{ImageBindConfig, PretrainedImageBind};
 use libfuzzer_sys::fuzz_target;
 use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 

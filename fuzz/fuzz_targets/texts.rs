@@ -6,13 +6,8 @@ mod scratch;
 
 use std::path::PathBuf;
 
-use cart_retrieval::{
-    data::{
-        Captions, Splits, TextTokenizer,
-        formats::{ClipName, audio_caps, clotho, karpathy, msr_vtt, msr_vtt_1k_a, msvd},
-    },
-    features::ItemIds,
-};
+use cart_media::formats::{ClipName, audio_caps, clotho, karpathy, msr_vtt, msr_vtt_1k_a, msvd};
+use cart_retrieval::{data::{Captions, Splits, TextTokenizer}, features::ItemIds};
 use libfuzzer_sys::fuzz_target;
 
 /// Three files.

@@ -309,7 +309,10 @@ impl Captions {
     }
 
     /// The set as JSON lines.
-    pub(crate) fn to_lines(&self) -> Result<Vec<u8>> {
+    ///
+    /// # Errors
+    /// [`Error::Io`] when a caption cannot be written as JSON.
+    pub fn to_lines(&self) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         for caption in self.iter() {
             serde_json::to_writer(&mut bytes, caption)

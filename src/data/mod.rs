@@ -1,16 +1,12 @@
-//! Texts and pairs: captions, splits, tokenizers, batches, the procedural benchmark.
+//! Texts and pairs: captions, splits, tokenizers, batches.
 
 mod batch;
 mod captions;
 mod filter;
 mod folder;
-#[cfg(feature = "formats")]
-pub mod formats;
 mod leaks;
 mod mixing;
 mod ordering;
-#[cfg(feature = "procedural")]
-pub mod procedural;
 mod splits;
 mod text_check;
 mod tokenizer;

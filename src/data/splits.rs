@@ -156,8 +156,11 @@ impl Splits {
         write_bytes(path, &self.to_bytes()?)
     }
 
-    /// The splits without some ids.
-    pub(crate) fn without(self, gone: &dyn Fn(&str) -> bool) -> Result<Self> {
+    /// The splits without the ids of which `gone` is true.
+    ///
+    /// # Errors
+    /// As [`Splits::from_ids`].
+    pub fn without(self, gone: &dyn Fn(&str) -> bool) -> Result<Self> {
         let split = |name: &str| -> Result<(String, Vec<String>)> {
             let ids = self.ids(name)?.iter().filter(|id| !gone(id));
             Ok((name.to_string(), ids.cloned().collect()))
@@ -166,7 +169,10 @@ impl Splits {
     }
 
     /// The splits as JSON.
-    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>> {
+    ///
+    /// # Errors
+    /// [`Error::Io`] when they cannot be written as JSON.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
         serde_json::to_vec(self).map_err(|e| Error::io("write", "splits", e.into()))
     }
 

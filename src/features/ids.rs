@@ -194,7 +194,7 @@ impl ItemIds {
     }
 
     /// The ids, one per line.
-    pub(crate) fn lines(&self) -> String {
+    pub fn lines(&self) -> String {
         let mut lines = String::with_capacity(self.text.len() + self.len());
         for id in self.iter() {
             lines.push_str(id);
@@ -405,7 +405,7 @@ fn start_of(ends: &[usize], row: usize) -> usize {
 }
 
 /// Control characters and the two Unicode line breaks that are none.
-pub(crate) fn breaks_lines(character: char) -> bool {
+pub fn breaks_lines(character: char) -> bool {
     character.is_control() || matches!(character, '\u{2028}' | '\u{2029}')
 }
 

@@ -19,7 +19,7 @@
 
 mod check;
 mod element;
-mod ids;
+pub(crate) mod ids;
 mod layout;
 mod matrix;
 mod near;
@@ -35,8 +35,6 @@ mod tests;
 
 pub use check::FeatureSummary;
 pub use ids::ItemIds;
-#[cfg(feature = "media")]
-pub(crate) use ids::breaks_lines;
 pub use matrix::Features;
 pub use near::canonical_id;
 pub(crate) use near::{advice, advice_by, shown};

@@ -9,14 +9,14 @@ use std::{
 use crate::error::{Error, ProblemBuilder, Result};
 
 /// What files are called, and the error when they do not go together.
-pub(crate) struct Names {
+pub struct Names {
     pub(crate) stem: &'static str,
     pub(crate) extensions: &'static [&'static str],
     pub(crate) error: fn(String) -> ProblemBuilder<0>,
 }
 
 /// Shards of features.
-pub(crate) const FEATURES: Names = Names {
+pub const FEATURES: Names = Names {
     stem: "features",
     extensions: &["npy", "npz", "safetensors"],
     error: |subject| Error::features(subject),
@@ -32,7 +32,7 @@ pub(crate) const IDS: Names =
 /// # Errors
 /// [`Error::Io`] when the folder cannot be read; that of `names` when counts disagree, or a number
 /// is missing, there twice, or not below the count.
-pub(crate) fn find(folder: &Path, names: &Names) -> Result<Option<Vec<PathBuf>>> {
+pub fn find(folder: &Path, names: &Names) -> Result<Option<Vec<PathBuf>>> {
     let refused = |source| Error::io("read", folder, source);
     let mut found: Vec<(String, usize, usize)> = Vec::new();
     for entry in fs::read_dir(folder).map_err(refused)? {

@@ -5,7 +5,7 @@ use gemm::{Parallelism, gemm};
 
 /// How the right-hand vectors lie in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Layout {
+pub enum Layout {
     /// `[cols, depth]`: one vector after the other.
     Rows,
     /// `[depth, cols]`: transposed, which `gemm` reads faster for narrow vectors.
@@ -21,7 +21,7 @@ pub(crate) enum Layout {
 ///
 /// # Panics
 /// When a slice has another length than its shape.
-pub(crate) fn dots(
+pub fn dots(
     (rows, cols, depth): (usize, usize, usize),
     left: &[f32],
     right: &[f32],

@@ -4,7 +4,7 @@
 
 mod host;
 mod lanes;
-mod matmul;
+pub(crate) mod matmul;
 mod panels;
 mod product;
 #[cfg(target_arch = "x86_64")]

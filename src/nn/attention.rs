@@ -55,8 +55,7 @@ impl<B: Backend> KeyValue<B> {
     ///
     /// # Shapes
     /// - `key`, `value`: `[1, d_model]`
-    #[cfg(feature = "towers")]
-    pub(super) fn with_extra(self, key: Tensor<B, 2>, value: Tensor<B, 2>) -> Self {
+    pub fn with_extra(self, key: Tensor<B, 2>, value: Tensor<B, 2>) -> Self {
         let [batch, heads, d_head, _] = self.key.dims();
         let key = key.reshape([1, heads, d_head, 1]).repeat_dim(0, batch);
         let value = value.reshape([1, heads, 1, d_head]).repeat_dim(0, batch);

@@ -36,7 +36,7 @@ impl WeightInit {
     }
 
     /// Draws nothing: all weights are zero, for a network whose weights are loaded next.
-    pub(crate) fn zeros() -> Self {
+    pub fn zeros() -> Self {
         Self { rng: None }
     }
 
@@ -55,7 +55,7 @@ impl WeightInit {
     }
 
     /// A linear layer without bias.
-    pub(crate) fn linear_without_bias<B: Backend>(
+    pub fn linear_without_bias<B: Backend>(
         &mut self,
         d_input: usize,
         d_output: usize,
@@ -125,7 +125,7 @@ impl WeightInit {
 /// # Shapes
 /// - `input`: `[batch, n, d_input]`
 /// - returns: `[batch, n, d_output]`
-pub(super) fn apply<B: Backend>(linear: &Linear<B>, input: Tensor<B, 3>) -> Tensor<B, 3> {
+pub fn apply<B: Backend>(linear: &Linear<B>, input: Tensor<B, 3>) -> Tensor<B, 3> {
     let [batch, n, d_input] = input.dims();
     let output = linear_2d(linear, input.reshape([batch * n, d_input]));
     let [_, d_output] = output.dims();

@@ -12,12 +12,10 @@ mod feed_forward;
 mod folded;
 mod fork;
 mod fusion;
-mod init;
+pub(crate) mod init;
 mod projection;
-mod text;
-#[cfg(feature = "towers")]
-mod towers;
-mod words;
+pub(crate) mod text;
+pub(crate) mod words;
 
 pub use activation::{Activation, gelu};
 pub use alignment::{AlignmentConfig, AlignmentHead, AlignmentInput, GuideBatch, GuideSource};
@@ -39,13 +37,6 @@ pub use text::{
     BertConfig, BertEncoder, ClipLayer, ClipTextConfig, ClipTextEncoder, EncoderOutput,
     EncoderPrefix, Pooling, ScratchEncoder, ScratchEncoderConfig, T5Config, T5Encoder,
     T5FeedForward, T5Layer, TextEncoder, TextEncoderConfig,
-};
-#[cfg(all(feature = "media", feature = "towers"))]
-pub(crate) use towers::IMAGE_BIND_FRAMES;
-#[cfg(feature = "towers")]
-pub use towers::{
-    ClipVisionConfig, ClipVisionEncoder, HtsatConfig, HtsatEncoder, ImageBind,
-    ImageBindAudioConfig, ImageBindConfig, ImageBindTextConfig, ImageBindVisionConfig,
 };
 pub use words::LexicalHead;
 pub(crate) use words::unit;

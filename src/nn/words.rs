@@ -68,7 +68,7 @@ impl<B: Backend> LexicalHead<B> {
 }
 
 /// Rows of length 1; rows of zeros stay.
-pub(crate) fn unit<B: Backend>(rows: Tensor<B, 2>) -> Tensor<B, 2> {
+pub fn unit<B: Backend>(rows: Tensor<B, 2>) -> Tensor<B, 2> {
     let norm = rows.clone().powi_scalar(2).sum_dim(1).add_scalar(1e-12).sqrt();
     rows / norm
 }

@@ -16,7 +16,7 @@ use super::{
 use crate::error::{Error, Result};
 
 /// Fills all parameters of a module from the tensors of a file, one after the other.
-pub(super) fn fill<B: Backend, M: ModuleSnapshot<B>>(
+pub fn fill<B: Backend, M: ModuleSnapshot<B>>(
     module: &mut M,
     names: &Names,
     weights: Weights,

@@ -10,8 +10,6 @@ use hf_hub::{
     api::sync::{ApiBuilder, ApiError},
 };
 
-#[cfg(feature = "towers")]
-use super::{PretrainedClap, PretrainedClip};
 use super::{PretrainedText, blob::verify, settings, weights};
 use crate::error::{Error, Result};
 
@@ -50,6 +48,29 @@ impl HubOptions {
         Self { endpoint: Some(endpoint.into()), ..self }
     }
 
+    /// Fetches a model from the hub, or takes it from the cache, and gives its folder; for models of
+    /// other kinds than [`PretrainedText::from_hub`] reads, whose rules for `repo` and `revision` hold.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when the hub cannot be reached, does not have the model or its files, or,
+    /// offline, when the cache does not hold it; [`Error::Config`] for a name that is no name of a
+    /// model or a revision.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use cart_retrieval::pretrained::HubOptions;
+    /// let folder = HubOptions::default().fetch("openai/clip-vit-base-patch32", "main")?;
+    /// # Ok::<(), cart_retrieval::Error>(())
+    /// ```
+    pub fn fetch(&self, repo: &str, revision: &str) -> Result<PathBuf> {
+        check_name("repo", repo, 2)?;
+        check_name("revision", revision, usize::MAX)?;
+        match self.is_offline() {
+            true => cached(repo, revision, &self.cache()),
+            false => fetched(repo, revision, self),
+        }
+    }
+
     fn is_offline(&self) -> bool {
         let set = std::env::var("HF_HUB_OFFLINE").unwrap_or_default().to_lowercase();
         self.offline || ["1", "true", "yes", "on"].contains(&set.as_str())
@@ -68,9 +89,7 @@ impl PretrainedText {
     /// where it stopped, and large files are held to the SHA-256 that the hub knows them by.
     ///
     /// # Errors
-    /// As [`PretrainedText::open`]; [`Error::Model`] when the hub cannot be reached, does not have
-    /// the model or its files, or, offline, when the cache does not hold it; [`Error::Config`] for
-    /// a name that is no name of a model or a revision.
+    /// As [`PretrainedText::open`] and [`HubOptions::fetch`].
     ///
     /// # Example
     /// ```no_run
@@ -80,56 +99,7 @@ impl PretrainedText {
     /// # Ok::<(), cart_retrieval::Error>(())
     /// ```
     pub fn from_hub(repo: &str, revision: &str, options: &HubOptions) -> Result<Self> {
-        Self::open(folder(repo, revision, options)?)
-    }
-}
-
-#[cfg(feature = "towers")]
-impl PretrainedClip {
-    /// Fetches a CLIP from the hub, or takes it from the cache, and opens it; as
-    /// [`PretrainedText::from_hub`].
-    ///
-    /// # Errors
-    /// As [`PretrainedClip::open`] and [`PretrainedText::from_hub`].
-    ///
-    /// # Example
-    /// ```no_run
-    /// use cart_retrieval::pretrained::{HubOptions, PretrainedClip};
-    /// let clip = PretrainedClip::from_hub("openai/clip-vit-base-patch32", "main", &HubOptions::default())?;
-    /// # Ok::<(), cart_retrieval::Error>(())
-    /// ```
-    pub fn from_hub(repo: &str, revision: &str, options: &HubOptions) -> Result<Self> {
-        Self::open(folder(repo, revision, options)?)
-    }
-}
-
-#[cfg(feature = "towers")]
-impl PretrainedClap {
-    /// Fetches a CLAP from the hub, or takes it from the cache, and opens it; as
-    /// [`PretrainedText::from_hub`].
-    ///
-    /// # Errors
-    /// As [`PretrainedClap::open`] and [`PretrainedText::from_hub`].
-    ///
-    /// # Example
-    /// ```no_run
-    /// use cart_retrieval::pretrained::{HubOptions, PretrainedClap};
-    /// let clap = PretrainedClap::from_hub("laion/larger_clap_general", "main", &HubOptions::default())?;
-    /// # Ok::<(), cart_retrieval::Error>(())
-    /// ```
-    pub fn from_hub(repo: &str, revision: &str, options: &HubOptions) -> Result<Self> {
-        Self::open(folder(repo, revision, options)?)
-    }
-}
-
-/// The folder of a revision, in the cache now.
-fn folder(repo: &str, revision: &str, options: &HubOptions) -> Result<PathBuf> {
-    check_name("repo", repo, 2)?;
-    check_name("revision", revision, usize::MAX)?;
-    if options.is_offline() {
-        cached(repo, revision, &options.cache())
-    } else {
-        fetched(repo, revision, options)
+        Self::open(options.fetch(repo, revision)?)
     }
 }
 

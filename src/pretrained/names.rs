@@ -5,10 +5,10 @@ use crate::nn::TextEncoderConfig;
 /// Modules (or single parameters) of a part of a network: ours, and theirs in the order in which they are looked for,
 /// separated by spaces. `#` stands for the number of a stage or layer, `^` for the outermost level of the file, `=` for
 /// the whole name of a tensor, and `@k` before the name of a parameter for part k of three that are stored as one.
-type Modules = &'static [(&'static str, &'static str)];
+pub type Modules = &'static [(&'static str, &'static str)];
 
 /// Parts of a network: what is before our names, what is before theirs, and the modules.
-type Parts = &'static [(&'static str, &'static str, Modules)];
+pub type Parts = &'static [(&'static str, &'static str, Modules)];
 
 const BERT: Parts = &[
     ("", "embeddings.", BERT_EMBEDDINGS),
@@ -16,14 +16,16 @@ const BERT: Parts = &[
     ("layers.#.", "encoder.layer.#.", BERT_NORMS),
 ];
 
-const BERT_EMBEDDINGS: Modules = &[
+/// The embeddings of BERT.
+pub const BERT_EMBEDDINGS: Modules = &[
     ("tokens", "word_embeddings"),
     ("positions", "position_embeddings"),
     ("token_types", "token_type_embeddings"),
     ("norm", "LayerNorm"),
 ];
 
-const BERT_LAYER: Modules = &[
+/// A layer of BERT, without its norms.
+pub const BERT_LAYER: Modules = &[
     ("attention.query", "attention.self.query"),
     ("attention.key", "attention.self.key"),
     ("attention.value", "attention.self.value"),
@@ -32,7 +34,8 @@ const BERT_LAYER: Modules = &[
     ("feed_forward.outer", "output.dense"),
 ];
 
-const BERT_NORMS: Modules =
+/// The norms of a layer of BERT.
+pub const BERT_NORMS: Modules =
     &[("attention_norm", "attention.output.LayerNorm"), ("feed_forward_norm", "output.LayerNorm")];
 
 const T5: Parts = &[("", "", T5_WHOLE), ("layers.#.", "block.#.", T5_LAYER)];
@@ -57,21 +60,15 @@ const T5_LAYER: Modules = &[
 
 const CLIP: Parts = &[("", "", CLIP_TEXT), ("layers.#.", "encoder.layers.#.", CLIP_LAYER)];
 
-const CLIP_TEXT: Modules = &[
+/// The text tower of CLIP, without its layers.
+pub const CLIP_TEXT: Modules = &[
     ("tokens", "embeddings.token_embedding"),
     ("positions", "embeddings.position_embedding"),
     ("final_norm", "final_layer_norm"),
 ];
 
-const CLIP_VISION: Modules = &[
-    ("class", "=embeddings.class_embedding"),
-    ("patches", "embeddings.patch_embedding"),
-    ("positions", "embeddings.position_embedding"),
-    ("pre_norm", "pre_layrnorm"),
-    ("post_norm", "post_layernorm"),
-];
-
-const CLIP_LAYER: Modules = &[
+/// A layer of either tower of CLIP.
+pub const CLIP_LAYER: Modules = &[
     ("attention.query", "self_attn.q_proj"),
     ("attention.key", "self_attn.k_proj"),
     ("attention.value", "self_attn.v_proj"),
@@ -82,97 +79,15 @@ const CLIP_LAYER: Modules = &[
     ("feed_forward_norm", "layer_norm2"),
 ];
 
-const CLIP_PAIR: Parts = &[
-    ("vision.", "vision_model.", CLIP_VISION),
-    ("vision.layers.#.", "vision_model.encoder.layers.#.", CLIP_LAYER),
-    ("text.", "text_model.", CLIP_TEXT),
-    ("text.layers.#.", "text_model.encoder.layers.#.", CLIP_LAYER),
-    ("", "", &[("visual_projection", "visual_projection"), ("text_projection", "text_projection")]),
-];
-
-const CLAP_PAIR: Parts = &[
-    ("audio.", "audio_model.audio_encoder.", HTSAT),
-    ("audio.stages.#.layers.#.", "audio_model.audio_encoder.layers.#.blocks.#.", BERT_LAYER),
-    ("audio.stages.#.layers.#.", "audio_model.audio_encoder.layers.#.blocks.#.", HTSAT_LAYER),
-    ("text.", "text_model.embeddings.", BERT_EMBEDDINGS),
-    ("text.layers.#.", "text_model.encoder.layer.#.", BERT_LAYER),
-    ("text.layers.#.", "text_model.encoder.layer.#.", BERT_NORMS),
-    ("audio_projection.", "audio_projection.", CLAP_PROJECTION),
-    ("text_projection.", "text_projection.", CLAP_PROJECTION),
-    ("", "text_model.", &[("pooler", "pooler.dense")]),
-];
-
-const HTSAT: Modules = &[
-    ("bands.gain", "=batch_norm.weight"),
-    ("bands.bias", "=batch_norm.bias"),
-    ("bands.mean", "=batch_norm.running_mean"),
-    ("bands.variance", "=batch_norm.running_var"),
-    ("patches", "patch_embed.proj"),
-    ("patch_norm", "patch_embed.norm"),
-    ("norm", "norm"),
-    ("stages.#.merge.norm", "layers.#.downsample.norm"),
-    ("stages.#.merge.reduction", "layers.#.downsample.reduction"),
-];
-
-const HTSAT_LAYER: Modules = &[
-    ("distances", "=attention.self.relative_position_bias_table"),
-    ("attention_norm", "layernorm_before"),
-    ("feed_forward_norm", "layernorm_after"),
-];
-
-const CLAP_PROJECTION: Modules = &[("inner", "linear1"), ("outer", "linear2")];
-
-const IMAGE_BIND: Parts = &[
-    ("vision.", "modality_preprocessors.vision.", IMAGE_BIND_VISION),
-    ("vision.", "modality_trunks.vision.", &[("pre_norm", "pre_transformer_layer.0")]),
-    ("vision.", "modality_heads.vision.", IMAGE_BIND_HEAD),
-    ("vision.layers.#.", "modality_trunks.vision.blocks.#.", IMAGE_BIND_LAYER),
-    ("text.", "modality_preprocessors.text.", IMAGE_BIND_TEXT),
-    ("text.", "modality_heads.text.", &[("norm", "proj.0"), ("projection", "proj.1")]),
-    ("text.layers.#.", "modality_trunks.text.blocks.#.", IMAGE_BIND_LAYER),
-    ("audio.", "modality_preprocessors.audio.", IMAGE_BIND_AUDIO),
-    ("audio.", "modality_heads.audio.", IMAGE_BIND_HEAD),
-    ("audio.layers.#.", "modality_trunks.audio.blocks.#.", IMAGE_BIND_LAYER),
-];
-
-const IMAGE_BIND_VISION: Modules = &[
-    ("class", "=cls_token"),
-    ("patches", "rgbt_stem.proj.1"),
-    ("positions", "=pos_embedding_helper.pos_embed"),
-];
-
-const IMAGE_BIND_TEXT: Modules = &[("tokens", "token_embedding"), ("positions", "=pos_embed")];
-
-const IMAGE_BIND_AUDIO: Modules = &[
-    ("class", "=cls_token"),
-    ("kernel", "=rgbt_stem.proj.weight"),
-    ("patch_norm", "rgbt_stem.norm_layer"),
-    ("positions", "=pos_embedding_helper.pos_embed"),
-];
-
-const IMAGE_BIND_HEAD: Modules = &[("norm", "0"), ("projection", "2")];
-
-const IMAGE_BIND_LAYER: Modules = &[
-    ("attention.query", "attn.in_proj_@0"),
-    ("attention.key", "attn.in_proj_@1"),
-    ("attention.value", "attn.in_proj_@2"),
-    ("attention.output", "attn.out_proj"),
-    ("attention_norm", "norm_1"),
-    ("extra_key", "=attn.bias_k"),
-    ("extra_value", "=attn.bias_v"),
-    ("feed_forward.inner", "mlp.fc1"),
-    ("feed_forward.outer", "mlp.fc2"),
-    ("feed_forward_norm", "norm_2"),
-];
-
 /// Parameters that are stored as one where a name has `@k`.
 pub(super) const PARTS: usize = 3;
 
 /// The names of a family's parameters.
-pub(super) struct Names {
-    parts: Parts,
+pub struct Names {
+    /// Where the parameters of its parts are.
+    pub parts: Parts,
     /// A tensor that every file of the family has.
-    anchor: &'static str,
+    pub anchor: &'static str,
 }
 
 /// A parameter in a file.
@@ -203,21 +118,6 @@ impl Names {
                 Self { parts: CLIP, anchor: "embeddings.token_embedding.weight" }
             }
         })
-    }
-
-    /// The names of both towers of CLIP.
-    pub(super) fn clip_pair() -> Self {
-        Self { parts: CLIP_PAIR, anchor: "vision_model.embeddings.class_embedding" }
-    }
-
-    /// The names of both towers of CLAP.
-    pub(super) fn clap_pair() -> Self {
-        Self { parts: CLAP_PAIR, anchor: "audio_model.audio_encoder.batch_norm.running_mean" }
-    }
-
-    /// The names of ImageBind.
-    pub(super) fn image_bind() -> Self {
-        Self { parts: IMAGE_BIND, anchor: "modality_preprocessors.vision.cls_token" }
     }
 
     /// What stands before the names in a file, by the tensor that every file of the family has.

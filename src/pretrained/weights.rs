@@ -26,7 +26,7 @@ pub(super) const INDEX: &str = "model.safetensors.index.json";
 type Outcome<T> = std::result::Result<T, String>;
 
 /// The tensors of a model, which are read when they are asked for.
-pub(super) struct Weights {
+pub struct Weights {
     /// The file, or the index of several.
     path: PathBuf,
     bytes: usize,
@@ -47,7 +47,7 @@ impl Weights {
     /// # Errors
     /// [`Error::Io`] for a file that is missing, [`Error::Model`] for one that is cut or is none,
     /// and for an index that names files outside of the folder, or tensors that are not there.
-    pub(super) fn open(folder: &Path) -> Result<Self> {
+    pub fn open(folder: &Path) -> Result<Self> {
         let single = folder.join(SINGLE);
         if single.exists() {
             return Self::open_file(&single);
@@ -65,7 +65,7 @@ impl Weights {
     ///
     /// # Errors
     /// As [`Weights::open`].
-    pub(super) fn open_file(path: &Path) -> Result<Self> {
+    pub fn open_file(path: &Path) -> Result<Self> {
         let extension = path.extension().and_then(|extension| extension.to_str());
         if extension.is_some_and(|extension| ["pth", "pt", "bin"].contains(&extension)) {
             return Self::open_pickle(path);
@@ -113,7 +113,7 @@ impl Weights {
 
     /// Number of bytes of all tensors; of those in the format of PyTorch, what they take as `f32`,
     /// at most twice the file's.
-    pub(super) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.bytes
     }
 

@@ -1,6 +1,6 @@
 //! Failures of the disk, for tests: the n-th change of a file below a folder fails.
 //!
-//! Only in unit tests of this library.
+//! Only in unit tests of this library, and with the feature `faults` in those of the other crates.
 
 use std::{
     io,

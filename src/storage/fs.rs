@@ -1,7 +1,7 @@
 //! The system calls that change files: every write of the library goes through here.
 //!
 //! Each function is the one of `std::fs`, counted, so that unit tests can let the n-th
-//! fail (`faults`). Outside of them nothing is counted.
+//! fail (`faults`). Without them and without the feature `faults` nothing is counted.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -9,24 +9,24 @@ use std::{
     path::Path,
 };
 
-#[cfg(test)]
+#[cfg(any(test, feature = "faults"))]
 use super::faults::{Call, call};
 
 /// What a call needs of the disk, for [`call`].
-#[cfg(not(test))]
+#[cfg(not(any(test, feature = "faults")))]
 #[derive(Clone, Copy)]
 enum Call {
     Grow,
     Free,
 }
 
-#[cfg(not(test))]
+#[cfg(not(any(test, feature = "faults")))]
 fn call(_: &Path, _: Call) -> io::Result<()> {
     Ok(())
 }
 
 /// Creates a folder and its parents where they are missing.
-pub(crate) fn create_dir_all(path: &Path) -> io::Result<()> {
+pub fn create_dir_all(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
@@ -53,7 +53,7 @@ pub(crate) fn write_at(file: &mut File, path: &Path, at: u64, bytes: &[u8]) -> i
     file.seek(SeekFrom::Start(at))?;
     let called = call(path, Call::Grow);
     // A disk that fills up, or a process that is killed, leaves a part.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "faults"))]
     if called.is_err() && super::faults::alive(path) {
         file.write_all(&bytes[..bytes.len() / 2])?;
     }
@@ -86,20 +86,19 @@ pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// Gives a file a second name.
-#[cfg(feature = "media")]
-pub(crate) fn hard_link(from: &Path, to: &Path) -> io::Result<()> {
+pub fn hard_link(from: &Path, to: &Path) -> io::Result<()> {
     call(to, Call::Grow)?;
     fs::hard_link(from, to)
 }
 
 /// Removes a file, or a link.
-pub(crate) fn remove_file(path: &Path) -> io::Result<()> {
+pub fn remove_file(path: &Path) -> io::Result<()> {
     call(path, Call::Free)?;
     fs::remove_file(path)
 }
 
 /// Removes a folder and everything in it, file by file; links are removed, not followed.
-pub(crate) fn remove_dir_all(path: &Path) -> io::Result<()> {
+pub fn remove_dir_all(path: &Path) -> io::Result<()> {
     let mut entries = fs::read_dir(path)?.collect::<io::Result<Vec<_>>>()?;
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
@@ -115,13 +114,13 @@ pub(crate) fn remove_dir_all(path: &Path) -> io::Result<()> {
 
 /// Makes the names in a folder durable.
 #[cfg(unix)]
-pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
     call(folder, Call::Grow)?;
     File::open(folder)?.sync_all()
 }
 
 /// Other systems do not open folders as files; a rename is durable there once it returns.
 #[cfg(not(unix))]
-pub(crate) fn sync_folder(_folder: &Path) -> io::Result<()> {
+pub fn sync_folder(_folder: &Path) -> io::Result<()> {
     Ok(())
 }

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 /// [`Error::Model`] naming the settings.
-pub(crate) fn ensure_held(
+pub fn ensure_held(
     subject: &str,
     settings: &impl Serialize,
     parameters: impl FnOnce() -> usize,
@@ -49,7 +49,7 @@ fn largest(settings: &Value) -> u64 {
 }
 
 /// A sum of products, or the largest number where it is larger.
-pub(crate) fn count(products: &[&[usize]]) -> usize {
+pub fn count(products: &[&[usize]]) -> usize {
     let product =
         |factors: &&[usize]| factors.iter().fold(1, |all: usize, &f| all.saturating_mul(f));
     products.iter().map(product).fold(0, usize::saturating_add)

@@ -19,14 +19,14 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// A lock that is held until it is dropped or the process ends.
 #[derive(Debug)]
-pub(crate) struct FileLock {
+pub struct FileLock {
     _file: File,
 }
 
 impl FileLock {
     /// Locks a file, which is created where it is missing and stays, empty; `None` where another
     /// process or another part of this one holds it.
-    pub(crate) fn acquire(path: &Path) -> io::Result<Option<Self>> {
+    pub fn acquire(path: &Path) -> io::Result<Option<Self>> {
         let file = fs::open_or_create(path)?;
         for attempt in 0..=RETRIES {
             match file.try_lock() {

@@ -5,12 +5,12 @@
 
 mod array;
 mod atomic;
-#[cfg(test)]
+#[cfg(any(test, feature = "faults"))]
 pub(crate) mod faults;
 pub(crate) mod fs;
-mod held;
+pub(crate) mod held;
 mod limited;
-mod lock;
+pub(crate) mod lock;
 mod mapped;
 mod outputs;
 mod sha256;

@@ -10,13 +10,11 @@ use burn::{
         backend::{AutodiffBackend, Backend},
     },
 };
+use cart_procedural::{Scenes, ScenesConfig};
 use cart_retrieval::{
     align::{LeaveOneOut, PrefixStats},
     cancel::Monitor,
-    data::{
-        QueryBatch, TargetBatch,
-        procedural::{Scenes, ScenesConfig},
-    },
+    data::{QueryBatch, TargetBatch},
     decode::{Engine, SearchSpace},
     eval::{DualTowerConfig, TowerData},
     identifier::{Codes, Vocabulary, assign_unique},

@@ -1,10 +1,11 @@
 //! The towers that media are embedded by, with weights from a seed.
 
 use burn::tensor::backend::AutodiffBackend;
-use cart_retrieval::nn::{
-    Activation, ClipVisionConfig, HtsatConfig, ImageBindAudioConfig, ImageBindConfig,
-    ImageBindTextConfig, ImageBindVisionConfig, WeightInit,
+use cart_media::towers::{
+    ClipVisionConfig, HtsatConfig, ImageBindAudioConfig, ImageBindConfig, ImageBindTextConfig,
+    ImageBindVisionConfig,
 };
+use cart_retrieval::nn::{Activation, WeightInit};
 
 use crate::{
     cases::{padding, random, tokens, weighed},

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cart_retrieval::media::{MediaFile, MediaFiles};
+use cart_media::{MediaFile, MediaFiles};
 
 /// What a browser can show, by extension.
 const KINDS: [(&str, &str, &str); 22] = [

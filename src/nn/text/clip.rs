@@ -128,8 +128,9 @@ impl ClipTextConfig {
 }
 
 impl<B: Backend> ClipLayer<B> {
-    /// A layer of width, inner width and number of heads.
-    pub(crate) fn init(
+    /// A layer of width, inner width and number of heads; the dropouts are those of the blocks and
+    /// of the attention.
+    pub fn init(
         (d_model, d_ff, n_heads): (usize, usize, usize),
         dropouts: (f64, f64),
         activation: Activation,

@@ -156,12 +156,12 @@ pub(super) fn freeze_lowest<B: Backend, M: Module<B>>(modules: Vec<M>, count: us
 }
 
 /// Parameters of a layer of width `d` and inner width `f`: attention, feed-forward block and two norms, all with biases.
-pub(in crate::nn) fn layer_params(d: usize, f: usize) -> usize {
+pub fn layer_params(d: usize, f: usize) -> usize {
     count(&[&[4, d, d], &[2, d, f], &[f], &[9, d]])
 }
 
 /// Checks that no size is 0, that the heads divide the width, and that dropouts are probabilities.
-pub(in crate::nn) fn check_sizes(
+pub fn check_sizes(
     sizes: &[(&str, usize)],
     width_and_heads: Option<(usize, usize)>,
     dropouts: &[(&str, f64)],

@@ -3,7 +3,7 @@
 mod bert;
 mod clip;
 mod config;
-mod family;
+pub(crate) mod family;
 mod output;
 mod scratch;
 mod t5;
@@ -15,8 +15,6 @@ use burn::{
 };
 pub use clip::{ClipLayer, ClipTextConfig, ClipTextEncoder};
 pub use config::TextEncoderConfig;
-#[cfg(feature = "towers")]
-pub(super) use family::check_sizes;
 pub(super) use family::layer_params;
 use family::{Family, each, map_each};
 pub use output::{EncoderOutput, EncoderPrefix, Pooling};

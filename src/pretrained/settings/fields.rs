@@ -7,8 +7,7 @@ use serde_json::Value;
 
 /// What is done with a field. Null counts as absent.
 #[derive(Debug, Clone, Copy)]
-#[cfg_attr(not(test), expect(dead_code, reason = "some texts are for the documentation only"))]
-pub(super) enum Rule {
+pub enum Rule {
     /// It is read. The text says what it sets.
     Followed(&'static str),
     /// These values, in JSON, are accepted and others are refused. The text says what others would
@@ -22,27 +21,30 @@ pub(super) enum Rule {
 
 /// Fields that share a rule.
 #[derive(Debug)]
-pub(super) struct Fields {
+pub struct Fields {
     /// A name each, or several that are separated by spaces.
-    names: &'static [&'static str],
-    pub(super) rule: Rule,
+    pub names: &'static [&'static str],
+    /// The rule.
+    pub rule: Rule,
 }
 
 impl Fields {
     /// The name of each field.
-    pub(super) fn names(&self) -> impl Iterator<Item = &'static str> {
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.names.iter().flat_map(|names| names.split(' '))
     }
 }
 
 /// The fields of a file or of a part of it. Of two rules for one field the first holds.
-pub(super) type Table = &'static [&'static [Fields]];
+pub type Table = &'static [&'static [Fields]];
 
-pub(super) const fn followed(names: &'static [&'static str], what: &'static str) -> Fields {
+/// Fields that are read; the text says what they set.
+pub const fn followed(names: &'static [&'static str], what: &'static str) -> Fields {
     Fields { names, rule: Rule::Followed(what) }
 }
 
-pub(super) const fn only(
+/// Fields that may have these values alone, in JSON; the text says what others would ask for.
+pub const fn only(
     names: &'static [&'static str],
     values: &'static [&'static str],
     why: &'static str,
@@ -50,11 +52,13 @@ pub(super) const fn only(
     Fields { names, rule: Rule::Only(values, why) }
 }
 
-pub(super) const fn harmless(names: &'static [&'static str], why: &'static str) -> Fields {
+/// Fields that change no embedding; the text says why.
+pub const fn harmless(names: &'static [&'static str], why: &'static str) -> Fields {
     Fields { names, rule: Rule::Harmless(why) }
 }
 
-pub(super) const fn refused(names: &'static [&'static str], why: &'static str) -> Fields {
+/// Fields that are refused; the text says why.
+pub const fn refused(names: &'static [&'static str], why: &'static str) -> Fields {
     Fields { names, rule: Rule::Refused(why) }
 }
 
@@ -75,7 +79,7 @@ pub(super) fn is_among(value: &Value, accepted: &[&str]) -> bool {
 }
 
 /// Fields of transformers that a `config.json` of any family may have.
-pub(super) const GENERAL: &[Fields] = &[
+pub const GENERAL: &[Fields] = &[
     followed(&["model_type"], "the family"),
     harmless(
         &["_name_or_path", "name_or_path", "_commit_hash", "architectures", "transformers_version"],

@@ -15,9 +15,9 @@ use crate::{
 const LIMIT: u64 = 16 << 20;
 
 /// Settings of the preparation of media, as transformers 4 writes them.
-pub(in crate::pretrained) const PREPROCESSOR: &str = "preprocessor_config.json";
+pub const PREPROCESSOR: &str = "preprocessor_config.json";
 /// The same, as transformers 5 writes them: nested.
-pub(in crate::pretrained) const PROCESSOR: &str = "processor_config.json";
+pub const PROCESSOR: &str = "processor_config.json";
 
 /// What to do about a setting that is not supported.
 pub(super) const UNSUPPORTED: &str =
@@ -25,11 +25,12 @@ pub(super) const UNSUPPORTED: &str =
 
 /// A JSON file of settings, or an object within one.
 #[derive(Debug, Clone)]
-pub(in crate::pretrained) struct Settings {
+pub struct Settings {
     pub(super) path: PathBuf,
     /// The keys that lead to the object, each with a dot behind it.
     pub(super) prefix: String,
-    pub(super) values: Map<String, Value>,
+    /// The values by their names.
+    pub values: Map<String, Value>,
 }
 
 /// Reads a JSON file; a byte order mark of UTF-8 is passed over.
@@ -47,7 +48,7 @@ pub(super) fn read_json(path: &Path) -> Result<Value> {
 
 impl Settings {
     /// Reads a file, which must hold an object.
-    pub(in crate::pretrained) fn read(path: &Path) -> Result<Self> {
+    pub fn read(path: &Path) -> Result<Self> {
         match read_json(path)? {
             Value::Object(values) => {
                 Ok(Self { path: path.to_path_buf(), prefix: String::new(), values })
@@ -60,17 +61,17 @@ impl Settings {
     }
 
     /// Reads a file if it is there.
-    pub(super) fn read_if_there(path: &Path) -> Result<Option<Self>> {
+    pub fn read_if_there(path: &Path) -> Result<Option<Self>> {
         if path.exists() { Self::read(path).map(Some) } else { Ok(None) }
     }
 
     /// The value of a key, unless it is absent or null.
-    pub(in crate::pretrained) fn get(&self, key: &str) -> Option<&Value> {
+    pub fn get(&self, key: &str) -> Option<&Value> {
         self.values.get(key).filter(|value| !value.is_null())
     }
 
     /// The object under a key, if there is one.
-    pub(super) fn object(&self, key: &str) -> Result<Option<Self>> {
+    pub fn object(&self, key: &str) -> Result<Option<Self>> {
         match self.get(key) {
             None => Ok(None),
             Some(Value::Object(values)) => Ok(Some(Self {
@@ -83,14 +84,14 @@ impl Settings {
     }
 
     /// The object under a key; an empty one where there is none.
-    pub(super) fn object_or_empty(&self, key: &str) -> Result<Self> {
+    pub fn object_or_empty(&self, key: &str) -> Result<Self> {
         let prefix = format!("{}{key}.", self.prefix);
         let empty = Self { path: self.path.clone(), prefix, values: Map::new() };
         Ok(self.object(key)?.unwrap_or(empty))
     }
 
     /// Refuses fields that are neither followed nor known to change nothing.
-    pub(super) fn check(&self, table: Table) -> Result<()> {
+    pub fn check(&self, table: Table) -> Result<()> {
         for (name, value) in self.values.iter().filter(|(_, value)| !value.is_null()) {
             let (expected, remedy) = match rule(table, name) {
                 Some(Rule::Followed(_) | Rule::Harmless(_)) => continue,
@@ -114,16 +115,19 @@ impl Settings {
         format!("{}: {}{key}", self.path.display(), self.prefix)
     }
 
-    pub(super) fn problem(&self, key: &str, expected: &str, found: impl ToString) -> Error {
+    /// An error about the value of a key.
+    pub fn problem(&self, key: &str, expected: &str, found: impl ToString) -> Error {
         Error::model(self.subject(key)).expected(expected).found(found.to_string()).fix(UNSUPPORTED)
     }
 
-    pub(super) fn size(&self, key: &str) -> Result<usize> {
+    /// The size under a key, which must be there.
+    pub fn size(&self, key: &str) -> Result<usize> {
         let value = self.get(key).ok_or_else(|| self.problem(key, "a size", "nothing"))?;
         self.as_size(key, value)
     }
 
-    pub(super) fn size_or(&self, key: &str, default: usize) -> Result<usize> {
+    /// The size under a key; `default` where there is none.
+    pub fn size_or(&self, key: &str, default: usize) -> Result<usize> {
         self.get(key).map_or(Ok(default), |value| self.as_size(key, value))
     }
 
@@ -135,7 +139,7 @@ impl Settings {
     }
 
     /// A list of sizes.
-    pub(super) fn sizes_or(&self, key: &str, default: &[usize]) -> Result<Vec<usize>> {
+    pub fn sizes_or(&self, key: &str, default: &[usize]) -> Result<Vec<usize>> {
         match self.read_or(key, None, "a list of sizes", |value| value.as_array().map(Some))? {
             Some(values) => values.iter().map(|value| self.as_size(key, value)).collect(),
             None => Ok(default.to_vec()),
@@ -143,7 +147,7 @@ impl Settings {
     }
 
     /// A size, or a list of height and width that are the same.
-    pub(super) fn sides_or(&self, key: &str, default: usize) -> Result<usize> {
+    pub fn sides_or(&self, key: &str, default: usize) -> Result<usize> {
         match self.get(key) {
             Some(value) if value.is_array() => match self.sizes_or(key, &[])?[..] {
                 [height, width] if height == width => Ok(height),
@@ -153,15 +157,18 @@ impl Settings {
         }
     }
 
-    pub(super) fn number_or(&self, key: &str, default: f64) -> Result<f64> {
+    /// The number under a key; `default` where there is none.
+    pub fn number_or(&self, key: &str, default: f64) -> Result<f64> {
         self.read_or(key, default, "a number", Value::as_f64)
     }
 
-    pub(super) fn flag_or(&self, key: &str, default: bool) -> Result<bool> {
+    /// Whether a key is true; `default` where it is absent.
+    pub fn flag_or(&self, key: &str, default: bool) -> Result<bool> {
         self.read_or(key, default, "true or false", Value::as_bool)
     }
 
-    pub(super) fn text_or<'a>(&'a self, key: &str, default: &'a str) -> Result<&'a str> {
+    /// The text under a key; `default` where there is none.
+    pub fn text_or<'a>(&'a self, key: &str, default: &'a str) -> Result<&'a str> {
         self.read_or(key, default, "a text", Value::as_str)
     }
 
@@ -177,7 +184,8 @@ impl Settings {
         })
     }
 
-    pub(super) fn activation(&self, key: &str, default: &str) -> Result<Activation> {
+    /// The activation that the text under a key names, or that `default` names where there is none.
+    pub fn activation(&self, key: &str, default: &str) -> Result<Activation> {
         let name = self.text_or(key, default)?;
         activation(name).ok_or_else(|| {
             self.problem(key, "relu, gelu, gelu_new, gelu_pytorch_tanh or quick_gelu", name)
@@ -185,27 +193,14 @@ impl Settings {
     }
 
     /// Refuses a text other than the one expected; one that is absent counts as `default`.
-    pub(super) fn must_be(&self, key: &str, default: &str, expected: &str) -> Result<()> {
+    pub fn must_be(&self, key: &str, default: &str, expected: &str) -> Result<()> {
         let found = self.text_or(key, default)?;
         if found == expected { Ok(()) } else { Err(self.problem(key, expected, found)) }
     }
 }
 
-/// The settings of the preparation of media: those under one of `keys` in the file of transformers
-/// 5 if it has them, otherwise the file of transformers 4, if it is there.
-pub(super) fn preparation(folder: &Path, keys: &[&str], outer: Table) -> Result<Option<Settings>> {
-    if let Some(settings) = Settings::read_if_there(&folder.join(PROCESSOR))? {
-        settings.check(outer)?;
-        let nested = keys.iter().map(|key| settings.object(key)).collect::<Result<Vec<_>>>()?;
-        if let Some(nested) = nested.into_iter().flatten().next() {
-            return Ok(Some(nested));
-        }
-    }
-    Settings::read_if_there(&folder.join(PREPROCESSOR))
-}
-
 /// A value for a message: not longer than a line.
-pub(super) fn brief(value: &Value) -> String {
+pub fn brief(value: &Value) -> String {
     const LONGEST: usize = 80;
     let text = value.to_string();
     if text.chars().count() <= LONGEST {

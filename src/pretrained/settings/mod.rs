@@ -1,22 +1,14 @@
 //! The settings files of pretrained models: every field is followed, known to be harmless, or
 //! refused by name.
 
-#[cfg(feature = "towers")]
-mod clap;
-#[cfg(feature = "towers")]
-mod clip;
-mod fields;
-mod file;
+pub(crate) mod fields;
+pub(crate) mod file;
 mod sentence;
 #[cfg(test)]
 mod tests;
-mod text;
+pub(crate) mod text;
 mod tokenizer;
 
-#[cfg(feature = "towers")]
-pub(super) use clap::clap_pair;
-#[cfg(feature = "towers")]
-pub(super) use clip::clip_pair;
 pub(super) use file::Settings;
 #[cfg(feature = "hub")]
 pub(super) use file::{PREPROCESSOR, PROCESSOR};

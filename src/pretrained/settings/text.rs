@@ -16,7 +16,7 @@ use crate::{
 const SUPPORTED: &str = "bert, roberta, xlm-roberta, t5, mt5, clip, clip_text_model";
 
 /// Fields of BERT, and of the text tower of CLAP.
-pub(super) const BERT_FIELDS: &[Fields] = &[
+pub const BERT_FIELDS: &[Fields] = &[
     followed(&["vocab_size", "hidden_size", "intermediate_size"], "sizes"),
     followed(&["num_hidden_layers", "num_attention_heads"], "layers and heads"),
     followed(
@@ -44,8 +44,7 @@ pub(super) const BERT: Table = &[BERT_FIELDS, GENERAL];
 pub(super) const ROBERTA: Table = &[ROBERTA_FIELDS, BERT_FIELDS, GENERAL];
 
 /// Fields of RoBERTa in which it differs from BERT.
-pub(super) const ROBERTA_FIELDS: &[Fields] =
-    &[followed(&["pad_token_id"], "positions start behind it")];
+pub const ROBERTA_FIELDS: &[Fields] = &[followed(&["pad_token_id"], "positions start behind it")];
 
 /// `config.json` of T5 and mT5.
 pub(super) const T5: Table = &[
@@ -93,7 +92,7 @@ pub(super) const CLIP_TEXT: Table = &[
 ];
 
 /// `config.json` of CLIP: both towers.
-pub(super) const CLIP: Table = &[
+pub const CLIP: Table = &[
     &[
         followed(&["text_config", "vision_config"], "the towers"),
         followed(
@@ -171,7 +170,7 @@ pub(in crate::pretrained) fn text(folder: &Path) -> Result<TextSettings> {
 }
 
 /// The settings of a tower within those of CLIP.
-pub(super) fn tower(settings: &Settings, key: &str) -> Result<Settings> {
+pub fn tower(settings: &Settings, key: &str) -> Result<Settings> {
     match settings.object(&format!("{key}_dict"))? {
         Some(older) => {
             settings.object(key)?;
@@ -181,7 +180,11 @@ pub(super) fn tower(settings: &Settings, key: &str) -> Result<Settings> {
     }
 }
 
-pub(super) fn roberta_config(settings: &Settings) -> Result<BertConfig> {
+/// The shape of a RoBERTa.
+///
+/// # Errors
+/// [`Error::Model`] for a setting that is missing or none.
+pub fn roberta_config(settings: &Settings) -> Result<BertConfig> {
     let first = settings.size_or("pad_token_id", 1)? + 1;
     bert_config(settings, first)
 }
@@ -244,7 +247,7 @@ fn t5(settings: &Settings) -> Result<TextEncoderConfig> {
 
 /// The text tower of CLIP, and the tokens that may end a text. A field that is absent has its usual
 /// value.
-pub(super) fn clip_text(settings: &Settings) -> Result<(ClipTextConfig, Vec<u32>)> {
+pub fn clip_text(settings: &Settings) -> Result<(ClipTextConfig, Vec<u32>)> {
     settings.check(CLIP_TEXT)?;
     let config = ClipTextConfig {
         vocabulary: settings.size_or("vocab_size", 49_408)?,

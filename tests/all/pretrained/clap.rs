@@ -3,10 +3,11 @@
 use std::{fs, path::PathBuf};
 
 use burn::tensor::{Tensor, TensorData};
-use cart_retrieval::{
-    media::{Extractor, MediaItem, Modality, Sound},
-    pretrained::{Clap, ClapExtractor, LoadReport, PretrainedClap},
+use cart_media::{
+    Extractor, MediaItem, Modality, Sound,
+    towers::{Clap, ClapExtractor, PretrainedClap},
 };
+use cart_retrieval::pretrained::LoadReport;
 
 use super::{
     B,

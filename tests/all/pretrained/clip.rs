@@ -3,12 +3,12 @@
 use std::{fs, path::PathBuf};
 
 use burn::tensor::{Tensor, TensorData};
-use cart_retrieval::{
+use cart_media::{
+    Extractor, MediaItem, Modality, Picture,
     extract::{ExtractConfig, extract},
-    media::{Extractor, MediaItem, Modality, Picture},
-    pretrained::{Clip, ClipExtractor, LoadReport, PretrainedClip},
-    train::StopFlag,
+    towers::{Clip, ClipExtractor, PretrainedClip},
 };
+use cart_retrieval::{pretrained::LoadReport, train::StopFlag};
 
 use super::{
     B,

@@ -2,11 +2,8 @@
 
 use std::{collections::HashMap, fs, path::Path};
 
-use cart_retrieval::{
-    Error,
-    nn::ImageBindConfig,
-    pretrained::{PretrainedClap, PretrainedClip, PretrainedImageBind, PretrainedText},
-};
+use cart_media::towers::{ImageBindConfig, PretrainedClap, PretrainedClip, PretrainedImageBind};
+use cart_retrieval::{Error, pretrained::PretrainedText};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use tempfile::TempDir;
 

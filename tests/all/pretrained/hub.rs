@@ -2,9 +2,10 @@
 
 use std::{fs, path::Path};
 
+use cart_media::towers::{PretrainedClap, PretrainedClip};
 use cart_retrieval::{
     Error,
-    pretrained::{HubOptions, PretrainedClap, PretrainedClip, PretrainedText},
+    pretrained::{HubOptions, PretrainedText},
 };
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -49,11 +50,11 @@ fn clip_and_clap_come_out_of_the_cache_too() {
     }
     let options = HubOptions::default().with_cache(cache.path()).with_offline(true);
     let device = Default::default();
-    let clip = PretrainedClip::from_hub("someone/clip", COMMIT, &options).unwrap();
+    let clip = PretrainedClip::open(options.fetch("someone/clip", COMMIT).unwrap()).unwrap();
     clip.load::<burn::backend::Flex>(&device).unwrap();
-    let clap = PretrainedClap::from_hub("someone/clap", COMMIT, &options).unwrap();
+    let clap = PretrainedClap::open(options.fetch("someone/clap", COMMIT).unwrap()).unwrap();
     clap.load::<burn::backend::Flex>(&device).unwrap();
-    assert!(PretrainedClap::from_hub("someone/clip", COMMIT, &options).is_err());
+    assert!(PretrainedClap::open(options.fetch("someone/clip", COMMIT).unwrap()).is_err());
 }
 
 #[test]

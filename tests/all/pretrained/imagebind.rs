@@ -3,13 +3,12 @@
 use std::{fs, path::PathBuf};
 
 use burn::tensor::{Tensor, TensorData};
-use cart_retrieval::{
-    media::{Extractor, MediaItem, Modality, Picture},
-    nn::{
-        ImageBind, ImageBindAudioConfig, ImageBindConfig, ImageBindTextConfig,
-        ImageBindVisionConfig,
+use cart_media::{
+    Extractor, MediaItem, Modality, Picture,
+    towers::{
+        ImageBind, ImageBindAudioConfig, ImageBindConfig, ImageBindExtractor, ImageBindTextConfig,
+        ImageBindVisionConfig, PretrainedImageBind,
     },
-    pretrained::{ImageBindExtractor, PretrainedImageBind},
 };
 
 use super::{

@@ -7,11 +7,11 @@ use std::{
 };
 
 use burn::tensor::{Int, Tensor, TensorData};
-use cart_retrieval::{
-    media::{Picture, Sound},
-    nn::Pooling,
-    pretrained::{PretrainedClap, PretrainedClip, PretrainedText},
+use cart_media::{
+    Picture, Sound,
+    towers::{PretrainedClap, PretrainedClip},
 };
+use cart_retrieval::{nn::Pooling, pretrained::PretrainedText};
 use serde_json::Value;
 use tempfile::TempDir;
 

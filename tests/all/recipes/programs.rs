@@ -6,7 +6,7 @@ use std::{
     process::{Command, Output},
 };
 
-use cart_retrieval::media::Picture;
+use cart_media::Picture;
 
 use super::given::{self, contents, folder, said};
 

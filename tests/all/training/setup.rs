@@ -2,11 +2,8 @@
 
 use burn::backend::{Autodiff, Flex};
 use burn_store::ModuleSnapshot;
-use cart_retrieval::{
-    data::procedural::{Caption, Scenes, ScenesConfig},
-    prelude::*,
-    quantizer::RqKMeansConfig,
-};
+use cart_procedural::{Caption, Scenes, ScenesConfig};
+use cart_retrieval::{prelude::*, quantizer::RqKMeansConfig};
 
 pub type A = Autodiff<Flex>;
 

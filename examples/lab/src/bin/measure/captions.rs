@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use anyhow::Result;
+use cart_media::captioner::{CaptionJob, Captioner, RetrievalConfig};
 use cart_retrieval::{
-    captioner::{CaptionJob, Captioner, RetrievalConfig},
     data::{ItemCaption, LeakAuditConfig},
     features::ItemIds,
     train::StopFlag,

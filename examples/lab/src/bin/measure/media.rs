@@ -4,13 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use burn::tensor::backend::Backend;
-use cart_retrieval::{
-    media::{
-        Descriptors, Extractor, Filter, MediaItem, MelBank, MelConfig, Modality, Picture, Sound,
-        media_below,
-    },
-    nn::{Activation, ClipVisionConfig, WeightInit},
+use cart_media::{
+    Descriptors, Extractor, Filter, MediaItem, MelBank, MelConfig, Modality, Picture, Sound,
+    media_below, towers::ClipVisionConfig,
 };
+use cart_retrieval::nn::{Activation, WeightInit};
 use clap::{Args, ValueEnum};
 use rayon::prelude::*;
 use serde_json::{Value, json};
