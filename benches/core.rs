@@ -7,11 +7,11 @@ use std::hint::black_box;
 use burn::backend::Flex;
 use cart_examples_common::memory;
 use cart_retrieval::{
-    decode::{BeamConfig, Engine, Scorer},
-    identifier::{Codes, Vocabulary},
+    decode::BeamConfig,
+    expert::{Codes, Engine, RqKMeans, Scorer, Trie},
+    identifier::Vocabulary,
     model::{CartConfig, Scope},
-    quantizer::{KMeansConfig, Quantizer, RqKMeans},
-    trie::Trie,
+    quantizer::{KMeansConfig, Quantizer},
 };
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rand::{RngExt, SeedableRng};

@@ -9,14 +9,15 @@ use burn::backend::Flex;
 use cart_examples_common::memory;
 use cart_retrieval::{
     data::{TextTokenizer, TokenizerConfig},
+    expert::{Codes, Trie},
     features::{Features, ItemIds},
-    identifier::{Codes, Vocabulary},
+    identifier::Vocabulary,
+    index::CandidateIndex,
     metadata::{Condition, Fields, ItemMetadata},
     model::CartConfig,
     nn::AlignmentConfig,
-    quantizer::{CandidateIndex, CoarseToFineConfig, RqKMeansConfig},
+    quantizer::{CoarseToFineConfig, RqKMeansConfig},
     retrieve::{LiveRetriever, NewCandidates, Retriever, RetrieverParts, verify},
-    trie::Trie,
 };
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use rand::{RngExt, SeedableRng, seq::SliceRandom};

@@ -8,7 +8,7 @@ use cart_media::{Descriptors, Extractor, Filter, MelBank, MelConfig, Picture, So
 use cart_procedural::{
     Benchmark, Clips, ClipsConfig, Scenes, ScenesConfig, Sounds, SoundsConfig, write_benchmark,
 };
-use cart_retrieval::train::StopFlag;
+use cart_retrieval::cancel::StopFlag;
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use rayon::prelude::*;
 

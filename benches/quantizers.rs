@@ -5,7 +5,10 @@
 use std::{hint::black_box, time::Duration};
 
 use cart_examples_common::{inputs, memory};
-use cart_retrieval::quantizer::{KMeansConfig, Quantizer, RqKMeans};
+use cart_retrieval::{
+    expert::RqKMeans,
+    quantizer::{KMeansConfig, Quantizer},
+};
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 
 fn big() -> bool {

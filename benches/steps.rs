@@ -13,9 +13,10 @@ use cart_examples_common::{inputs, memory};
 use cart_retrieval::{
     backend::{BackendKind, BackendTask, DeviceChoice, LocalBackend, run_on},
     cancel::Monitor,
+    expert::Stepper,
     model::{CartConfig, LossConfig, Preset},
     quantizer::{Codebooks, RqVaeConfig},
-    train::{Stepper, TrainConfig},
+    train::TrainConfig,
 };
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rand::SeedableRng;

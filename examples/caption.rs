@@ -30,9 +30,9 @@ use cart_media::{
 };
 use cart_retrieval::{
     data::DataFolder,
+    members::Outputs,
     prelude::*,
     recipe::{Part, Recipe, Task},
-    storage::Outputs,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use common::recipe::RecipeArgs;

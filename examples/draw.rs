@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use cart_procedural::write_benchmark;
-use cart_retrieval::storage::Outputs;
+use cart_retrieval::members::Outputs;
 use clap::Parser;
 use common::drawn::Kind;
 use indicatif::{ProgressBar, ProgressStyle};

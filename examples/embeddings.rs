@@ -13,10 +13,10 @@ use cart_retrieval::{
     cancel::StopFlag,
     data::DataFolder,
     eval::{EvalRecord, Ranking, TruncatedTies, evaluate, markdown_table, write_json},
+    expert::{Asked, ProjectionConfig, TextSide},
+    members::Outputs,
     prelude::*,
-    recipe::{Asked, Fit, Part, Recipe, Task, TextSide},
-    retrieve::ProjectionConfig,
-    storage::Outputs,
+    recipe::{Fit, Part, Recipe, Task},
 };
 use clap::{Parser, Subcommand};
 use common::{

@@ -12,10 +12,10 @@ use cart_retrieval::{
     data::DataFolder,
     decode::SearchPrecision,
     eval::{Bm25, Bm25Config, DualTowerConfig, Ranking, TowerData, markdown_table, write_json},
+    members::Outputs,
     prelude::*,
     recipe::{Judge, Part, Task},
     retrieve::ExactHits,
-    storage::Outputs,
 };
 use clap::Parser;
 use common::{

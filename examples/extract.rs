@@ -27,8 +27,8 @@ use cart_media::{
 };
 use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
-    storage::Outputs,
-    train::StopFlag,
+    cancel::StopFlag,
+    members::Outputs,
 };
 use clap::{Parser, Subcommand, ValueEnum};
 use common::backend::Hardware;

@@ -14,14 +14,15 @@ use anyhow::{Result, bail, ensure};
 use burn::backend::Autodiff;
 use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
+    cancel::StopFlag,
     data::DataFolder,
     eval::{EvalRecord, Metrics, TruncatedTies, evaluate, write_json},
+    expert::{Later, TextSide, trainable},
+    members::Outputs,
     model::Cart,
     prelude::*,
-    recipe::{Fit, Later, Part, Recipe, Task, TextSide},
+    recipe::{Fit, Part, Recipe, Task},
     retrieve::{DriftThresholds, LiveRetriever, NewCandidates},
-    storage::Outputs,
-    train::{StopFlag, trainable},
 };
 use clap::Parser;
 use common::{backend::Hardware, outputs::with_report, progress::Progress, recipe::RecipeArgs};

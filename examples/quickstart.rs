@@ -22,12 +22,12 @@ use cart_media::{
 use cart_procedural::{Benchmark, QUERY, SplitCaptions, TRAINING, write_benchmark};
 use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
+    cancel::StopFlag,
     data::{Caption, DataFolder},
     eval::{Bm25, Bm25Config, EvalRecord},
+    members::Outputs,
     prelude::*,
     recipe::{Fit, Judge, Part, Recipe, Settings, Task},
-    storage::Outputs,
-    train::StopFlag,
 };
 use clap::{Parser, ValueEnum};
 use common::{

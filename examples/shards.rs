@@ -18,11 +18,11 @@ use std::{
 use anyhow::{Context, Result};
 use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
+    expert::{CodesPart, Trie},
     features::{ItemIds, ShardedFeatures},
+    members::{Outputs, read_limited, write_bytes},
     prelude::*,
-    quantizer::{CodesPart, KMeansConfig, QuantizerEvent, RqKMeansConfig},
-    storage::{Outputs, read_limited, write_bytes},
-    trie::Trie,
+    quantizer::{KMeansConfig, QuantizerEvent, RqKMeansConfig},
 };
 use clap::{Parser, Subcommand};
 use common::backend::Hardware;

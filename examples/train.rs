@@ -11,10 +11,11 @@ use anyhow::Result;
 use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
     data::DataFolder,
+    expert::TextSide,
+    members::Outputs,
     nn::FusionMode,
-    recipe::{Fit, Part, Task, TextSide},
+    recipe::{Fit, Part, Task},
     retrieve::Retriever,
-    storage::Outputs,
     train::Trainer,
 };
 use clap::{Parser, ValueEnum};

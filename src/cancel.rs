@@ -49,7 +49,7 @@ impl StopFlag {
 ///
 /// # Example
 /// ```
-/// use cart_retrieval::{cancel::{Monitor, StopFlag}, quantizer::{KMeansConfig, KMeansEvent}};
+/// use cart_retrieval::{cancel::{Monitor, StopFlag}, quantizer::KMeansConfig, expert::KMeansEvent};
 /// let stop = StopFlag::new();
 /// let mut passes = 0;
 /// let monitor = Monitor::new().with_stop(&stop).with_progress(|event| {

@@ -35,7 +35,7 @@ impl fmt::Display for Problem {
 ///
 /// # Example
 /// ```
-/// use cart_retrieval::error::Error;
+/// use cart_retrieval::Error;
 /// let error = Error::config("levels")
 ///     .expected("at least one level")
 ///     .found("none")

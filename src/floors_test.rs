@@ -21,7 +21,7 @@ const FLOORS: [&[&str]; 10] = [
     &["quantizer", "align", "decode"],
     &["eval", "train", "retrieve"],
     &["recipe"],
-    &["backend", "members", "prelude"],
+    &["backend", "expert", "members", "prelude"],
 ];
 
 /// The same of the crate of media.
@@ -36,13 +36,13 @@ const PROCEDURAL: [&[&str]; 3] = [
 
 /// A piece of source text: a word, a `::`, or a single character.
 #[derive(Clone, Debug)]
-struct Token {
+pub(crate) struct Token {
     line: usize,
-    text: String,
+    pub(crate) text: String,
 }
 
 /// Splits source text into tokens, without comments, strings and character literals.
-fn tokens(source: &str) -> Vec<Token> {
+pub(crate) fn tokens(source: &str) -> Vec<Token> {
     let chars: Vec<char> = source.chars().collect();
     let at = |i: usize| chars.get(i).copied().unwrap_or('\0');
     let word = |c: char| c.is_alphanumeric() || c == '_';

@@ -70,8 +70,9 @@ pub mod backend;
 pub mod cancel;
 pub mod data;
 pub mod decode;
-pub mod error;
+mod error;
 pub mod eval;
+pub mod expert;
 pub mod features;
 #[cfg(test)]
 mod floors_test;
@@ -89,11 +90,13 @@ pub mod pretrained;
 pub mod quantizer;
 pub mod recipe;
 pub mod retrieve;
-pub mod storage;
+mod storage;
+#[cfg(test)]
+mod surface_test;
 pub mod train;
-pub mod trie;
+mod trie;
 
-pub use error::{Error, Result};
+pub use error::{Error, Problem, Result};
 
 /// The programs of the README and of the cookbook, compiled with the other examples of the documentation.
 #[cfg(doctest)]

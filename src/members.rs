@@ -47,3 +47,12 @@ pub mod settings {
 pub mod shard_names {
     pub use crate::features::shard_names::{FEATURES, find};
 }
+
+pub use crate::storage::{
+    atomic::write_atomic,
+    limited::read_limited,
+    outputs::Outputs,
+    sha256::{Sha256Writer, hex, sha256_file},
+    tensors::{NamedTensors, load_module},
+    write_bytes,
+};

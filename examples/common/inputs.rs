@@ -5,11 +5,8 @@ use std::{path::Path, sync::Arc};
 use anyhow::{Result, ensure};
 use burn::tensor::backend::Backend;
 use cart_retrieval::{
-    data::{QueryBatch, TargetBatch},
+    expert::{Codes, QueryBatch, TargetBatch, TrainBatch, Trie, UniqueTokens, assign_unique},
     features::Features,
-    identifier::{Codes, UniqueTokens, assign_unique},
-    train::TrainBatch,
-    trie::Trie,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

@@ -14,7 +14,7 @@ pub mod plot;
 pub mod progress;
 pub mod recipe;
 
-use cart_retrieval::{backend::LocalBackend, train::StopFlag};
+use cart_retrieval::{backend::LocalBackend, cancel::StopFlag};
 
 /// A flag that Ctrl-C raises; a second Ctrl-C ends the program at once.
 pub fn stop_on_ctrl_c() -> anyhow::Result<StopFlag> {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use cart_retrieval::{eval::read_json, storage::Outputs};
+use cart_retrieval::{expert::read_json, members::Outputs};
 
 use crate::{page, recipe};
 

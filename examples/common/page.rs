@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use cart_media::to_gif;
 use cart_procedural::{Clip, Drawn};
-use cart_retrieval::storage::write_bytes;
+use cart_retrieval::members::write_bytes;
 
 /// What is to be seen or heard.
 #[derive(Debug, Clone)]

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use cart_retrieval::{
     data::DataFolder,
+    members::write_bytes,
     pretrained::PretrainedText,
     recipe::{Recipe, Settings, Task},
-    storage::write_bytes,
 };
 use clap::Args;
 

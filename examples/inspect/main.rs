@@ -22,9 +22,9 @@ use anyhow::Result;
 use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
     data::DataFolder,
+    members::Outputs,
     prelude::*,
     recipe::{Part, Task},
-    storage::Outputs,
 };
 use clap::{Parser, Subcommand};
 use common::{backend::Hardware, outputs::with_page, page::write, recipe::RecipeArgs};

@@ -1,7 +1,7 @@
 //! The items of prefixes: a contact sheet.
 
 use anyhow::{Context, Result, ensure};
-use cart_retrieval::{quantizer::CandidateIndex, trie::Node};
+use cart_retrieval::{expert::Node, index::CandidateIndex};
 
 use crate::{
     View,

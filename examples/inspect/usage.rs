@@ -1,7 +1,7 @@
 //! How the tokens of every level are used: a heat map a level.
 
 use anyhow::Result;
-use cart_retrieval::{quantizer::CandidateIndex, trie::Node};
+use cart_retrieval::{expert::Node, index::CandidateIndex};
 
 use crate::common::page::{document, escaped, push};
 

@@ -8,11 +8,8 @@ mod indexes;
 use std::{fs, path::Path};
 
 use burn::backend::Flex;
-use cart_retrieval::{
-    align::{TextSpaceConfig, TextVectors},
-    prelude::*,
-    quantizer::{HierarchicalConfig, RqKMeansConfig, RqVaeConfig},
-};
+use cart_retrieval::{align::TextSpaceConfig, expert::TextVectors, prelude::*,
+    quantizer::{HierarchicalConfig, RqKMeansConfig, RqVaeConfig}};
 
 type Seeds<'a> = &'a mut dyn FnMut(&str, &str, u8, &[u8]);
 

@@ -8,10 +8,7 @@ mod indexes;
 use std::{fs, path::PathBuf, sync::OnceLock};
 
 use burn::backend::Flex;
-use cart_retrieval::{
-    retrieve::{Retriever, verify},
-    storage::hex,
-};
+use cart_retrieval::{retrieve::{Retriever, verify}, members::hex};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use sha2::{Digest, Sha256};

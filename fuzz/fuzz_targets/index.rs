@@ -7,13 +7,8 @@ mod scratch;
 use std::fs;
 
 use burn::backend::Flex;
-use cart_retrieval::{
-    align::TextSpaceMap,
-    pretrained::PretrainedText,
-    quantizer::{CoarseToFine, CodesPart},
-    retrieve::{Manifest, Retriever},
-    storage::hex,
-};
+use cart_retrieval::{expert::{TextSpaceMap, CodesPart, Manifest}, pretrained::PretrainedText,
+    quantizer::CoarseToFine, retrieve::Retriever, members::hex};
 use libfuzzer_sys::fuzz_target;
 use sha2::{Digest, Sha256};
 

@@ -6,10 +6,8 @@ mod small;
 use std::path::Path;
 
 use burn::backend::Flex;
-use cart_retrieval::{
-    nn::{ProjectionShape, QueryProjection, WeightInit},
-    retrieve::{Manifest, Retriever},
-};
+use cart_retrieval::{expert::{ProjectionShape, QueryProjection, WeightInit, Manifest},
+    retrieve::Retriever};
 
 /// Indexes: guided by vectors; with two identifiers for each candidate; with a map from embeddings to words.
 pub fn indexes() -> [Retriever<Flex>; 3] {

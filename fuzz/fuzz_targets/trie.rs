@@ -3,7 +3,7 @@
 //! `cargo +nightly fuzz run trie corpus/trie seeds/trie -- -rss_limit_mb=2048 -max_len=4096`
 #![no_main]
 
-use cart_retrieval::trie::Trie;
+use cart_retrieval::expert::Trie;
 use libfuzzer_sys::fuzz_target;
 use sha2::{Digest, Sha256};
 

@@ -8,15 +8,17 @@
 //! it, and the decoder learns the rest.
 
 mod centroids;
-mod ridge;
-mod space;
-mod texts;
-mod tune;
-mod words;
+pub(crate) mod ridge;
+pub(crate) mod space;
+pub(crate) mod texts;
+pub(crate) mod tune;
+pub(crate) mod words;
 
-pub use crate::index::{LeaveOneOut, PrefixPrior, PrefixStats};
-pub use ridge::Ridge;
-pub use space::{FittedTextSpace, TextSpaceConfig, TextSpaceMap};
-pub use texts::{TextEmbedder, TextVectors};
-pub use tune::{EncoderTuning, TunedEncoder, TuningData};
-pub use words::IdfWeights;
+pub(crate) use crate::index::LeaveOneOut;
+pub(crate) use ridge::Ridge;
+pub use space::TextSpaceConfig;
+pub(crate) use space::{FittedTextSpace, TextSpaceMap};
+pub(crate) use texts::{TextEmbedder, TextVectors};
+pub use tune::EncoderTuning;
+pub(crate) use tune::{TunedEncoder, TuningData};
+pub(crate) use words::IdfWeights;

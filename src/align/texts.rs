@@ -127,7 +127,8 @@ impl TextVectors {
 /// # Example
 /// ```no_run
 /// # use burn::backend::Flex;
-/// # use cart_retrieval::{align::{TextEmbedder, IdfWeights}, data::{ItemCaption, TextTokenizer}, nn::TextEncoder};
+/// # use cart_retrieval::{expert::{TextEmbedder, IdfWeights}, data::{ItemCaption, TextTokenizer},
+/// #     nn::TextEncoder};
 /// # fn f(
 /// #     encoder: TextEncoder<Flex>, tokenizer: TextTokenizer, weights: IdfWeights, captions: Vec<ItemCaption>,
 /// # ) -> cart_retrieval::Result<()> {

@@ -12,7 +12,7 @@ use super::ItemCaption;
 ///
 /// # Example
 /// ```
-/// use cart_retrieval::data::{ItemCaption, mixed_captions};
+/// use cart_retrieval::{data::ItemCaption, expert::mixed_captions};
 /// let caption = |item, text: &str| ItemCaption { item, text: text.into(), weight: 1.0 };
 /// let captions = [caption(0, "two dogs"), caption(0, "a snowy field"), caption(1, "a cat")];
 /// let mixed = mixed_captions(&captions, 1, 7);

@@ -1,25 +1,24 @@
 //! Texts and pairs: captions, splits, tokenizers, batches.
 
-mod batch;
-mod captions;
+pub(crate) mod batch;
+pub(crate) mod captions;
 mod filter;
 mod folder;
-mod leaks;
-mod mixing;
+pub(crate) mod leaks;
+pub(crate) mod mixing;
 mod ordering;
-mod splits;
-mod text_check;
-mod tokenizer;
+pub(crate) mod splits;
+pub(crate) mod text_check;
+pub(crate) mod tokenizer;
 
-pub use batch::{Example, QueryBatch, TargetBatch};
-pub use captions::{Caption, Captions, GENERATED, ItemCaption};
+pub(crate) use batch::{Example, QueryBatch, TargetBatch};
+pub(crate) use captions::GENERATED;
+pub use captions::{Caption, Captions, ItemCaption};
 pub use filter::CaptionFilter;
 pub use folder::DataFolder;
-pub use leaks::{
-    LeakAudit, LeakAuditConfig, LeakKind, LeakPair, LeakPolicy, OverlapAudit, audit, words,
-};
-pub use mixing::mixed_captions;
+pub(crate) use leaks::{LeakAudit, words};
+pub use leaks::{LeakAuditConfig, LeakPolicy};
+pub(crate) use mixing::mixed_captions;
 pub(crate) use ordering::{by_like_length, drop_words};
-pub use splits::{Splits, random_indices};
-pub use text_check::TextCheck;
-pub use tokenizer::{TextTokenizer, TokenizerConfig, TokenizerModel};
+pub use splits::Splits;
+pub use tokenizer::{TextTokenizer, TokenizerConfig};

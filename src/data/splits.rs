@@ -215,7 +215,7 @@ impl Splits {
 ///
 /// # Example
 /// ```
-/// let parts = cart_retrieval::data::random_indices(10, &[0.5, 0.5], 1)?;
+/// let parts = cart_retrieval::expert::random_indices(10, &[0.5, 0.5], 1)?;
 /// assert_eq!((parts[0].len(), parts[1].len()), (5, 5));
 /// # Ok::<(), cart_retrieval::Error>(())
 /// ```

@@ -118,7 +118,7 @@ impl TextTokenizer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{TokenizerConfig, TokenizerModel};
+    use crate::data::{TokenizerConfig, tokenizer::TokenizerModel};
 
     #[test]
     fn unknown_and_cut_parts_are_told() {

@@ -40,9 +40,8 @@ const BATCH: usize = 32;
 /// # Example
 /// ```
 /// use burn::backend::Flex;
-/// use cart_retrieval::{
-///     decode::{BeamConfig, Engine}, identifier::{Codes, Vocabulary}, model::CartConfig, trie::Trie,
-/// };
+/// use cart_retrieval::{decode::BeamConfig, expert::{Engine, Codes, Trie},
+///     identifier::Vocabulary, model::CartConfig};
 /// let codes = Codes::from_rows(2, &[[0, 1], [1, 0], [1, 2]])?;
 /// let trie = Trie::build(&codes, &Vocabulary::new(vec![2, 3])?)?;
 /// let model = CartConfig::new(50, trie.vocabulary().clone()).init::<Flex>(&Default::default())?;
@@ -337,9 +336,8 @@ impl<B: Backend> Engine<B> {
     /// # Example
     /// ```
     /// use burn::backend::Flex;
-    /// use cart_retrieval::{
-    ///     decode::{BeamConfig, Engine}, identifier::{Codes, Vocabulary}, model::CartConfig, trie::Trie,
-    /// };
+    /// use cart_retrieval::{decode::BeamConfig, expert::{Engine, Codes, Trie},
+    ///     identifier::Vocabulary, model::CartConfig};
     /// let codes = Codes::from_rows(2, &[[0, 1], [1, 0], [1, 2]])?;
     /// let trie = Trie::build(&codes, &Vocabulary::new(vec![2, 3])?)?;
     /// let model = CartConfig::new(50, trie.vocabulary().clone()).init::<Flex>(&Default::default())?;

@@ -3,22 +3,22 @@
 //!
 //! An [`Engine`] runs them all; [`Retriever::query`](crate::retrieve::Retriever::query) is the short way.
 
-mod beam;
+pub(crate) mod beam;
 mod config;
-mod encoded;
-mod engine;
-mod exact;
+pub(crate) mod encoded;
+pub(crate) mod engine;
+pub(crate) mod exact;
 mod exhaustive;
-mod explain;
-mod space;
-mod trace;
+pub(crate) mod explain;
+pub(crate) mod space;
+pub(crate) mod trace;
 
 pub use crate::trie::{Filter, Filters};
-pub use beam::{ScoredItem, SearchTimes};
+pub(crate) use beam::{ScoredItem, SearchTimes};
 pub use config::{BeamConfig, SearchPrecision};
-pub use encoded::{EncodedQueries, QueryVectors};
-pub use engine::Engine;
-pub use exact::{ExactLimits, ExactResult};
-pub use explain::{Explanation, LevelScore};
-pub use space::{Scorer, SearchSpace};
-pub use trace::{Trace, TraceLevel};
+pub(crate) use encoded::EncodedQueries;
+pub(crate) use engine::Engine;
+pub(crate) use exact::{ExactLimits, ExactResult};
+pub use explain::Explanation;
+pub(crate) use space::{Scorer, SearchSpace};
+pub(crate) use trace::{Trace, TraceLevel};

@@ -101,7 +101,7 @@ impl<'a> SearchSpace<'a> {
 ///
 /// # Example
 /// ```
-/// use cart_retrieval::{decode::Scorer, identifier::{Codes, Vocabulary}, model::Scope, trie::Trie};
+/// use cart_retrieval::{expert::{Scorer, Codes, Trie}, identifier::Vocabulary, model::Scope};
 /// let codes = Codes::from_rows(1, &[[0], [2]])?;
 /// let trie = Trie::build(&codes, &Vocabulary::new(vec![3])?)?;
 /// let mut children = Vec::new();

@@ -96,7 +96,7 @@ impl fmt::Display for Interval {
 ///
 /// # Example
 /// ```
-/// use cart_retrieval::eval::{BootstrapConfig, bootstrap_mean};
+/// use cart_retrieval::expert::{BootstrapConfig, bootstrap_mean};
 /// let values: Vec<f64> = (0..100).map(|query| f64::from(query % 2)).collect();
 /// let interval = bootstrap_mean(&values, &BootstrapConfig::default())?;
 /// assert!(interval.low > 0.3 && interval.high < 0.7);
@@ -134,7 +134,8 @@ pub fn bootstrap(scores: &QueryScores, config: &BootstrapConfig) -> Result<Inter
 ///
 /// # Example
 /// ```
-/// use cart_retrieval::eval::{BootstrapConfig, Metric, Ranking, TruncatedTies, evaluate, paired_bootstrap};
+/// use cart_retrieval::{expert::{BootstrapConfig, Metric},
+///     eval::{Ranking, TruncatedTies, evaluate, paired_bootstrap}};
 /// let right = vec![Ranking::new(vec![0, 1], vec![1.0, 0.0])?; 20];
 /// let wrong = vec![Ranking::new(vec![1, 0], vec![1.0, 0.0])?; 20];
 /// let relevant = vec![[0]; 20];

@@ -169,7 +169,7 @@ impl EvalRecord {
 ///
 /// # Example
 /// ```
-/// use cart_retrieval::eval::{read_json, write_json};
+/// use cart_retrieval::{expert::read_json, eval::write_json};
 /// let folder = tempfile::tempdir().unwrap();
 /// let path = folder.path().join("results.json");
 /// write_json(&path, &[])?;

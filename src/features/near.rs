@@ -19,7 +19,7 @@ const MOST: usize = 1 << 20;
 ///
 /// # Example
 /// ```
-/// use cart_retrieval::features::canonical_id;
+/// use cart_retrieval::expert::canonical_id;
 /// assert_eq!(canonical_id(" cafe\u{301}.jpg\u{a0}"), "caf\u{e9}.jpg");
 /// ```
 pub fn canonical_id(id: &str) -> String {

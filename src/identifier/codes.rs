@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 ///
 /// # Example
 /// ```
-/// use cart_retrieval::identifier::Codes;
+/// use cart_retrieval::expert::Codes;
 /// let codes = Codes::from_rows(2, &[[3, 1], [0, 5]])?;
 /// assert_eq!(codes.row(1), &[0, 5]);
 /// # Ok::<(), cart_retrieval::Error>(())

@@ -5,12 +5,12 @@
 //! token 7 at position 1 and token 7 at position 2 are different symbols. A token of a group, such as the modality, may
 //! stand before all of them ([`Groups`]). A candidate may have several identifiers ([`IdentifierMap`](crate::index::IdentifierMap)).
 
-mod codes;
+pub(crate) mod codes;
 mod groups;
-mod unique;
+pub(crate) mod unique;
 mod vocabulary;
 
-pub use codes::Codes;
+pub(crate) use codes::Codes;
 pub use groups::Groups;
-pub use unique::{UniqueTokens, assign_unique};
+pub(crate) use unique::assign_unique;
 pub use vocabulary::{Identifier, Vocabulary};

@@ -28,7 +28,7 @@ pub struct UniqueTokens {
 ///
 /// # Example
 /// ```
-/// use cart_retrieval::identifier::{Codes, assign_unique};
+/// use cart_retrieval::expert::{Codes, assign_unique};
 /// let codes = Codes::from_rows(1, &[[2], [0], [2]])?;
 /// let unique = assign_unique(&codes, &[3], &[0.5, 0.0, 0.1])?;
 /// assert_eq!(unique.identifiers.as_flat(), &[2, 1, 0, 0, 2, 0]);

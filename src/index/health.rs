@@ -44,7 +44,8 @@ pub struct LevelHealth {
 ///
 /// # Example
 /// ```
-/// use cart_retrieval::quantizer::{HealthReport, HealthThresholds, KMeansConfig, Quantizer};
+/// use cart_retrieval::{index::{HealthReport, HealthThresholds},
+///     quantizer::{KMeansConfig, Quantizer}};
 /// let rows = [0.0, 1.0, 10.0, 11.0];
 /// let quantizer = KMeansConfig::new(4).fit(&rows, 1)?;
 /// let report = HealthReport::new(&quantizer, &rows, &quantizer.encode(&rows)?)?;
@@ -222,7 +223,7 @@ fn rounded_down(share: f64) -> f64 {
 ///
 /// # Example
 /// ```
-/// use cart_retrieval::quantizer::HealthThresholds;
+/// use cart_retrieval::index::HealthThresholds;
 /// let strict = HealthThresholds { min_used_share: 0.9, ..HealthThresholds::default() };
 /// assert_eq!(strict.max_shared_items, 0.3);
 /// ```

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 ///
 /// # Example
 /// ```
-/// use cart_retrieval::index::IdentifierMap;
+/// use cart_retrieval::expert::IdentifierMap;
 /// let map = IdentifierMap::new(3, vec![2, 0])?; // row 3 is an alias of candidate 2, row 4 of candidate 0
 /// assert_eq!((map.len(), map.of(1), map.of(3)), (5, 1, 2));
 /// assert_eq!(map.rows_of(&[0, 1]), [0, 1, 4]);

@@ -10,13 +10,13 @@
 
 mod candidates;
 mod health;
-mod identifier_map;
-mod leave_one_out;
-mod prefix;
+pub(crate) mod identifier_map;
+pub(crate) mod leave_one_out;
+pub(crate) mod prefix;
 
 pub use candidates::CandidateIndex;
 pub(crate) use health::Tally;
 pub use health::{HealthReport, HealthThresholds, LevelHealth};
-pub use identifier_map::IdentifierMap;
-pub use leave_one_out::LeaveOneOut;
-pub use prefix::{PrefixPrior, PrefixStats};
+pub(crate) use identifier_map::IdentifierMap;
+pub(crate) use leave_one_out::LeaveOneOut;
+pub(crate) use prefix::{PrefixPrior, PrefixStats};

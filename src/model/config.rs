@@ -99,7 +99,8 @@ impl CartConfig {
     ///
     /// # Example
     /// ```
-    /// use cart_retrieval::{identifier::Vocabulary, model::CartConfig, nn::ScratchEncoderConfig};
+    /// use cart_retrieval::{identifier::Vocabulary, model::CartConfig,
+    ///     expert::ScratchEncoderConfig};
     /// let encoder = ScratchEncoderConfig {
     ///     vocabulary: 100, max_tokens: 16, d_model: 32, d_ff: 64, n_heads: 4, n_layers: 3,
     ///     dropout: 0.1,

@@ -2,11 +2,11 @@
 
 mod architecture;
 mod cart;
-mod config;
-mod loss;
+pub(crate) mod config;
+pub(crate) mod loss;
 mod objective;
 
 pub use cart::Cart;
-pub use config::{CartConfig, ParameterCount, Preset};
-pub use loss::{IdentifierLoss, LossConfig, LossTargets, Scope};
+pub use config::{CartConfig, Preset};
+pub use loss::{LossConfig, Scope};
 pub(crate) use objective::Supervised;

@@ -56,7 +56,7 @@ impl Activation {
 /// ```
 /// use burn::{backend::Flex, tensor::Tensor};
 /// let x = Tensor::<Flex, 1>::from_floats([1.0], &Default::default());
-/// let y: f32 = cart_retrieval::nn::gelu(x).into_scalar();
+/// let y: f32 = cart_retrieval::expert::gelu(x).into_scalar();
 /// assert!((y - 0.841_345).abs() < 1e-5);
 /// ```
 pub fn gelu<B: Backend, const D: usize>(input: Tensor<B, D>) -> Tensor<B, D> {

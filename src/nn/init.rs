@@ -17,7 +17,7 @@ use rand_chacha::ChaCha8Rng;
 /// # Example
 /// ```
 /// use burn::backend::Flex;
-/// use cart_retrieval::nn::WeightInit;
+/// use cart_retrieval::expert::WeightInit;
 /// let device = Default::default();
 /// let a = WeightInit::new(7).linear::<Flex>(4, 2, &device);
 /// let b = WeightInit::new(7).linear::<Flex>(4, 2, &device);

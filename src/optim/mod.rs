@@ -1,12 +1,12 @@
 //! How weights are updated: AdamW with global clipping, learning rates by depth, and the schedule.
 
 mod adamw;
-mod optimizer;
-mod rates;
-mod schedule;
+pub(crate) mod optimizer;
+pub(crate) mod rates;
+pub(crate) mod schedule;
 
 pub(crate) use adamw::GroupedAdamW;
-pub use optimizer::CartOptimizer;
+pub(crate) use optimizer::CartOptimizer;
 pub(crate) use optimizer::Gate;
-pub use rates::EncoderRates;
-pub use schedule::WarmupCosine;
+pub(crate) use rates::EncoderRates;
+pub(crate) use schedule::WarmupCosine;

@@ -7,7 +7,7 @@ use burn::{lr_scheduler::LrScheduler, tensor::backend::Backend};
 /// # Example
 /// ```
 /// use burn::lr_scheduler::LrScheduler;
-/// use cart_retrieval::train::WarmupCosine;
+/// use cart_retrieval::expert::WarmupCosine;
 /// let mut schedule = WarmupCosine::new(0.1, 2, 6, 0.0);
 /// let rates: Vec<f64> = (0..7).map(|_| schedule.step()).collect();
 /// assert_eq!((rates[0], rates[1]), (0.05, 0.1));

@@ -16,7 +16,7 @@ const CHUNK: usize = 16_384;
 /// # Example
 /// ```
 /// use burn::backend::Flex;
-/// use cart_retrieval::{cancel::Monitor, quantizer::{DeviceSearch, KMeansConfig}};
+/// use cart_retrieval::{cancel::Monitor, expert::DeviceSearch, quantizer::KMeansConfig};
 /// let rows = [0.0_f32, 0.1, 5.0, 5.1];
 /// let engine = DeviceSearch::<Flex>::new(Default::default());
 /// let fitted = KMeansConfig::new(2)

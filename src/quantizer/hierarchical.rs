@@ -210,7 +210,7 @@ impl Hierarchical {
     ///
     /// # Example
     /// ```
-    /// use cart_retrieval::quantizer::{Hierarchical, Quantizer};
+    /// use cart_retrieval::{expert::Hierarchical, quantizer::Quantizer};
     /// let centres = vec![vec![0.0, 10.0], vec![0.0, 9.0, 11.0]];
     /// let tree =
     ///     Hierarchical::from_parts(vec![2, 2], centres, vec![vec![0, 2], vec![0, 1, 3]], 1)?;

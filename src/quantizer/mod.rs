@@ -3,33 +3,33 @@
 
 mod assign;
 mod base;
-mod coarse_to_fine;
+pub(crate) mod coarse_to_fine;
 mod code_beam;
-mod device_search;
-mod hierarchical;
-mod kmeans;
+pub(crate) mod device_search;
+pub(crate) mod hierarchical;
+pub(crate) mod kmeans;
 mod measure;
-mod parts;
-mod rows;
-mod rq_kmeans;
-mod rqvae;
+pub(crate) mod parts;
+pub(crate) mod rows;
+pub(crate) mod rq_kmeans;
+pub(crate) mod rqvae;
 mod saved;
 mod several;
 
-pub use crate::index::{CandidateIndex, HealthReport, HealthThresholds, LevelHealth};
+pub(crate) use crate::index::{CandidateIndex, HealthThresholds};
 pub use assign::Assignment;
 pub use base::Quantizer;
-pub use coarse_to_fine::{
-    CoarseToFine, CoarseToFineConfig, FineConfig, FineQuantizer, QuantizerEvent,
-};
-pub use device_search::DeviceSearch;
-pub use hierarchical::{Hierarchical, HierarchicalConfig};
-pub use kmeans::{HostSearch, Init, KMeans, KMeansConfig, KMeansEvent, NearestCentre};
-pub use parts::CodesPart;
-pub use rows::{RowSource, sample_rows};
-pub use rq_kmeans::{RqKMeans, RqKMeansConfig, RqKMeansEvent};
-pub use rqvae::{
-    Codebooks, Mlp, Quantised, RqVae, RqVaeConfig, RqVaeEvent, RqVaeNetwork, RqVaeParts, Scaling,
-    Standardise, assign_nearest, nearest_codes,
-};
+pub(crate) use coarse_to_fine::FineQuantizer;
+pub use coarse_to_fine::{CoarseToFine, CoarseToFineConfig, FineConfig, QuantizerEvent};
+pub(crate) use hierarchical::Hierarchical;
+pub use hierarchical::HierarchicalConfig;
+pub use kmeans::KMeansConfig;
+pub(crate) use kmeans::{HostSearch, KMeans, KMeansEvent, NearestCentre};
+pub(crate) use parts::CodesPart;
+pub use rows::RowSource;
+pub(crate) use rows::sample_rows;
+pub use rq_kmeans::RqKMeansConfig;
+pub(crate) use rq_kmeans::{RqKMeans, RqKMeansEvent};
+pub use rqvae::{Codebooks, RqVaeConfig};
+pub(crate) use rqvae::{RqVae, RqVaeEvent, Scaling, nearest_codes};
 pub use several::IdentifierConfig;

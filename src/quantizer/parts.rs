@@ -29,10 +29,8 @@ const KEY: &str = "codes-part";
 /// # Example
 /// ```
 /// use burn::backend::Flex;
-/// use cart_retrieval::{
-///     features::Features,
-///     quantizer::{CoarseToFineConfig, CodesPart, RqKMeansConfig},
-/// };
+/// use cart_retrieval::{features::Features, quantizer::{CoarseToFineConfig, RqKMeansConfig},
+///     expert::CodesPart};
 /// # let folder = tempfile::tempdir().map_err(|e| cart_retrieval::Error::io("create", "folder", e))?;
 /// # let folder = folder.path();
 /// let rows: Vec<f32> = (0..400).map(|i| ((i * i) as f32 * 0.37).sin()).collect();

@@ -139,7 +139,7 @@ impl RowSource for (&[f32], usize) {
 ///
 /// # Example
 /// ```
-/// use cart_retrieval::quantizer::{RqKMeansConfig, sample_rows};
+/// use cart_retrieval::{quantizer::RqKMeansConfig, expert::sample_rows};
 /// let rows: Vec<f32> = (0..1000).map(|i| (i as f32).sin()).collect();
 /// let sample = sample_rows(&(rows.as_slice(), 2), 100, 7)?;
 /// assert_eq!(sample.len(), 100 * 2);

@@ -219,7 +219,7 @@ fn subtract(rows: &mut [f32], dim: usize, centres: &[f32], index: &[u32]) {
 ///
 /// # Example
 /// ```
-/// use cart_retrieval::quantizer::{Quantizer, RqKMeans};
+/// use cart_retrieval::{quantizer::Quantizer, expert::RqKMeans};
 /// let quantizer = RqKMeans::from_parts(vec![vec![0.0, 10.0], vec![-1.0, 1.0]], 1)?;
 /// assert_eq!(quantizer.encode(&[9.2])?.row(0), [1, 0]);
 /// # Ok::<(), cart_retrieval::Error>(())

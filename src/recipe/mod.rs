@@ -23,27 +23,26 @@
 //! ```
 
 mod choice;
-mod counts;
+pub(crate) mod counts;
 mod early;
 mod evaluate;
 mod event;
-mod fit;
+pub(crate) mod fit;
 mod overlay;
 mod settings;
-mod task;
+pub(crate) mod task;
 #[cfg(test)]
 mod tests;
 mod trainable;
 mod written;
 
-pub use counts::{Facts, Rows};
 pub use evaluate::{Evaluation, Judge};
 pub use event::FitEvent;
-pub use fit::{Fit, Fitted, TextSide};
+pub use fit::{Fit, Fitted};
 pub use settings::{
     AlignmentSettings, IdentifierSettings, ModelSettings, Recipe, SplitSettings, TextSettings,
     TuningSettings,
 };
-pub use task::{Asked, Later, Part, Task};
+pub use task::{Part, Task};
 pub use trainable::Trainable;
 pub use written::Settings;

@@ -3,19 +3,18 @@
 
 #[cfg(test)]
 mod fault_tests;
-mod folder;
-mod live;
-mod projection;
-mod query;
-mod retriever;
+pub(crate) mod folder;
+pub(crate) mod live;
+pub(crate) mod projection;
+pub(crate) mod query;
+pub(crate) mod retriever;
 mod searchable;
 mod single;
 
-pub use folder::{FORMAT_VERSION, Manifest, ManifestFile, Verified, verify};
-pub use live::{ChangeStats, DriftReport, DriftThresholds, LiveRetriever, NewCandidates};
-pub use projection::ProjectionConfig;
-pub use query::{Arity, Hit, IntoQuery, Many, One, Query};
-pub use retriever::{BeamScore, Retriever, RetrieverParts};
+pub use folder::{Verified, verify};
+pub use live::{DriftReport, DriftThresholds, LiveRetriever, NewCandidates};
+pub use query::{Hit, IntoQuery, Query};
+pub use retriever::{Retriever, RetrieverParts};
 pub use searchable::Searchable;
 pub(crate) use searchable::compiled_here;
 pub use single::{CandidateTrace, ExactHits};

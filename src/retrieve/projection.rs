@@ -111,9 +111,8 @@ impl ProjectionConfig {
     /// ```no_run
     /// # fn main() -> cart_retrieval::Result<()> {
     /// use burn::backend::{Autodiff, Flex};
-    /// use cart_retrieval::{
-    ///     cancel::StopFlag, features::Features, retrieve::{ProjectionConfig, Retriever},
-    /// };
+    /// use cart_retrieval::{cancel::StopFlag, features::Features, expert::ProjectionConfig,
+    ///     retrieve::Retriever};
     /// let retriever = Retriever::<Flex>::load("my-index", &Default::default())?;
     /// let rows = Features::open("my-data/features.npy")?;
     /// let items: Vec<u32> = (0..rows.len() as u32).collect();

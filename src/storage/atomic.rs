@@ -33,7 +33,7 @@ const BUFFER: usize = 1 << 16;
 /// # Example
 /// ```
 /// use std::io::Write;
-/// use cart_retrieval::{Error, storage::write_atomic};
+/// use cart_retrieval::{Error, members::write_atomic};
 ///
 /// let folder = tempfile::tempdir().map_err(|source| Error::io("create", "folder", source))?;
 /// let path = folder.path().join("note.txt");

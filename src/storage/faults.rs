@@ -57,7 +57,7 @@ pub struct Injected(usize);
 ///
 /// # Example
 /// ```ignore
-/// use cart_retrieval::storage::{faults::{Fault, inject}, write_bytes};
+/// use cart_retrieval::members::{write_bytes, faults::{Fault, inject}};
 /// let folder = tempfile::tempdir().unwrap();
 /// for at in 0.. {
 ///     let fault = inject(folder.path(), at, Fault::Killed);

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 ///
 /// # Example
 /// ```
-/// use cart_retrieval::{Error, storage::read_limited};
+/// use cart_retrieval::{Error, members::read_limited};
 ///
 /// let folder = tempfile::tempdir().map_err(|source| Error::io("create", "folder", source))?;
 /// let path = folder.path().join("note.txt");

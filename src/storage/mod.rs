@@ -4,28 +4,27 @@
 //! the new one and a damaged file is noticed. Each failure is an [`Error::Io`].
 
 mod array;
-mod atomic;
+pub(crate) mod atomic;
 #[cfg(any(test, feature = "faults"))]
 pub(crate) mod faults;
 pub(crate) mod fs;
 pub(crate) mod held;
-mod limited;
+pub(crate) mod limited;
 pub(crate) mod lock;
 mod mapped;
-mod outputs;
-mod sha256;
-mod tensors;
+pub(crate) mod outputs;
+pub(crate) mod sha256;
+pub(crate) mod tensors;
 
 pub(crate) use array::Array;
-pub use atomic::write_atomic;
+pub(crate) use atomic::write_atomic;
 pub(crate) use fs::sync_folder;
 pub(crate) use held::{count, ensure_held};
-pub use limited::read_limited;
+pub(crate) use limited::read_limited;
 pub(crate) use lock::FileLock;
 pub(crate) use mapped::{forget, map};
-pub use outputs::Outputs;
-pub use sha256::{Sha256Writer, hex, sha256_file};
-pub use tensors::{NamedTensors, load_module};
+pub(crate) use sha256::{Sha256Writer, hex, sha256_file};
+pub(crate) use tensors::{NamedTensors, load_module};
 
 use std::{io::Write, path::Path};
 

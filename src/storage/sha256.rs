@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 /// # Example
 /// ```
 /// use std::io::Write;
-/// use cart_retrieval::storage::{Sha256Writer, hex};
+/// use cart_retrieval::members::{Sha256Writer, hex};
 ///
 /// let mut writer = Sha256Writer::new(Vec::new());
 /// writer.write_all(b"abc")?;
@@ -63,7 +63,7 @@ impl<W: Write> Write for Sha256Writer<W> {
 ///
 /// # Example
 /// ```
-/// use cart_retrieval::{Error, storage::{hex, sha256_file}};
+/// use cart_retrieval::{Error, members::{hex, sha256_file}};
 ///
 /// let folder = tempfile::tempdir().map_err(|source| Error::io("create", "folder", source))?;
 /// let path = folder.path().join("abc");
@@ -84,7 +84,7 @@ pub fn sha256_file(path: impl AsRef<Path>) -> Result<[u8; 32]> {
 ///
 /// # Example
 /// ```
-/// assert_eq!(cart_retrieval::storage::hex(&[0, 171, 255]), "00abff");
+/// assert_eq!(cart_retrieval::members::hex(&[0, 171, 255]), "00abff");
 /// ```
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

@@ -7,57 +7,51 @@
 //! no half-written checkpoint), the choice of checkpoints and the stopping rule (by validation
 //! recall, read without delay).
 
-mod batch;
+pub(crate) mod batch;
 mod cache;
 mod checkpoint;
 mod config;
-mod data;
+pub(crate) mod data;
 mod devices;
 mod event;
 #[cfg(test)]
 mod fault_tests;
 mod folder;
-mod freeze;
+pub(crate) mod freeze;
 mod frozen;
 mod guard;
-mod interpolate;
-mod learner;
+pub(crate) mod interpolate;
+pub(crate) mod learner;
 mod ledger;
 mod loader;
 mod logs;
 mod memory;
 mod metric;
-mod placement;
+pub(crate) mod placement;
 mod position;
 mod precision;
-mod recorder;
+pub(crate) mod recorder;
 mod resume;
 mod rounds;
 mod run;
 mod shared;
 mod state;
 mod step;
-mod stepper;
+pub(crate) mod stepper;
 mod strategy;
 mod trainer;
-mod update;
-mod validation;
+pub(crate) mod update;
+pub(crate) mod validation;
 
-pub use crate::{
-    cancel::StopFlag,
-    optim::{CartOptimizer, EncoderRates, WarmupCosine},
-};
-pub use batch::{TrainBatch, ValidBatch};
+pub(crate) use crate::cancel::StopFlag;
+pub(crate) use batch::TrainBatch;
 pub use config::TrainConfig;
-pub use data::{TrainingCaptions, TrainingData, WeightedExample};
+pub(crate) use data::WeightedExample;
+pub use data::{TrainingCaptions, TrainingData};
 pub use event::{IntervalSummary, StopReason, TrainEvent};
-pub use freeze::{Freeze, FrozenCache, trainable};
-pub use interpolate::Mixup;
-pub use learner::CartLearner;
-pub use placement::Placement;
+pub(crate) use freeze::trainable;
+pub use freeze::{Freeze, FrozenCache};
+pub(crate) use learner::CartLearner;
 pub use precision::Precision;
-pub use recorder::AtomicRecorder;
-pub use stepper::Stepper;
 pub use trainer::{Trained, Trainer};
-pub use update::StepOutput;
-pub use validation::ValidOutput;
+pub(crate) use update::StepOutput;

@@ -39,10 +39,8 @@ type Components<B> =
 /// ```
 /// use std::sync::Arc;
 /// use burn::backend::{Autodiff, Flex};
-/// use cart_retrieval::{
-///     data::{QueryBatch, TargetBatch}, identifier::{Codes, Vocabulary}, model::CartConfig,
-///     train::{Stepper, TrainBatch, TrainConfig}, trie::Trie,
-/// };
+/// use cart_retrieval::{expert::{QueryBatch, TargetBatch, Codes, Stepper, TrainBatch, Trie},
+///     identifier::Vocabulary, model::CartConfig, train::TrainConfig};
 /// type Training = Autodiff<Flex>;
 /// let device = Default::default();
 /// let identifiers = Codes::from_rows(2, &[[0, 0], [1, 0]])?;

@@ -20,7 +20,7 @@ const WORD: usize = u64::BITS as usize;
 ///
 /// # Example
 /// ```
-/// use cart_retrieval::{identifier::{Codes, Vocabulary}, trie::{Filter, Trie}};
+/// use cart_retrieval::{expert::{Codes, Trie}, identifier::Vocabulary, decode::Filter};
 /// let codes = Codes::from_rows(2, &[[1, 0], [0, 2], [1, 3]])?;
 /// let trie = Trie::build(&codes, &Vocabulary::new(vec![2, 4])?)?;
 /// let filter = Filter::allow(&trie, [2])?;

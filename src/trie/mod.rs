@@ -7,7 +7,7 @@ mod build;
 mod column;
 mod filter;
 mod format;
-mod table;
+pub(crate) mod table;
 
 pub use filter::{Filter, Filters};
-pub use table::{Children, Node, Trie};
+pub(crate) use table::{Node, Trie};

@@ -24,7 +24,7 @@ use crate::{
 ///
 /// # Example
 /// ```
-/// use cart_retrieval::{identifier::{Codes, Vocabulary}, trie::Trie};
+/// use cart_retrieval::{expert::{Codes, Trie}, identifier::Vocabulary};
 /// let codes = Codes::from_rows(2, &[[1, 0], [0, 2], [1, 3]])?;
 /// let trie = Trie::build(&codes, &Vocabulary::new(vec![2, 4])?)?;
 /// let under_one = trie.child(trie.root(), 1).unwrap();

@@ -12,23 +12,21 @@ use burn::{
 };
 use cart_procedural::{Scenes, ScenesConfig};
 use cart_retrieval::{
-    align::{LeaveOneOut, PrefixStats},
-    cancel::Monitor,
-    data::{QueryBatch, TargetBatch},
-    decode::{Engine, SearchSpace},
+    cancel::{Monitor, StopFlag},
     eval::{DualTowerConfig, TowerData},
-    identifier::{Codes, Vocabulary, assign_unique},
-    model::Cart,
-    nn::{
-        Activation, AlignmentConfig, Attention, AttentionConfig, BertConfig, ClipTextConfig,
-        Dropout, EncoderOutput, FusionConfig, GuideBatch, GuideSource, LexicalHead, Pooling,
-        ScratchEncoderConfig, SelfCache, T5Config, TextEncoder, TextEncoderConfig, WeightInit,
-        causal_bias, gelu, padding_bias,
+    expert::{
+        Activation, Attention, AttentionConfig, BertConfig, CartOptimizer, ClipTextConfig, Codes,
+        DeviceSearch, Dropout, EncoderOutput, Engine, FusionConfig, GuideBatch, GuideSource,
+        LeaveOneOut, LexicalHead, Pooling, PrefixStats, QueryBatch, RqVaeEvent,
+        ScratchEncoderConfig, SearchSpace, SelfCache, T5Config, TargetBatch, Trie, WeightInit,
+        assign_unique, causal_bias, gelu, padding_bias,
     },
+    identifier::Vocabulary,
+    model::Cart,
+    nn::{AlignmentConfig, TextEncoder, TextEncoderConfig},
     prelude::*,
-    quantizer::{Codebooks, DeviceSearch, KMeansConfig, RqVaeConfig, RqVaeEvent},
-    train::{CartOptimizer, Freeze, Precision, StopFlag},
-    trie::Trie,
+    quantizer::{Codebooks, KMeansConfig, RqVaeConfig},
+    train::{Freeze, Precision},
 };
 
 use crate::outcome::Outcome;
@@ -533,7 +531,7 @@ pub fn rq_vae_fit<B: AutodiffBackend>(device: &B::Device) -> Outcome {
 pub fn nearest_codes<B: AutodiffBackend>(device: &B::Device) -> Outcome {
     let mut out = Outcome::default();
     let (rows, book) = (random::<B, 2>([500, 16], 22, device), random([64, 16], 23, device));
-    let nearest = cart_retrieval::quantizer::nearest_codes(rows, book);
+    let nearest = cart_retrieval::expert::nearest_codes(rows, book);
     out.exactly("codes", nearest.into_data().iter::<i64>());
     out
 }

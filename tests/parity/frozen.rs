@@ -11,15 +11,16 @@ use burn::{
     },
 };
 use cart_retrieval::{
-    align::{EncoderTuning, LeaveOneOut, PrefixStats, TextSpaceConfig, TuningData},
-    data::{QueryBatch, TargetBatch},
-    model::Cart,
-    nn::{
-        AlignmentConfig, GuideBatch, GuideSource, LexicalHead, ScratchEncoderConfig, TextEncoder,
-        WeightInit,
+    align::{EncoderTuning, TextSpaceConfig},
+    cancel::StopFlag,
+    expert::{
+        GuideBatch, GuideSource, LeaveOneOut, LexicalHead, PrefixStats, QueryBatch,
+        ScratchEncoderConfig, Stepper, TargetBatch, TrainBatch, TuningData, WeightInit,
     },
+    model::Cart,
+    nn::{AlignmentConfig, TextEncoder},
     prelude::*,
-    train::{Freeze, Stepper, StopFlag, TrainBatch},
+    train::Freeze,
 };
 
 use crate::{

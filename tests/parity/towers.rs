@@ -5,7 +5,7 @@ use cart_media::towers::{
     ClipVisionConfig, HtsatConfig, ImageBindAudioConfig, ImageBindConfig, ImageBindTextConfig,
     ImageBindVisionConfig,
 };
-use cart_retrieval::nn::{Activation, WeightInit};
+use cart_retrieval::expert::{Activation, WeightInit};
 
 use crate::{
     cases::{padding, random, tokens, weighed},

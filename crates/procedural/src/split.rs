@@ -5,7 +5,7 @@ use std::{
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
 };
 
-use cart_retrieval::{Error, Result, data::words};
+use cart_retrieval::{Error, Result, expert::words};
 use rayon::prelude::*;
 
 use super::{
@@ -90,7 +90,7 @@ pub(super) fn split<T: Captioned>(items: &T) -> Result<SplitCaptions> {
     Ok(SplitCaptions { training: training.collect(), queries, audit })
 }
 
-/// A text as [`audit`](cart_retrieval::data::audit) compares it: its words alone.
+/// A text as [`audit`](cart_retrieval::expert::audit) compares it: its words alone.
 fn normal(text: &str) -> String {
     words(text).collect::<Vec<_>>().join(" ")
 }

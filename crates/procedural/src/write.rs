@@ -7,11 +7,10 @@ use std::{
 
 use cart_media::{MediaItem, Modality};
 use cart_retrieval::{
+    Error, Result,
     cancel::StopFlag,
     data::{self, Captions, Splits},
-    error::{Error, Result},
-    members::FileLock,
-    storage::write_bytes,
+    members::{FileLock, write_bytes},
 };
 use rayon::prelude::*;
 use serde::Serialize;
@@ -252,6 +251,7 @@ mod tests {
     use cart_media::{Descriptors, Sound, extract::extract, media_below, open_frames};
     use cart_retrieval::{
         data::{CaptionFilter, DataFolder},
+        expert::audit,
         features::Features,
     };
 
@@ -314,7 +314,7 @@ mod tests {
                     .eq(drawn.iter().map(|c| (c.item, &c.text)))
             };
             assert!(same(&training, &captions.training) && same(&queries, &captions.queries));
-            assert_eq!(data::audit(&training, &queries).duplicates, 0);
+            assert_eq!(audit(&training, &queries).duplicates, 0);
             let splits = data.splits.unwrap();
             let lengths = ["train", "val", "test"].map(|name| splits.ids(name).unwrap().len());
             assert_eq!(lengths, [32, 4, 4]);

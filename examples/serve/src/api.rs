@@ -15,9 +15,9 @@ use axum::{
 use cart_retrieval::{
     Error,
     backend::LocalBackend,
+    expert::Trie,
     metadata::{Condition, Fields},
     retrieve::{DriftThresholds, Hit},
-    trie::Trie,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};

@@ -10,9 +10,9 @@ use std::{
 };
 
 use cart_retrieval::{
+    Result,
     backend::LocalBackend,
     decode::{Filter, Filters},
-    error::Result,
     metadata::Condition,
     retrieve::{Hit, LiveRetriever, Retriever},
 };

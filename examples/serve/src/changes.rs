@@ -11,7 +11,8 @@ use axum::{Extension, extract::State, http::StatusCode};
 use cart_retrieval::{
     backend::LocalBackend,
     data::ItemCaption,
-    features::{Features, ItemIds, canonical_id},
+    expert::canonical_id,
+    features::{Features, ItemIds},
     metadata::Fields,
     retrieve::{LiveRetriever, NewCandidates, Retriever},
 };

@@ -51,7 +51,7 @@ impl fmt::Display for OverlapAudit {
 ///
 /// # Example
 /// ```
-/// use cart_retrieval::data::words;
+/// use cart_retrieval::expert::words;
 /// let found: Vec<String> = words("A black-dog, Élan No.5 .").collect();
 /// assert_eq!(found, ["a", "black", "dog", "élan", "no", "5"]);
 /// ```
@@ -65,7 +65,7 @@ pub fn words(text: &str) -> impl Iterator<Item = String> {
 ///
 /// # Example
 /// ```
-/// use cart_retrieval::data::{ItemCaption, audit};
+/// use cart_retrieval::{data::ItemCaption, expert::audit};
 /// let caption = |item, text: &str| ItemCaption { item, text: text.into(), weight: 1.0 };
 /// let train = [caption(0, "Two dogs."), caption(1, "a cat")];
 /// let found = audit(&train, &[caption(0, "two dogs"), caption(0, "A cat!"), caption(1, "snow")]);

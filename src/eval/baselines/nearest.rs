@@ -24,7 +24,7 @@ pub enum TextPool {
 ///
 /// # Example
 /// ```
-/// use cart_retrieval::{align::TextVectors, eval::baselines::{NearestText, TextPool}};
+/// use cart_retrieval::{expert::TextVectors, eval::baselines::{NearestText, TextPool}};
 /// let texts = TextVectors::new(2, vec![1.0, 0.0, 0.0, 1.0, 0.6, 0.8], vec![0, 1, 0])?;
 /// let queries = TextVectors::new(2, vec![0.0, 1.0], vec![1])?;
 /// let found = NearestText::new(&texts, 2, TextPool::Nearest)?.search_all(&queries, 2)?;

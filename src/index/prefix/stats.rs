@@ -55,9 +55,8 @@ impl PrefixStats {
     ///
     /// # Example
     /// ```
-    /// use cart_retrieval::{
-    ///     features::Features, identifier::{Codes, Vocabulary}, index::PrefixStats, trie::Trie,
-    /// };
+    /// use cart_retrieval::{features::Features, expert::{Codes, PrefixStats, Trie},
+    ///     identifier::Vocabulary};
     /// let codes = Codes::from_rows(2, &[[0, 0], [0, 1], [1, 0]])?;
     /// let trie = Trie::build(&codes, &Vocabulary::new(vec![2, 2])?)?;
     /// let vectors = Features::from_rows(vec![1.0, 0.0, 0.0, 1.0, -1.0, 0.0], 2)?;

@@ -21,7 +21,7 @@ use crate::{
 ///
 /// # Example
 /// ```
-/// use cart_retrieval::quantizer::{HostSearch, NearestCentre};
+/// use cart_retrieval::expert::{HostSearch, NearestCentre};
 /// let (mut index, mut distance) = ([0; 2], [0.0; 2]);
 /// HostSearch.nearest(&[0.0, 9.0], 1, &[1.0, 7.0], &mut index, &mut distance)?;
 /// assert_eq!((index, distance), ([0, 1], [1.0, 4.0]));

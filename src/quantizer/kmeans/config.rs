@@ -24,7 +24,7 @@ pub enum Init {
 ///
 /// # Example
 /// ```
-/// use cart_retrieval::quantizer::{Init, KMeansConfig};
+/// use cart_retrieval::{expert::Init, quantizer::KMeansConfig};
 /// let config = KMeansConfig { seed: 7, restarts: 1, init: Init::Random, ..KMeansConfig::new(32) };
 /// config.validate()?;
 /// assert_eq!((config.k, config.seed), (32, 7));

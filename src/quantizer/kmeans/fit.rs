@@ -107,7 +107,7 @@ impl KMeansConfig {
     ///
     /// # Example
     /// ```
-    /// use cart_retrieval::{cancel::Monitor, quantizer::{HostSearch, KMeansConfig}};
+    /// use cart_retrieval::{cancel::Monitor, expert::HostSearch, quantizer::KMeansConfig};
     /// let rows = [0.0_f32, 1.0, 10.0, 11.0];
     /// let (config, source) = (KMeansConfig::new(2), (rows.as_slice(), 1));
     /// let fitted = config.fit_with_engine(&source, &HostSearch, &Monitor::new())?;

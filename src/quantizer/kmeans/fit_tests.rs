@@ -5,7 +5,7 @@ use super::*;
 use crate::{
     cancel::StopFlag,
     kernels::squared_distance,
-    quantizer::{Init, rows::distinct_rows},
+    quantizer::{kmeans::Init, rows::distinct_rows},
 };
 
 /// Rows around `k` far corners, in turn.

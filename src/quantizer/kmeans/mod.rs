@@ -62,7 +62,7 @@ impl KMeans {
     ///
     /// # Example
     /// ```
-    /// use cart_retrieval::quantizer::KMeans;
+    /// use cart_retrieval::expert::KMeans;
     /// let kmeans = KMeans::from_parts(vec![0.0, 0.0, 1.0, 1.0], 2, 0.5, 10)?;
     /// assert_eq!(kmeans.k(), 2);
     /// # Ok::<(), cart_retrieval::Error>(())
@@ -115,7 +115,7 @@ impl KMeans {
     ///
     /// # Example
     /// ```
-    /// use cart_retrieval::quantizer::KMeans;
+    /// use cart_retrieval::expert::KMeans;
     /// let kmeans = KMeans::from_parts(vec![0.0, 4.0], 1, 0.0, 0)?;
     /// assert_eq!(kmeans.predict(&[3.0, 1.0, 2.0])?, [1, 0, 0]);
     /// # Ok::<(), cart_retrieval::Error>(())
@@ -136,7 +136,7 @@ impl KMeans {
     ///
     /// # Example
     /// ```
-    /// use cart_retrieval::quantizer::KMeans;
+    /// use cart_retrieval::expert::KMeans;
     /// let kmeans = KMeans::from_parts(vec![0.0, 4.0], 1, 0.0, 0)?;
     /// assert_eq!(kmeans.predict_with_distances(&[6.0])?, (vec![1], vec![4.0]));
     /// # Ok::<(), cart_retrieval::Error>(())

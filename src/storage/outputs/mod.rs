@@ -33,7 +33,7 @@ type IsOurs = fn(&Path) -> bool;
 ///
 /// # Example
 /// ```
-/// use cart_retrieval::{Error, eval::{read_json, write_json}, storage::Outputs};
+/// use cart_retrieval::{Error, expert::read_json, eval::write_json, members::Outputs};
 ///
 /// let folder = tempfile::tempdir().map_err(|e| Error::io("create", "folder", e))?;
 /// let (captions, report) = (folder.path().join("captions.jsonl"), folder.path().join("out/r.json"));

@@ -15,11 +15,12 @@ use cart_retrieval::{
     Result,
     data::ItemCaption,
     decode::BeamConfig,
+    expert::Manifest,
     features::Features,
+    members::hex,
     metadata::{Condition, Fields},
     quantizer::Quantizer,
-    retrieve::{DriftThresholds, LiveRetriever, Manifest, NewCandidates, Retriever, verify},
-    storage::hex,
+    retrieve::{DriftThresholds, LiveRetriever, NewCandidates, Retriever, verify},
 };
 use serde_json::json;
 use small::{DIM, fields, items, names, retriever, several};

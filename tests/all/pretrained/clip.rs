@@ -8,7 +8,7 @@ use cart_media::{
     extract::{ExtractConfig, extract},
     towers::{Clip, ClipExtractor, PretrainedClip},
 };
-use cart_retrieval::{pretrained::LoadReport, train::StopFlag};
+use cart_retrieval::{cancel::StopFlag, pretrained::LoadReport};
 
 use super::{
     B,

@@ -233,5 +233,5 @@ fn the_pooling_of_sentence_transformers_is_taken() {
         .unwrap();
     let (encoder, ..) =
         PretrainedText::open(folder.path()).unwrap().load::<B>(&Default::default()).unwrap();
-    assert_eq!(encoder.pooling(), cart_retrieval::nn::Pooling::First);
+    assert_eq!(encoder.pooling(), cart_retrieval::expert::Pooling::First);
 }

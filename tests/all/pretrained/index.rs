@@ -6,7 +6,7 @@ use burn::{
 };
 use burn_store::ModuleSnapshot;
 use cart_retrieval::{
-    data::QueryBatch,
+    expert::QueryBatch,
     model::Cart,
     prelude::*,
     pretrained::PretrainedText,

@@ -11,7 +11,7 @@ use cart_media::{
     Picture, Sound,
     towers::{PretrainedClap, PretrainedClip},
 };
-use cart_retrieval::{nn::Pooling, pretrained::PretrainedText};
+use cart_retrieval::{expert::Pooling, pretrained::PretrainedText};
 use serde_json::Value;
 use tempfile::TempDir;
 

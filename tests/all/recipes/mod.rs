@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use cart_retrieval::{
     data::{Caption, Captions, DataFolder, LeakPolicy},
-    recipe::{Asked, Part, Recipe, Settings, Task},
+    expert::Asked,
+    recipe::{Part, Recipe, Settings, Task},
 };
 
 fn recipes() -> Vec<PathBuf> {

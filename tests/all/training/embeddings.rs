@@ -1,7 +1,7 @@
 //! Queries that are embeddings: through a projection to words, or by the geometry.
 
 use super::*;
-use cart_retrieval::{cancel::StopFlag, retrieve::ProjectionConfig};
+use cart_retrieval::{cancel::StopFlag, expert::ProjectionConfig};
 
 #[test]
 fn a_projection_finds_candidates_by_embeddings_near_theirs() {

@@ -2,9 +2,10 @@
 
 use burn::module::AutodiffModule;
 use cart_retrieval::{
-    align::{IdfWeights, LeaveOneOut, TextEmbedder, TextSpaceConfig, TextVectors},
-    decode::{Engine, Filters},
+    align::TextSpaceConfig,
+    decode::Filters,
     eval::{TruncatedTies, evaluate},
+    expert::{Engine, IdfWeights, LeaveOneOut, TextEmbedder, TextVectors},
     model::Cart,
     nn::{AlignmentConfig, TextEncoder},
     train::Freeze,
@@ -15,7 +16,7 @@ use super::*;
 /// Candidates in a space of their own: texts are the features of their items with some noise.
 struct Guided {
     setup: Setup,
-    space: cart_retrieval::align::FittedTextSpace,
+    space: cart_retrieval::expert::FittedTextSpace,
 }
 
 fn guided() -> Guided {

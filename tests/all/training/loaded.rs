@@ -4,10 +4,7 @@ use std::path::PathBuf;
 
 use burn::module::AutodiffModule;
 use cart_retrieval::{
-    model::Cart,
-    nn::TextEncoder,
-    pretrained::PretrainedText,
-    train::{Freeze, trainable},
+    expert::trainable, model::Cart, nn::TextEncoder, pretrained::PretrainedText, train::Freeze,
 };
 
 use super::*;

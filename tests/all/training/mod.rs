@@ -21,10 +21,11 @@ use std::{
 
 use burn::backend::Flex;
 use cart_retrieval::{
+    cancel::StopFlag,
     eval::{TruncatedTies, evaluate},
     prelude::*,
     quantizer::RqKMeansConfig,
-    train::{StopFlag, StopReason, TrainEvent, Trained},
+    train::{StopReason, TrainEvent, Trained},
 };
 use setup::{A, Setup, settings, setup, weights};
 
@@ -268,7 +269,7 @@ fn damaged_foreign_and_missing_index_folders_are_named() {
         let mut flipped = bytes.clone();
         flipped[at] ^= 1;
         std::fs::write(&manifest, &flipped).unwrap();
-        assert!(cart_retrieval::retrieve::Manifest::read(&path).is_err(), "byte {at}");
+        assert!(cart_retrieval::expert::Manifest::read(&path).is_err(), "byte {at}");
     }
     std::fs::write(&manifest, &bytes).unwrap();
     Retriever::<Flex>::load(&path, &device).unwrap();

@@ -8,9 +8,10 @@ use std::sync::{
 use burn::backend::Flex;
 use burn_store::ModuleSnapshot;
 use cart_retrieval::{
+    cancel::StopFlag,
     model::Cart,
     prelude::*,
-    train::{Freeze, FrozenCache, Precision, StopFlag, StopReason, TrainEvent, Trained},
+    train::{Freeze, FrozenCache, Precision, StopReason, TrainEvent, Trained},
 };
 
 use super::{A, Setup, fit, settings, setup, turn, weights};

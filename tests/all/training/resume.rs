@@ -7,9 +7,10 @@ use std::{
 };
 
 use cart_retrieval::{
+    cancel::StopFlag,
+    members::write_bytes,
     prelude::*,
-    storage::write_bytes,
-    train::{StopFlag, StopReason, TrainEvent},
+    train::{StopReason, TrainEvent},
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

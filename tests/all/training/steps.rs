@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use burn::backend::Flex;
 use burn_store::ModuleSnapshot;
 use cart_retrieval::{
+    cancel::StopFlag,
+    expert::Placement,
     model::{Cart, LossConfig},
     prelude::*,
-    train::{Placement, StopFlag, StopReason, TrainEvent, Trained},
+    train::{StopReason, TrainEvent, Trained},
 };
 
 use super::{A, Setup, settings, setup, turn};

@@ -11,7 +11,7 @@ mod command;
 mod neighbours;
 mod retrieval;
 
-pub use cart_retrieval::data::GENERATED;
+pub use cart_retrieval::expert::GENERATED;
 pub use command::{CommandCaptioner, CommandConfig};
 pub use neighbours::Metric;
 pub use retrieval::{RetrievalCaptioner, RetrievalConfig};
@@ -19,9 +19,9 @@ pub use retrieval::{RetrievalCaptioner, RetrievalConfig};
 use std::path::Path;
 
 use cart_retrieval::{
+    Error, Result,
     cancel::StopFlag,
     data::{Caption, Captions},
-    error::{Error, Result},
     features::{Features, ItemIds},
 };
 
@@ -33,7 +33,7 @@ use crate::media::MediaItem;
 /// A captioner of one's own; [`Captioned::push`] puts kind, source and weight in place.
 /// ```
 /// use cart_media::captioner::*;
-/// use cart_retrieval::{Result, train::StopFlag};
+/// use cart_retrieval::{Result, cancel::StopFlag};
 ///
 /// struct FileNames;
 ///

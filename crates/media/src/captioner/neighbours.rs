@@ -1,7 +1,7 @@
 //! The nearest rows of a matrix, exactly: a matrix product screens, plain sums decide.
 
 use cart_retrieval::{
-    error::{Error, Result},
+    Error, Result,
     features::Features,
     members::{Layout, dots},
 };

@@ -2,12 +2,7 @@
 
 use std::collections::HashSet;
 
-use cart_retrieval::{
-    cancel::StopFlag,
-    data::ItemCaption,
-    error::{Error, Result},
-    features::Features,
-};
+use cart_retrieval::{Error, Result, cancel::StopFlag, data::ItemCaption, features::Features};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -124,7 +119,7 @@ impl RetrievalConfig {
 /// # Example
 /// ```
 /// use cart_media::captioner::*;
-/// use cart_retrieval::{data::ItemCaption, features::Features, train::StopFlag};
+/// use cart_retrieval::{data::ItemCaption, features::Features, cancel::StopFlag};
 /// let ids = ["dog", "wolf", "bus", "unknown"].map(String::from).to_vec();
 /// let features = Features::from_rows(vec![1.0, 0.1, 1.0, 0.2, 0.0, 1.0, 0.9, 0.1], 2)?.with_id_list(ids)?;
 /// let caption = |item, text: &str| ItemCaption { item, text: text.into(), weight: 1.0 };

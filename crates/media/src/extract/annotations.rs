@@ -6,10 +6,10 @@ use std::{
 };
 
 use cart_retrieval::{
+    Error, Result,
     data::{Captions, Splits},
-    error::{Error, Result},
     features::ItemIds,
-    storage::read_limited,
+    members::read_limited,
 };
 use serde::Deserialize;
 

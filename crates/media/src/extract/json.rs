@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use cart_retrieval::{
-    error::{Error, Result},
-    storage::{read_limited, write_bytes},
+    Error, Result,
+    members::{read_limited, write_bytes},
 };
 use serde::Serialize;
 

@@ -6,9 +6,11 @@ use std::{
 };
 
 use cart_retrieval::{
-    error::{Error, Result},
-    members::{fs, fs::sync_folder, shard_names},
-    storage::{hex, sha256_file, write_bytes},
+    Error, Result,
+    members::{
+        fs::{self, sync_folder},
+        hex, sha256_file, shard_names, write_bytes,
+    },
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};

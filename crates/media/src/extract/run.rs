@@ -3,11 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use cart_retrieval::{
+    Error, Result,
     cancel::StopFlag,
-    error::{Error, Result},
     features::ItemIds,
-    members::fs,
-    storage::Outputs,
+    members::{Outputs, fs},
 };
 
 use super::{

@@ -3,10 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use cart_retrieval::{
-    error::{Error, Result},
+    Error, Result,
     features::{Features, ItemIds},
-    members::{FileLock, fs},
-    storage::hex,
+    members::{FileLock, fs, hex},
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use cart_retrieval::error::Result;
+use cart_retrieval::Result;
 
 use super::{PublishedSet, files::read_table, set::Builder};
 use crate::media::Modality;

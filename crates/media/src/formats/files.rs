@@ -2,10 +2,7 @@
 
 use std::path::Path;
 
-use cart_retrieval::{
-    error::{Error, Result},
-    storage::read_limited,
-};
+use cart_retrieval::{Error, Result, members::read_limited};
 
 /// The longest file that is read.
 const LONGEST_FILE: u64 = 1 << 32;

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cart_retrieval::error::{Error, Result};
+use cart_retrieval::{Error, Result};
 use serde::Deserialize;
 
 use super::{

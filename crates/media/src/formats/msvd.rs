@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use cart_retrieval::error::{Error, Result};
+use cart_retrieval::{Error, Result};
 
 use super::{
     PublishedSet,

@@ -6,11 +6,10 @@ use std::{
 };
 
 use cart_retrieval::{
+    Error, Result,
     data::{Caption, Captions, Splits},
-    error::{Error, Result},
     features::ItemIds,
-    members::fs,
-    storage::write_bytes,
+    members::{fs, write_bytes},
 };
 
 use crate::media::{MediaItem, Modality};

@@ -1,6 +1,6 @@
 //! Videos as animated pictures.
 
-use cart_retrieval::error::{Error, Result};
+use cart_retrieval::{Error, Result};
 use image::{
     Delay, Frame, RgbaImage,
     codecs::gif::{GifEncoder, Repeat},

@@ -10,7 +10,7 @@ use std::{
     path::Path,
 };
 
-use cart_retrieval::error::Result;
+use cart_retrieval::Result;
 
 use super::{Picture, PictureLimits, ffmpeg::Ffmpeg};
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use cart_retrieval::error::Result;
+use cart_retrieval::Result;
 use rayon::prelude::*;
 
 use super::{

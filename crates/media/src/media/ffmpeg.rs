@@ -8,7 +8,7 @@ use std::{
     thread::JoinHandle,
 };
 
-use cart_retrieval::error::{Error, Result};
+use cart_retrieval::{Error, Result};
 
 /// Bytes of complaints that are kept.
 const COMPLAINTS: u64 = 1 << 16;

@@ -8,10 +8,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use cart_retrieval::{
-    error::{Error, Result},
-    storage::read_limited,
-};
+use cart_retrieval::{Error, Result, members::read_limited};
 use unicode_normalization::UnicodeNormalization;
 
 use super::{MediaItem, Modality, frames, kinds};

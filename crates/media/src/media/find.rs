@@ -6,10 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cart_retrieval::{
-    error::{Error, Result},
-    members::breaks_lines,
-};
+use cart_retrieval::{Error, Result, members::breaks_lines};
 
 use super::{
     MediaItem, Modality,

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use cart_retrieval::error::{Error, Result};
+use cart_retrieval::{Error, Result};
 use image::{
     AnimationDecoder, DynamicImage, Frames, ImageDecoder, ImageFormat, ImageReader, Limits,
     codecs::{gif::GifDecoder, png::PngDecoder, webp::WebPDecoder},

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cart_retrieval::error::{Error, Result};
+use cart_retrieval::{Error, Result};
 use realfft::{RealFftPlanner, RealToComplex};
 use serde::{Deserialize, Serialize};
 

@@ -1,6 +1,6 @@
 //! One channel at one rate from the packets of a sound.
 
-use cart_retrieval::error::{Error, Result};
+use cart_retrieval::{Error, Result};
 
 use super::{Sound, resample::Resampler, sound::check_rate};
 

@@ -1,6 +1,6 @@
 //! Pictures in memory: pixels, crops, and the numbers that encoders take.
 
-use cart_retrieval::error::{Error, Result};
+use cart_retrieval::{Error, Result};
 
 /// A picture of 8-bit red, green and blue, row by row from the top left.
 ///

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use cart_retrieval::error::{Error, Result};
+use cart_retrieval::{Error, Result};
 use image::{
     DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageFormat, ImageReader, Limits,
     RgbaImage,

@@ -8,7 +8,7 @@ use std::{
     process::ChildStdout,
 };
 
-use cart_retrieval::error::{Error, Result};
+use cart_retrieval::{Error, Result};
 use symphonia::core::{
     codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions},
     errors::Error as Cause,

@@ -1,6 +1,6 @@
 //! Pictures in other sizes.
 
-use cart_retrieval::error::{Error, Result};
+use cart_retrieval::{Error, Result};
 use fast_image_resize::{
     FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer,
     images::{Image, ImageRef},

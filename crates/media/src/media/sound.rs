@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use cart_retrieval::error::{Error, Result};
+use cart_retrieval::{Error, Result};
 
 use super::resample::resample;
 

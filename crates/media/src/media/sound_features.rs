@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, sync::LazyLock};
 
-use cart_retrieval::error::Result;
+use cart_retrieval::Result;
 
 use super::{MelBank, MelConfig, Sound};
 

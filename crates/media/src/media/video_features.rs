@@ -1,6 +1,6 @@
 //! A built-in descriptor of videos: what their frames show, and what changes where, nothing learned.
 
-use cart_retrieval::error::{Error, Result};
+use cart_retrieval::{Error, Result};
 
 use super::{
     PICTURE_FEATURES, Picture, picture_features,

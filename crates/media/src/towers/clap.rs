@@ -8,9 +8,10 @@ use burn::{
     tensor::{Bool, Int, Tensor, TensorData, backend::Backend},
 };
 use cart_retrieval::{
-    error::{Error, Result},
+    Error, Result,
+    expert::{Activation, BertEncoder, WeightInit},
     members::{Weights, count, ensure_held, fill, unit},
-    nn::{Activation, BertEncoder, TextEncoder, WeightInit},
+    nn::TextEncoder,
     pretrained::LoadReport,
 };
 

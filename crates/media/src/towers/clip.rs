@@ -8,9 +8,10 @@ use burn::{
     tensor::{Bool, Int, Tensor, TensorData, backend::Backend},
 };
 use cart_retrieval::{
-    error::{Error, Result},
+    Error, Result,
+    expert::{ClipTextEncoder, WeightInit},
     members::{Weights, count, ensure_held, fill},
-    nn::{ClipTextEncoder, TextEncoder, WeightInit},
+    nn::TextEncoder,
     pretrained::LoadReport,
 };
 use rayon::prelude::*;

@@ -1,6 +1,6 @@
 //! Shapes of pairs of towers, and how media are prepared for them.
 
-use cart_retrieval::nn::{Activation, BertConfig, ClipTextConfig};
+use cart_retrieval::expert::{Activation, BertConfig, ClipTextConfig};
 
 use crate::{
     media::Filter,

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Tensor, TensorData, backend::Backend};
 use cart_retrieval::{
-    error::Result,
+    Result,
+    expert::WeightInit,
     members::{Weights, ensure_held, fill},
-    nn::WeightInit,
     pretrained::LoadReport,
 };
 

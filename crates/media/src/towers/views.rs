@@ -1,7 +1,7 @@
 //! Embeddings of items from several views of each: frames of a video, stretches of a sound.
 
 use burn::tensor::{Tensor, backend::Backend};
-use cart_retrieval::error::Result;
+use cart_retrieval::Result;
 use rayon::prelude::*;
 
 use crate::media::MediaItem;

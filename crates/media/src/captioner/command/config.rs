@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use cart_retrieval::error::{Error, Result};
+use cart_retrieval::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use super::super::check_weight;

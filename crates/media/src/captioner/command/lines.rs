@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use cart_retrieval::error::{Error, Result};
+use cart_retrieval::{Error, Result};
 use serde::Deserialize;
 
 use super::config::CommandConfig;

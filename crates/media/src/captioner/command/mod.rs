@@ -8,11 +8,10 @@ mod state;
 use std::path::{Path, PathBuf};
 
 use cart_retrieval::{
+    Error, Result,
     cancel::StopFlag,
     data::Captions,
-    error::{Error, Result},
-    members::fs,
-    storage::{hex, sha256_file, write_bytes},
+    members::{fs, hex, sha256_file, write_bytes},
 };
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -44,7 +43,7 @@ impl CommandConfig {
 /// # Example
 /// ```no_run
 /// use cart_media::{Modality, captioner::*, media_below};
-/// use cart_retrieval::train::StopFlag;
+/// use cart_retrieval::cancel::StopFlag;
 /// let media = media_below("pictures", &[Modality::Image])?.items;
 /// let ids: Vec<&str> = media.iter().map(|item| item.id.as_str()).collect();
 /// let job = CaptionJob::new(&ids)?.with_media("pictures", &media)?;

@@ -8,10 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cart_retrieval::{
-    cancel::StopFlag,
-    error::{Error, Result},
-};
+use cart_retrieval::{Error, Result, cancel::StopFlag};
 
 use super::config::CommandConfig;
 

@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use cart_retrieval::{
-    error::{Error, Result},
-    members::{FileLock, fs},
-    storage::{hex, read_limited, write_bytes},
+    Error, Result,
+    members::{FileLock, fs, hex, read_limited, write_bytes},
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};

@@ -9,9 +9,9 @@ use burn::{
     tensor::{Tensor, backend::Backend},
 };
 use cart_retrieval::{
-    error::{Error, Result},
+    Error, Result,
+    expert::{Activation, ClipLayer, WeightInit},
     members::{apply, check_sizes, count, layer_params},
-    nn::{Activation, ClipLayer, WeightInit},
 };
 use serde::{Deserialize, Serialize};
 

@@ -9,9 +9,9 @@ use burn::{
     tensor::{Int, Tensor, TensorData, backend::Backend},
 };
 use cart_retrieval::{
-    error::{Error, Result},
+    Error, Result,
+    expert::{Activation, Attention, AttentionConfig, FeedForward, FeedForwardConfig, WeightInit},
     members::{apply, check_sizes, count, layer_params},
-    nn::{Activation, Attention, AttentionConfig, FeedForward, FeedForwardConfig, WeightInit},
 };
 use serde::{Deserialize, Serialize};
 

@@ -9,12 +9,12 @@ use burn::{
     tensor::{Bool, Int, Tensor, backend::Backend, module::conv2d, ops::ConvOptions},
 };
 use cart_retrieval::{
-    error::{Error, Result},
-    members::{apply, check_sizes, count, layer_params, unit},
-    nn::{
+    Error, Result,
+    expert::{
         Activation, Attention, AttentionConfig, FeedForward, FeedForwardConfig, WeightInit,
         causal_bias,
     },
+    members::{apply, check_sizes, count, layer_params, unit},
 };
 use serde::{Deserialize, Serialize};
 

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use cart_retrieval::{
-    error::{Error, Result},
+    Error, Result,
+    expert::{BertConfig, Pooling},
     members::settings::{
         BERT_FIELDS, GENERAL, PREPROCESSOR, ROBERTA_FIELDS, Settings, Table, followed, harmless,
         only, refused, roberta_config,
     },
-    nn::{BertConfig, Pooling},
 };
 
 use super::{clip::CLAP_PROCESSOR, preparation};

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use cart_retrieval::{
-    error::Result,
+    Result,
     members::settings::{
         CLIP, Fields, GENERAL, Settings, Table, brief, clip_text, followed, harmless, only,
         refused, tower,

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use cart_retrieval::{
-    error::Result,
+    Result,
     members::settings::{PREPROCESSOR, PROCESSOR, Settings, Table},
 };
 

@@ -23,10 +23,11 @@ use std::{
 use anyhow::{Result, bail};
 use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
+    cancel::StopFlag,
     data::DataFolder,
-    recipe::{Fit, Judge, Part, Recipe, Task, TextSide},
-    storage::{Outputs, Sha256Writer, write_bytes},
-    train::StopFlag,
+    expert::TextSide,
+    members::{Outputs, Sha256Writer, write_bytes},
+    recipe::{Fit, Judge, Part, Recipe, Task},
 };
 use clap::Parser;
 use common::{

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use cart_retrieval::{eval::EvalRecord, storage::write_bytes};
+use cart_retrieval::{eval::EvalRecord, members::write_bytes};
 use serde::{Deserialize, Serialize};
 
 use crate::rows::Row;

@@ -2,10 +2,10 @@
 
 use anyhow::{Result, ensure};
 use cart_retrieval::{
+    members::{Sha256Writer, hex},
     prelude::*,
     quantizer::{HierarchicalConfig, RqKMeansConfig, RqVaeConfig},
     recipe::Recipe,
-    storage::{Sha256Writer, hex},
 };
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};

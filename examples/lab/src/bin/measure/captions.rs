@@ -5,9 +5,9 @@ use std::time::Instant;
 use anyhow::Result;
 use cart_media::captioner::{CaptionJob, Captioner, RetrievalConfig};
 use cart_retrieval::{
+    cancel::StopFlag,
     data::{ItemCaption, LeakAuditConfig},
     features::ItemIds,
-    train::StopFlag,
 };
 use clap::Args;
 use rand::{RngExt, SeedableRng};

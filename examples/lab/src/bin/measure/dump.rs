@@ -12,12 +12,10 @@ use burn::{
     },
 };
 use cart_retrieval::{
-    data::QueryBatch,
-    decode::{BeamConfig, Engine},
+    decode::BeamConfig,
+    expert::{Engine, QueryBatch, Stepper, TrainBatch, WeightInit},
+    members::{NamedTensors, Outputs, write_bytes},
     model::{Cart, LossConfig},
-    nn::WeightInit,
-    storage::{NamedTensors, Outputs, write_bytes},
-    train::{Stepper, TrainBatch},
 };
 use clap::Args;
 use rand::SeedableRng;

@@ -8,7 +8,7 @@ use cart_media::{
     Descriptors, Extractor, Filter, MediaItem, MelBank, MelConfig, Modality, Picture, Sound,
     media_below, towers::ClipVisionConfig,
 };
-use cart_retrieval::nn::{Activation, WeightInit};
+use cart_retrieval::expert::{Activation, WeightInit};
 use clap::{Args, ValueEnum};
 use rayon::prelude::*;
 use serde_json::{Value, json};

@@ -9,11 +9,9 @@ use anyhow::{Result, ensure};
 use burn::tensor::backend::Backend;
 use cart_retrieval::{
     cancel::Monitor,
-    quantizer::{
-        Codebooks, DeviceSearch, HostSearch, Init, KMeansConfig, NearestCentre, Quantizer,
-        RqKMeans, RqVaeConfig, RqVaeEvent,
-    },
-    storage::{NamedTensors, Outputs, write_bytes},
+    expert::{DeviceSearch, HostSearch, Init, NearestCentre, RqKMeans, RqVaeEvent},
+    members::{NamedTensors, Outputs, write_bytes},
+    quantizer::{Codebooks, KMeansConfig, Quantizer, RqVaeConfig},
 };
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};

@@ -4,7 +4,10 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use burn::tensor::backend::Backend;
-use cart_retrieval::decode::{BeamConfig, Engine, SearchPrecision, SearchTimes};
+use cart_retrieval::{
+    decode::{BeamConfig, SearchPrecision},
+    expert::{Engine, SearchTimes},
+};
 use clap::Args;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;

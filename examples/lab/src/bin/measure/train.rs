@@ -3,9 +3,10 @@
 use anyhow::{Result, ensure};
 use burn::{module::Module, tensor::backend::AutodiffBackend};
 use cart_retrieval::{
+    expert::Stepper,
     model::{CartConfig, LossConfig, Scope},
     nn::FusionMode,
-    train::{Freeze, Precision, Stepper, TrainConfig},
+    train::{Freeze, Precision, TrainConfig},
 };
 use clap::Args;
 use rand::SeedableRng;

@@ -6,13 +6,14 @@ use anyhow::{Context, Result};
 use burn::backend::Autodiff;
 use cart_retrieval::{
     backend::LocalBackend,
+    cancel::StopFlag,
     eval::{
         Bm25, Bm25Config, Bm25Grid, DualTowerConfig, Ranking, TowerData,
         baselines::{NearestText, ScoreFusion, TextPool, TfIdfRidge, TfIdfRidgeConfig},
     },
+    expert::{Asked, TextSide},
     pretrained::PretrainedText,
-    recipe::{Asked, Judge, Recipe, Task, TextSide},
-    train::StopFlag,
+    recipe::{Judge, Recipe, Task},
 };
 use clap::ValueEnum;
 

@@ -11,12 +11,13 @@ use anyhow::{Context, Result, bail, ensure};
 use baselines::{Baselines, Row, System};
 use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
+    cancel::StopFlag,
     data::DataFolder,
     eval::{EvalRecord, Ranking, markdown_table, write_json},
+    expert::TextSide,
+    members::Outputs,
     prelude::*,
-    recipe::{Fit, Judge, Part, Recipe, Task, TextSide},
-    storage::Outputs,
-    train::StopFlag,
+    recipe::{Fit, Judge, Part, Recipe, Task},
 };
 use clap::Parser;
 use common::{

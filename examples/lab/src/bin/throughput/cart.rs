@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use burn::tensor::backend::Backend;
-use cart_retrieval::{decode::BeamConfig, identifier::Vocabulary, model::Scope, trie::Trie};
+use cart_retrieval::{decode::BeamConfig, expert::Trie, identifier::Vocabulary, model::Scope};
 
 use crate::{Row, Setting, inputs, percentile, repeat};
 

@@ -25,9 +25,9 @@ use anyhow::{Result, ensure};
 use burn::tensor::backend::Backend;
 use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
-    decode::Engine,
+    expert::Engine,
+    members::{Outputs, write_bytes},
     model::CartConfig,
-    storage::{Outputs, write_bytes},
 };
 use clap::Parser;
 use common::{backend::Hardware, inputs};

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use burn::tensor::backend::Backend;
-use cart_retrieval::data::QueryBatch;
+use cart_retrieval::expert::QueryBatch;
 use gemm::{Parallelism, gemm};
 use hnsw_rs::prelude::{DistDot, Hnsw};
 use rand::{RngExt, SeedableRng};
