@@ -15,6 +15,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use cart_baselines::{Bm25, Bm25Config};
 use cart_media::{
     Descriptors,
     extract::{ExtractConfig, extract},
@@ -23,7 +24,7 @@ use cart_procedural::{Benchmark, QUERY, SplitCaptions, TRAINING, write_benchmark
 use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
     data::{Caption, DataFolder},
-    eval::{Bm25, Bm25Config, EvalRecord},
+    eval::EvalRecord,
     prelude::*,
     recipe::{Fit, Judge, Part, Recipe, Settings, Task},
     storage::Outputs,

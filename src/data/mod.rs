@@ -6,7 +6,7 @@ mod filter;
 mod folder;
 mod leaks;
 mod mixing;
-mod ordering;
+pub(crate) mod ordering;
 mod splits;
 mod text_check;
 mod tokenizer;

@@ -1,14 +1,10 @@
-//! Measures of retrieval and honest baselines.
+//! Measures of retrieval.
 
-pub mod baselines;
 mod bootstrap;
-mod metrics;
+pub(crate) mod metrics;
 mod ranking;
 mod report;
 
-pub use baselines::{
-    Bm25, Bm25Config, Bm25Grid, Bm25Tuning, DualTower, DualTowerConfig, TowerData,
-};
 pub use bootstrap::{
     BootstrapConfig, Interval, Intervals, PairedDifference, bootstrap, bootstrap_mean,
     paired_bootstrap,
