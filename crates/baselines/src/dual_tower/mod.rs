@@ -64,7 +64,7 @@ impl TowerStart {
 ///     weight: 1.0,
 /// });
 /// let frequent = TokenizerConfig { min_frequency: 1, ..TokenizerConfig::default() };
-/// let tokenizer = TextTokenizer::train(["a dog", "a cat"].into_iter(), &frequent, 8)?;
+/// let tokenizer = TextTokenizer::train(["a dog", "a cat"], &frequent, 8)?;
 /// let encoder = ScratchEncoderConfig {
 ///     vocabulary: tokenizer.vocabulary(),
 ///     max_tokens: 8,
