@@ -6,12 +6,12 @@ extern crate cart_examples_common as common;
 use std::{path::PathBuf, time::Instant};
 
 use anyhow::{Result, ensure};
-use burn::backend::Autodiff;
+use cart_baselines::{Bm25, Bm25Config, DualTowerConfig, TowerData, TowerStart};
 use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
     data::DataFolder,
     decode::SearchPrecision,
-    eval::{Bm25, Bm25Config, DualTowerConfig, Ranking, TowerData, markdown_table, write_json},
+    eval::{Ranking, markdown_table, write_json},
     members::Outputs,
     prelude::*,
     recipe::{Judge, Part, Task},
@@ -161,7 +161,7 @@ fn measure<B: LocalBackend>(args: &Args, device: &B::Device) -> Result<()> {
         };
         let started = Instant::now();
         let data = TowerData { tokenizer: &tokenizer, captions: train, items: &task.items };
-        let tower = config.fit::<Autodiff<B>>(&data, &stop, device)?;
+        let tower = config.fit(TowerStart::scratch::<B>(device), &data, &stop)?;
         let tower = tower.over(&task.candidates)?;
         let seconds = started.elapsed().as_secs_f64();
         let rankings = tower.search_all(texts, 50)?;

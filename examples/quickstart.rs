@@ -15,6 +15,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use cart_baselines::{Bm25, Bm25Config};
 use cart_media::{
     Descriptors,
     extract::{ExtractConfig, extract},
@@ -24,7 +25,7 @@ use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
     cancel::StopFlag,
     data::{Caption, DataFolder},
-    eval::{Bm25, Bm25Config, EvalRecord},
+    eval::EvalRecord,
     members::Outputs,
     prelude::*,
     recipe::{Fit, Judge, Part, Recipe, Settings, Task},

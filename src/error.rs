@@ -174,7 +174,8 @@ impl ProblemBuilder<2> {
 ///
 /// # Panics
 /// When the interval is none.
-pub(crate) fn ensure_in(name: &str, number: f64, interval: &str, remedy: &str) -> Result<()> {
+#[doc(hidden)]
+pub fn ensure_in(name: &str, number: f64, interval: &str, remedy: &str) -> Result<()> {
     let ends = interval.trim_matches(['[', '(', ')', ']']).split_once(", ");
     let ends = ends.and_then(|(low, high)| Some((low.parse().ok()?, high.parse().ok()?)));
     let (low, high): (f64, f64) = ends.expect("an interval has two ends");

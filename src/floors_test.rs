@@ -34,6 +34,10 @@ const PROCEDURAL: [&[&str]; 3] = [
     &["scenes", "sounds", "clips", "write"],
 ];
 
+/// The same of the crate of baselines.
+const BASELINES: [&[&str]; 2] =
+    [&["ranks"], &["bm25", "nearest", "tfidf_ridge", "dual_tower", "fusion"]];
+
 /// A piece of source text: a word, a `::`, or a single character.
 #[derive(Clone, Debug)]
 pub(crate) struct Token {
@@ -606,7 +610,7 @@ fn room(module: &[String]) -> &str {
 }
 
 /// The library and the crates that build on it, with their floors.
-fn crates() -> [(Sources, &'static [&'static [&'static str]]); 3] {
+fn crates() -> [(Sources, &'static [&'static [&'static str]]); 4] {
     let read = |folder: &str, least: usize| {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
         let sources = Sources::open(&folder, &folder);
@@ -617,6 +621,7 @@ fn crates() -> [(Sources, &'static [&'static [&'static str]]); 3] {
         (read("src", 200), &FLOORS),
         (read("crates/media/src", 50), &MEDIA),
         (read("crates/procedural/src", 30), &PROCEDURAL),
+        (read("crates/baselines/src", 8), &BASELINES),
     ]
 }
 

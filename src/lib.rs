@@ -22,7 +22,7 @@
 //! | [`recipe`] | all settings of an index, chosen from the data; from a data folder to an index |
 //! | [`retrieve`] | [`Retriever`](retrieve::Retriever), the main entry point; the index folder |
 //! | [`metadata`] | metadata of candidates, and conditions to filter by |
-//! | [`eval`] | Recall@K, MRR, confidence intervals; BM25 and dual-tower baselines |
+//! | [`eval`] | Recall@K, MRR, confidence intervals |
 //! | [`backend`] | choosing a backend and a device at run time |
 //! | [`cancel`] | following long work, and stopping it from another thread |
 //! | [`storage`] | atomic writes, checksums, named tensors |
@@ -32,7 +32,8 @@
 //!
 //! Two more crates of this workspace are for programs that bring no embeddings: `cart-media` reads
 //! pictures, sounds and videos and makes embeddings and captions of them, `cart-procedural` draws
-//! benchmarks.
+//! benchmarks. A third, `cart-baselines`, holds what to compare an index with: word search, a dual
+//! tower and others.
 //!
 //! # Example
 //! From a folder with `features.npy`, `ids.txt` and `captions.jsonl` to answers:

@@ -1,8 +1,15 @@
 //! What the crates of this workspace share with the library; no promise of stability.
 
 pub use crate::{
+    backend::run::{BackendWork, run_work},
+    data::ordering::drop_words,
+    error::ensure_in,
+    eval::metrics::name_query,
     features::ids::breaks_lines,
-    kernels::matmul::{Layout, dots},
+    kernels::{
+        matmul::{Layout, dots},
+        vector::{dot, normalise},
+    },
     nn::{
         init::apply,
         text::family::{check_sizes, layer_params},

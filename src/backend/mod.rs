@@ -34,12 +34,14 @@
 
 mod choice;
 mod local;
+pub(crate) mod run;
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
 pub use choice::DeviceChoice;
+pub use run::run_on;
 
 use crate::{
     error::{Error, Result},
@@ -160,42 +162,6 @@ pub trait BackendTask {
 
     /// Does the work on a device.
     fn run<B: LocalBackend>(self, device: B::Device) -> Self::Output;
-}
-
-/// Runs a task on a backend and a device of it.
-///
-/// # Errors
-/// [`Error::Device`] when the backend is not in this build, or as [`LocalBackend::device`].
-pub fn run_on<T: BackendTask>(
-    kind: BackendKind,
-    device: &DeviceChoice,
-    task: T,
-) -> Result<T::Output> {
-    #[allow(dead_code)]
-    fn run<B: LocalBackend, T: BackendTask>(device: &DeviceChoice, task: T) -> Result<T::Output> {
-        Ok(task.run::<B>(B::device(device)?))
-    }
-    match kind {
-        #[cfg(feature = "cuda")]
-        BackendKind::Cuda => run::<burn::backend::Cuda, T>(device, task),
-        #[cfg(feature = "tch")]
-        BackendKind::Tch => run::<burn::backend::LibTorch, T>(device, task),
-        #[cfg(feature = "wgpu")]
-        BackendKind::Wgpu => run::<burn::backend::Wgpu, T>(device, task),
-        #[cfg(feature = "ndarray")]
-        BackendKind::NdArray => run::<burn::backend::NdArray, T>(device, task),
-        #[cfg(feature = "flex")]
-        BackendKind::Flex => run::<burn::backend::Flex, T>(device, task),
-        #[allow(unreachable_patterns)]
-        kind => {
-            let _ = (device, task);
-            let compiled: Vec<_> = BackendKind::compiled().iter().map(|k| k.name()).collect();
-            Err(Error::device("backend")
-                .expected(format!("one that this build contains ({})", compiled.join(", ")))
-                .found(kind.name())
-                .fix(format!("choose one of those, or build with --features {kind}")))
-        }
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ mod filter;
 mod folder;
 pub(crate) mod leaks;
 pub(crate) mod mixing;
-mod ordering;
+pub(crate) mod ordering;
 pub(crate) mod splits;
 pub(crate) mod text_check;
 pub(crate) mod tokenizer;

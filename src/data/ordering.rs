@@ -26,7 +26,7 @@ pub(crate) fn by_like_length(
 }
 
 /// Leaves out tokens between the first and the last with probability `share`, but not all of them.
-pub(crate) fn drop_words(tokens: &[u32], share: f64, rng: &mut ChaCha8Rng) -> Vec<u32> {
+pub fn drop_words(tokens: &[u32], share: f64, rng: &mut ChaCha8Rng) -> Vec<u32> {
     if share == 0.0 || tokens.len() <= 3 {
         return tokens.to_vec();
     }

@@ -354,7 +354,7 @@ fn check_k(k: usize) -> Result<()> {
 }
 
 /// Checks one query's relevant items.
-pub(super) fn check_relevant(relevant: &[u32], candidates: usize) -> Result<()> {
+fn check_relevant(relevant: &[u32], candidates: usize) -> Result<()> {
     let wrong = |expected: String, found: String, remedy: &str| {
         Err(Error::query("relevant items").expected(expected).found(found).fix(remedy))
     };
@@ -373,7 +373,7 @@ pub(super) fn check_relevant(relevant: &[u32], candidates: usize) -> Result<()> 
 }
 
 /// Says which query an error is about.
-pub(super) fn name_query(error: Error, query: usize) -> Error {
+pub fn name_query(error: Error, query: usize) -> Error {
     error.about(|subject| format!("{subject} of query {query}"))
 }
 

@@ -9,7 +9,7 @@ mod panels;
 mod product;
 #[cfg(target_arch = "x86_64")]
 mod screen;
-mod vector;
+pub(crate) mod vector;
 
 pub(crate) mod gelu;
 

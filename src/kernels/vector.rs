@@ -6,7 +6,7 @@ pub(crate) fn norm(row: &[f32]) -> f64 {
 }
 
 /// Scales a vector to length 1; a zero vector stays, and one with NaN becomes NaN.
-pub(crate) fn normalise(row: &mut [f32]) {
+pub fn normalise(row: &mut [f32]) {
     let norm = norm(row);
     if norm != 0.0 {
         row.iter_mut().for_each(|v| *v = (f64::from(*v) / norm) as f32);
@@ -15,7 +15,7 @@ pub(crate) fn normalise(row: &mut [f32]) {
 
 /// Dot product in a fixed order of sixteen running sums.
 #[inline(always)]
-pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [0f32; 16];
     let (a16, b16) = (a.chunks_exact(16), b.chunks_exact(16));
     let rest: f32 = a16.remainder().iter().zip(b16.remainder()).map(|(x, y)| x * y).sum();

@@ -12,10 +12,9 @@ use crate::{
     align::{FittedTextSpace, IdfWeights, TextVectors},
     data::{DataFolder, ItemCaption},
     error::Result,
-    eval::baselines::{DualTower, DualTowerConfig, TowerData},
     model::Cart,
     retrieve::{Retriever, Searchable, compiled_here},
-    train::{StopFlag, Trained, Trainer, TrainingData, trainable},
+    train::{Trained, Trainer, TrainingData, trainable},
 };
 
 compiled_here! {
@@ -78,14 +77,6 @@ compiled_here! {
         device: &Self::Device
     ) -> Result<Trained<Self>> {
         trainer.fit(trainable::<Autodiff<Self>, Cart<_>>(network.clone()), pairs, device)
-    }
-    fn fit_tower(
-        config: &DualTowerConfig,
-        data: &TowerData<'_>,
-        stop: &StopFlag,
-        device: &Self::Device
-    ) -> Result<DualTower<Self>> {
-        config.fit::<Autodiff<Self>>(data, stop, device)
     }
 }
 
@@ -209,20 +200,5 @@ impl Trainer {
         device: &B::Device,
     ) -> Result<Trained<B>> {
         B::train_further(self, network, pairs, device)
-    }
-}
-
-impl DualTowerConfig {
-    /// [`DualTowerConfig::fit`] for a backend that this crate compiles the training for.
-    ///
-    /// # Errors
-    /// As [`DualTowerConfig::fit`].
-    pub fn fit_on<B: Trainable>(
-        &self,
-        data: &TowerData<'_>,
-        stop: &StopFlag,
-        device: &B::Device,
-    ) -> Result<DualTower<B>> {
-        B::fit_tower(self, data, stop, device)
     }
 }

@@ -43,7 +43,6 @@ mod trainer;
 pub(crate) mod update;
 pub(crate) mod validation;
 
-pub(crate) use crate::cancel::StopFlag;
 pub(crate) use batch::TrainBatch;
 pub use config::TrainConfig;
 pub(crate) use data::WeightedExample;

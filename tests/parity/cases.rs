@@ -10,10 +10,11 @@ use burn::{
         backend::{AutodiffBackend, Backend},
     },
 };
+use cart_baselines::{DualTowerConfig, TowerData, TowerStart};
 use cart_procedural::{Scenes, ScenesConfig};
 use cart_retrieval::{
+    backend::LocalBackend,
     cancel::{Monitor, StopFlag},
-    eval::{DualTowerConfig, TowerData},
     expert::{
         Activation, Attention, AttentionConfig, BertConfig, CartOptimizer, ClipTextConfig, Codes,
         DeviceSearch, Dropout, EncoderOutput, Engine, FusionConfig, GuideBatch, GuideSource,
@@ -654,7 +655,10 @@ pub fn trained<B: AutodiffBackend>(devices: &[B::Device], config: TrainConfig) -
     out.with_tolerance(1e-2)
 }
 
-pub fn dual_tower<B: AutodiffBackend>(device: &B::Device) -> Outcome {
+pub fn dual_tower<B>(device: &B::Device) -> Outcome
+where
+    B: AutodiffBackend<InnerBackend: LocalBackend>,
+{
     let mut out = Outcome::default();
     let setup = setup();
     let encoder = ScratchEncoderConfig {
@@ -665,7 +669,8 @@ pub fn dual_tower<B: AutodiffBackend>(device: &B::Device) -> Outcome {
     let config = DualTowerConfig { projection: 16, epochs: 2, ..DualTowerConfig::new(encoder) };
     let Setup { items, captions, tokenizer, .. } = &setup;
     let data = TowerData { tokenizer, captions, items };
-    let tower = config.fit::<B>(&data, &StopFlag::new(), device).unwrap();
+    let start = TowerStart::scratch::<B::InnerBackend>(device);
+    let tower = config.fit(start, &data, &StopFlag::new()).unwrap();
     let queries: Vec<&str> = setup.captions.iter().map(|c| c.text.as_str()).take(10).collect();
     for ranking in tower.search_all(&queries, 60).unwrap() {
         let mut scores: Vec<_> = ranking.items.iter().zip(&ranking.scores).collect();

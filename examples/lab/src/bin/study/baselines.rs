@@ -4,13 +4,14 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use burn::backend::Autodiff;
+use cart_baselines::{
+    Bm25, Bm25Config, Bm25Grid, DualTowerConfig, NearestText, ScoreFusion, TextPool, TfIdfRidge,
+    TfIdfRidgeConfig, TowerData, TowerStart,
+};
 use cart_retrieval::{
     backend::LocalBackend,
     cancel::StopFlag,
-    eval::{
-        Bm25, Bm25Config, Bm25Grid, DualTowerConfig, Ranking, TowerData,
-        baselines::{NearestText, ScoreFusion, TextPool, TfIdfRidge, TfIdfRidgeConfig},
-    },
+    eval::Ranking,
     expert::{Asked, TextSide},
     pretrained::PretrainedText,
     recipe::{Judge, Recipe, Task},
@@ -171,10 +172,10 @@ impl<B: LocalBackend> Baselines<'_, B> {
                 seed: self.recipe.seed,
                 ..DualTowerConfig::new(pretrained.config().clone())
             };
-            let encoder = encoder.freeze_token_embeddings();
+            let start = TowerStart::encoder::<B>(encoder.freeze_token_embeddings());
             let data =
                 TowerData { tokenizer: &tokenizer, captions: &task.train, items: &task.items };
-            let tower = config.fit_around(encoder, &data, &self.stop, self.device)?;
+            let tower = config.fit(start, &data, &self.stop)?;
             let texts = Judge::new(task).texts;
             Ok(tower.over(&task.candidates)?.search_all(&texts, task.candidates.len())?)
         };

@@ -1,13 +1,14 @@
 //! Search by the training texts of the candidates, as vectors of an untouched sentence encoder.
 
+use cart_retrieval::{
+    Error, Result,
+    eval::Ranking,
+    expert::TextVectors,
+    members::{dot, normalise},
+};
 use rayon::prelude::*;
 
-use super::{Ranking, best};
-use crate::{
-    align::TextVectors,
-    error::{Error, Result},
-    kernels::{dot, normalise},
-};
+use crate::ranks::best;
 
 /// What stands for a candidate that several texts describe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +25,8 @@ pub enum TextPool {
 ///
 /// # Example
 /// ```
-/// use cart_retrieval::{expert::TextVectors, eval::baselines::{NearestText, TextPool}};
+/// use cart_baselines::{NearestText, TextPool};
+/// use cart_retrieval::expert::TextVectors;
 /// let texts = TextVectors::new(2, vec![1.0, 0.0, 0.0, 1.0, 0.6, 0.8], vec![0, 1, 0])?;
 /// let queries = TextVectors::new(2, vec![0.0, 1.0], vec![1])?;
 /// let found = NearestText::new(&texts, 2, TextPool::Nearest)?.search_all(&queries, 2)?;

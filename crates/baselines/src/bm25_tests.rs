@@ -1,8 +1,9 @@
 //! Tests of the word search against the formula written out.
 
-use super::*;
-use crate::eval::evaluate;
+use cart_retrieval::eval::{TruncatedTies, evaluate};
 use proptest::prelude::*;
+
+use super::*;
 
 /// The slow twin: the formula of the module, straight from the texts, for one candidate.
 fn slow(docs: &[(u32, String)], n: usize, config: &Bm25Config, query: &str, item: u32) -> f64 {
@@ -96,9 +97,9 @@ fn tuning_finds_what_the_queries_want() {
 
 #[test]
 fn real_captions_are_found_again() {
-    use crate::data::{CaptionFilter, Captions};
+    use cart_retrieval::data::{CaptionFilter, Captions};
     let folder =
-        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/flickr8k_clip");
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/flickr8k_clip");
     let Ok(ids) = std::fs::read_to_string(folder.join("ids.txt")) else {
         eprintln!("skipped: flickr8k_clip is not here");
         return;

@@ -11,17 +11,11 @@
 
 use std::collections::HashMap;
 
+use cart_retrieval::{Error, Result, eval::Ranking, expert::words, members::ensure_in};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    data::words,
-    error::{Error, Result, ensure_in},
-    eval::{
-        metrics::{QueryTruth, TruncatedTies, check_relevant, mrr_at_k, name_query},
-        ranking::Ranking,
-    },
-};
+use crate::ranks::mean_mrr;
 
 /// English words that say nothing about an image, for [`Bm25Config::stop_words`].
 const STOP_WORDS: [&str; 16] = [
@@ -70,7 +64,7 @@ pub struct Bm25Tuning {
 ///
 /// # Example
 /// ```
-/// use cart_retrieval::eval::{Bm25, Bm25Config};
+/// use cart_baselines::{Bm25, Bm25Config};
 /// let docs = [(0, "two dogs in the snow"), (1, "a cat asleep"), (0, "dogs play")];
 /// let bm25 = Bm25::fit(&docs, 3, &Bm25Config::default())?;
 /// let found = bm25.search("dogs", 2);
@@ -216,7 +210,7 @@ impl Bm25 {
     /// Candidates that share no word with the query follow with score zero, by item, so that the
     /// list holds `min(k, candidates)` items. Equal scores are ordered by item for the output only:
     /// metrics count them as ties. Where the list may end among the zeros, evaluate with
-    /// [`TruncatedTies::AllUnlisted`](crate::eval::TruncatedTies::AllUnlisted) or ask for all candidates.
+    /// [`TruncatedTies::AllUnlisted`](cart_retrieval::eval::TruncatedTies::AllUnlisted) or ask for all candidates.
     pub fn search(&self, query: &str, k: usize) -> Ranking {
         self.search_with(query, k, &mut self.scratch())
     }
@@ -256,17 +250,18 @@ impl Bm25 {
                 .found(format!("{} queries and {} relevant sets", queries.len(), relevant.len()))
                 .fix("pass one relevant set for each query, in the same order"));
         }
-        for (query, relevant) in relevant.iter().enumerate() {
-            check_relevant(relevant.as_ref(), self.candidates())
-                .map_err(|error| name_query(error, query))?;
-        }
         let mut trial = self.clone();
         let mut tried = Vec::with_capacity(grid.k1.len() * grid.b.len());
         let mut best: Option<(f32, f32, f64)> = None;
         for &k1 in &grid.k1 {
             for &b in &grid.b {
                 trial.set_parameters(k1, b)?;
-                let entry = (k1, b, trial.mrr(queries, relevant)?);
+                let all = |scratch: &mut Scratch, query: usize| {
+                    let query: &str = queries[query].as_ref();
+                    Ok(trial.search_with(query, self.candidates(), scratch))
+                };
+                let mrr = mean_mrr(relevant, self.candidates(), || self.scratch(), all)?;
+                let entry = (k1, b, mrr);
                 tried.push(entry);
                 if best.is_none_or(|(_, _, mrr)| entry.2 > mrr) {
                     best = Some(entry);
@@ -276,29 +271,6 @@ impl Bm25 {
         let (k1, b, mrr_at_10) = best.unwrap_or((self.config.k1, self.config.b, 0.0));
         let config = self.config.clone().with_k1(k1).with_b(b);
         Ok(Bm25Tuning { config, mrr_at_10, tried })
-    }
-
-    fn mrr<S, R>(&self, queries: &[S], relevant: &[R]) -> Result<f64>
-    where
-        S: AsRef<str> + Sync,
-        R: AsRef<[u32]> + Sync,
-    {
-        let all = self.candidates();
-        let values: Vec<Result<f64>> = queries
-            .par_iter()
-            .zip(relevant)
-            .map_init(
-                || self.scratch(),
-                |scratch, (query, relevant)| {
-                    let ranking = self.search_with(query.as_ref(), all, scratch);
-                    let (relevant, ties) = (relevant.as_ref(), TruncatedTies::Listed);
-                    mrr_at_k(&ranking, 10, &QueryTruth { relevant, candidates: all, ties })
-                },
-            )
-            .collect();
-        // Summed in order, so that threads do not change the last digit.
-        let values: Vec<f64> = values.into_iter().collect::<Result<_>>()?;
-        Ok(values.iter().sum::<f64>() / values.len() as f64)
     }
 
     fn search_with(&self, query: &str, k: usize, scratch: &mut Scratch) -> Ranking {

@@ -2,17 +2,18 @@
 
 use std::collections::HashMap;
 
+use cart_retrieval::{
+    Error, Result,
+    data::ItemCaption,
+    eval::Ranking,
+    expert::{Ridge, words},
+    features::Features,
+    members::{dot, normalise},
+};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Ranking, best};
-use crate::{
-    align::Ridge,
-    data::{ItemCaption, words},
-    error::{Error, Result},
-    features::Features,
-    kernels::{dot, normalise},
-};
+use crate::ranks::best;
 
 /// Settings of the regression.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,13 +1,10 @@
 //! Several systems' scores added up.
 
+use cart_retrieval::{Error, Result, eval::Ranking};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::{Ranking, best};
-use crate::{
-    error::{Error, Result},
-    eval::metrics::{QueryTruth, TruncatedTies, check_relevant, mrr_at_k, name_query},
-};
+use crate::ranks::{best, mean_mrr};
 
 /// Weights to try for each system.
 const GRID: [f32; 8] = [0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5];
@@ -74,18 +71,8 @@ impl ScoreFusion {
                 .fix("pass the queries that the systems answered"));
         }
         let measure = |weights: &[f32]| -> Result<f64> {
-            let found: Result<Vec<f64>> = (0..scores.queries)
-                .into_par_iter()
-                .map(|query| {
-                    check_relevant(relevant[query].as_ref(), candidates)
-                        .map_err(|e| name_query(e, query))?;
-                    let ranking = scores.fuse(query, weights, 50)?;
-                    let (relevant, ties) = (relevant[query].as_ref(), TruncatedTies::Listed);
-                    mrr_at_k(&ranking, 10, &QueryTruth { relevant, candidates, ties })
-                })
-                .collect();
-            let found = found?;
-            Ok(found.iter().sum::<f64>() / found.len().max(1) as f64)
+            let rank = |(): &mut (), query| scores.fuse(query, weights, 50);
+            mean_mrr(relevant, candidates, || (), rank)
         };
         // From the best system alone.
         let mut weights = Vec::new();
