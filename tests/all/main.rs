@@ -1,7 +1,6 @@
 //! All integration tests but those of parity, in one program: burn's code is generated once.
 
 mod live;
-mod pretrained;
 mod recipes;
 mod training;
 

@@ -9,6 +9,7 @@ mod cases;
 mod frozen;
 mod outcome;
 mod portable;
+mod pretrained;
 mod towers;
 
 use std::sync::{Mutex, MutexGuard};

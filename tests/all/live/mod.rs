@@ -421,6 +421,35 @@ fn the_format_before_is_read_and_others_are_refused_by_name() {
     }
 }
 
+/// Folders that earlier versions wrote: format 2, and format 3 with changes in its log.
+#[test]
+fn folders_of_earlier_formats_answer_as_when_they_were_written() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/index");
+    for (name, candidates) in [("format-2", 60), ("format-3", 64)] {
+        let folder = tempfile::tempdir().unwrap();
+        for entry in fs::read_dir(fixtures.join(name)).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+        }
+        verify(folder.path()).unwrap();
+        let retriever = load(folder.path());
+        assert_eq!(retriever.index().ids().len(), candidates);
+        let written = fs::read(fixtures.join(format!("{name}.json"))).unwrap();
+        let written: serde_json::Value = serde_json::from_slice(&written).unwrap();
+        for asked in written.as_array().unwrap() {
+            let query = asked["query"].as_str().unwrap();
+            let hits = retriever.query(query).top(10).run().unwrap();
+            let expected = asked["hits"].as_array().unwrap();
+            assert_eq!(hits.len(), expected.len());
+            for (hit, expected) in hits.iter().zip(expected) {
+                assert_eq!(hit.id, expected["id"].as_str().unwrap(), "{name}, {query}");
+                let score = expected["score"].as_f64().unwrap();
+                assert!((f64::from(hit.score) - score).abs() < 1e-4, "{name}, {query}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_retriever_is_shared_by_threads() {
     fn shared<T: Send + Sync>() {}
