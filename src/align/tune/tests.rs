@@ -11,7 +11,7 @@ use crate::{
     error::Error,
     features::Features,
     kernels::dot,
-    nn::{ScratchEncoderConfig, TextEncoderConfig, WeightInit},
+    nn::{Activation, BertConfig, Pooling, ScratchEncoderConfig, TextEncoderConfig, WeightInit},
     storage::NamedTensors,
 };
 
@@ -48,6 +48,24 @@ fn encoder(tokenizer: &TextTokenizer) -> TextEncoder<A> {
     config.init(&mut WeightInit::new(3), &Default::default())
 }
 
+fn bert_config(tokenizer: &TextTokenizer) -> BertConfig {
+    BertConfig {
+        vocabulary: tokenizer.vocabulary(),
+        positions: 16,
+        first_position: 0,
+        token_types: 1,
+        d_model: 16,
+        d_ff: 32,
+        n_heads: 2,
+        n_layers: 1,
+        activation: Activation::Gelu,
+        norm_epsilon: 1e-12,
+        dropout: 0.0,
+        attention_dropout: 0.0,
+        pooling: Pooling::Mean,
+    }
+}
+
 /// Share of texts that lie nearest to their own candidate as made without them.
 fn found(texts: &TextVectors, items: &Features, space: &TextSpaceConfig) -> f64 {
     let fitted = space.fit(items, texts).unwrap();
@@ -61,7 +79,7 @@ fn found(texts: &TextVectors, items: &Features, space: &TextSpaceConfig) -> f64 
 }
 
 #[test]
-fn texts_move_to_their_candidates_and_words_stay() {
+fn texts_move_to_their_candidates() {
     let (items, captions) = fixture();
     let device = Default::default();
     let texts = captions.iter().map(|caption| caption.text.as_str());
@@ -102,7 +120,16 @@ fn texts_move_to_their_candidates_and_words_stay() {
         tensors.insert_module::<Flex, _>("", encoder).unwrap();
         tensors.take_f32("tokens.weight").unwrap()
     };
-    assert_eq!(words(&tuned), words(&untuned.valid()));
+    // An encoder from scratch learns its token embeddings; a pretrained one keeps them.
+    assert_ne!(words(&tuned), words(&untuned.valid()));
+    let bert = || -> TextEncoder<A> {
+        let config = TextEncoderConfig::from(bert_config(&tokenizer));
+        config.init(&mut WeightInit::new(3), &device)
+    };
+    let short = EncoderTuning { epochs: 2, ..tuning.clone() };
+    let kept = short.fit(bert(), &data, &StopFlag::new(), &device).unwrap().encoder;
+    assert_eq!(words(&kept), words(&bert().valid()));
+    assert_ne!(embed(&kept), embed(&bert().valid()));
     assert_eq!(embed(&tuned), embed(&fit(&tuning).unwrap().encoder));
     let none = fit(&EncoderTuning { epochs: 0, ..tuning.clone() }).unwrap().encoder;
     assert_eq!(embed(&none), embed(&untuned.valid()));
