@@ -165,6 +165,16 @@ impl ProblemBuilder<2> {
         self.problem.remedy = remedy.into();
         (self.make)(self.problem)
     }
+
+    /// [`fix`](Self::fix) for a check: an error if the condition holds, and `Ok` if it does not.
+    ///
+    /// The parts of the message are made in both cases: use it in checks that run once, not in loops.
+    ///
+    /// # Errors
+    /// The problem, if `wrong`.
+    pub(crate) fn fix_if(self, wrong: bool, remedy: impl Into<String>) -> Result<()> {
+        if wrong { Err(self.fix(remedy)) } else { Ok(()) }
+    }
 }
 
 /// Checks that a setting lies in an interval, which is written as in a book: `[0, 1)` holds 0 and not 1.

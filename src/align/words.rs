@@ -38,12 +38,10 @@ impl IdfWeights {
                 .found(weight.to_string())
                 .fix("0.4 is usual; leave it out to disable it"));
         }
-        if train.is_empty() {
-            return Err(Error::captions("training texts")
-                .expected("at least one text")
-                .found("none")
-                .fix("check the filter of the training captions"));
-        }
+        Error::captions("training texts")
+            .expected("at least one text")
+            .found("none")
+            .fix_if(train.is_empty(), "check the filter of the training captions")?;
         let mut having = vec![0u32; encoder.vocabulary()];
         for caption in train {
             let mut tokens = tokenizer.encode(&caption.text)?;

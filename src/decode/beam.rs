@@ -88,15 +88,14 @@ impl<'a, B: Backend> Prepared<'a, B> {
     ) -> Result<Self> {
         config.validate()?;
         let (sizes, found) = (model.decoder().level_sizes(), space.trie.vocabulary().sizes());
-        if sizes != found {
-            return Err(Error::model("identifier levels of the candidates")
-                .expected(format!("the network's, {sizes:?}"))
-                .found(format!("{found:?}"))
-                .fix(
-                    "search candidates whose identifiers have the network's levels, with the same \
+        Error::model("identifier levels of the candidates")
+            .expected(format!("the network's, {sizes:?}"))
+            .found(format!("{found:?}"))
+            .fix_if(
+                sizes != found,
+                "search candidates whose identifiers have the network's levels, with the same \
                  capacity for unique tokens (Trie::within)",
-                ));
-        }
+            )?;
         let weights = config.level_weights.len();
         if weights != 0 && weights != sizes.len() {
             return Err(Error::config("weights of the levels")

@@ -49,12 +49,10 @@ impl BeamConfig {
     /// # Errors
     /// [`Error::Config`] for a width of zero, and for weights below 0 or not finite.
     pub fn validate(&self) -> Result<()> {
-        if self.width == 0 {
-            return Err(Error::config("beam width")
-                .expected("at least 1")
-                .found("0")
-                .fix("10 to 20 are usual"));
-        }
+        Error::config("beam width")
+            .expected("at least 1")
+            .found("0")
+            .fix_if(self.width == 0, "10 to 20 are usual")?;
         let weights =
             [("weight of the decoder", self.decoder_weight), ("weight of the rerank", self.rerank)];
         let levels = self.level_weights.iter().map(|&weight| ("weight of a level", weight));

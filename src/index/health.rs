@@ -136,19 +136,17 @@ impl HealthReport {
                     rounded_up(self.shared_share)
                 )));
         }
-        if self.largest_collision > thresholds.max_largest_collision {
-            return Err(Error::collapsed(subject)
-                .expected(format!(
-                    "at most {} items with one code",
-                    thresholds.max_largest_collision
-                ))
-                .found(format!("{} items", self.largest_collision))
-                .fix(format!(
+        Error::collapsed(subject)
+            .expected(format!("at most {} items with one code", thresholds.max_largest_collision))
+            .found(format!("{} items", self.largest_collision))
+            .fix_if(
+                self.largest_collision > thresholds.max_largest_collision,
+                format!(
                     "add a level to sizes, or remove duplicated items; or set \
                      max_largest_collision to {}",
                     self.largest_collision
-                )));
-        }
+                ),
+            )?;
         if let Some(last) = self.levels.last()
             && last.residual_energy > thresholds.max_residual_energy
         {
@@ -188,24 +186,21 @@ impl LevelHealth {
                     rounded_down(self.used_share)
                 )));
         }
-        if self.normalised_entropy < thresholds.min_normalised_entropy {
-            return Err(Error::collapsed(subject)
-                .expected(format!(
-                    "normalised entropy of at least {}",
-                    thresholds.min_normalised_entropy
-                ))
-                .found(format!(
-                    "{:.3} (perplexity {:.1})",
-                    self.normalised_entropy, self.perplexity
-                ))
-                .fix(format!(
+        Error::collapsed(subject)
+            .expected(format!(
+                "normalised entropy of at least {}",
+                thresholds.min_normalised_entropy
+            ))
+            .found(format!("{:.3} (perplexity {:.1})", self.normalised_entropy, self.perplexity))
+            .fix_if(
+                self.normalised_entropy < thresholds.min_normalised_entropy,
+                format!(
                     "a few codes hold most items: use fewer codes (set {setting} to {} or less), \
                      and remove near-duplicates; or set min_normalised_entropy to {:.2}",
                     (self.perplexity as usize).clamp(2, self.size.max(2)),
                     rounded_down(self.normalised_entropy)
-                )));
-        }
-        Ok(())
+                ),
+            )
     }
 }
 

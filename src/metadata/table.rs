@@ -155,12 +155,10 @@ impl ItemMetadata {
             places.push(Place { text: 0, length: length as u32, start: start as u64 });
             start += length + 1;
         }
-        if start != map.len() {
-            return Err(Error::metadata(path.display().to_string())
-                .expected(format!("lines of at most {LONGEST_LINE} bytes"))
-                .found(format!("a longer or cut line {}", places.len() + 1))
-                .fix("save the index again, or restore the file from a copy"));
-        }
+        Error::metadata(path.display().to_string())
+            .expected(format!("lines of at most {LONGEST_LINE} bytes"))
+            .found(format!("a longer or cut line {}", places.len() + 1))
+            .fix_if(start != map.len(), "save the index again, or restore the file from a copy")?;
         let text = Array::mapped(&map, 0, map.len()).unwrap_or_else(|| map.to_vec().into());
         Ok(Self { texts: vec![Arc::new(text)], places })
     }

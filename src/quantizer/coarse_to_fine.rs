@@ -273,12 +273,10 @@ impl<B: Backend> CoarseToFine<B> {
     /// [`Error::Quantizer`] when their widths differ.
     pub fn from_parts(coarse: KMeans, fine: FineQuantizer<B>) -> Result<Self> {
         let (a, b) = (coarse.dim(), fine.as_quantizer().dim());
-        if a != b {
-            return Err(Error::quantizer("coarse-to-fine quantizer")
-                .expected(format!("a fine quantizer of width {a}"))
-                .found(b.to_string())
-                .fix("combine parts of one fit"));
-        }
+        Error::quantizer("coarse-to-fine quantizer")
+            .expected(format!("a fine quantizer of width {a}"))
+            .found(b.to_string())
+            .fix_if(a != b, "combine parts of one fit")?;
         Ok(Self { coarse, fine })
     }
 

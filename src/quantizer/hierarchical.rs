@@ -99,12 +99,10 @@ impl HierarchicalConfig {
     pub fn fit(&self, rows: &[f32], dim: usize) -> Result<Hierarchical> {
         self.validate()?;
         let n = check_rows(rows, dim, 0)?;
-        if n == 0 {
-            return Err(Error::quantizer("rows to cluster")
-                .expected("at least one row")
-                .found("none")
-                .fix("pass the embeddings of the candidates"));
-        }
+        Error::quantizer("rows to cluster")
+            .expected("at least one row")
+            .found("none")
+            .fix_if(n == 0, "pass the embeddings of the candidates")?;
         let mut nodes: Vec<Vec<u32>> = vec![(0..n as u32).collect()];
         let (mut centres, mut first_children) = (Vec::new(), Vec::new());
         for (level, &size) in self.sizes.iter().enumerate() {
@@ -167,12 +165,10 @@ impl HierarchicalConfig {
 }
 
 fn check_sizes(sizes: &[usize]) -> Result<()> {
-    if sizes.is_empty() {
-        return Err(Error::config("sizes")
-            .expected("at least one level")
-            .found("none")
-            .fix("pass a size for each"));
-    }
+    Error::config("sizes")
+        .expected("at least one level")
+        .found("none")
+        .fix_if(sizes.is_empty(), "pass a size for each")?;
     sizes.iter().enumerate().try_for_each(|(i, &size)| check_size(&format!("sizes[{i}]"), size))
 }
 

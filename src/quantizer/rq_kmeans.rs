@@ -192,12 +192,10 @@ fn at_level(error: Error, level: usize) -> Error {
 }
 
 fn check_sizes(sizes: &[usize]) -> Result<()> {
-    if sizes.is_empty() {
-        return Err(Error::config("sizes")
-            .expected("at least one level")
-            .found("none")
-            .fix("pass a size for each"));
-    }
+    Error::config("sizes")
+        .expected("at least one level")
+        .found("none")
+        .fix_if(sizes.is_empty(), "pass a size for each")?;
     sizes.iter().enumerate().try_for_each(|(i, &size)| check_size(&format!("sizes[{i}]"), size))
 }
 

@@ -150,12 +150,10 @@ impl<B: Backend> CoarseToFine<B> {
                 };
                 let mut network = config.init_network::<B>(dim, device);
                 load_module::<B, _>(&mut network, &mut tensors, "fine.network.")?;
-                if scaling.mean.len() != dim {
-                    return Err(Error::quantizer("fine.mean")
-                        .expected(format!("{dim} values"))
-                        .found(scaling.mean.len().to_string())
-                        .fix("save the index again"));
-                }
+                Error::quantizer("fine.mean")
+                    .expected(format!("{dim} values"))
+                    .found(scaling.mean.len().to_string())
+                    .fix_if(scaling.mean.len() != dim, "save the index again")?;
                 FineQuantizer::RqVae(RqVae::from_parts(config, scaling, network, device.clone())?)
             }
             FineMeta::RqKmeans { levels, encode_beam } => {

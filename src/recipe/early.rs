@@ -117,16 +117,13 @@ fn shared(recipe: &Recipe, rows: &Rows) -> Result<()> {
     let codes =
         sizes.iter().fold(recipe.quantizer.coarse.k, |codes, &size| codes.saturating_mul(size));
     let share = 1.0 - codes as f64 / rows.items.max(1) as f64;
-    if share > most {
-        return Err(Error::collapsed(format!(
-            "{codes} whole codes, k = {} times sizes = {sizes:?}",
-            recipe.quantizer.coarse.k
-        ))
-        .expected(expected)
-        .found(format!("at least {:.1}% of {}", 100.0 * share, rows.items))
-        .fix("add a level to sizes"));
-    }
-    Ok(())
+    Error::collapsed(format!(
+        "{codes} whole codes, k = {} times sizes = {sizes:?}",
+        recipe.quantizer.coarse.k
+    ))
+    .expected(expected)
+    .found(format!("at least {:.1}% of {}", 100.0 * share, rows.items))
+    .fix_if(share > most, "add a level to sizes")
 }
 
 #[cfg(test)]

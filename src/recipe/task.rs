@@ -192,24 +192,20 @@ impl Task {
     /// Keeps a share of the candidates, drawn by a seed, for later: nothing of theirs is trained
     /// on.
     pub fn hold_back(self, share: f64, seed: u64) -> Result<(Self, Later)> {
-        if self.asked != Asked::All {
-            return Err(Error::config("[splits] of the recipe")
-                .expected("no splits when candidates are held back")
-                .found("splits")
-                .fix("give a recipe without [splits]"));
-        }
+        Error::config("[splits] of the recipe")
+            .expected("no splits when candidates are held back")
+            .found("splits")
+            .fix_if(self.asked != Asked::All, "give a recipe without [splits]")?;
         let n = self.items.len();
         let mut rows: Vec<usize> = (0..n).collect();
         rows.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
         let later = rows.split_off(n - (share * n as f64).round() as usize);
-        if rows.len() < 2 || later.is_empty() {
-            return Err(Error::config("share of candidates to hold back")
-                .expected(format!(
-                    "a share that leaves at least two of {n} candidates now and one for later"
-                ))
-                .found(share.to_string())
-                .fix("choose another share"));
-        }
+        Error::config("share of candidates to hold back")
+            .expected(format!(
+                "a share that leaves at least two of {n} candidates now and one for later"
+            ))
+            .found(share.to_string())
+            .fix_if(rows.len() < 2 || later.is_empty(), "choose another share")?;
         let part = |captions: &[ItemCaption], rows: &[usize]| within(captions, rows, n);
         let now = Self {
             items: self.items.select(&rows),

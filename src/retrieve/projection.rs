@@ -87,13 +87,10 @@ impl ProjectionConfig {
                 .found(bad.to_string())
                 .fix("keep the defaults"));
         }
-        if self.loss.r_drop != 0.0 || self.loss.soft_targets != 0.0 {
-            return Err(Error::config("projection loss")
-                .expected("no consistency and no soft targets")
-                .found(format!("{} and {}", self.loss.r_drop, self.loss.soft_targets))
-                .fix("set both to 0"));
-        }
-        Ok(())
+        Error::config("projection loss")
+            .expected("no consistency and no soft targets")
+            .found(format!("{} and {}", self.loss.r_drop, self.loss.soft_targets))
+            .fix_if(self.loss.r_drop != 0.0 || self.loss.soft_targets != 0.0, "set both to 0")
     }
 
     /// Fits a projection to pairs of an embedding and the candidate that it looks for: a candidate's own embedding, for
@@ -134,12 +131,10 @@ impl ProjectionConfig {
         self.validate()?;
         self.loss.validate(retriever.index().trie().levels())?;
         rows.check()?;
-        if items.len() != rows.len() {
-            return Err(Error::features("embeddings of a projection")
-                .expected(format!("a candidate for each of {} rows", rows.len()))
-                .found(items.len().to_string())
-                .fix("pass pairs"));
-        }
+        Error::features("embeddings of a projection")
+            .expected(format!("a candidate for each of {} rows", rows.len()))
+            .found(items.len().to_string())
+            .fix_if(items.len() != rows.len(), "pass pairs")?;
         let trie = retriever.index().trie();
         let candidates = retriever.index().ids().len();
         if let Some(item) = items.iter().find(|&&item| item as usize >= candidates) {
@@ -148,12 +143,10 @@ impl ProjectionConfig {
                 .found(item.to_string())
                 .fix("pass candidates of the index"));
         }
-        if retriever.model().alignment().is_some_and(|head| head.is_guided()) {
-            return Err(Error::model("network")
-                .expected("an unguided network")
-                .found("a guided network")
-                .fix("search it with embeddings directly (Retriever::query)"));
-        }
+        Error::model("network").expected("an unguided network").found("a guided network").fix_if(
+            retriever.model().alignment().is_some_and(|head| head.is_guided()),
+            "search it with embeddings directly (Retriever::query)",
+        )?;
         let device: B::Device = retriever.device().clone();
         let model: Cart<B> = AutodiffModule::from_inner(retriever.model().clone());
         // Constant: only the projection learns, under the dropout that the network was trained with.

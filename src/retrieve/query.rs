@@ -257,13 +257,10 @@ impl<'a, B: Backend, A: Arity> Query<'a, B, A> {
                 return Err(Error::query(name).expected("at least 1").found("0").fix(remedy));
             }
         }
-        if self.min_score.is_nan() {
-            return Err(Error::query("minimum score")
-                .expected("a number")
-                .found("NaN")
-                .fix("leave it out for no minimum"));
-        }
-        Ok(())
+        Error::query("minimum score")
+            .expected("a number")
+            .found("NaN")
+            .fix_if(self.min_score.is_nan(), "leave it out for no minimum")
     }
 
     /// The queries, checked, and the settings of their search.

@@ -184,12 +184,10 @@ impl<B: Backend> Retriever<B> {
     /// [`Error::Model`] for a network with other levels.
     pub fn with_model(self, model: Cart<B>) -> Result<Self> {
         let (found, expected) = (model.decoder().level_sizes(), self.config.vocabulary.sizes());
-        if found != expected {
-            return Err(Error::model("network")
-                .expected(format!("levels {expected:?}"))
-                .found(format!("{found:?}"))
-                .fix("train the network of this index"));
-        }
+        Error::model("network")
+            .expected(format!("levels {expected:?}"))
+            .found(format!("{found:?}"))
+            .fix_if(found != expected, "train the network of this index")?;
         let precision = self.engine.precision();
         let engine = Engine::new(model).with_precision(precision)?;
         Ok(Self { engine, ..self })
@@ -223,14 +221,13 @@ impl<B: Backend> Retriever<B> {
         let encoder = self.model().encoder();
         let most = encoder.max_tokens().unwrap_or(usize::MAX);
         let (d_model, tokens) = (projection.d_model(), projection.tokens());
-        if d_model != encoder.d_model() || tokens > most {
-            return Err(Error::model("query projection")
-                .expected(format!("at most {most} words of width {}", encoder.d_model()))
-                .found(format!("{tokens} of width {d_model}"))
-                .fix(
-                    "fit the projection to the network of this index (retrieve::ProjectionConfig)",
-                ));
-        }
+        Error::model("query projection")
+            .expected(format!("at most {most} words of width {}", encoder.d_model()))
+            .found(format!("{tokens} of width {d_model}"))
+            .fix_if(
+                d_model != encoder.d_model() || tokens > most,
+                "fit the projection to the network of this index (retrieve::ProjectionConfig)",
+            )?;
         Ok(Self { projection: Some(projection), ..self })
     }
 
@@ -356,12 +353,10 @@ impl<B: Backend> Retriever<B> {
         relevant: &[R],
         beams: &[BeamConfig],
     ) -> Result<Vec<BeamScore>> {
-        if beams.is_empty() {
-            return Err(Error::config("search settings to compare")
-                .expected("at least one")
-                .found("none")
-                .fix("give the retriever's own settings and others to compare"));
-        }
+        Error::config("search settings to compare")
+            .expected("at least one")
+            .found("none")
+            .fix_if(beams.is_empty(), "give the retriever's own settings and others to compare")?;
         beams.iter().try_for_each(BeamConfig::validate)?;
         let candidates = self.index.ids().len();
         let mut scores = Vec::with_capacity(beams.len());

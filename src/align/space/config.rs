@@ -73,18 +73,13 @@ impl TextSpaceConfig {
                 .found(format!("{:?}", self.gammas))
                 .fix("0, 1 and 2 are usual"));
         }
-        if self.landmarks == 0 {
-            return Err(Error::config("space landmarks")
-                .expected("at least 1")
-                .found("0")
-                .fix("2048 is usual"));
-        }
-        if self.folds < 2 {
-            return Err(Error::config("space folds")
-                .expected("at least 2")
-                .found(self.folds.to_string())
-                .fix("5 is usual"));
-        }
-        Ok(())
+        Error::config("space landmarks")
+            .expected("at least 1")
+            .found("0")
+            .fix_if(self.landmarks == 0, "2048 is usual")?;
+        Error::config("space folds")
+            .expected("at least 2")
+            .found(self.folds.to_string())
+            .fix_if(self.folds < 2, "5 is usual")
     }
 }

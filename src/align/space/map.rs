@@ -140,12 +140,10 @@ impl TextSpaceMap {
         let tuned = if has_tuned { Some(take(&mut tensors, TUNED)?) } else { None };
         tensors.ensure_empty("candidate space")?;
         let alike = tuned.as_ref().is_none_or(|map| map.widths() == ridge.widths());
-        if blend.len() != 2 || !alike {
-            return Err(Error::index("candidate space")
-                .expected("two weights, and maps of the same widths")
-                .found(format!("{} weights, or other widths", blend.len()))
-                .fix("the file is damaged: write the index again"));
-        }
+        Error::index("candidate space")
+            .expected("two weights, and maps of the same widths")
+            .found(format!("{} weights, or other widths", blend.len()))
+            .fix_if(blend.len() != 2 || !alike, "the file is damaged: write the index again")?;
         Ok(Self { ridge, tuned, features: blend[0], texts: blend[1] })
     }
 }
@@ -192,12 +190,10 @@ fn take(tensors: &mut NamedTensors, prefix: &str) -> Result<Ridge> {
         && close == [count, mean.len()]
         && gamma.len() == 1
         && (gamma[0] > 0.0) != landmarks.is_empty();
-    if !whole {
-        return Err(Error::index("candidate space")
-            .expected("weights of the shape of its map")
-            .found(format!("a weight of shape {shape:?}"))
-            .fix("the file is damaged: write the index again"));
-    }
+    Error::index("candidate space")
+        .expected("weights of the shape of its map")
+        .found(format!("a weight of shape {shape:?}"))
+        .fix_if(!whole, "the file is damaged: write the index again")?;
     let kernel = (gamma[0] > 0.0).then_some(Kernel { gamma: gamma[0], landmarks });
     Ok(Ridge { lift: Lift { mean, kernel }, weight, bias })
 }

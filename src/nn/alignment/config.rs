@@ -82,20 +82,15 @@ impl AlignmentConfig {
     /// # Errors
     /// [`Error::Config`] naming the setting that does not fit.
     pub fn validate(&self, levels: usize) -> Result<()> {
-        if self.dim == 0 {
-            return Err(Error::config("alignment dim")
-                .expected("at least 1")
-                .found("0")
-                .fix("use the width of the vectors"));
-        }
+        Error::config("alignment dim")
+            .expected("at least 1")
+            .found("0")
+            .fix_if(self.dim == 0, "use the width of the vectors")?;
         let usable = self.scales.iter().all(|scale| *scale > 0.0 && scale.is_finite());
-        if !usable || ![1, levels + 1].contains(&self.scales.len()) {
-            return Err(Error::config("alignment scales")
-                .expected(format!("one number above 0, or {} of them", levels + 1))
-                .found(format!("{:?}", self.scales))
-                .fix("10 is usual"));
-        }
-        Ok(())
+        Error::config("alignment scales")
+            .expected(format!("one number above 0, or {} of them", levels + 1))
+            .found(format!("{:?}", self.scales))
+            .fix_if(!usable || ![1, levels + 1].contains(&self.scales.len()), "10 is usual")
     }
 
     /// Initialises the head.

@@ -78,13 +78,10 @@ impl BertConfig {
             Some((self.d_model, self.n_heads)),
             &named!(self, dropout, attention_dropout),
         )?;
-        if self.first_position >= self.positions {
-            return Err(Error::config("first_position")
-                .expected(format!("a row of the table of {} positions", self.positions))
-                .found(self.first_position.to_string())
-                .fix("it is 0 for BERT, 2 for RoBERTa"));
-        }
-        Ok(())
+        Error::config("first_position")
+            .expected(format!("a row of the table of {} positions", self.positions))
+            .found(self.first_position.to_string())
+            .fix_if(self.first_position >= self.positions, "it is 0 for BERT, 2 for RoBERTa")
     }
 
     /// Most tokens of a query.

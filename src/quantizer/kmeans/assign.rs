@@ -74,18 +74,16 @@ impl NearestCentre for HostSearch {
             && out_distance.len() == n
             && !centres.is_empty()
             && centres.len().is_multiple_of(dim);
-        if !fits {
-            return Err(Error::quantizer("nearest centres")
-                .expected("rows [n, dim], centres [k, dim] with k > 0, and two outputs [n]")
-                .found(format!(
-                    "{} and {} values, outputs of {} and {}, dim {dim}",
-                    rows.len(),
-                    centres.len(),
-                    out_index.len(),
-                    out_distance.len()
-                ))
-                .fix("pass buffers of these shapes"));
-        }
+        Error::quantizer("nearest centres")
+            .expected("rows [n, dim], centres [k, dim] with k > 0, and two outputs [n]")
+            .found(format!(
+                "{} and {} values, outputs of {} and {}, dim {dim}",
+                rows.len(),
+                centres.len(),
+                out_index.len(),
+                out_distance.len()
+            ))
+            .fix_if(!fits, "pass buffers of these shapes")?;
         let search = Search::new(centres, dim);
         let size = search.piece();
         rows.par_chunks(size * dim)

@@ -109,14 +109,13 @@ impl<B: Backend> RqVae<B> {
                 .fix("load the configuration that was saved with these weights"));
         }
         let scales = scaling.mean.iter().chain(&scaling.deviation);
-        if !(scales.copied().all(f32::is_finite) && has_finite_weights(&network)) {
-            return Err(Error::quantizer("RQ-VAE")
-                .expected("finite weights")
-                .found("NaN or infinity among them")
-                .fix(
-                    "fit it again with a lower learning rate, or restore the file they are from",
-                ));
-        }
+        Error::quantizer("RQ-VAE")
+            .expected("finite weights")
+            .found("NaN or infinity among them")
+            .fix_if(
+            !(scales.copied().all(f32::is_finite) && has_finite_weights(&network)),
+            "fit it again with a lower learning rate, or restore the file they are from",
+        )?;
         Ok(Self { config, scaling, network, device })
     }
 

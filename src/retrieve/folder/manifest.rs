@@ -194,12 +194,10 @@ impl Manifest {
         })?;
         let path = plain_path(folder, file)?;
         let length = std::fs::metadata(&path).map_err(|e| Error::io("read", &path, e))?.len();
-        if length != file.bytes {
-            return Err(Error::index(path.display().to_string())
-                .expected(format!("{} bytes", file.bytes))
-                .found(length.to_string())
-                .fix("restore the file, or save the index again"));
-        }
+        Error::index(path.display().to_string())
+            .expected(format!("{} bytes", file.bytes))
+            .found(length.to_string())
+            .fix_if(length != file.bytes, "restore the file, or save the index again")?;
         Ok((file, path))
     }
 }

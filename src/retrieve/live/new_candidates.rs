@@ -61,12 +61,10 @@ impl<'a> NewCandidates<'a> {
         to: &Retriever<B>,
         removed: Vec<String>,
     ) -> Result<Change> {
-        if !self.items.has_given_ids() {
-            return Err(Error::ids("candidates to add")
-                .expected("features with ids")
-                .found("rows without names")
-                .fix("name them (Features::with_ids or with_id_list)"));
-        }
+        Error::ids("candidates to add")
+            .expected("features with ids")
+            .found("rows without names")
+            .fix_if(!self.items.has_given_ids(), "name them (Features::with_ids or with_id_list)")?;
         self.items.check()?;
         if !self.metadata.is_empty() && self.metadata.len() != self.items.len() {
             return Err(Error::metadata("metadata of the candidates to add")

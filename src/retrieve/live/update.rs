@@ -139,12 +139,10 @@ impl<'a> IndexUpdate<'a> {
     /// [`Error::Index`] when no candidate is left.
     pub(super) fn finish(self) -> Result<CandidateIndex> {
         let Self { base, removed, left, mut added, described, .. } = self;
-        if left == 0 {
-            return Err(Error::index("candidates")
-                .expected("at least one remaining candidate")
-                .found("none")
-                .fix("remove fewer, or add others first"));
-        }
+        Error::index("candidates")
+            .expected("at least one remaining candidate")
+            .found("none")
+            .fix_if(left == 0, "remove fewer, or add others first")?;
         added.retain(|added| !added.removed);
         let keep = |row: usize| !removed[row];
         let ids: Vec<String> =
