@@ -168,7 +168,7 @@ impl ProblemBuilder<2> {
 
     /// [`fix`](Self::fix) for a check: an error if the condition holds, and `Ok` if it does not.
     ///
-    /// The parts of the message are made in both cases: use it in checks that run once, not in loops.
+    /// The parts of the message are made in both cases: not for inner loops.
     ///
     /// # Errors
     /// The problem, if `wrong`.

@@ -26,7 +26,7 @@ pub use decoder::{Decoder, DecoderConfig, DecoderLayer, DecoderState, Memory};
 pub use dropout::Dropout;
 pub(crate) use dropout::with_noise;
 pub use feed_forward::{FeedForward, FeedForwardConfig};
-pub(crate) use fork::fork;
+pub(crate) use fork::{fork, on_forks};
 pub use fusion::{CoarseFusion, FineFusion, FusionConfig, FusionMode, GatedAttention};
 pub use init::WeightInit;
 pub(crate) use init::widened;

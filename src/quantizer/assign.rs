@@ -135,11 +135,9 @@ impl<'a, B: Backend> Assignment<'a, B> {
                 // One process needs no digest.
                 let all = 0..source.len();
                 let part = quantizer.encode_range(source, all, String::new(), &self.monitor)?;
-                let aliases = match several {
-                    true => Some(quantizer.aliases(source, &self.identifiers, &self.monitor)?),
-                    false => None,
-                };
-                (vec![part], aliases, ids)
+                let aliases =
+                    several.then(|| quantizer.aliases(source, &self.identifiers, &self.monitor));
+                (vec![part], aliases.transpose()?, ids)
             }
             Input::Parts(_) if several => {
                 return Err(Error::config("identifiers of a candidate, from parts")

@@ -14,6 +14,7 @@ pub(crate) mod lock;
 mod mapped;
 mod outputs;
 mod sha256;
+pub(crate) mod signed;
 mod tensors;
 
 pub(crate) use array::Array;

@@ -11,7 +11,7 @@ pub use assign::{HostSearch, NearestCentre};
 pub use config::{Init, KMeansConfig};
 pub use fit::KMeansEvent;
 
-pub(crate) use assign::{Scratch, Search};
+pub(crate) use assign::{Scratch, Search, check_buffers};
 pub(crate) use config::{MOST_CODES, check_lloyd, check_size};
 pub(crate) use fit::group;
 
