@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     cancel::Monitor,
-    error::{Error, Problem, Result},
+    error::{Error, Result},
     features::Features,
     identifier::Codes,
 };
@@ -221,9 +221,7 @@ impl CoarseToFineConfig {
 /// Names the part in an error about its rows.
 fn of_part(part: &str, error: Error) -> Error {
     match error {
-        Error::Quantizer(problem) => {
-            Error::Quantizer(Problem { subject: format!("{part} {}", problem.subject), ..problem })
-        }
+        Error::Quantizer(_) => error.about(|subject| format!("{part} {subject}")),
         other => other,
     }
 }

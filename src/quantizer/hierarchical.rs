@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Quantizer,
-    kmeans::{Init, KMeansConfig, MOST_CODES, Search, check_lloyd, check_size, group},
+    kmeans::{Init, KMeansConfig, MOST_CODES, Search, check_lloyd, check_sizes, group},
     rows::{bad_token, check_codes, check_rows, distinct_rows},
 };
 use crate::{
@@ -22,50 +22,33 @@ use crate::{
 /// # Ok::<(), cart_retrieval::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default = "HierarchicalConfig::without_sizes", deny_unknown_fields)]
 pub struct HierarchicalConfig {
     /// Maximum number of children of a node of each level, 2 to 65536.
     pub sizes: Vec<usize>,
     /// Random seed.
-    #[serde(default)]
     pub seed: u64,
     /// Number of fits of each node; the best is kept.
-    #[serde(default = "default_restarts")]
     pub restarts: usize,
     /// Maximum number of updates of a node's centres.
-    #[serde(default = "default_max_iterations")]
     pub max_iterations: usize,
     /// Relative gain of inertia below which the fit of a node ends.
-    #[serde(default = "default_tolerance")]
     pub tolerance: f64,
     /// How the first centres are chosen.
-    #[serde(default)]
     pub init: Init,
 }
 
-fn default_restarts() -> usize {
-    KMeansConfig::new(2).restarts
-}
-
-fn default_max_iterations() -> usize {
-    KMeansConfig::new(2).max_iterations
-}
-
-fn default_tolerance() -> f64 {
-    KMeansConfig::new(2).tolerance
-}
-
 impl HierarchicalConfig {
+    /// What a file that leaves settings out starts from; [`validate`](Self::validate) misses the sizes.
+    fn without_sizes() -> Self {
+        Self::new(Vec::new())
+    }
+
     /// Defaults for levels with at most these numbers of children for each node.
     pub fn new(sizes: Vec<usize>) -> Self {
-        Self {
-            sizes,
-            seed: 0,
-            restarts: default_restarts(),
-            max_iterations: default_max_iterations(),
-            tolerance: default_tolerance(),
-            init: Init::default(),
-        }
+        let KMeansConfig { seed, restarts, max_iterations, tolerance, init, .. } =
+            KMeansConfig::new(2);
+        Self { sizes, seed, restarts, max_iterations, tolerance, init }
     }
 
     /// Checks the settings.
@@ -162,14 +145,6 @@ impl HierarchicalConfig {
         }
         Ok((centres, groups))
     }
-}
-
-fn check_sizes(sizes: &[usize]) -> Result<()> {
-    Error::config("sizes")
-        .expected("at least one level")
-        .found("none")
-        .fix_if(sizes.is_empty(), "pass a size for each")?;
-    sizes.iter().enumerate().try_for_each(|(i, &size)| check_size(&format!("sizes[{i}]"), size))
 }
 
 /// Copies rows next to each other.

@@ -12,7 +12,7 @@ pub use config::{Init, KMeansConfig};
 pub use fit::KMeansEvent;
 
 pub(crate) use assign::{Scratch, Search, check_buffers};
-pub(crate) use config::{MOST_CODES, check_lloyd, check_size};
+pub(crate) use config::{MOST_CODES, check_lloyd, check_size, check_sizes};
 pub(crate) use fit::group;
 
 use rayon::prelude::*;
