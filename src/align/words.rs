@@ -32,12 +32,11 @@ impl IdfWeights {
         train: &[ItemCaption],
         weight: f32,
     ) -> Result<Self> {
-        if !(weight > 0.0 && weight.is_finite()) {
-            return Err(Error::config("weight of the words")
-                .expected("a number above 0")
-                .found(weight.to_string())
-                .fix("0.4 is usual; leave it out to disable it"));
-        }
+        let remedy = "0.4 is usual; leave it out to disable it";
+        Error::config("weight of the words")
+            .expected("a number above 0")
+            .found(weight.to_string())
+            .fix_if(!(weight > 0.0 && weight.is_finite()), remedy)?;
         Error::captions("training texts")
             .expected("at least one text")
             .found("none")

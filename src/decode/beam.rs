@@ -97,12 +97,11 @@ impl<'a, B: Backend> Prepared<'a, B> {
                  capacity for unique tokens (Trie::within)",
             )?;
         let weights = config.level_weights.len();
-        if weights != 0 && weights != sizes.len() {
-            return Err(Error::config("weights of the levels")
-                .expected(format!("none, or one for each of {} levels", sizes.len()))
-                .found(format!("{weights}: {:?}", config.level_weights))
-                .fix("the coarse token comes first, the unique token last"));
-        }
+        let remedy = "the coarse token comes first, the unique token last";
+        Error::config("weights of the levels")
+            .expected(format!("none, or one for each of {} levels", sizes.len()))
+            .found(format!("{weights}: {:?}", config.level_weights))
+            .fix_if(weights != 0 && weights != sizes.len(), remedy)?;
         space.filters.check(space.trie.len(), queries.len())?;
         let prior = space.prior(model, queries.vectors(), config)?;
         let threads = rayon::current_num_threads();

@@ -52,18 +52,16 @@ impl CandidateIndex {
         identifier_map: IdentifierMap,
         health: HealthReport,
     ) -> Result<Self> {
-        if identifier_map.len() != trie.len() {
-            return Err(Error::identifier("owners of the identifiers")
-                .expected(format!("one for each of {} identifiers", trie.len()))
-                .found(identifier_map.len().to_string())
-                .fix("use the map and the identifiers of one collection"));
-        }
-        if ids.len() != identifier_map.items() {
-            return Err(Error::ids("candidates")
-                .expected(format!("one id for each of {} candidates", identifier_map.items()))
-                .found(ids.len().to_string())
-                .fix("use ids and identifiers of one collection"));
-        }
+        let remedy = "use the map and the identifiers of one collection";
+        Error::identifier("owners of the identifiers")
+            .expected(format!("one for each of {} identifiers", trie.len()))
+            .found(identifier_map.len().to_string())
+            .fix_if(identifier_map.len() != trie.len(), remedy)?;
+        let remedy = "use ids and identifiers of one collection";
+        Error::ids("candidates")
+            .expected(format!("one id for each of {} candidates", identifier_map.items()))
+            .found(ids.len().to_string())
+            .fix_if(ids.len() != identifier_map.items(), remedy)?;
         Ok(Self {
             ids,
             trie,
@@ -160,12 +158,11 @@ impl CandidateIndex {
     /// As [`PrefixStats::new`]; [`Error::Ids`] when the vectors are named otherwise.
     pub fn with_vectors(mut self, vectors: Features) -> Result<Self> {
         let same = !vectors.has_given_ids() || vectors.ids().iter().eq(self.ids.iter());
-        if vectors.len() == self.ids.len() && !same {
-            return Err(Error::ids("vectors of the candidates")
-                .expected("the ids of the candidates, in their order")
-                .found("other ids or another order")
-                .fix("use vectors and identifiers of one collection"));
-        }
+        let remedy = "use vectors and identifiers of one collection";
+        Error::ids("vectors of the candidates")
+            .expected("the ids of the candidates, in their order")
+            .found("other ids or another order")
+            .fix_if(vectors.len() == self.ids.len() && !same, remedy)?;
         // Every identifier of a candidate lies where the candidate does.
         let vectors = match self.identifier_map.are_single() || vectors.len() != self.ids.len() {
             true => vectors,

@@ -122,20 +122,19 @@ impl HealthReport {
             health.ensure(subject, &setting, thresholds)?;
         }
         let subject = format!("whole codes of {} levels", self.levels.len());
-        if self.shared_share > thresholds.max_shared_items {
-            return Err(Error::collapsed(subject)
-                .expected(format!(
-                    "at most {} sharing their code",
-                    percent(thresholds.max_shared_items)
-                ))
-                .found(format!("{} of {} items", percent(self.shared_share), self.items))
-                .fix(format!(
-                    "add a level to sizes, or remove duplicated items; or set max_shared_items to \
+        let remedy = format!(
+            "add a level to sizes, or remove duplicated items; or set max_shared_items to \
                      {:.2} (unique tokens tell \
                      such items apart)",
-                    rounded_up(self.shared_share)
-                )));
-        }
+            rounded_up(self.shared_share)
+        );
+        Error::collapsed(&subject)
+            .expected(format!(
+                "at most {} sharing their code",
+                percent(thresholds.max_shared_items)
+            ))
+            .found(format!("{} of {} items", percent(self.shared_share), self.items))
+            .fix_if(self.shared_share > thresholds.max_shared_items, remedy)?;
         Error::collapsed(subject)
             .expected(format!("at most {} items with one code", thresholds.max_largest_collision))
             .found(format!("{} items", self.largest_collision))
@@ -171,21 +170,20 @@ impl HealthReport {
 impl LevelHealth {
     fn ensure(&self, subject: String, setting: &str, thresholds: &HealthThresholds) -> Result<()> {
         let subject = format!("{subject}, {setting} = {}", self.size);
-        if self.used_share < thresholds.min_used_share {
-            return Err(Error::collapsed(subject)
-                .expected(format!(
-                    "at least {} of the usable codes used",
-                    percent(thresholds.min_used_share)
-                ))
-                .found(format!("{} codes, {}", self.used, percent(self.used_share)))
-                .fix(format!(
-                    "use fewer codes: set {setting} to {} or less; or fit on more data, or with \
+        let remedy = format!(
+            "use fewer codes: set {setting} to {} or less; or fit on more data, or with \
                      RQ-KMeans, which uses its codes; \
                      or set min_used_share to {:.2}",
-                    self.used.max(2),
-                    rounded_down(self.used_share)
-                )));
-        }
+            self.used.max(2),
+            rounded_down(self.used_share)
+        );
+        Error::collapsed(&subject)
+            .expected(format!(
+                "at least {} of the usable codes used",
+                percent(thresholds.min_used_share)
+            ))
+            .found(format!("{} codes, {}", self.used, percent(self.used_share)))
+            .fix_if(self.used_share < thresholds.min_used_share, remedy)?;
         Error::collapsed(subject)
             .expected(format!(
                 "normalised entropy of at least {}",

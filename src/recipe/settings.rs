@@ -314,12 +314,11 @@ impl Recipe {
         {
             filter.validate()?;
         }
-        if !(self.generated_weight.is_finite() && self.generated_weight >= 0.0) {
-            return Err(Error::config("generated_weight")
-                .expected("a finite number of at least 0")
-                .found(self.generated_weight.to_string())
-                .fix("change it, or remove it for 1"));
-        }
+        let remedy = "change it, or remove it for 1";
+        Error::config("generated_weight")
+            .expected("a finite number of at least 0")
+            .found(self.generated_weight.to_string())
+            .fix_if(!(self.generated_weight.is_finite() && self.generated_weight >= 0.0), remedy)?;
         self.audit.validate().map_err(within("[audit]"))?;
         self.identifiers.config().validate().map_err(within("[identifiers]"))?;
         self.quantizer.validate().map_err(within("[quantizer]"))?;
@@ -340,12 +339,11 @@ impl Recipe {
         if let Some(tuning) = &self.space_tuning {
             tuning.validate().map_err(within("[space_tuning]"))?;
         }
-        if self.beam.scope != self.training.loss.scope {
-            return Err(Error::config("scope of [beam]")
-                .expected(format!("{:?}, as in [training.loss]", self.training.loss.scope))
-                .found(format!("{:?}", self.beam.scope))
-                .fix("set both to one scope: a beam scores well only what the loss trained"));
-        }
+        let remedy = "set both to one scope: a beam scores well only what the loss trained";
+        Error::config("scope of [beam]")
+            .expected(format!("{:?}, as in [training.loss]", self.training.loss.scope))
+            .found(format!("{:?}", self.beam.scope))
+            .fix_if(self.beam.scope != self.training.loss.scope, remedy)?;
         self.model.validate(self.text.is_some())
     }
 

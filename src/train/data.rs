@@ -82,12 +82,11 @@ impl TrainingData {
             .found("none")
             .fix_if(train.is_empty(), "check the captions file and the recipe's filter")?;
         let example = |caption: &ItemCaption| {
-            if caption.item as usize >= index.ids().len() {
-                return Err(Error::captions(format!("caption {:?}", caption.text))
-                    .expected(format!("an item below {}", index.ids().len()))
-                    .found(caption.item.to_string())
-                    .fix("resolve captions against the candidates of this index"));
-            }
+            let remedy = "resolve captions against the candidates of this index";
+            Error::captions(format!("caption {:?}", caption.text))
+                .expected(format!("an item below {}", index.ids().len()))
+                .found(caption.item.to_string())
+                .fix_if(caption.item as usize >= index.ids().len(), remedy)?;
             Ok(Example { tokens: tokenizer.encode(&caption.text)?, item: caption.item })
         };
         let weighted = |caption: &ItemCaption| {
@@ -211,12 +210,11 @@ impl TrainingData {
             }
         }
         let guided = head.is_some_and(AlignmentHead::is_guided);
-        if (loss.guide_dropout > 0.0 || loss.guide_factor != 1.0) && !guided {
-            return Err(Error::config("guide_dropout and guide_factor of the loss")
-                .expected("0 and 1 for an unguided network")
-                .found(format!("{} and {}", loss.guide_dropout, loss.guide_factor))
-                .fix("leave them out, or use CartConfig::with_alignment, guided"));
-        }
+        let remedy = "leave them out, or use CartConfig::with_alignment, guided";
+        Error::config("guide_dropout and guide_factor of the loss")
+            .expected("0 and 1 for an unguided network")
+            .found(format!("{} and {}", loss.guide_dropout, loss.guide_factor))
+            .fix_if((loss.guide_dropout > 0.0 || loss.guide_factor != 1.0) && !guided, remedy)?;
         let needs = loss.alignment > 0.0 || loss.soft_targets > 0.0;
         Error::config("alignment and soft_targets of the loss")
             .expected("0, or a network with an alignment and candidates with vectors of its width")

@@ -114,12 +114,11 @@ impl TrainState {
         };
         let state: Self =
             serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
-        if !(OLDEST..=FORMAT).contains(&state.format) {
-            return Err(Error::checkpoint(path.display().to_string())
-                .expected(format!("format {OLDEST} to {FORMAT}"))
-                .found(state.format.to_string())
-                .fix("resume it with the version of the library that wrote it"));
-        }
+        let remedy = "resume it with the version of the library that wrote it";
+        Error::checkpoint(path.display().to_string())
+            .expected(format!("format {OLDEST} to {FORMAT}"))
+            .found(state.format.to_string())
+            .fix_if(!(OLDEST..=FORMAT).contains(&state.format), remedy)?;
         let whole = match state.format {
             OLDEST => state.checksum.is_empty(),
             _ => verified_checksum(bytes).is_some(),

@@ -57,12 +57,11 @@ impl Trie {
     /// level, or with two items of the same identifier (both named).
     pub fn build(identifiers: &Codes, vocabulary: &Vocabulary) -> Result<Self> {
         let n = identifiers.len();
-        if n == 0 || n >= u32::MAX as usize {
-            return Err(Error::identifier("trie")
-                .expected("1 to 2^32 - 2 identifiers")
-                .found(n.to_string())
-                .fix("index at least one candidate, and split larger collections"));
-        }
+        let remedy = "index at least one candidate, and split larger collections";
+        Error::identifier("trie")
+            .expected("1 to 2^32 - 2 identifiers")
+            .found(n.to_string())
+            .fix_if(n == 0 || n >= u32::MAX as usize, remedy)?;
         identifiers
             .as_flat()
             .par_chunks_exact(identifiers.levels())

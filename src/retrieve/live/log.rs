@@ -232,12 +232,11 @@ impl LogWriter {
         }
         let (head, body) = change.to_parts()?;
         // One change that cannot be read again would lose the whole index.
-        if Change::from_parts("change", &head, &body)? != *change {
-            return Err(Error::index("change")
-                .expected("a change that reads back as it was written")
-                .found("another change")
-                .fix("look for numbers in metadata or features that JSON cannot represent"));
-        }
+        let remedy = "look for numbers in metadata or features that JSON cannot represent";
+        Error::index("change")
+            .expected("a change that reads back as it was written")
+            .found("another change")
+            .fix_if(Change::from_parts("change", &head, &body)? != *change, remedy)?;
         let mut bytes = RECORD.to_vec();
         bytes.extend_from_slice(&(head.len() as u64).to_le_bytes());
         bytes.extend_from_slice(&(body.len() as u64).to_le_bytes());
