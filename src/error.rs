@@ -199,6 +199,21 @@ pub(crate) fn ensure_in(name: &str, number: f64, interval: &str, remedy: &str) -
         .fix(remedy))
 }
 
+/// Checks that a list has elements, and that all are in an interval: [`ensure_in`].
+///
+/// # Errors
+/// [`Error::Config`] with the interval, what was found and the remedy.
+pub(crate) fn ensure_all_in(
+    name: &str,
+    numbers: &[f64],
+    interval: &str,
+    remedy: &str,
+) -> Result<()> {
+    let expected = format!("at least one number in {interval}");
+    Error::config(name).expected(expected).found("none").fix_if(numbers.is_empty(), remedy)?;
+    numbers.iter().try_for_each(|&number| ensure_in(name, number, interval, remedy))
+}
+
 /// Fields of a value, each with its name.
 macro_rules! named {
     ($value:expr, $($field:ident),+ $(,)?) => {

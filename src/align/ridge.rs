@@ -4,7 +4,7 @@ use nalgebra::{Cholesky, DMatrix, Dyn};
 use rayon::prelude::*;
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, ensure_in},
     kernels::{dot, normalise},
 };
 
@@ -170,11 +170,8 @@ impl RidgeProblem {
 
     /// The map under a penalty.
     pub(super) fn solve(&self, penalty: f64) -> Result<Ridge> {
-        let remedy = "0.1 to 100 are usual for rows of length 1";
-        Error::config("ridge penalty")
-            .expected("a number above 0")
-            .found(penalty.to_string())
-            .fix_if(!(penalty > 0.0 && penalty.is_finite()), remedy)?;
+        let usual = "0.1 to 100 are usual for rows of length 1";
+        ensure_in("ridge penalty", penalty, "(0, inf)", usual)?;
         let mut gram = self.gram.clone();
         for at in 0..gram.nrows() {
             gram[(at, at)] += penalty;

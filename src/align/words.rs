@@ -4,7 +4,7 @@ use burn::tensor::backend::Backend;
 
 use crate::{
     data::{ItemCaption, TextTokenizer},
-    error::{Error, Result},
+    error::{Error, Result, ensure_in},
     nn::{LexicalHead, TextEncoder},
 };
 
@@ -33,10 +33,7 @@ impl IdfWeights {
         weight: f32,
     ) -> Result<Self> {
         let remedy = "0.4 is usual; leave it out to disable it";
-        Error::config("weight of the words")
-            .expected("a number above 0")
-            .found(weight.to_string())
-            .fix_if(!(weight > 0.0 && weight.is_finite()), remedy)?;
+        ensure_in("weight of the words", f64::from(weight), "(0, inf)", remedy)?;
         Error::captions("training texts")
             .expected("at least one text")
             .found("none")

@@ -39,7 +39,7 @@ pub(super) fn exact<B: Backend>(
     limits: ExactLimits,
 ) -> Result<ExactResult> {
     let ExactLimits { top, budget } = limits;
-    let config = prepared.config();
+    let config = prepared.config;
     let remedy = "a budget of a few thousand prefixes per level is usual";
     Error::query("exact search")
         .expected("a top of at least 1, and a budget of at least top")

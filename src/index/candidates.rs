@@ -78,13 +78,12 @@ impl CandidateIndex {
     /// # Errors
     /// [`Error::Identifier`] when there is not one name for each token of the first level.
     pub fn with_groups(self, names: Vec<String>) -> Result<Self> {
-        match names.len() == self.vocabulary().size(0) {
-            true => Ok(Self { groups: Some(names), ..self }),
-            false => Err(Error::identifier("groups")
-                .expected(format!("a name for each of {} first tokens", self.vocabulary().size(0)))
-                .found(names.len().to_string())
-                .fix("use names and identifiers of one collection")),
-        }
+        let size = self.vocabulary().size(0);
+        Error::identifier("groups")
+            .expected(format!("a name for each of {size} first tokens"))
+            .found(names.len().to_string())
+            .fix_if(names.len() != size, "use names and identifiers of one collection")?;
+        Ok(Self { groups: Some(names), ..self })
     }
 
     /// Names of the groups that the first token tells apart, if it does.
@@ -109,14 +108,12 @@ impl CandidateIndex {
     pub fn group_filter(&self, name: &str) -> Result<Filter> {
         let names = self.groups.as_deref().unwrap_or_default();
         let token = names.iter().position(|group| group == name).ok_or_else(|| {
-            let found = format!("{name:?}");
-            let expected = match names.is_empty() {
-                true => "an index with groups".to_string(),
-                false => format!("one of {}", names.join(", ")),
-            };
             Error::query("group")
-                .expected(expected)
-                .found(found)
+                .expected(match names {
+                    [] => "an index with groups".to_string(),
+                    names => format!("one of {}", names.join(", ")),
+                })
+                .found(format!("{name:?}"))
                 .fix("search without a group, or in one of these")
         })?;
         Ok(Filter::by_prefix(&self.trie, |prefix| usize::from(prefix[0]) == token))
@@ -187,13 +184,12 @@ impl CandidateIndex {
     /// # Errors
     /// [`Error::Metadata`] when there is not one object for each candidate.
     pub fn with_metadata(self, metadata: ItemMetadata) -> Result<Self> {
-        match metadata.len() == self.ids.len() {
-            true => Ok(Self { metadata: Some(Arc::new(metadata)), ..self }),
-            false => Err(Error::metadata("metadata of the candidates")
-                .expected(format!("an object for each of {} candidates", self.ids.len()))
-                .found(metadata.len().to_string())
-                .fix("read it with the ids of these candidates (ItemMetadata::from_jsonl)")),
-        }
+        let remedy = "read it with the ids of these candidates (ItemMetadata::from_jsonl)";
+        Error::metadata("metadata of the candidates")
+            .expected(format!("an object for each of {} candidates", self.ids.len()))
+            .found(metadata.len().to_string())
+            .fix_if(metadata.len() != self.ids.len(), remedy)?;
+        Ok(Self { metadata: Some(Arc::new(metadata)), ..self })
     }
 
     /// Metadata of the candidates, if any.

@@ -9,7 +9,7 @@ use crate::{
     align::{EncoderTuning, TextSpaceConfig},
     data::{CaptionFilter, ItemCaption, LeakAuditConfig, TextTokenizer, TokenizerConfig},
     decode::BeamConfig,
-    error::{Error, Result},
+    error::{Error, Result, ensure_in},
     model::CartConfig,
     nn::{AlignmentConfig, FusionMode, ScratchEncoderConfig},
     pretrained::PretrainedText,
@@ -314,11 +314,8 @@ impl Recipe {
         {
             filter.validate()?;
         }
-        let remedy = "change it, or remove it for 1";
-        Error::config("generated_weight")
-            .expected("a finite number of at least 0")
-            .found(self.generated_weight.to_string())
-            .fix_if(!(self.generated_weight.is_finite() && self.generated_weight >= 0.0), remedy)?;
+        let weight = f64::from(self.generated_weight);
+        ensure_in("generated_weight", weight, "[0, inf)", "change it, or remove it for 1")?;
         self.audit.validate().map_err(within("[audit]"))?;
         self.identifiers.config().validate().map_err(within("[identifiers]"))?;
         self.quantizer.validate().map_err(within("[quantizer]"))?;
@@ -409,23 +406,15 @@ impl Recipe {
 impl ModelSettings {
     fn validate(&self, pretrained: bool) -> Result<()> {
         let Self { d_model, n_heads, encoder_layers, decoder_layers, .. } = *self;
-        let problem = |name: &str, expected: &str, found: usize| {
-            let subject = format!("{name} of [model]");
-            Err(Error::config(subject)
-                .expected(expected)
-                .found(found.to_string())
-                .fix("change it, or remove it"))
-        };
-        if n_heads == 0 || d_model % n_heads != 0 {
-            let expected = format!("a divisor of d_model = {d_model}");
-            return problem("n_heads", &expected, n_heads);
-        }
-        if decoder_layers == 0 {
-            return problem("decoder_layers", "at least 1", 0);
-        }
-        if !pretrained && encoder_layers == 0 {
-            return problem("encoder_layers", "at least 1 without a pretrained encoder", 0);
-        }
-        Ok(())
+        let default = "change it, or remove it";
+        Error::config("n_heads of [model]")
+            .expected(format!("a divisor of d_model = {d_model}"))
+            .found(n_heads.to_string())
+            .fix_if(n_heads == 0 || d_model % n_heads != 0, default)?;
+        ensure_in("decoder_layers of [model]", decoder_layers as f64, "[1, inf)", default)?;
+        Error::config("encoder_layers of [model]")
+            .expected("at least 1 without a pretrained encoder")
+            .found("0")
+            .fix_if(!pretrained && encoder_layers == 0, default)
     }
 }

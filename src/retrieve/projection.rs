@@ -14,7 +14,7 @@ use super::Retriever;
 use crate::{
     cancel::StopFlag,
     data::TargetBatch,
-    error::{Error, Result},
+    error::{Error, Result, ensure_in, named},
     features::Features,
     model::{Cart, LossConfig},
     nn::{ProjectionShape, QueryProjection, WeightInit, with_noise},
@@ -68,25 +68,14 @@ impl ProjectionConfig {
     /// # Errors
     /// [`Error::Config`] naming the setting that is out of range.
     pub fn validate(&self) -> Result<()> {
-        let counts = [
-            ("projection tokens", self.tokens),
-            ("projection hidden", self.hidden),
-            ("projection epochs", self.epochs),
-            ("projection batch_size", self.batch_size),
-        ];
-        if let Some((name, _)) = counts.iter().find(|(_, count)| *count == 0) {
-            return Err(Error::config(*name)
-                .expected("at least 1")
-                .found("0")
-                .fix("keep the default"));
+        let default = "keep the default";
+        for (name, count) in named!(self, tokens, hidden, epochs, batch_size) {
+            ensure_in(&format!("projection {name}"), count as f64, "[1, inf)", default)?;
         }
-        let rates = [self.learning_rate, self.weight_decay, f64::from(self.noise)];
-        if let Some(bad) = rates.iter().find(|rate| !rate.is_finite() || **rate < 0.0) {
-            return Err(Error::config("projection rates and noise")
-                .expected("numbers of at least 0")
-                .found(bad.to_string())
-                .fix("keep the defaults"));
+        for (name, rate) in named!(self, learning_rate, weight_decay) {
+            ensure_in(&format!("projection {name}"), rate, "[0, inf)", default)?;
         }
+        ensure_in("projection noise", f64::from(self.noise), "[0, inf)", default)?;
         Error::config("projection loss")
             .expected("no consistency and no soft targets")
             .found(format!("{} and {}", self.loss.r_drop, self.loss.soft_targets))
@@ -166,12 +155,10 @@ impl ProjectionConfig {
         for _ in 0..self.epochs {
             order.shuffle(&mut rng);
             for chunk in order.chunks(self.batch_size) {
-                if stop.is_raised() {
-                    return Err(Error::interrupted("query projection")
-                        .expected(format!("{} epochs", self.epochs))
-                        .found("a stop before the last")
-                        .fix("start it again; nothing was written"));
-                }
+                Error::interrupted("query projection")
+                    .expected(format!("{} epochs", self.epochs))
+                    .found("a stop before the last")
+                    .fix_if(stop.is_raised(), "start it again; nothing was written")?;
                 let mut inputs = Vec::with_capacity(chunk.len() * rows.dim());
                 for &pair in chunk {
                     let noisy = rows

@@ -252,10 +252,8 @@ impl<'a, B: Backend, A: Arity> Query<'a, B, A> {
     /// Checks options.
     pub(super) fn check(&self) -> Result<()> {
         for (name, count) in [("top", self.top), ("answers per cluster", self.per_cluster)] {
-            if count == 0 {
-                let remedy = "ask for at least one candidate";
-                return Err(Error::query(name).expected("at least 1").found("0").fix(remedy));
-            }
+            let remedy = "ask for at least one candidate";
+            Error::query(name).expected("at least 1").found("0").fix_if(count == 0, remedy)?;
         }
         Error::query("minimum score")
             .expected("a number")

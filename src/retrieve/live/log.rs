@@ -142,13 +142,9 @@ fn is_blank(bytes: &[u8]) -> bool {
 
 /// What a file of changes starts with.
 fn start(manifest: &Manifest) -> Vec<u8> {
-    let mut bytes = MAGIC.to_vec();
-    bytes.extend_from_slice(&VERSION.to_le_bytes());
-    bytes.extend_from_slice(&[0; 4]);
-    bytes.extend_from_slice(&Sha256::digest(manifest.digest()));
-    let sum = Sha256::digest(&bytes);
-    bytes.extend_from_slice(&sum);
-    bytes
+    let manifest = Sha256::digest(manifest.digest());
+    let bytes = [&MAGIC[..], &VERSION.to_le_bytes(), &[0; 4], &manifest].concat();
+    [&bytes[..], &Sha256::digest(&bytes)].concat()
 }
 
 fn header_sum(header: &[u8], number: u64) -> [u8; 8] {
@@ -237,14 +233,10 @@ impl LogWriter {
             .expected("a change that reads back as it was written")
             .found("another change")
             .fix_if(Change::from_parts("change", &head, &body)? != *change, remedy)?;
-        let mut bytes = RECORD.to_vec();
-        bytes.extend_from_slice(&(head.len() as u64).to_le_bytes());
-        bytes.extend_from_slice(&(body.len() as u64).to_le_bytes());
-        let sum = header_sum(&bytes, self.number);
-        bytes.extend_from_slice(&sum);
-        bytes.extend_from_slice(&head);
-        bytes.extend_from_slice(&body);
-        bytes.extend_from_slice(&content_sum(&head, &body, self.number));
+        let lengths = [&head, &body].map(|part| (part.len() as u64).to_le_bytes());
+        let header = [&RECORD[..], &lengths[0], &lengths[1]].concat();
+        let sums = (header_sum(&header, self.number), content_sum(&head, &body, self.number));
+        let bytes = [&header[..], &sums.0, &head, &body, &sums.1].concat();
         let written = fs::write_at(&mut self.file, &self.path, self.end, &bytes)
             .and_then(|()| fs::sync_data(&self.file, &self.path));
         if let Err(error) = written {
