@@ -99,7 +99,7 @@ fn shared(recipe: &Recipe, rows: &Rows) -> Result<()> {
         bound(share)
     );
     Error::collapsed(format!("{} candidates", rows.items))
-        .expected(expected)
+        .expected(&expected)
         .found(format!(
             "{:.1}% with any sizes: {} candidates have the same features as another one",
             100.0 * share,

@@ -284,6 +284,7 @@ impl<B: Backend> DataLoaderIterator<TrainBatch<B>> for TrainRound<'_, B> {
 }
 
 /// Hands out the validation queries.
+#[derive(Clone)]
 pub(super) struct ValidLoader<B: Backend> {
     pub(super) data: TrainingData,
     pub(super) limit: usize,
@@ -307,12 +308,7 @@ impl<B: Backend> DataLoader<B, ValidBatch<B>> for ValidLoader<B> {
     }
 
     fn to_device(&self, device: &B::Device) -> Arc<dyn DataLoader<B, ValidBatch<B>>> {
-        Arc::new(Self {
-            data: self.data.clone(),
-            limit: self.limit,
-            shared: self.shared.clone(),
-            device: device.clone(),
-        })
+        Arc::new(Self { device: device.clone(), ..self.clone() })
     }
 
     fn slice(&self, _start: usize, _end: usize) -> Arc<dyn DataLoader<B, ValidBatch<B>>> {

@@ -97,13 +97,15 @@ impl StepCounter {
             if cursor.ended >= round || give_up() {
                 return false;
             }
-            let wait = Duration::from_millis(50);
-            cursor = match self.shared.1.wait_timeout(cursor, wait) {
-                Ok((cursor, _)) => cursor,
-                Err(poisoned) => poisoned.into_inner().0,
-            };
+            cursor = wait(&self.shared.1, cursor);
         }
     }
+}
+
+/// Waits to be notified, at most 50 milliseconds.
+pub(super) fn wait<'a, T>(notified: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+    let waited = notified.wait_timeout(guard, Duration::from_millis(50));
+    waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0
 }
 
 /// The part of every step that one device does.

@@ -170,13 +170,10 @@ fn check_enough(k: usize, source: &dyn RowSource) -> Result<()> {
 /// Reports an event; an error if the fit should stop.
 pub(super) fn tell(monitor: &Monitor<'_, KMeansEvent>, event: KMeansEvent) -> Result<()> {
     monitor.report(event);
-    if monitor.is_stopped() {
-        return Err(Error::interrupted("K-Means")
-            .expected("to run until it converges")
-            .found("a request to stop")
-            .fix("start it again; an unfinished fit keeps nothing"));
-    }
-    Ok(())
+    Error::interrupted("K-Means")
+        .expected("to run until it converges")
+        .found("a request to stop")
+        .fix_if(monitor.is_stopped(), "start it again; an unfinished fit keeps nothing")
 }
 
 /// Lloyd's iteration from given centres, one pass over the rows for each update.

@@ -196,12 +196,10 @@ impl<B: AutodiffBackend> Fit<'_, B> {
             }
             let [loss, reconstruction] =
                 sums.map(|sum| sum.into_data().iter::<f64>().next().unwrap_or(f64::NAN));
-            if !loss.is_finite() {
-                return Err(Error::quantizer(format!("RQ-VAE, epoch {epoch}"))
-                    .expected("a finite loss")
-                    .found(loss.to_string())
-                    .fix("lower the learning rate"));
-            }
+            Error::quantizer(format!("RQ-VAE, epoch {epoch}"))
+                .expected("a finite loss")
+                .found(loss.to_string())
+                .fix_if(!loss.is_finite(), "lower the learning rate")?;
             let due = config.restart_every > 0 && epoch % config.restart_every == 0;
             // The last tenth is left alone, so that restarted codes settle.
             let restarted =
@@ -209,12 +207,10 @@ impl<B: AutodiffBackend> Fit<'_, B> {
             let event =
                 RqVaeEvent { epoch, epochs: config.epochs, loss, reconstruction, restarted };
             monitor.report(event);
-            if monitor.is_stopped() {
-                return Err(Error::interrupted("RQ-VAE")
-                    .expected(format!("{} epochs", config.epochs))
-                    .found(format!("a stop after {epoch}"))
-                    .fix("start it again; nothing was written"));
-            }
+            Error::interrupted("RQ-VAE")
+                .expected(format!("{} epochs", config.epochs))
+                .found(format!("a stop after {epoch}"))
+                .fix_if(monitor.is_stopped(), "start it again; nothing was written")?;
         }
         Ok(())
     }
