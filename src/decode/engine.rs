@@ -383,8 +383,9 @@ impl<B: Backend> Engine<B> {
             let started = Instant::now();
             let encoded = self.encode_rows(&rows, padding)?;
             clock.add(Clock::ENCODING, started.elapsed());
-            let prepared = Prepared::new(&self.model, &encoded, space, config)?;
-            Prepared { threads: own, clock: clock.clone(), ..prepared }.beam()
+            let mut prepared = Prepared::new(&self.model, &encoded, space, config)?;
+            (prepared.threads, prepared.clock) = (own, clock.clone());
+            prepared.beam()
         };
         let found: Vec<Vec<Vec<ScoredItem>>> = if self.on_cpu {
             // Within rayon's pool: from outside of it, every product would wake a thread to wait for.

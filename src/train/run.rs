@@ -7,7 +7,7 @@ use std::{
 
 use burn::{
     module::AutodiffModule,
-    tensor::backend::{AutodiffBackend, Backend},
+    tensor::backend::AutodiffBackend,
     train::{
         ExecutionStrategy, Learner, LearningComponentsMarker, SupervisedTraining,
         logger::InMemoryMetricLogger,
