@@ -73,7 +73,7 @@ mod tests {
     use burn::backend::Flex;
 
     use super::*;
-    use crate::quantizer::HostSearch;
+    use crate::{error::Error, quantizer::HostSearch};
 
     #[test]
     fn agrees_with_the_host() {

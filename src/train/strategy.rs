@@ -121,6 +121,8 @@ impl EarlyStoppingStrategy for StopRule {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
