@@ -127,13 +127,10 @@ impl Trainer {
 
     fn check_devices(&self, devices: usize, data: &TrainingData) -> Result<()> {
         let rows = self.config.batch_size.min(data.pairs());
-        if devices == 0 {
-            let expected = "at least one device";
-            return Err(Error::config("devices")
-                .expected(expected)
-                .found("none")
-                .fix("list the devices to train on"));
-        }
+        Error::config("devices")
+            .expected("at least one device")
+            .found("none")
+            .fix_if(devices == 0, "list the devices to train on")?;
         Error::config("devices")
             .expected(format!("at most {rows}, the rows of a batch"))
             .found(devices.to_string())

@@ -218,7 +218,7 @@ impl<B: Backend> DataLoader<B, TrainBatch<B>> for TrainLoader<B> {
     /// by device gives each one.
     fn num_items(&self) -> usize {
         match self.share.of {
-            1 => self.shared.position.per_round() * self.config.batch_size,
+            1 => self.shared.position.per_round * self.config.batch_size,
             devices => devices,
         }
     }
@@ -278,7 +278,7 @@ impl<B: Backend> Iterator for TrainRound<'_, B> {
 impl<B: Backend> DataLoaderIterator<TrainBatch<B>> for TrainRound<'_, B> {
     fn progress(&self) -> Progress {
         let left = self.end - self.loader.shared.position.step().min(self.end);
-        let total = self.loader.shared.position.per_round().max(left);
+        let total = self.loader.shared.position.per_round.max(left);
         Progress::new(total - left, total)
     }
 }

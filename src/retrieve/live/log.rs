@@ -37,7 +37,7 @@ const RECORD_START: usize = 32;
 pub(in crate::retrieve) struct Log {
     pub(in crate::retrieve) changes: Vec<Change>,
     /// Bytes up to the end of the last whole change; 0 where there is no file.
-    end: u64,
+    pub(super) end: u64,
     /// Bytes behind it, of a change that was cut short.
     pub(in crate::retrieve) torn: u64,
 }
@@ -66,11 +66,6 @@ impl Log {
             }
             Err(e) => Err(Error::io("read", &path, e)),
         }
-    }
-
-    /// Bytes of the whole changes, with the start of the file.
-    pub(super) fn bytes(&self) -> u64 {
-        self.end
     }
 
     /// Whether there was a file.
@@ -170,8 +165,10 @@ fn cut(file: &File, path: &Path, end: u64) -> std::io::Result<()> {
 pub(super) struct LogWriter {
     path: PathBuf,
     file: File,
-    end: u64,
-    number: u64,
+    /// Bytes of the file.
+    pub(super) end: u64,
+    /// Changes in the file.
+    pub(super) number: u64,
     /// Nothing can be added: a change could not be cut back, or it is not known whether the file
     /// belongs to the manifest in force.
     broken: bool,
@@ -246,15 +243,5 @@ impl LogWriter {
         self.end += bytes.len() as u64;
         self.number += 1;
         Ok(())
-    }
-
-    /// Changes in the file.
-    pub(super) fn changes(&self) -> u64 {
-        self.number
-    }
-
-    /// Bytes of the file.
-    pub(super) fn bytes(&self) -> u64 {
-        self.end
     }
 }

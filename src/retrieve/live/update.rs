@@ -95,17 +95,12 @@ impl<'a> IndexUpdate<'a> {
         }
         let width = self.base.prefix_stats().map_or(0, |geometry| geometry.dim());
         let levels = self.base.trie().levels();
-        if change.identifiers.levels() != levels || change.vectors.len() != width * change.ids.len()
-        {
-            return Err(Error::index("change")
-                .expected(format!("identifiers of {levels} levels, vectors of width {width}"))
-                .found(format!(
-                    "{} levels, {} numbers",
-                    change.identifiers.levels(),
-                    change.vectors.len()
-                ))
-                .fix("restore the index from a copy"));
-        }
+        let (found, numbers) = (change.identifiers.levels(), change.vectors.len());
+        let wrong = found != levels || numbers != width * change.ids.len();
+        Error::index("change")
+            .expected(format!("identifiers of {levels} levels, vectors of width {width}"))
+            .found(format!("{found} levels, {numbers} numbers"))
+            .fix_if(wrong, "restore the index from a copy")?;
         let mut metadata = change.metadata.into_iter();
         let rows = change.identifiers.rows().enumerate();
         for (id, (at, tokens)) in change.ids.into_iter().zip(rows) {
