@@ -21,6 +21,7 @@ use crate::{
     kernels::on_host,
     model::Supervised,
     nn::{EncoderPrefix, GuideBatch, fork, on_forks, with_noise},
+    optim::Gate,
 };
 
 /// Fewest rows of a thread.

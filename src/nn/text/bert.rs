@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ClipLayer, Pooling,
-    family::{Family, check_sizes, fields, freeze_lowest, layer_params},
+    family::{Family, check_sizes, fields, layer_params},
 };
 use crate::{
     error::{Error, Result, named},
@@ -165,16 +165,5 @@ impl<B: Backend> Family<B> for BertEncoder<B> {
 
     fn pooling(&self) -> Pooling {
         self.pooling
-    }
-
-    fn freeze_layers(self, layers: usize) -> Self {
-        Self {
-            tokens: self.tokens.no_grad(),
-            positions: self.positions.no_grad(),
-            token_types: self.token_types.map(Module::no_grad),
-            norm: self.norm.no_grad(),
-            layers: freeze_lowest::<B, _>(self.layers, layers),
-            ..self
-        }
     }
 }

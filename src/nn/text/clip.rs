@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Pooling,
-    family::{Family, add_positions, check_sizes, fields, freeze_lowest, layer_params},
+    family::{Family, add_positions, check_sizes, fields, layer_params},
 };
 use crate::{
     error::{Result, named},
@@ -208,15 +208,5 @@ impl<B: Backend> Family<B> for ClipTextEncoder<B> {
 
     fn pooling(&self) -> Pooling {
         self.pooling
-    }
-
-    fn freeze_layers(self, layers: usize) -> Self {
-        Self {
-            tokens: self.tokens.no_grad(),
-            positions: self.positions.no_grad(),
-            layers: freeze_lowest::<B, _>(self.layers, layers),
-            final_norm: self.final_norm.no_grad(),
-            ..self
-        }
     }
 }

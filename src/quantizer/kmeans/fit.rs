@@ -124,15 +124,6 @@ impl KMeansConfig {
         if let Some(rows) = source.as_slice() {
             check_rows(rows, source.dim(), 0)?;
         }
-        self.fit_all(source, engine, monitor)
-    }
-
-    fn fit_all(
-        &self,
-        source: &dyn RowSource,
-        engine: &dyn NearestCentre,
-        monitor: &Monitor<'_, KMeansEvent>,
-    ) -> Result<KMeans> {
         check_enough(self.k, source)?;
         let mut best: Option<KMeans> = None;
         for restart in 0..self.restarts {
