@@ -195,39 +195,31 @@ impl Hierarchical {
         dim: usize,
     ) -> Result<Self> {
         check_sizes(&sizes)?;
-        let broken = |level: usize, expected: String, found: String| {
+        let check = |level: usize, expected: String, found: String, wrong: bool| {
             let subject = format!("level {level} of hierarchical K-Means");
-            Error::quantizer(subject)
-                .expected(expected)
-                .found(found)
-                .fix("save the quantizer again")
+            let problem = Error::quantizer(subject).expected(expected).found(found);
+            problem.fix_if(wrong, "save the quantizer again")
         };
-        if centres.len() != sizes.len() || first_children.len() != sizes.len() {
-            let found = format!("{} and {}", centres.len(), first_children.len());
-            return Err(broken(0, format!("{} levels of each part", sizes.len()), found));
-        }
+        let (levels, parts) = (sizes.len(), (centres.len(), first_children.len()));
+        let found = format!("{} and {}", parts.0, parts.1);
+        check(0, format!("{levels} levels of each part"), found, parts != (levels, levels))?;
         let mut parents = 1;
         for (level, (centres, first_child)) in centres.iter().zip(&first_children).enumerate() {
             let nodes = check_rows(centres, dim, 0)?;
             let ends = (first_child.first().copied(), first_child.last().copied());
-            if first_child.len() != parents + 1 || ends != (Some(0), Some(nodes as u32)) {
-                return Err(broken(
-                    level,
-                    format!("{} offsets from 0 to {nodes}", parents + 1),
-                    format!("{} offsets with ends {ends:?}", first_child.len()),
-                ));
-            }
+            let wrong = first_child.len() != parents + 1 || ends != (Some(0), Some(nodes as u32));
+            let expected = format!("{} offsets from 0 to {nodes}", parents + 1);
+            let found = format!("{} offsets with ends {ends:?}", first_child.len());
+            check(level, expected, found, wrong)?;
+            let most = sizes[level].min(MOST_CODES);
             let bad = first_child.windows(2).position(|pair| {
-                !pair[1].checked_sub(pair[0]).is_some_and(|count| {
-                    (1..=sizes[level].min(MOST_CODES)).contains(&(count as usize))
-                })
+                let count = pair[1].checked_sub(pair[0]);
+                !count.is_some_and(|count| (1..=most).contains(&(count as usize)))
             });
             if let Some(parent) = bad {
-                return Err(broken(
-                    level,
-                    format!("1 to {} children for each node", sizes[level]),
-                    format!("offsets {:?} for node {parent}", &first_child[parent..parent + 2]),
-                ));
+                let expected = format!("1 to {} children for each node", sizes[level]);
+                let pair = &first_child[parent..parent + 2];
+                check(level, expected, format!("offsets {pair:?} for node {parent}"), true)?;
             }
             parents = nodes;
         }

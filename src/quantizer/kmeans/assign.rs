@@ -137,12 +137,11 @@ const BLOCK: usize = 16;
 impl<'a> Search<'a> {
     /// Prepares centres `[k, dim]` with k and dim above zero.
     pub(crate) fn new(centres: &'a [f32], dim: usize) -> Self {
-        #[cfg(target_arch = "x86_64")]
-        {
-            Self { screen: Screen::new(centres, dim), ..Self::plain(centres, dim) }
+        Self {
+            #[cfg(target_arch = "x86_64")]
+            screen: Screen::new(centres, dim),
+            ..Self::plain(centres, dim)
         }
-        #[cfg(not(target_arch = "x86_64"))]
-        Self::plain(centres, dim)
     }
 
     /// As [`Search::new`], for the product in 32 bits only.
