@@ -165,6 +165,16 @@ impl ProblemBuilder<2> {
         self.problem.remedy = remedy.into();
         (self.make)(self.problem)
     }
+
+    /// [`fix`](Self::fix) for a check: an error if the condition holds, and `Ok` if it does not.
+    ///
+    /// The parts of the message are made in both cases: not for inner loops.
+    ///
+    /// # Errors
+    /// The problem, if `wrong`.
+    pub(crate) fn fix_if(self, wrong: bool, remedy: impl Into<String>) -> Result<()> {
+        if wrong { Err(self.fix(remedy)) } else { Ok(()) }
+    }
 }
 
 /// Checks that a setting lies in an interval, which is written as in a book: `[0, 1)` holds 0 and not 1.
@@ -188,6 +198,21 @@ pub fn ensure_in(name: &str, number: f64, interval: &str, remedy: &str) -> Resul
         .expected(format!("a number in {interval}"))
         .found(number.to_string())
         .fix(remedy))
+}
+
+/// Checks that a list has elements, and that all are in an interval: [`ensure_in`].
+///
+/// # Errors
+/// [`Error::Config`] with the interval, what was found and the remedy.
+pub(crate) fn ensure_all_in(
+    name: &str,
+    numbers: &[f64],
+    interval: &str,
+    remedy: &str,
+) -> Result<()> {
+    let expected = format!("at least one number in {interval}");
+    Error::config(name).expected(expected).found("none").fix_if(numbers.is_empty(), remedy)?;
+    numbers.iter().try_for_each(|&number| ensure_in(name, number, interval, remedy))
 }
 
 /// Fields of a value, each with its name.

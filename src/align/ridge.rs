@@ -4,7 +4,7 @@ use nalgebra::{Cholesky, DMatrix, Dyn};
 use rayon::prelude::*;
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, ensure_in},
     kernels::{dot, normalise},
 };
 
@@ -170,12 +170,8 @@ impl RidgeProblem {
 
     /// The map under a penalty.
     pub(super) fn solve(&self, penalty: f64) -> Result<Ridge> {
-        if !(penalty > 0.0 && penalty.is_finite()) {
-            return Err(Error::config("ridge penalty")
-                .expected("a number above 0")
-                .found(penalty.to_string())
-                .fix("0.1 to 100 are usual for rows of length 1"));
-        }
+        let usual = "0.1 to 100 are usual for rows of length 1";
+        ensure_in("ridge penalty", penalty, "(0, inf)", usual)?;
         let mut gram = self.gram.clone();
         for at in 0..gram.nrows() {
             gram[(at, at)] += penalty;
@@ -232,12 +228,11 @@ impl Ridge {
     ) -> Result<Self> {
         let (d_input, d_output) = widths;
         let rows = inputs.len() / d_input.max(1);
-        if rows == 0 || rows * d_input != inputs.len() || rows * d_output != outputs.len() {
-            return Err(Error::features("ridge regression")
-                .expected(format!("rows of {d_input} numbers with as many rows of {d_output}"))
-                .found(format!("{} and {} numbers", inputs.len(), outputs.len()))
-                .fix("pass one output row for every input row"));
-        }
+        let wrong = rows == 0 || rows * d_input != inputs.len() || rows * d_output != outputs.len();
+        Error::features("ridge regression")
+            .expected(format!("rows of {d_input} numbers with as many rows of {d_output}"))
+            .found(format!("{} and {} numbers", inputs.len(), outputs.len()))
+            .fix_if(wrong, "pass one output row for every input row")?;
         let inputs = inputs.chunks_exact(d_input);
         let lift = Lift::new(d_input, 0.0, 0, inputs.clone());
         let pairs = inputs.zip(outputs.chunks_exact(d_output));

@@ -31,12 +31,11 @@ impl TextVectors {
     /// # Errors
     /// [`Error::Captions`] when the shapes disagree or a number is not finite.
     pub fn new(dim: usize, mut values: Vec<f32>, items: Vec<u32>) -> Result<Self> {
-        if dim == 0 || values.len() != items.len() * dim {
-            return Err(Error::captions("vectors of texts")
-                .expected(format!("{} rows of {dim} numbers, at least one", items.len()))
-                .found(format!("{} numbers", values.len()))
-                .fix("pass a vector and an item for every text"));
-        }
+        let remedy = "pass a vector and an item for every text";
+        Error::captions("vectors of texts")
+            .expected(format!("{} rows of {dim} numbers, at least one", items.len()))
+            .found(format!("{} numbers", values.len()))
+            .fix_if(dim == 0 || values.len() != items.len() * dim, remedy)?;
         if let Some(at) = values.iter().position(|value| !value.is_finite()) {
             return Err(Error::captions(format!("vector of text {}", at / dim))
                 .expected("finite numbers")
@@ -56,15 +55,14 @@ impl TextVectors {
     /// [`Error::Captions`] when there is not one weight a text, or one is below 0 or not finite.
     pub fn with_weights(self, weights: Vec<f32>) -> Result<Self> {
         let wrong = weights.iter().position(|weight| !(*weight >= 0.0 && weight.is_finite()));
-        if weights.len() != self.len() || wrong.is_some() {
-            return Err(Error::captions("weights of texts")
-                .expected(format!("{} finite numbers of at least 0", self.len()))
-                .found(match wrong {
-                    Some(at) => format!("{} for text {at}", weights[at]),
-                    None => weights.len().to_string(),
-                })
-                .fix("pass a weight for every text"));
-        }
+        let remedy = "pass a weight for every text";
+        Error::captions("weights of texts")
+            .expected(format!("{} finite numbers of at least 0", self.len()))
+            .found(match wrong {
+                Some(at) => format!("{} for text {at}", weights[at]),
+                None => weights.len().to_string(),
+            })
+            .fix_if(weights.len() != self.len() || wrong.is_some(), remedy)?;
         // Only their proportions count.
         let most = weights.iter().copied().fold(0.0, f32::max);
         let alike = weights.iter().all(|&weight| weight == most);

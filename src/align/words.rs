@@ -4,7 +4,7 @@ use burn::tensor::backend::Backend;
 
 use crate::{
     data::{ItemCaption, TextTokenizer},
-    error::{Error, Result},
+    error::{Error, Result, ensure_in},
     nn::{LexicalHead, TextEncoder},
 };
 
@@ -32,18 +32,12 @@ impl IdfWeights {
         train: &[ItemCaption],
         weight: f32,
     ) -> Result<Self> {
-        if !(weight > 0.0 && weight.is_finite()) {
-            return Err(Error::config("weight of the words")
-                .expected("a number above 0")
-                .found(weight.to_string())
-                .fix("0.4 is usual; leave it out to disable it"));
-        }
-        if train.is_empty() {
-            return Err(Error::captions("training texts")
-                .expected("at least one text")
-                .found("none")
-                .fix("check the filter of the training captions"));
-        }
+        let remedy = "0.4 is usual; leave it out to disable it";
+        ensure_in("weight of the words", f64::from(weight), "(0, inf)", remedy)?;
+        Error::captions("training texts")
+            .expected("at least one text")
+            .found("none")
+            .fix_if(train.is_empty(), "check the filter of the training captions")?;
         let mut having = vec![0u32; encoder.vocabulary()];
         for caption in train {
             let mut tokens = tokenizer.encode(&caption.text)?;

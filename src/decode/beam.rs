@@ -21,7 +21,7 @@ use crate::{
     error::{Error, Result},
     index::PrefixPrior,
     model::{Cart, Scope},
-    trie::{Node, Trie},
+    trie::Node,
 };
 
 /// A candidate with its score for a query.
@@ -38,13 +38,15 @@ pub struct ScoredItem {
 pub(super) struct Prepared<'a, B: Backend> {
     model: &'a Cart<B>,
     queries: &'a EncodedQueries<B>,
-    space: SearchSpace<'a>,
+    pub(super) space: SearchSpace<'a>,
     prior: Option<PrefixPrior<'a>>,
-    config: &'a BeamConfig,
-    threads: usize,
-    clock: Clock,
+    pub(super) config: &'a BeamConfig,
+    /// Maximum number of threads, fewer for searches that run in parallel.
+    pub(super) threads: usize,
+    /// Adds up the times of this search, and of others with the same clock.
+    pub(super) clock: Clock,
     /// Row of the trie whose prefixes are ranked at every level.
-    traced: Option<usize>,
+    pub(super) traced: Option<usize>,
 }
 
 /// Which prefixes a search keeps.
@@ -88,22 +90,20 @@ impl<'a, B: Backend> Prepared<'a, B> {
     ) -> Result<Self> {
         config.validate()?;
         let (sizes, found) = (model.decoder().level_sizes(), space.trie.vocabulary().sizes());
-        if sizes != found {
-            return Err(Error::model("identifier levels of the candidates")
-                .expected(format!("the network's, {sizes:?}"))
-                .found(format!("{found:?}"))
-                .fix(
-                    "search candidates whose identifiers have the network's levels, with the same \
+        Error::model("identifier levels of the candidates")
+            .expected(format!("the network's, {sizes:?}"))
+            .found(format!("{found:?}"))
+            .fix_if(
+                sizes != found,
+                "search candidates whose identifiers have the network's levels, with the same \
                  capacity for unique tokens (Trie::within)",
-                ));
-        }
+            )?;
         let weights = config.level_weights.len();
-        if weights != 0 && weights != sizes.len() {
-            return Err(Error::config("weights of the levels")
-                .expected(format!("none, or one for each of {} levels", sizes.len()))
-                .found(format!("{weights}: {:?}", config.level_weights))
-                .fix("the coarse token comes first, the unique token last"));
-        }
+        let remedy = "the coarse token comes first, the unique token last";
+        Error::config("weights of the levels")
+            .expected(format!("none, or one for each of {} levels", sizes.len()))
+            .found(format!("{weights}: {:?}", config.level_weights))
+            .fix_if(weights != 0 && weights != sizes.len(), remedy)?;
         space.filters.check(space.trie.len(), queries.len())?;
         let prior = space.prior(model, queries.vectors(), config)?;
         let threads = rayon::current_num_threads();
@@ -113,43 +113,11 @@ impl<'a, B: Backend> Prepared<'a, B> {
 
     /// Checks that there is exactly one query, as `what` needs it.
     pub(super) fn single(self, what: &str) -> Result<Self> {
-        match self.queries.len() {
-            1 => Ok(self),
-            found => Err(Error::query(what)
-                .expected("one encoded query")
-                .found(found.to_string())
-                .fix("encode queries one at a time")),
-        }
-    }
-
-    /// Limits the number of threads of this search, for searches that run in parallel.
-    pub(super) fn with_threads(self, threads: usize) -> Self {
-        Self { threads, ..self }
-    }
-
-    /// Counts its times together with other searches'.
-    pub(super) fn with_clock(self, clock: Clock) -> Self {
-        Self { clock, ..self }
-    }
-
-    /// Ranks the prefixes of a row of the trie at every level.
-    pub(super) fn with_traced(self, row: usize) -> Self {
-        Self { traced: Some(row), ..self }
-    }
-
-    /// The identifiers.
-    pub(super) fn trie(&self) -> &'a Trie {
-        self.space.trie
-    }
-
-    /// The candidates.
-    pub(super) fn space(&self) -> SearchSpace<'a> {
-        self.space
-    }
-
-    /// The settings.
-    pub(super) fn config(&self) -> &'a BeamConfig {
-        self.config
+        Error::query(what)
+            .expected("one encoded query")
+            .found(self.queries.len().to_string())
+            .fix_if(self.queries.len() != 1, "encode queries one at a time")?;
+        Ok(self)
     }
 
     /// The decoder's steps for some of the queries.
@@ -260,8 +228,8 @@ impl<'a, B: Backend> Prepared<'a, B> {
             } else {
                 live.iter_mut().zip(&mut found).enumerate().try_for_each(expand)?;
             }
-            self.clock.decoded(stepped - started);
-            self.clock.constrained(stepped.elapsed());
+            self.clock.add(Clock::DECODING, stepped - started);
+            self.clock.add(Clock::CONSTRAINT, stepped.elapsed());
         }
         Ok(found)
     }
@@ -305,19 +273,12 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    pub(super) fn encoded(&self, time: Duration) {
-        self.add(0, time);
-    }
+    /// Places of the parts of a search.
+    pub(super) const ENCODING: usize = 0;
+    const DECODING: usize = 1;
+    const CONSTRAINT: usize = 2;
 
-    pub(super) fn decoded(&self, time: Duration) {
-        self.add(1, time);
-    }
-
-    pub(super) fn constrained(&self, time: Duration) {
-        self.add(2, time);
-    }
-
-    fn add(&self, at: usize, time: Duration) {
+    pub(super) fn add(&self, at: usize, time: Duration) {
         self.spent[at].fetch_add(time.as_nanos() as u64, Relaxed);
     }
 

@@ -12,6 +12,7 @@ use crate::{
     identifier::{Codes, Vocabulary},
     model::CartConfig,
     nn::FusionMode,
+    trie::Trie,
 };
 
 fn engine(vocabulary: &Vocabulary, fusion: FusionMode, seed: u64) -> Engine<Flex> {

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, ensure_in},
     model::Scope,
 };
 
@@ -49,22 +49,12 @@ impl BeamConfig {
     /// # Errors
     /// [`Error::Config`] for a width of zero, and for weights below 0 or not finite.
     pub fn validate(&self) -> Result<()> {
-        if self.width == 0 {
-            return Err(Error::config("beam width")
-                .expected("at least 1")
-                .found("0")
-                .fix("10 to 20 are usual"));
-        }
+        ensure_in("beam width", self.width as f64, "[1, inf)", "10 to 20 are usual")?;
         let weights =
             [("weight of the decoder", self.decoder_weight), ("weight of the rerank", self.rerank)];
         let levels = self.level_weights.iter().map(|&weight| ("weight of a level", weight));
         for (name, weight) in weights.into_iter().chain(levels) {
-            if !(weight >= 0.0 && weight.is_finite()) {
-                return Err(Error::config(name)
-                    .expected("at least 0")
-                    .found(weight.to_string())
-                    .fix("choose it on validation queries"));
-            }
+            ensure_in(name, weight.into(), "[0, inf)", "choose it on validation queries")?;
         }
         Ok(())
     }

@@ -123,21 +123,15 @@ impl<B: Backend> Engine<B> {
     /// a processor that does not multiply such numbers (it needs AVX-512 BF16).
     pub fn with_precision(self, precision: SearchPrecision) -> Result<Self> {
         if precision == SearchPrecision::Bf16 {
-            let problem = |expected: &str, found: String| {
-                let remedy = "search with f32";
-                Err(Error::config("precision of the search")
-                    .expected(expected)
-                    .found(found)
-                    .fix(remedy))
-            };
-            if !self.on_cpu {
-                let expected = "f32, or a CPU backend for bf16";
-                return problem(expected, format!("bf16 on {}", B::name(&self.device)));
-            }
-            if !bf16_products() {
-                let expected = "f32, or a processor with AVX-512 BF16 for bf16";
-                return problem(expected, "bf16 on a processor without it".into());
-            }
+            let remedy = "search with f32";
+            Error::config("precision of the search")
+                .expected("f32, or a CPU backend for bf16")
+                .found(format!("bf16 on {}", B::name(&self.device)))
+                .fix_if(!self.on_cpu, remedy)?;
+            Error::config("precision of the search")
+                .expected("f32, or a processor with AVX-512 BF16 for bf16")
+                .found("bf16 on a processor without it")
+                .fix_if(!bf16_products(), remedy)?;
         }
         Ok(Self { precision, cpu: OnceLock::new(), ..self })
     }
@@ -386,9 +380,10 @@ impl<B: Backend> Engine<B> {
             let space = space.with_filters(Filters::Each(&each));
             let started = Instant::now();
             let encoded = self.encode_rows(&rows, padding)?;
-            clock.encoded(started.elapsed());
-            let prepared = Prepared::new(&self.model, &encoded, space, config)?;
-            prepared.with_threads(own).with_clock(clock.clone()).beam()
+            clock.add(Clock::ENCODING, started.elapsed());
+            let mut prepared = Prepared::new(&self.model, &encoded, space, config)?;
+            (prepared.threads, prepared.clock) = (own, clock.clone());
+            prepared.beam()
         };
         let found: Vec<Vec<Vec<ScoredItem>>> = if self.on_cpu {
             // Within rayon's pool: from outside of it, every product would wake a thread to wait for.

@@ -39,13 +39,12 @@ pub(super) fn exact<B: Backend>(
     limits: ExactLimits,
 ) -> Result<ExactResult> {
     let ExactLimits { top, budget } = limits;
-    let config = prepared.config();
-    if top == 0 || budget < top {
-        return Err(Error::query("exact search")
-            .expected("a top of at least 1, and a budget of at least top")
-            .found(format!("a top of {top}, a budget of {budget}"))
-            .fix("a budget of a few thousand prefixes per level is usual"));
-    }
+    let config = prepared.config;
+    let remedy = "a budget of a few thousand prefixes per level is usual";
+    Error::query("exact search")
+        .expected("a top of at least 1, and a budget of at least top")
+        .found(format!("a top of {top}, a budget of {budget}"))
+        .fix_if(top == 0 || budget < top, remedy)?;
     let mut limits = Limits { width: config.width.max(top), min_score: f32::NEG_INFINITY };
     let (mut prefixes, mut known) = (0, Vec::new());
     loop {

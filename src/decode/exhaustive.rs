@@ -16,8 +16,8 @@ const CHUNK: usize = 256;
 
 /// Scores of all candidates that the filter of the one query allows, best first.
 pub(super) fn score_all<B: Backend>(prepared: &Prepared<'_, B>) -> Result<Vec<ScoredItem>> {
-    let trie = prepared.trie();
-    let filter = prepared.space().filters.of(0);
+    let trie = prepared.space.trie;
+    let filter = prepared.space.filters.of(0);
     let mut found = Vec::with_capacity(trie.len());
     for start in (0..trie.len()).step_by(CHUNK) {
         let items = start as u32..(start + CHUNK).min(trie.len()) as u32;
@@ -37,7 +37,7 @@ pub(super) fn descend<B: Backend>(
     items: Range<u32>,
     mut see: impl FnMut(usize, &[(u16, f32, Node)]),
 ) -> Result<Vec<f32>> {
-    let (trie, scorer, config) = (prepared.trie(), prepared.scorer(), prepared.config());
+    let (trie, scorer, config) = (prepared.space.trie, prepared.scorer(), prepared.config);
     let identifiers = items.clone().map(|item| trie.identifier_of(item));
     let identifiers = identifiers.collect::<Result<Vec<_>>>()?;
     let mut steps = prepared.steps(0..1, true);

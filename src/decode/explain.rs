@@ -49,8 +49,8 @@ impl Explanation {
 
 /// The score of a candidate for the one query, level by level.
 pub(super) fn explain<B: Backend>(prepared: &Prepared<'_, B>, item: u32) -> Result<Explanation> {
-    let identifier = prepared.trie().identifier_of(item)?;
-    let config = prepared.config();
+    let identifier = prepared.space.trie.identifier_of(item)?;
+    let config = prepared.config;
     let mut levels = Vec::with_capacity(identifier.tokens().len());
     let scores = descend(prepared, item..item + 1, |level, children| {
         let token = identifier.tokens()[level];

@@ -68,18 +68,14 @@ impl<'a> SearchSpace<'a> {
         config: &BeamConfig,
     ) -> Result<Option<PrefixPrior<'a>>> {
         let guided = model.alignment().is_some_and(|head| head.is_guided());
-        if guided && config.scope == Scope::All {
-            return Err(Error::config("scope of the search")
-                .expected("the legal tokens, for a guided network")
-                .found("all tokens")
-                .fix("search with Scope::Legal"));
-        }
-        if config.decoder_weight == 0.0 && !guided {
-            return Err(Error::config("weight of the decoder")
-                .expected("more than 0, for an unguided network")
-                .found("0")
-                .fix("keep 1"));
-        }
+        Error::config("scope of the search")
+            .expected("the legal tokens, for a guided network")
+            .found("all tokens")
+            .fix_if(guided && config.scope == Scope::All, "search with Scope::Legal")?;
+        Error::config("weight of the decoder")
+            .expected("more than 0, for an unguided network")
+            .found("0")
+            .fix_if(config.decoder_weight == 0.0 && !guided, "keep 1")?;
         match (vectors, self.prefix_stats) {
             (Some(QueryVectors { vectors, scales }), Some(stats)) => {
                 PrefixPrior::new(stats, vectors.clone(), scales.clone()).map(Some)

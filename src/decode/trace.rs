@@ -44,10 +44,10 @@ pub struct Trace {
 }
 
 /// Follows a candidate through a beam search for the one query.
-pub(super) fn trace<B: Backend>(prepared: Prepared<'_, B>, item: u32) -> Result<Trace> {
-    let (trie, width) = (prepared.trie(), prepared.config().width);
+pub(super) fn trace<B: Backend>(mut prepared: Prepared<'_, B>, item: u32) -> Result<Trace> {
+    let (trie, width) = (prepared.space.trie, prepared.config.width);
     let identifier = trie.identifier_of(item)?;
-    let prepared = prepared.with_traced(trie.row_of(item)?);
+    prepared.traced = Some(trie.row_of(item)?);
     let beams = prepared.run(Limits { width, min_score: f32::NEG_INFINITY })?.remove(0);
     let level = |(rank, &token): (&PrefixRank, &u16)| TraceLevel {
         token,

@@ -52,18 +52,16 @@ impl CandidateIndex {
         identifier_map: IdentifierMap,
         health: HealthReport,
     ) -> Result<Self> {
-        if identifier_map.len() != trie.len() {
-            return Err(Error::identifier("owners of the identifiers")
-                .expected(format!("one for each of {} identifiers", trie.len()))
-                .found(identifier_map.len().to_string())
-                .fix("use the map and the identifiers of one collection"));
-        }
-        if ids.len() != identifier_map.items() {
-            return Err(Error::ids("candidates")
-                .expected(format!("one id for each of {} candidates", identifier_map.items()))
-                .found(ids.len().to_string())
-                .fix("use ids and identifiers of one collection"));
-        }
+        let remedy = "use the map and the identifiers of one collection";
+        Error::identifier("owners of the identifiers")
+            .expected(format!("one for each of {} identifiers", trie.len()))
+            .found(identifier_map.len().to_string())
+            .fix_if(identifier_map.len() != trie.len(), remedy)?;
+        let remedy = "use ids and identifiers of one collection";
+        Error::ids("candidates")
+            .expected(format!("one id for each of {} candidates", identifier_map.items()))
+            .found(ids.len().to_string())
+            .fix_if(ids.len() != identifier_map.items(), remedy)?;
         Ok(Self {
             ids,
             trie,
@@ -80,13 +78,12 @@ impl CandidateIndex {
     /// # Errors
     /// [`Error::Identifier`] when there is not one name for each token of the first level.
     pub fn with_groups(self, names: Vec<String>) -> Result<Self> {
-        match names.len() == self.vocabulary().size(0) {
-            true => Ok(Self { groups: Some(names), ..self }),
-            false => Err(Error::identifier("groups")
-                .expected(format!("a name for each of {} first tokens", self.vocabulary().size(0)))
-                .found(names.len().to_string())
-                .fix("use names and identifiers of one collection")),
-        }
+        let size = self.vocabulary().size(0);
+        Error::identifier("groups")
+            .expected(format!("a name for each of {size} first tokens"))
+            .found(names.len().to_string())
+            .fix_if(names.len() != size, "use names and identifiers of one collection")?;
+        Ok(Self { groups: Some(names), ..self })
     }
 
     /// Names of the groups that the first token tells apart, if it does.
@@ -111,14 +108,12 @@ impl CandidateIndex {
     pub fn group_filter(&self, name: &str) -> Result<Filter> {
         let names = self.groups.as_deref().unwrap_or_default();
         let token = names.iter().position(|group| group == name).ok_or_else(|| {
-            let found = format!("{name:?}");
-            let expected = match names.is_empty() {
-                true => "an index with groups".to_string(),
-                false => format!("one of {}", names.join(", ")),
-            };
             Error::query("group")
-                .expected(expected)
-                .found(found)
+                .expected(match names {
+                    [] => "an index with groups".to_string(),
+                    names => format!("one of {}", names.join(", ")),
+                })
+                .found(format!("{name:?}"))
                 .fix("search without a group, or in one of these")
         })?;
         Ok(Filter::by_prefix(&self.trie, |prefix| usize::from(prefix[0]) == token))
@@ -160,12 +155,11 @@ impl CandidateIndex {
     /// As [`PrefixStats::new`]; [`Error::Ids`] when the vectors are named otherwise.
     pub fn with_vectors(mut self, vectors: Features) -> Result<Self> {
         let same = !vectors.has_given_ids() || vectors.ids().iter().eq(self.ids.iter());
-        if vectors.len() == self.ids.len() && !same {
-            return Err(Error::ids("vectors of the candidates")
-                .expected("the ids of the candidates, in their order")
-                .found("other ids or another order")
-                .fix("use vectors and identifiers of one collection"));
-        }
+        let remedy = "use vectors and identifiers of one collection";
+        Error::ids("vectors of the candidates")
+            .expected("the ids of the candidates, in their order")
+            .found("other ids or another order")
+            .fix_if(vectors.len() == self.ids.len() && !same, remedy)?;
         // Every identifier of a candidate lies where the candidate does.
         let vectors = match self.identifier_map.are_single() || vectors.len() != self.ids.len() {
             true => vectors,
@@ -190,13 +184,12 @@ impl CandidateIndex {
     /// # Errors
     /// [`Error::Metadata`] when there is not one object for each candidate.
     pub fn with_metadata(self, metadata: ItemMetadata) -> Result<Self> {
-        match metadata.len() == self.ids.len() {
-            true => Ok(Self { metadata: Some(Arc::new(metadata)), ..self }),
-            false => Err(Error::metadata("metadata of the candidates")
-                .expected(format!("an object for each of {} candidates", self.ids.len()))
-                .found(metadata.len().to_string())
-                .fix("read it with the ids of these candidates (ItemMetadata::from_jsonl)")),
-        }
+        let remedy = "read it with the ids of these candidates (ItemMetadata::from_jsonl)";
+        Error::metadata("metadata of the candidates")
+            .expected(format!("an object for each of {} candidates", self.ids.len()))
+            .found(metadata.len().to_string())
+            .fix_if(metadata.len() != self.ids.len(), remedy)?;
+        Ok(Self { metadata: Some(Arc::new(metadata)), ..self })
     }
 
     /// Metadata of the candidates, if any.

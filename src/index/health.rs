@@ -123,33 +123,30 @@ impl HealthReport {
             health.ensure(subject, &setting, thresholds)?;
         }
         let subject = format!("whole codes of {} levels", self.levels.len());
-        if self.shared_share > thresholds.max_shared_items {
-            return Err(Error::collapsed(subject)
-                .expected(format!(
-                    "at most {} sharing their code",
-                    percent(thresholds.max_shared_items)
-                ))
-                .found(format!("{} of {} items", percent(self.shared_share), self.items))
-                .fix(format!(
-                    "add a level to sizes, or remove duplicated items; or set max_shared_items to \
+        let remedy = format!(
+            "add a level to sizes, or remove duplicated items; or set max_shared_items to \
                      {:.2} (unique tokens tell \
                      such items apart)",
-                    rounded_up(self.shared_share)
-                )));
-        }
-        if self.largest_collision > thresholds.max_largest_collision {
-            return Err(Error::collapsed(subject)
-                .expected(format!(
-                    "at most {} items with one code",
-                    thresholds.max_largest_collision
-                ))
-                .found(format!("{} items", self.largest_collision))
-                .fix(format!(
+            rounded_up(self.shared_share)
+        );
+        Error::collapsed(&subject)
+            .expected(format!(
+                "at most {} sharing their code",
+                percent(thresholds.max_shared_items)
+            ))
+            .found(format!("{} of {} items", percent(self.shared_share), self.items))
+            .fix_if(self.shared_share > thresholds.max_shared_items, remedy)?;
+        Error::collapsed(subject)
+            .expected(format!("at most {} items with one code", thresholds.max_largest_collision))
+            .found(format!("{} items", self.largest_collision))
+            .fix_if(
+                self.largest_collision > thresholds.max_largest_collision,
+                format!(
                     "add a level to sizes, or remove duplicated items; or set \
                      max_largest_collision to {}",
                     self.largest_collision
-                )));
-        }
+                ),
+            )?;
         if let Some(last) = self.levels.last()
             && last.residual_energy > thresholds.max_residual_energy
         {
@@ -174,39 +171,35 @@ impl HealthReport {
 impl LevelHealth {
     fn ensure(&self, subject: String, setting: &str, thresholds: &HealthThresholds) -> Result<()> {
         let subject = format!("{subject}, {setting} = {}", self.size);
-        if self.used_share < thresholds.min_used_share {
-            return Err(Error::collapsed(subject)
-                .expected(format!(
-                    "at least {} of the usable codes used",
-                    percent(thresholds.min_used_share)
-                ))
-                .found(format!("{} codes, {}", self.used, percent(self.used_share)))
-                .fix(format!(
-                    "use fewer codes: set {setting} to {} or less; or fit on more data, or with \
+        let remedy = format!(
+            "use fewer codes: set {setting} to {} or less; or fit on more data, or with \
                      RQ-KMeans, which uses its codes; \
                      or set min_used_share to {:.2}",
-                    self.used.max(2),
-                    rounded_down(self.used_share)
-                )));
-        }
-        if self.normalised_entropy < thresholds.min_normalised_entropy {
-            return Err(Error::collapsed(subject)
-                .expected(format!(
-                    "normalised entropy of at least {}",
-                    thresholds.min_normalised_entropy
-                ))
-                .found(format!(
-                    "{:.3} (perplexity {:.1})",
-                    self.normalised_entropy, self.perplexity
-                ))
-                .fix(format!(
+            self.used.max(2),
+            rounded_down(self.used_share)
+        );
+        Error::collapsed(&subject)
+            .expected(format!(
+                "at least {} of the usable codes used",
+                percent(thresholds.min_used_share)
+            ))
+            .found(format!("{} codes, {}", self.used, percent(self.used_share)))
+            .fix_if(self.used_share < thresholds.min_used_share, remedy)?;
+        Error::collapsed(subject)
+            .expected(format!(
+                "normalised entropy of at least {}",
+                thresholds.min_normalised_entropy
+            ))
+            .found(format!("{:.3} (perplexity {:.1})", self.normalised_entropy, self.perplexity))
+            .fix_if(
+                self.normalised_entropy < thresholds.min_normalised_entropy,
+                format!(
                     "a few codes hold most items: use fewer codes (set {setting} to {} or less), \
                      and remove near-duplicates; or set min_normalised_entropy to {:.2}",
                     (self.perplexity as usize).clamp(2, self.size.max(2)),
                     rounded_down(self.normalised_entropy)
-                )));
-        }
-        Ok(())
+                ),
+            )
     }
 }
 

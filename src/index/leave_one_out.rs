@@ -22,12 +22,11 @@ impl LeaveOneOut {
     /// # Errors
     /// [`Error::Training`] when that is no whole number of rows.
     pub fn new(dim: usize, values: Vec<f32>) -> Result<Self> {
-        if dim == 0 || !values.len().is_multiple_of(dim) {
-            return Err(Error::training("held-out vectors")
-                .expected(format!("whole rows of {dim} numbers, at least one"))
-                .found(format!("{} numbers", values.len()))
-                .fix("pass a vector for every training text"));
-        }
+        let remedy = "pass a vector for every training text";
+        Error::training("held-out vectors")
+            .expected(format!("whole rows of {dim} numbers, at least one"))
+            .found(format!("{} numbers", values.len()))
+            .fix_if(dim == 0 || !values.len().is_multiple_of(dim), remedy)?;
         Ok(Self { dim, values })
     }
 

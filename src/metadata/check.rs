@@ -61,7 +61,7 @@ pub(super) struct Observed<'a> {
 impl<'a> Observed<'a> {
     pub(super) fn new(condition: &'a Condition) -> Self {
         let mut kinds = BTreeMap::new();
-        visit(condition.root(), &mut |path, _| {
+        visit(&condition.root, &mut |path, _| {
             kinds.insert(path, AtomicU16::new(0));
         });
         Self { condition, kinds }
@@ -90,7 +90,7 @@ impl<'a> Observed<'a> {
     ) -> Result<()> {
         let mut optional = BTreeSet::new();
         let mut tests = Vec::new();
-        visit(self.condition.root(), &mut |path, test| match test {
+        visit(&self.condition.root, &mut |path, test| match test {
             Test::Exists(_) => drop(optional.insert(path)),
             test => tests.push((path, test)),
         });

@@ -46,7 +46,7 @@ const DEEPEST: usize = 32;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Value", into = "Value")]
 pub struct Condition {
-    root: Node,
+    pub(super) root: Node,
     source: Value,
 }
 
@@ -93,10 +93,6 @@ impl Condition {
     /// Whether it holds for a candidate with these fields.
     pub fn holds(&self, fields: &Fields) -> bool {
         self.root.holds(fields)
-    }
-
-    pub(super) fn root(&self) -> &Node {
-        &self.root
     }
 }
 

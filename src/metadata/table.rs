@@ -155,12 +155,10 @@ impl ItemMetadata {
             places.push(Place { text: 0, length: length as u32, start: start as u64 });
             start += length + 1;
         }
-        if start != map.len() {
-            return Err(Error::metadata(path.display().to_string())
-                .expected(format!("lines of at most {LONGEST_LINE} bytes"))
-                .found(format!("a longer or cut line {}", places.len() + 1))
-                .fix("save the index again, or restore the file from a copy"));
-        }
+        Error::metadata(path.display().to_string())
+            .expected(format!("lines of at most {LONGEST_LINE} bytes"))
+            .found(format!("a longer or cut line {}", places.len() + 1))
+            .fix_if(start != map.len(), "save the index again, or restore the file from a copy")?;
         let text = Array::mapped(&map, 0, map.len()).unwrap_or_else(|| map.to_vec().into());
         Ok(Self { texts: vec![Arc::new(text)], places })
     }
@@ -213,25 +211,21 @@ impl ItemMetadata {
     fn append(&mut self, rows: &[Fields]) -> Result<()> {
         let mut bytes = Vec::new();
         for (at, row) in rows.iter().enumerate() {
+            let wrong = |expected: String, found: String, remedy: &str| {
+                let subject = format!("object {at}");
+                Error::metadata(subject).expected(expected).found(found).fix(remedy)
+            };
             if row.values().any(|value| is_deeper(value, DEEPEST - 1)) {
-                return Err(Error::metadata(format!("object {at}"))
-                    .expected(format!("at most {DEEPEST} nested objects and lists"))
-                    .found("more")
-                    .fix("use a flatter object"));
+                let expected = format!("at most {DEEPEST} nested objects and lists");
+                return Err(wrong(expected, "more".into(), "use a flatter object"));
             }
             let start = bytes.len();
-            serde_json::to_writer(&mut bytes, row).map_err(|e| {
-                Error::metadata(format!("object {at}"))
-                    .expected("JSON")
-                    .found(e.to_string())
-                    .fix("correct it")
-            })?;
+            serde_json::to_writer(&mut bytes, row)
+                .map_err(|e| wrong("JSON".into(), e.to_string(), "correct it"))?;
             let length = bytes.len() - start;
             if length > LONGEST_LINE {
-                return Err(Error::metadata(format!("object {at}"))
-                    .expected(format!("at most {LONGEST_LINE} bytes of JSON"))
-                    .found(length.to_string())
-                    .fix("keep long texts elsewhere"));
+                let expected = format!("at most {LONGEST_LINE} bytes of JSON");
+                return Err(wrong(expected, length.to_string(), "keep long texts elsewhere"));
             }
             let text = self.texts.len() as u32;
             self.places.push(Place { text, length: length as u32, start: start as u64 });

@@ -59,10 +59,9 @@ impl CartConfig {
             encoder.n_layers(),
             encoder.num_params(),
         );
-        if found != expected {
-            let remedy = "build the configuration with CartConfig::for_encoder";
-            return Err(Error::model("text encoder").expected(expected).found(found).fix(remedy));
-        }
+        let (wrong, remedy) =
+            (found != expected, "build the configuration with CartConfig::for_encoder");
+        Error::model("text encoder").expected(expected).found(found).fix_if(wrong, remedy)?;
         Ok(self.around(encoder, &mut WeightInit::new(self.seed), device))
     }
 
@@ -91,10 +90,8 @@ impl CartConfig {
         let input = AlignmentInput { d_model: d_query, vocabulary: encoder.vocabulary(), levels };
         let alignment = self.alignment.as_ref().map(|config| config.init(input, init, device));
         // Guided, the decoder starts with nothing to add.
-        let decoder = match &self.alignment {
-            Some(config) if config.guided => decoder.without_opinion(),
-            _ => decoder,
-        };
+        let guided = self.alignment.as_ref().is_some_and(|config| config.guided);
+        let decoder = if guided { decoder.without_opinion() } else { decoder };
         let cart = Cart { encoder, decoder, alignment };
         // Makes the lazily initialised norms exist, so that clones share them.
         cart.num_params();

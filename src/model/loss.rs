@@ -101,13 +101,11 @@ impl LossConfig {
         let weights = &self.level_weights;
         let usable = weights.iter().all(|w| *w >= 0.0 && w.is_finite());
         let positive = weights.is_empty() || weights.iter().sum::<f64>() > 0.0;
-        if !(weights.is_empty() || weights.len() == levels) || !usable || !positive {
-            return Err(Error::config("level_weights")
-                .expected(format!("nothing, or {levels} weights of at least 0, not all 0"))
-                .found(format!("{weights:?}"))
-                .fix("give one weight per level, the unique token's included"));
-        }
-        Ok(())
+        let wrong = !(weights.is_empty() || weights.len() == levels) || !usable || !positive;
+        Error::config("level_weights")
+            .expected(format!("nothing, or {levels} weights of at least 0, not all 0"))
+            .found(format!("{weights:?}"))
+            .fix_if(wrong, "give one weight per level, the unique token's included")
     }
 }
 

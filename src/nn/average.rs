@@ -24,30 +24,24 @@ pub(crate) fn beginning<B: AutodiffBackend, M: Module<B>>(module: M) -> M {
 /// # Panics
 /// When the two have other parameters.
 pub(crate) fn averaged<B: AutodiffBackend, M: Module<B>>(average: M, module: &M, decay: f64) -> M {
-    let mut values = Values::<B> { found: VecDeque::new(), backend: std::marker::PhantomData };
-    module.visit(&mut values);
-    average.map(&mut Mix { values: values.found, decay, backend: std::marker::PhantomData::<B> })
+    let mut mix = Mix { values: VecDeque::new(), decay };
+    module.visit(&mut mix);
+    average.map(&mut mix)
 }
 
-/// Values of all parameters, in the order of the visit.
-struct Values<B> {
-    found: VecDeque<Box<dyn Any>>,
-    backend: std::marker::PhantomData<B>,
+/// Takes the values of all parameters of a module, then mixes them into an average in the same order.
+struct Mix {
+    values: VecDeque<Box<dyn Any>>,
+    decay: f64,
 }
 
-impl<B: AutodiffBackend> ModuleVisitor<B> for Values<B> {
+impl<B: AutodiffBackend> ModuleVisitor<B> for Mix {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        self.found.push_back(Box::new(param.val().inner()));
+        self.values.push_back(Box::new(param.val().inner()));
     }
 }
 
-struct Mix<B> {
-    values: VecDeque<Box<dyn Any>>,
-    decay: f64,
-    backend: std::marker::PhantomData<B>,
-}
-
-impl<B: AutodiffBackend> ModuleMapper<B> for Mix<B> {
+impl<B: AutodiffBackend> ModuleMapper<B> for Mix {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
         let (id, average, mapper) = param.consume();
         let value = self.values.pop_front().expect("as many parameters as the average has");

@@ -79,25 +79,20 @@ pub struct Decoder<B: Backend> {
 pub struct Memory<B: Backend> {
     /// The start vector of each query where it depends on the query, else of all: `[batch or 1, d_model]`.
     start: Tensor<B, 2>,
-    layers: Vec<LayerMemory<B>>,
+    layers: Vec<Fusions<KeyValue<B>>>,
     /// `[batch, 1, 1, tokens]`
     bias: Tensor<B, 4>,
     /// `[S * batch, 1, 1, tokens]`
     expert_bias: Tensor<B, 4>,
 }
 
+/// What the fusions attend to: the keys and values of a layer, or [`Folded`] for all layers, where
+/// keys and values do not pay.
 #[derive(Debug, Clone)]
-struct LayerMemory<B: Backend> {
-    plain: Option<KeyValue<B>>,
-    coarse: Option<KeyValue<B>>,
-    fine: Option<KeyValue<B>>,
-}
-
-/// What the fusions of all layers attend to, where keys and values do not pay.
-struct FoldedMemory<B: Backend> {
-    plain: Option<Folded<B>>,
-    coarse: Option<Folded<B>>,
-    fine: Option<Folded<B>>,
+struct Fusions<M> {
+    plain: Option<M>,
+    coarse: Option<M>,
+    fine: Option<M>,
 }
 
 /// The biases of a memory laid out for all heads and queries.
@@ -212,14 +207,15 @@ impl DecoderConfig {
 }
 
 impl<B: Backend> DecoderLayer<B> {
-    fn memory(&self, encoded: &EncoderOutput<B>, coarse: Option<&Tensor<B, 3>>) -> LayerMemory<B> {
+    fn memory(
+        &self,
+        encoded: &EncoderOutput<B>,
+        coarse: Option<&Tensor<B, 3>>,
+    ) -> Fusions<KeyValue<B>> {
         let last = encoded.layers.last().expect("an encoder has layers");
-        LayerMemory {
+        Fusions {
             plain: self.plain.as_ref().map(|attention| attention.key_value(last.clone())),
-            coarse: self
-                .coarse
-                .as_ref()
-                .zip(coarse)
+            coarse: (self.coarse.as_ref().zip(coarse))
                 .map(|(gated, memory)| gated.key_value(memory.clone())),
             fine: self.fine.as_ref().map(|fine| fine.key_value(encoded)),
         }
@@ -227,7 +223,7 @@ impl<B: Backend> DecoderLayer<B> {
 
     /// From the residual sum after self-attention to the layer's output, `[batch, n, d_model]`, with
     /// contexts whose keys and values are not made.
-    fn fuse_folded(&self, sum: Tensor<B, 3>, memory: &FoldedMemory<B>) -> Tensor<B, 3> {
+    fn fuse_folded(&self, sum: Tensor<B, 3>, memory: &Fusions<Folded<B>>) -> Tensor<B, 3> {
         let y = self.self_norm.forward(sum);
         let mut fused = y.clone();
         if let Some((attention, context)) = self.plain.as_ref().zip(memory.plain.as_ref()) {
@@ -246,7 +242,12 @@ impl<B: Backend> DecoderLayer<B> {
     }
 
     /// From the residual sum after self-attention to the layer's output, `[batch, n, d_model]`.
-    fn fuse(&self, sum: Tensor<B, 3>, own: &LayerMemory<B>, biases: &Biases<B>) -> Tensor<B, 3> {
+    fn fuse(
+        &self,
+        sum: Tensor<B, 3>,
+        own: &Fusions<KeyValue<B>>,
+        biases: &Biases<B>,
+    ) -> Tensor<B, 3> {
         let y = self.self_norm.forward(sum);
         let mut fused = y.clone();
         if let Some((attention, context)) = self.plain.as_ref().zip(own.plain.as_ref()) {
@@ -278,11 +279,7 @@ impl<B: Backend> Decoder<B> {
         let coarse = self.coarse_memory.as_ref().map(|coarse| coarse.forward(encoded));
         Memory {
             start: self.start_of(encoded),
-            layers: self
-                .layers
-                .iter()
-                .map(|layer| layer.memory(encoded, coarse.as_ref()))
-                .collect(),
+            layers: self.layers.iter().map(|l| l.memory(encoded, coarse.as_ref())).collect(),
             bias: encoded.bias.clone(),
             expert_bias: encoded.bias.clone().repeat_dim(0, encoded.layers.len()),
         }
@@ -302,12 +299,12 @@ impl<B: Backend> Decoder<B> {
     }
 
     /// Contexts for `n` positions per query, without keys and values.
-    fn folded_memory(&self, encoded: &EncoderOutput<B>, n: usize) -> FoldedMemory<B> {
+    fn folded_memory(&self, encoded: &EncoderOutput<B>, n: usize) -> Fusions<Folded<B>> {
         let heads = self.n_heads();
         let fold = |layers| Folded::new(layers, &encoded.bias, heads, n);
         let some = |has: fn(&DecoderLayer<B>) -> bool| self.layers.first().is_some_and(has);
         let last = encoded.layers.last().expect("an encoder has layers");
-        FoldedMemory {
+        Fusions {
             plain: some(|layer| layer.plain.is_some()).then(|| fold(vec![last.clone()])),
             coarse: self.coarse_memory.as_ref().map(|coarse| fold(vec![coarse.forward(encoded)])),
             fine: some(|layer| layer.fine.is_some()).then(|| fold(encoded.layers.clone())),

@@ -15,6 +15,30 @@ pub(crate) fn fork<B: AutodiffBackend, M: Module<B>>(module: M, device: &B::Devi
     module.map(&mut Fork::<B> { device: device.clone() })
 }
 
+/// Runs work on forks of a module, each in a thread of its own. The results are in the order of `works`.
+///
+/// # Panics
+/// When one of them does.
+pub(crate) fn on_forks<B: AutodiffBackend, M: Module<B>, W: Send, T: Send>(
+    module: &M,
+    device: &B::Device,
+    works: Vec<W>,
+    run: impl Fn(M, W) -> T + Sync,
+) -> Vec<T> {
+    let run = &run;
+    std::thread::scope(|scope| {
+        let spawn = |work| {
+            let fork = fork(module.clone(), device);
+            scope.spawn(move || run(fork, work))
+        };
+        let threads: Vec<_> = works.into_iter().map(spawn).collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, T>| {
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        threads.into_iter().map(join).collect()
+    })
+}
+
 struct Fork<B: AutodiffBackend> {
     device: B::Device,
 }

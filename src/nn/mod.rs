@@ -29,7 +29,7 @@ pub(crate) use decoder::{Decoder, DecoderConfig, DecoderLayer, DecoderState, Mem
 pub(crate) use dropout::Dropout;
 pub(crate) use dropout::with_noise;
 pub(crate) use feed_forward::{FeedForward, FeedForwardConfig};
-pub(crate) use fork::fork;
+pub(crate) use fork::{fork, on_forks};
 pub use fusion::FusionMode;
 pub(crate) use fusion::{CoarseFusion, FineFusion, FusionConfig, GatedAttention};
 pub(crate) use init::WeightInit;

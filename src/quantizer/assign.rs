@@ -135,11 +135,9 @@ impl<'a, B: Backend> Assignment<'a, B> {
                 // One process needs no digest.
                 let all = 0..source.len();
                 let part = quantizer.encode_range(source, all, String::new(), &self.monitor)?;
-                let aliases = match several {
-                    true => Some(quantizer.aliases(source, &self.identifiers, &self.monitor)?),
-                    false => None,
-                };
-                (vec![part], aliases, ids)
+                let aliases =
+                    several.then(|| quantizer.aliases(source, &self.identifiers, &self.monitor));
+                (vec![part], aliases.transpose()?, ids)
             }
             Input::Parts(_) if several => {
                 return Err(Error::config("identifiers of a candidate, from parts")
@@ -167,12 +165,10 @@ impl<'a, B: Backend> Assignment<'a, B> {
     /// [`Error::Config`] when there is no such part, or for several identifiers per candidate;
     /// otherwise as [`Assignment::run`].
     pub fn part(self, part: usize, parts: usize) -> Result<CodesPart> {
-        if part >= parts {
-            return Err(Error::config("part")
-                .expected(format!("a number below {parts}, the number of parts"))
-                .found(part.to_string())
-                .fix("count parts from 0"));
-        }
+        Error::config("part")
+            .expected(format!("a number below {parts}, the number of parts"))
+            .found(part.to_string())
+            .fix_if(part >= parts, "count parts from 0")?;
         let source = match self.input {
             Input::Rows(source) if self.identifiers.per_candidate() == 1 => source,
             _ => {
@@ -204,12 +200,10 @@ impl<B: Backend> CoarseToFine<B> {
         monitor: &Monitor<'_, QuantizerEvent>,
     ) -> Result<CodesPart> {
         let (dim, sizes) = (self.dim(), self.level_sizes());
-        if source.dim() != dim {
-            return Err(Error::quantizer("embeddings")
-                .expected(format!("rows of {dim} numbers, as the quantizer was fitted to"))
-                .found(source.dim().to_string())
-                .fix("use embeddings of the same encoder"));
-        }
+        Error::quantizer("embeddings")
+            .expected(format!("rows of {dim} numbers, as the quantizer was fitted to"))
+            .found(source.dim().to_string())
+            .fix_if(source.dim() != dim, "use embeddings of the same encoder")?;
         if let Some(rows) = source.as_slice() {
             check_rows(rows, dim, 0)?;
         }
@@ -287,11 +281,8 @@ impl<B: Backend> CoarseToFine<B> {
 }
 
 fn check_ids(rows: usize, ids: &ItemIds) -> Result<()> {
-    if ids.len() != rows {
-        return Err(Error::ids("candidates")
-            .expected(format!("one id for each of {rows} rows"))
-            .found(format!("{} ids", ids.len()))
-            .fix("use ids and features of one collection"));
-    }
-    Ok(())
+    Error::ids("candidates")
+        .expected(format!("one id for each of {rows} rows"))
+        .found(format!("{} ids", ids.len()))
+        .fix_if(ids.len() != rows, "use ids and features of one collection")
 }

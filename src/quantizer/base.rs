@@ -43,13 +43,11 @@ pub trait Quantizer: Send + Sync {
     /// As [`Quantizer::encode`]; [`Error::Quantizer`] when there are fewer sequences, or for more than
     /// one from a quantizer that finds one only.
     fn encode_best(&self, rows: &[f32], count: usize) -> Result<Codes> {
-        match count {
-            1 => self.encode(rows),
-            _ => Err(Error::quantizer("code sequences of a row")
-                .expected("1 from this quantizer")
-                .found(count.to_string())
-                .fix("ask for one, or use an RQ-VAE or RQ-KMeans")),
-        }
+        Error::quantizer("code sequences of a row")
+            .expected("1 from this quantizer")
+            .found(count.to_string())
+            .fix_if(count != 1, "ask for one, or use an RQ-VAE or RQ-KMeans")?;
+        self.encode(rows)
     }
 
     /// The embeddings that the first `levels` tokens of each row stand for.

@@ -4,13 +4,13 @@ use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Hierarchical, HierarchicalConfig, KMeans, KMeansConfig, KMeansEvent, Quantizer, RowSource,
-    RqKMeans, RqKMeansConfig, RqKMeansEvent, RqVae, RqVaeConfig, RqVaeEvent, rows::check_codes,
-    sample_rows,
+    Hierarchical, HierarchicalConfig, HostSearch, KMeans, KMeansConfig, KMeansEvent, Quantizer,
+    RowSource, RqKMeans, RqKMeansConfig, RqKMeansEvent, RqVae, RqVaeConfig, RqVaeEvent,
+    rows::check_codes, sample_rows,
 };
 use crate::{
     cancel::Monitor,
-    error::{Error, Problem, Result},
+    error::{Error, Result},
     features::Features,
     identifier::Codes,
 };
@@ -27,23 +27,17 @@ pub enum FineConfig {
     Hierarchical(HierarchicalConfig),
 }
 
-impl From<RqVaeConfig> for FineConfig {
-    fn from(config: RqVaeConfig) -> Self {
-        Self::RqVae(config)
-    }
+macro_rules! methods {
+    ($($method:ident($config:ident)),*) => {
+        $(impl From<$config> for FineConfig {
+            fn from(config: $config) -> Self {
+                Self::$method(config)
+            }
+        })*
+    };
 }
 
-impl From<RqKMeansConfig> for FineConfig {
-    fn from(config: RqKMeansConfig) -> Self {
-        Self::RqKmeans(config)
-    }
-}
-
-impl From<HierarchicalConfig> for FineConfig {
-    fn from(config: HierarchicalConfig) -> Self {
-        Self::Hierarchical(config)
-    }
-}
+methods!(RqVae(RqVaeConfig), RqKmeans(RqKMeansConfig), Hierarchical(HierarchicalConfig));
 
 impl FineConfig {
     /// Number of codes of each fine level.
@@ -211,18 +205,15 @@ impl CoarseToFineConfig {
                 // Two codes, the fewest of a level, both at the residual that there is.
                 FineQuantizer::RqKMeans(RqKMeans::from_parts(vec![vec![0.0; 2 * dim]], dim)?)
             }
-            FineConfig::RqVae(config) => FineQuantizer::RqVae(config.fit_with_progress(
-                residuals,
-                dim,
-                device,
-                &monitor.part(QuantizerEvent::RqVae),
-            )?),
-            FineConfig::RqKmeans(config) => FineQuantizer::RqKMeans(config.fit_with_engine(
-                residuals,
-                dim,
-                &super::HostSearch,
-                &monitor.part(QuantizerEvent::RqKMeans),
-            )?),
+            FineConfig::RqVae(config) => {
+                let monitor = monitor.part(QuantizerEvent::RqVae);
+                FineQuantizer::RqVae(config.fit_with_progress(residuals, dim, device, &monitor)?)
+            }
+            FineConfig::RqKmeans(config) => {
+                let monitor = monitor.part(QuantizerEvent::RqKMeans);
+                let fitted = config.fit_with_engine(residuals, dim, &HostSearch, &monitor)?;
+                FineQuantizer::RqKMeans(fitted)
+            }
         })
     }
 }
@@ -230,9 +221,7 @@ impl CoarseToFineConfig {
 /// Names the part in an error about its rows.
 fn of_part(part: &str, error: Error) -> Error {
     match error {
-        Error::Quantizer(problem) => {
-            Error::Quantizer(Problem { subject: format!("{part} {}", problem.subject), ..problem })
-        }
+        Error::Quantizer(_) => error.about(|subject| format!("{part} {subject}")),
         other => other,
     }
 }
@@ -273,12 +262,10 @@ impl<B: Backend> CoarseToFine<B> {
     /// [`Error::Quantizer`] when their widths differ.
     pub fn from_parts(coarse: KMeans, fine: FineQuantizer<B>) -> Result<Self> {
         let (a, b) = (coarse.dim(), fine.as_quantizer().dim());
-        if a != b {
-            return Err(Error::quantizer("coarse-to-fine quantizer")
-                .expected(format!("a fine quantizer of width {a}"))
-                .found(b.to_string())
-                .fix("combine parts of one fit"));
-        }
+        Error::quantizer("coarse-to-fine quantizer")
+            .expected(format!("a fine quantizer of width {a}"))
+            .found(b.to_string())
+            .fix_if(a != b, "combine parts of one fit")?;
         Ok(Self { coarse, fine })
     }
 

@@ -41,12 +41,10 @@ impl CodeBeam<'_> {
     ) -> Result<Codes> {
         let sizes = self.codebooks.iter().map(|codebook| codebook.len() / self.dim);
         let there = sizes.fold(1usize, usize::saturating_mul);
-        if count == 0 || count > there {
-            return Err(Error::quantizer("code sequences of a row")
-                .expected(format!("1 to {there}, the number of sequences"))
-                .found(count.to_string())
-                .fix("ask for fewer, or use more codes"));
-        }
+        Error::quantizer("code sequences of a row")
+            .expected(format!("1 to {there}, the number of sequences"))
+            .found(count.to_string())
+            .fix_if(count == 0 || count > there, "ask for fewer, or use more codes")?;
         let width = self.width.max(count);
         let found: Vec<Vec<u16>> = rows
             .par_chunks(self.dim)

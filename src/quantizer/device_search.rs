@@ -2,8 +2,8 @@
 
 use burn::tensor::{Tensor, TensorData, backend::Backend};
 
-use super::{NearestCentre, nearest_codes};
-use crate::error::{Error, Result};
+use super::{NearestCentre, kmeans::check_buffers, nearest_codes};
+use crate::error::Result;
 
 /// Rows sent to the device at once.
 const CHUNK: usize = 16_384;
@@ -45,29 +45,15 @@ impl<B: Backend> NearestCentre for DeviceSearch<B> {
         out_index: &mut [u32],
         out_distance: &mut [f32],
     ) -> Result<()> {
-        let whole = dim > 0 && rows.len().is_multiple_of(dim) && centres.len().is_multiple_of(dim);
-        let n = rows.len().checked_div(dim).unwrap_or(0);
-        if !whole || centres.is_empty() || out_index.len() != n || out_distance.len() != n {
-            return Err(Error::quantizer("nearest centres")
-                .expected("rows and centres of one width and an output for each row")
-                .found(format!(
-                    "{} and {} values of width {dim}, {} outputs",
-                    rows.len(),
-                    centres.len(),
-                    out_index.len()
-                ))
-                .fix("pass row-major [n, dim] and [k, dim] buffers"));
-        }
-        let book = Tensor::<B, 2>::from_data(
-            TensorData::new(centres.to_vec(), [centres.len() / dim, dim]),
-            &self.device,
-        );
+        check_buffers((rows, dim), centres, out_index, out_distance)?;
+        let matrix = |rows: &[f32]| {
+            let data = TensorData::new(rows.to_vec(), [rows.len() / dim, dim]);
+            Tensor::<B, 2>::from_data(data, &self.device)
+        };
+        let book = matrix(centres);
         let outputs = out_index.chunks_mut(CHUNK).zip(out_distance.chunks_mut(CHUNK));
         for (chunk, (index, distance)) in rows.chunks(CHUNK * dim).zip(outputs) {
-            let table = Tensor::<B, 2>::from_data(
-                TensorData::new(chunk.to_vec(), [index.len(), dim]),
-                &self.device,
-            );
+            let table = matrix(chunk);
             let nearest = nearest_codes(table.clone(), book.clone());
             let gap = table - book.clone().select(0, nearest.clone());
             let squared = gap.square().sum_dim(1).into_data();
@@ -87,7 +73,7 @@ mod tests {
     use burn::backend::Flex;
 
     use super::*;
-    use crate::quantizer::HostSearch;
+    use crate::{error::Error, quantizer::HostSearch};
 
     #[test]
     fn agrees_with_the_host() {

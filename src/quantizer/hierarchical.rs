@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Quantizer,
-    kmeans::{Init, KMeansConfig, MOST_CODES, Search, check_lloyd, check_size, group},
+    kmeans::{Init, KMeansConfig, MOST_CODES, Search, check_lloyd, check_sizes, group},
     rows::{bad_token, check_codes, check_rows, distinct_rows},
 };
 use crate::{
@@ -22,50 +22,33 @@ use crate::{
 /// # Ok::<(), cart_retrieval::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default = "HierarchicalConfig::without_sizes", deny_unknown_fields)]
 pub struct HierarchicalConfig {
     /// Maximum number of children of a node of each level, 2 to 65536.
     pub sizes: Vec<usize>,
     /// Random seed.
-    #[serde(default)]
     pub seed: u64,
     /// Number of fits of each node; the best is kept.
-    #[serde(default = "default_restarts")]
     pub restarts: usize,
     /// Maximum number of updates of a node's centres.
-    #[serde(default = "default_max_iterations")]
     pub max_iterations: usize,
     /// Relative gain of inertia below which the fit of a node ends.
-    #[serde(default = "default_tolerance")]
     pub tolerance: f64,
     /// How the first centres are chosen.
-    #[serde(default)]
     pub init: Init,
 }
 
-fn default_restarts() -> usize {
-    KMeansConfig::new(2).restarts
-}
-
-fn default_max_iterations() -> usize {
-    KMeansConfig::new(2).max_iterations
-}
-
-fn default_tolerance() -> f64 {
-    KMeansConfig::new(2).tolerance
-}
-
 impl HierarchicalConfig {
+    /// What a file that leaves settings out starts from; [`validate`](Self::validate) misses the sizes.
+    fn without_sizes() -> Self {
+        Self::new(Vec::new())
+    }
+
     /// Defaults for levels with at most these numbers of children for each node.
     pub fn new(sizes: Vec<usize>) -> Self {
-        Self {
-            sizes,
-            seed: 0,
-            restarts: default_restarts(),
-            max_iterations: default_max_iterations(),
-            tolerance: default_tolerance(),
-            init: Init::default(),
-        }
+        let KMeansConfig { seed, restarts, max_iterations, tolerance, init, .. } =
+            KMeansConfig::new(2);
+        Self { sizes, seed, restarts, max_iterations, tolerance, init }
     }
 
     /// Checks the settings.
@@ -99,12 +82,10 @@ impl HierarchicalConfig {
     pub fn fit(&self, rows: &[f32], dim: usize) -> Result<Hierarchical> {
         self.validate()?;
         let n = check_rows(rows, dim, 0)?;
-        if n == 0 {
-            return Err(Error::quantizer("rows to cluster")
-                .expected("at least one row")
-                .found("none")
-                .fix("pass the embeddings of the candidates"));
-        }
+        Error::quantizer("rows to cluster")
+            .expected("at least one row")
+            .found("none")
+            .fix_if(n == 0, "pass the embeddings of the candidates")?;
         let mut nodes: Vec<Vec<u32>> = vec![(0..n as u32).collect()];
         let (mut centres, mut first_children) = (Vec::new(), Vec::new());
         for (level, &size) in self.sizes.iter().enumerate() {
@@ -166,16 +147,6 @@ impl HierarchicalConfig {
     }
 }
 
-fn check_sizes(sizes: &[usize]) -> Result<()> {
-    if sizes.is_empty() {
-        return Err(Error::config("sizes")
-            .expected("at least one level")
-            .found("none")
-            .fix("pass a size for each"));
-    }
-    sizes.iter().enumerate().try_for_each(|(i, &size)| check_size(&format!("sizes[{i}]"), size))
-}
-
 /// Copies rows next to each other.
 fn gather(rows: &[f32], dim: usize, members: &[u32]) -> Vec<f32> {
     members.iter().flat_map(|&i| &rows[i as usize * dim..][..dim]).copied().collect()
@@ -224,39 +195,31 @@ impl Hierarchical {
         dim: usize,
     ) -> Result<Self> {
         check_sizes(&sizes)?;
-        let broken = |level: usize, expected: String, found: String| {
+        let check = |level: usize, expected: String, found: String, wrong: bool| {
             let subject = format!("level {level} of hierarchical K-Means");
-            Error::quantizer(subject)
-                .expected(expected)
-                .found(found)
-                .fix("save the quantizer again")
+            let problem = Error::quantizer(subject).expected(expected).found(found);
+            problem.fix_if(wrong, "save the quantizer again")
         };
-        if centres.len() != sizes.len() || first_children.len() != sizes.len() {
-            let found = format!("{} and {}", centres.len(), first_children.len());
-            return Err(broken(0, format!("{} levels of each part", sizes.len()), found));
-        }
+        let (levels, parts) = (sizes.len(), (centres.len(), first_children.len()));
+        let found = format!("{} and {}", parts.0, parts.1);
+        check(0, format!("{levels} levels of each part"), found, parts != (levels, levels))?;
         let mut parents = 1;
         for (level, (centres, first_child)) in centres.iter().zip(&first_children).enumerate() {
             let nodes = check_rows(centres, dim, 0)?;
             let ends = (first_child.first().copied(), first_child.last().copied());
-            if first_child.len() != parents + 1 || ends != (Some(0), Some(nodes as u32)) {
-                return Err(broken(
-                    level,
-                    format!("{} offsets from 0 to {nodes}", parents + 1),
-                    format!("{} offsets with ends {ends:?}", first_child.len()),
-                ));
-            }
+            let wrong = first_child.len() != parents + 1 || ends != (Some(0), Some(nodes as u32));
+            let expected = format!("{} offsets from 0 to {nodes}", parents + 1);
+            let found = format!("{} offsets with ends {ends:?}", first_child.len());
+            check(level, expected, found, wrong)?;
+            let most = sizes[level].min(MOST_CODES);
             let bad = first_child.windows(2).position(|pair| {
-                !pair[1].checked_sub(pair[0]).is_some_and(|count| {
-                    (1..=sizes[level].min(MOST_CODES)).contains(&(count as usize))
-                })
+                let count = pair[1].checked_sub(pair[0]);
+                !count.is_some_and(|count| (1..=most).contains(&(count as usize)))
             });
             if let Some(parent) = bad {
-                return Err(broken(
-                    level,
-                    format!("1 to {} children for each node", sizes[level]),
-                    format!("offsets {:?} for node {parent}", &first_child[parent..parent + 2]),
-                ));
+                let expected = format!("1 to {} children for each node", sizes[level]);
+                let pair = &first_child[parent..parent + 2];
+                check(level, expected, format!("offsets {pair:?} for node {parent}"), true)?;
             }
             parents = nodes;
         }

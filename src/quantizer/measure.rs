@@ -32,12 +32,11 @@ impl HealthReport {
         let dim = quantizer.dim();
         let n = check_rows(rows, dim, 0)?;
         let sizes = quantizer.level_sizes();
-        if n == 0 || codes.len() != n || codes.levels() != sizes.len() {
-            return Err(Error::quantizer("health")
-                .expected(format!("at least one item, and for each row {} tokens", sizes.len()))
-                .found(format!("{n} rows and {} x {} tokens", codes.len(), codes.levels()))
-                .fix("pass the rows and the codes that the quantizer gave them"));
-        }
+        let remedy = "pass the rows and the codes that the quantizer gave them";
+        Error::quantizer("health")
+            .expected(format!("at least one item, and for each row {} tokens", sizes.len()))
+            .found(format!("{n} rows and {} x {} tokens", codes.len(), codes.levels()))
+            .fix_if(n == 0 || codes.len() != n || codes.levels() != sizes.len(), remedy)?;
         check_codes(codes, sizes.len(), &sizes)?;
         let tallies = rows
             .chunks(BLOCK * dim)

@@ -236,9 +236,9 @@ pub(super) fn in_order(
     sizes: &[usize],
 ) -> Result<Vec<CodesPart>> {
     let total = parts.first().map_or(0, CodesPart::total);
-    let wrong = |part: &CodesPart, expected: String, found: String, remedy: &str| {
+    let check = |part: &CodesPart, expected: String, found: String, wrong: bool, remedy: &str| {
         let subject = format!("codes of rows {:?}", part.rows);
-        Err(Error::quantizer(subject).expected(expected).found(found).fix(remedy))
+        Error::quantizer(subject).expected(expected).found(found).fix_if(wrong, remedy)
     };
     let missing = |range: Range<usize>| {
         Err(Error::quantizer("parts to merge")
@@ -247,35 +247,22 @@ pub(super) fn in_order(
             .fix("make the missing part, or name its file"))
     };
     for part in &parts {
-        if part.quantizer != digest || part.sizes != sizes {
-            return wrong(
-                part,
-                format!("codes of the quantizer {digest:.12}"),
-                format!("those of {:.12}", part.quantizer),
-                "encode all parts with one saved quantizer",
-            );
-        }
-        if part.total != total {
-            return wrong(
-                part,
-                format!("a part of {total} rows"),
-                format!("one of {}", part.total),
-                "encode all parts of one collection",
-            );
-        }
+        let expected = format!("codes of the quantizer {digest:.12}");
+        let found = format!("those of {:.12}", part.quantizer);
+        let foreign = part.quantizer != digest || part.sizes != sizes;
+        check(part, expected, found, foreign, "encode all parts with one saved quantizer")?;
+        let (expected, found) =
+            (format!("a part of {total} rows"), format!("one of {}", part.total));
+        let remedy = "encode all parts of one collection";
+        check(part, expected, found, part.total != total, remedy)?;
     }
     parts.retain(|part| !part.rows.is_empty());
     parts.sort_by_key(|part| (part.rows.start, part.rows.end));
     let mut end = 0;
     for part in &parts {
-        if part.rows.start < end {
-            return wrong(
-                part,
-                format!("rows from {end} on"),
-                "rows of another part".to_string(),
-                "merge each part once, all of one division",
-            );
-        }
+        let (expected, found) = (format!("rows from {end} on"), "rows of another part".into());
+        let remedy = "merge each part once, all of one division";
+        check(part, expected, found, part.rows.start < end, remedy)?;
         if part.rows.start > end {
             return missing(end..part.rows.start);
         }

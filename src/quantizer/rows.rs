@@ -212,13 +212,10 @@ pub(crate) fn read_block<'a>(
 
 /// An error if the assignment should stop.
 pub(crate) fn check_stop<E>(monitor: &Monitor<'_, E>) -> Result<()> {
-    if monitor.is_stopped() {
-        return Err(Error::interrupted("assignment of codes")
-            .expected("to run to the last row")
-            .found("a request to stop")
-            .fix("start it again; an unfinished part keeps nothing"));
-    }
-    Ok(())
+    Error::interrupted("assignment of codes")
+        .expected("to run to the last row")
+        .found("a request to stop")
+        .fix_if(monitor.is_stopped(), "start it again; an unfinished part keeps nothing")
 }
 
 /// Hands all rows to `visit`, in order: in blocks of at most `size` rows, read into `buffer` and

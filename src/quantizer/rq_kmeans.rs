@@ -8,13 +8,13 @@ use super::{
     code_beam::CodeBeam,
     kmeans::{
         HostSearch, Init, KMeansConfig, KMeansEvent, NearestCentre, Scratch, Search, check_lloyd,
-        check_size,
+        check_sizes,
     },
     rows::{check_codes, check_level, check_rows},
 };
 use crate::{
     cancel::Monitor,
-    error::{Error, Problem, Result},
+    error::{Error, Result, ensure_in},
     identifier::Codes,
 };
 
@@ -27,45 +27,23 @@ use crate::{
 /// # Ok::<(), cart_retrieval::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default = "RqKMeansConfig::without_sizes", deny_unknown_fields)]
 pub struct RqKMeansConfig {
     /// Number of codes of each level, each 2 to 65536.
     pub sizes: Vec<usize>,
     /// Random seed.
-    #[serde(default)]
     pub seed: u64,
     /// Number of fits of each level; the best is kept.
-    #[serde(default = "default_restarts")]
     pub restarts: usize,
     /// Maximum number of updates of a level's centres.
-    #[serde(default = "default_max_iterations")]
     pub max_iterations: usize,
     /// Relative gain of inertia below which the fit of a level ends.
-    #[serde(default = "default_tolerance")]
     pub tolerance: f64,
     /// How the first centres are chosen.
-    #[serde(default)]
     pub init: Init,
     /// Code sequences kept at each level when rows are encoded, of which the one of least error is
     /// taken; 1 takes the nearest code at each level. The fit is the same with any.
-    #[serde(default = "default_encode_beam")]
     pub encode_beam: usize,
-}
-
-fn default_encode_beam() -> usize {
-    1
-}
-
-fn default_restarts() -> usize {
-    KMeansConfig::new(2).restarts
-}
-
-fn default_max_iterations() -> usize {
-    KMeansConfig::new(2).max_iterations
-}
-
-fn default_tolerance() -> f64 {
-    KMeansConfig::new(2).tolerance
 }
 
 /// Events of a fit.
@@ -81,17 +59,16 @@ pub struct RqKMeansEvent {
 }
 
 impl RqKMeansConfig {
+    /// What a file that leaves settings out starts from; [`validate`](Self::validate) misses the sizes.
+    fn without_sizes() -> Self {
+        Self::new(Vec::new())
+    }
+
     /// Defaults for levels of these sizes.
     pub fn new(sizes: Vec<usize>) -> Self {
-        Self {
-            sizes,
-            seed: 0,
-            restarts: default_restarts(),
-            max_iterations: default_max_iterations(),
-            tolerance: default_tolerance(),
-            init: Init::default(),
-            encode_beam: default_encode_beam(),
-        }
+        let KMeansConfig { seed, restarts, max_iterations, tolerance, init, .. } =
+            KMeansConfig::new(2);
+        Self { sizes, seed, restarts, max_iterations, tolerance, init, encode_beam: 1 }
     }
 
     /// Checks the settings.
@@ -171,34 +148,16 @@ impl RqKMeansConfig {
 
 /// Checks a number of code sequences to keep.
 pub(super) fn check_encode_beam(encode_beam: usize) -> Result<()> {
-    match encode_beam {
-        0 => Err(Error::config("encode_beam")
-            .expected("at least 1")
-            .found("0")
-            .fix("1 takes the nearest code at each level, 8 or 16 search further")),
-        _ => Ok(()),
-    }
+    let remedy = "1 takes the nearest code at each level, 8 or 16 search further";
+    ensure_in("encode_beam", encode_beam as f64, "[1, inf)", remedy)
 }
 
 /// Names the level in an error about its rows.
 fn at_level(error: Error, level: usize) -> Error {
     match error {
-        Error::Quantizer(problem) => Error::Quantizer(Problem {
-            subject: format!("level {} of residual K-Means: {}", level + 1, problem.subject),
-            ..problem
-        }),
+        Error::Quantizer(_) => error.within(format!("level {} of residual K-Means", level + 1)),
         other => other,
     }
-}
-
-fn check_sizes(sizes: &[usize]) -> Result<()> {
-    if sizes.is_empty() {
-        return Err(Error::config("sizes")
-            .expected("at least one level")
-            .found("none")
-            .fix("pass a size for each"));
-    }
-    sizes.iter().enumerate().try_for_each(|(i, &size)| check_size(&format!("sizes[{i}]"), size))
 }
 
 /// Takes its centre from each row.
@@ -246,7 +205,7 @@ impl RqKMeans {
             sizes.push(check_rows(codebook, dim, 0).map_err(|error| at_level(error, level))?);
         }
         check_sizes(&sizes)?;
-        Ok(Self { codebooks, dim, encode_beam: default_encode_beam() })
+        Ok(Self { codebooks, dim, encode_beam: 1 })
     }
 
     /// Encodes with another beam ([`RqKMeansConfig::encode_beam`]).

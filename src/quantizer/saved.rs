@@ -150,30 +150,23 @@ impl<B: Backend> CoarseToFine<B> {
                 };
                 let mut network = config.init_network::<B>(dim, device);
                 load_module::<B, _>(&mut network, &mut tensors, "fine.network.")?;
-                if scaling.mean.len() != dim {
-                    return Err(Error::quantizer("fine.mean")
-                        .expected(format!("{dim} values"))
-                        .found(scaling.mean.len().to_string())
-                        .fix("save the index again"));
-                }
+                Error::quantizer("fine.mean")
+                    .expected(format!("{dim} values"))
+                    .found(scaling.mean.len().to_string())
+                    .fix_if(scaling.mean.len() != dim, "save the index again")?;
                 FineQuantizer::RqVae(RqVae::from_parts(config, scaling, network, device.clone())?)
             }
             FineMeta::RqKmeans { levels, encode_beam } => {
-                let books = (0..levels)
-                    .map(|level| Ok(tensors.take_f32(&format!("fine.codebook.{level}"))?.1))
-                    .collect::<Result<_>>()?;
-                let rq = RqKMeans::from_parts(books, dim)?;
+                let book = |level| Ok(tensors.take_f32(&format!("fine.codebook.{level}"))?.1);
+                let rq = RqKMeans::from_parts((0..levels).map(book).collect::<Result<_>>()?, dim)?;
                 FineQuantizer::RqKMeans(rq.with_encode_beam(encode_beam)?)
             }
             FineMeta::Hierarchical { sizes } => {
-                let levels = 0..sizes.len();
-                let centres = levels
-                    .clone()
-                    .map(|level| Ok(tensors.take_f32(&format!("fine.centres.{level}"))?.1))
-                    .collect::<Result<_>>()?;
-                let first = levels
-                    .map(|level| tensors.take_u32(&format!("fine.first_children.{level}")))
-                    .collect::<Result<_>>()?;
+                let (mut centres, mut first) = (Vec::new(), Vec::new());
+                for level in 0..sizes.len() {
+                    centres.push(tensors.take_f32(&format!("fine.centres.{level}"))?.1);
+                    first.push(tensors.take_u32(&format!("fine.first_children.{level}"))?);
+                }
                 FineQuantizer::Hierarchical(Hierarchical::from_parts(sizes, centres, first, dim)?)
             }
         };

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     cancel::Monitor,
-    error::{Error, Result},
+    error::{Result, ensure_in, named},
     identifier::Codes,
     index::IdentifierMap,
     kernels::squared_distance,
@@ -55,17 +55,12 @@ impl IdentifierConfig {
     /// Checks ranges.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the setting that is out of range.
+    /// [`Error::Config`](crate::error::Error::Config) naming the setting that is out of range.
     pub fn validate(&self) -> Result<()> {
-        for (name, value) in [("clusters", self.clusters), ("codes", self.codes)] {
-            if value == 0 {
-                return Err(Error::config(format!("identifiers of a candidate, {name}"))
-                    .expected("at least 1")
-                    .found("0")
-                    .fix("1 gives one identifier, as in the paper"));
-            }
-        }
-        Ok(())
+        named!(self, clusters, codes).into_iter().try_for_each(|(name, count)| {
+            let name = format!("identifiers of a candidate, {name}");
+            ensure_in(&name, count as f64, "[1, inf)", "1 gives one identifier, as in the paper")
+        })
     }
 }
 

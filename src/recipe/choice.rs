@@ -59,14 +59,13 @@ impl Choice {
     /// training caption.
     pub(super) fn of(facts: &Facts) -> Result<Self> {
         let rows = facts.rows;
-        if rows.distinct < 2 {
-            return Err(Error::features("candidates to train on")
-                .expected("at least two whose rows differ")
-                .found(format!("{} with {} different rows", rows.items, rows.distinct))
-                .fix(
-                    "add candidates, or recompute their features: equal rows cannot be told apart",
-                ));
-        }
+        Error::features("candidates to train on")
+            .expected("at least two whose rows differ")
+            .found(format!("{} with {} different rows", rows.items, rows.distinct))
+            .fix_if(
+                rows.distinct < 2,
+                "add candidates, or recompute their features: equal rows cannot be told apart",
+            )?;
         if facts.pairs == 0 {
             return Err(Error::captions("captions to train on").expected("at least one").found("none").fix("add captions of the candidates to captions.jsonl, or let the example `caption` \
                  write some"));

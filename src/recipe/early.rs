@@ -93,40 +93,35 @@ fn shared(recipe: &Recipe, rows: &Rows) -> Result<()> {
     let expected = format!("at most {:.1}% of the candidates sharing a code", 100.0 * most);
     let bound = |share: f64| (share * 100.0).ceil() / 100.0;
     let share = rows.repeated_share();
-    if share > most {
-        return Err(Error::collapsed(format!("{} candidates", rows.items))
-            .expected(expected)
-            .found(format!(
-                "{:.1}% with any sizes: {} candidates have the same features as another one",
-                100.0 * share,
-                rows.repeated
-            ))
-            .fix(format!(
-                "remove duplicates, or set max_shared_items to {:.2} (unique tokens tell such \
+    let remedy = format!(
+        "remove duplicates, or set max_shared_items to {:.2} (unique tokens tell such \
                  candidates apart)",
-                bound(share)
-            )));
-    }
-    if rows.largest > recipe.health.max_largest_collision {
-        return Err(Error::collapsed(format!("{} candidates", rows.items))
-            .expected(format!("at most {} with one code", recipe.health.max_largest_collision))
-            .found(format!("{} with equal features", rows.largest))
-            .fix(format!("remove duplicates, or set max_largest_collision to {}", rows.largest)));
-    }
+        bound(share)
+    );
+    Error::collapsed(format!("{} candidates", rows.items))
+        .expected(&expected)
+        .found(format!(
+            "{:.1}% with any sizes: {} candidates have the same features as another one",
+            100.0 * share,
+            rows.repeated
+        ))
+        .fix_if(share > most, remedy)?;
+    let remedy = format!("remove duplicates, or set max_largest_collision to {}", rows.largest);
+    Error::collapsed(format!("{} candidates", rows.items))
+        .expected(format!("at most {} with one code", recipe.health.max_largest_collision))
+        .found(format!("{} with equal features", rows.largest))
+        .fix_if(rows.largest > recipe.health.max_largest_collision, remedy)?;
     let sizes = recipe.quantizer.fine.sizes();
     let codes =
         sizes.iter().fold(recipe.quantizer.coarse.k, |codes, &size| codes.saturating_mul(size));
     let share = 1.0 - codes as f64 / rows.items.max(1) as f64;
-    if share > most {
-        return Err(Error::collapsed(format!(
-            "{codes} whole codes, k = {} times sizes = {sizes:?}",
-            recipe.quantizer.coarse.k
-        ))
-        .expected(expected)
-        .found(format!("at least {:.1}% of {}", 100.0 * share, rows.items))
-        .fix("add a level to sizes"));
-    }
-    Ok(())
+    Error::collapsed(format!(
+        "{codes} whole codes, k = {} times sizes = {sizes:?}",
+        recipe.quantizer.coarse.k
+    ))
+    .expected(expected)
+    .found(format!("at least {:.1}% of {}", 100.0 * share, rows.items))
+    .fix_if(share > most, "add a level to sizes")
 }
 
 #[cfg(test)]

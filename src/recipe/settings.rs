@@ -9,7 +9,7 @@ use crate::{
     align::{EncoderTuning, TextSpaceConfig},
     data::{CaptionFilter, ItemCaption, LeakAuditConfig, TextTokenizer, TokenizerConfig},
     decode::BeamConfig,
-    error::{Error, Result},
+    error::{Error, Result, ensure_in},
     model::CartConfig,
     nn::{AlignmentConfig, FusionMode, ScratchEncoderConfig},
     pretrained::PretrainedText,
@@ -314,12 +314,8 @@ impl Recipe {
         {
             filter.validate()?;
         }
-        if !(self.generated_weight.is_finite() && self.generated_weight >= 0.0) {
-            return Err(Error::config("generated_weight")
-                .expected("a finite number of at least 0")
-                .found(self.generated_weight.to_string())
-                .fix("change it, or remove it for 1"));
-        }
+        let weight = f64::from(self.generated_weight);
+        ensure_in("generated_weight", weight, "[0, inf)", "change it, or remove it for 1")?;
         self.audit.validate().map_err(within("[audit]"))?;
         self.identifiers.config().validate().map_err(within("[identifiers]"))?;
         self.quantizer.validate().map_err(within("[quantizer]"))?;
@@ -340,12 +336,11 @@ impl Recipe {
         if let Some(tuning) = &self.space_tuning {
             tuning.validate().map_err(within("[space_tuning]"))?;
         }
-        if self.beam.scope != self.training.loss.scope {
-            return Err(Error::config("scope of [beam]")
-                .expected(format!("{:?}, as in [training.loss]", self.training.loss.scope))
-                .found(format!("{:?}", self.beam.scope))
-                .fix("set both to one scope: a beam scores well only what the loss trained"));
-        }
+        let remedy = "set both to one scope: a beam scores well only what the loss trained";
+        Error::config("scope of [beam]")
+            .expected(format!("{:?}, as in [training.loss]", self.training.loss.scope))
+            .found(format!("{:?}", self.beam.scope))
+            .fix_if(self.beam.scope != self.training.loss.scope, remedy)?;
         self.model.validate(self.text.is_some())
     }
 
@@ -411,23 +406,15 @@ impl Recipe {
 impl ModelSettings {
     fn validate(&self, pretrained: bool) -> Result<()> {
         let Self { d_model, n_heads, encoder_layers, decoder_layers, .. } = *self;
-        let problem = |name: &str, expected: &str, found: usize| {
-            let subject = format!("{name} of [model]");
-            Err(Error::config(subject)
-                .expected(expected)
-                .found(found.to_string())
-                .fix("change it, or remove it"))
-        };
-        if n_heads == 0 || d_model % n_heads != 0 {
-            let expected = format!("a divisor of d_model = {d_model}");
-            return problem("n_heads", &expected, n_heads);
-        }
-        if decoder_layers == 0 {
-            return problem("decoder_layers", "at least 1", 0);
-        }
-        if !pretrained && encoder_layers == 0 {
-            return problem("encoder_layers", "at least 1 without a pretrained encoder", 0);
-        }
-        Ok(())
+        let default = "change it, or remove it";
+        Error::config("n_heads of [model]")
+            .expected(format!("a divisor of d_model = {d_model}"))
+            .found(n_heads.to_string())
+            .fix_if(n_heads == 0 || d_model % n_heads != 0, default)?;
+        ensure_in("decoder_layers of [model]", decoder_layers as f64, "[1, inf)", default)?;
+        Error::config("encoder_layers of [model]")
+            .expected("at least 1 without a pretrained encoder")
+            .found("0")
+            .fix_if(!pretrained && encoder_layers == 0, default)
     }
 }

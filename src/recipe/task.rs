@@ -192,24 +192,20 @@ impl Task {
     /// Keeps a share of the candidates, drawn by a seed, for later: nothing of theirs is trained
     /// on.
     pub fn hold_back(self, share: f64, seed: u64) -> Result<(Self, Later)> {
-        if self.asked != Asked::All {
-            return Err(Error::config("[splits] of the recipe")
-                .expected("no splits when candidates are held back")
-                .found("splits")
-                .fix("give a recipe without [splits]"));
-        }
+        Error::config("[splits] of the recipe")
+            .expected("no splits when candidates are held back")
+            .found("splits")
+            .fix_if(self.asked != Asked::All, "give a recipe without [splits]")?;
         let n = self.items.len();
         let mut rows: Vec<usize> = (0..n).collect();
         rows.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
         let later = rows.split_off(n - (share * n as f64).round() as usize);
-        if rows.len() < 2 || later.is_empty() {
-            return Err(Error::config("share of candidates to hold back")
-                .expected(format!(
-                    "a share that leaves at least two of {n} candidates now and one for later"
-                ))
-                .found(share.to_string())
-                .fix("choose another share"));
-        }
+        Error::config("share of candidates to hold back")
+            .expected(format!(
+                "a share that leaves at least two of {n} candidates now and one for later"
+            ))
+            .found(share.to_string())
+            .fix_if(rows.len() < 2 || later.is_empty(), "choose another share")?;
         let part = |captions: &[ItemCaption], rows: &[usize]| within(captions, rows, n);
         let now = Self {
             items: self.items.select(&rows),
@@ -264,10 +260,7 @@ impl Task {
         let (Asked::Part(rows), Some(filter)) = (&self.asked, self.filter(retriever)) else {
             return search.rankings();
         };
-        let mut place = vec![None; self.items.len()];
-        for (at, &row) in rows.iter().enumerate() {
-            place[row] = Some(at as u32);
-        }
+        let place = places(rows, self.items.len());
         let mut found = search.filter(&filter).rankings()?;
         for item in found.iter_mut().flat_map(|ranking| &mut ranking.items) {
             *item = place[*item as usize].ok_or_else(|| {
@@ -286,9 +279,8 @@ impl Task {
         let Asked::Part(rows) = &self.asked else {
             return None;
         };
-        let mut asked = vec![false; self.items.len()];
-        rows.iter().for_each(|&row| asked[row] = true);
-        Some(retriever.index().filter(|item| asked[item as usize]))
+        let place = places(rows, self.items.len());
+        Some(retriever.index().filter(|item| place[item as usize].is_some()))
     }
 
     /// The items of the index that are some of the candidates.
@@ -403,19 +395,22 @@ fn unknown(mut queries: Vec<ItemCaption>, train: &[ItemCaption]) -> Vec<ItemCapt
     queries
 }
 
+/// Where each of so many rows lies among these.
+fn places(rows: &[usize], of: usize) -> Vec<Option<u32>> {
+    let mut places = vec![None; of];
+    rows.iter().zip(0..).for_each(|(&row, place)| places[row] = Some(place));
+    places
+}
+
 /// The captions of some rows.
 fn of_rows(captions: &[ItemCaption], rows: &[usize], of: usize) -> Vec<ItemCaption> {
-    let mut wanted = vec![false; of];
-    rows.iter().for_each(|&row| wanted[row] = true);
-    captions.iter().filter(|caption| wanted[caption.item as usize]).cloned().collect()
+    let place = places(rows, of);
+    captions.iter().filter(|caption| place[caption.item as usize].is_some()).cloned().collect()
 }
 
 /// The captions of some rows, with the places of those rows in the list.
 fn within(captions: &[ItemCaption], rows: &[usize], of: usize) -> Vec<ItemCaption> {
-    let mut place = vec![None; of];
-    for (at, &row) in rows.iter().enumerate() {
-        place[row] = Some(at as u32);
-    }
+    let place = places(rows, of);
     let renumbered = |caption: &ItemCaption| {
         place[caption.item as usize].map(|item| ItemCaption { item, ..caption.clone() })
     };

@@ -14,7 +14,7 @@ use super::Retriever;
 use crate::{
     cancel::StopFlag,
     data::TargetBatch,
-    error::{Error, Result},
+    error::{Error, Result, ensure_in, named},
     features::Features,
     model::{Cart, LossConfig},
     nn::{ProjectionShape, QueryProjection, WeightInit, with_noise},
@@ -68,32 +68,18 @@ impl ProjectionConfig {
     /// # Errors
     /// [`Error::Config`] naming the setting that is out of range.
     pub fn validate(&self) -> Result<()> {
-        let counts = [
-            ("projection tokens", self.tokens),
-            ("projection hidden", self.hidden),
-            ("projection epochs", self.epochs),
-            ("projection batch_size", self.batch_size),
-        ];
-        if let Some((name, _)) = counts.iter().find(|(_, count)| *count == 0) {
-            return Err(Error::config(*name)
-                .expected("at least 1")
-                .found("0")
-                .fix("keep the default"));
+        let default = "keep the default";
+        for (name, count) in named!(self, tokens, hidden, epochs, batch_size) {
+            ensure_in(&format!("projection {name}"), count as f64, "[1, inf)", default)?;
         }
-        let rates = [self.learning_rate, self.weight_decay, f64::from(self.noise)];
-        if let Some(bad) = rates.iter().find(|rate| !rate.is_finite() || **rate < 0.0) {
-            return Err(Error::config("projection rates and noise")
-                .expected("numbers of at least 0")
-                .found(bad.to_string())
-                .fix("keep the defaults"));
+        for (name, rate) in named!(self, learning_rate, weight_decay) {
+            ensure_in(&format!("projection {name}"), rate, "[0, inf)", default)?;
         }
-        if self.loss.r_drop != 0.0 || self.loss.soft_targets != 0.0 {
-            return Err(Error::config("projection loss")
-                .expected("no consistency and no soft targets")
-                .found(format!("{} and {}", self.loss.r_drop, self.loss.soft_targets))
-                .fix("set both to 0"));
-        }
-        Ok(())
+        ensure_in("projection noise", f64::from(self.noise), "[0, inf)", default)?;
+        Error::config("projection loss")
+            .expected("no consistency and no soft targets")
+            .found(format!("{} and {}", self.loss.r_drop, self.loss.soft_targets))
+            .fix_if(self.loss.r_drop != 0.0 || self.loss.soft_targets != 0.0, "set both to 0")
     }
 
     /// Fits a projection to pairs of an embedding and the candidate that it looks for: a candidate's own embedding, for
@@ -133,12 +119,10 @@ impl ProjectionConfig {
         self.validate()?;
         self.loss.validate(retriever.index().trie().levels())?;
         rows.check()?;
-        if items.len() != rows.len() {
-            return Err(Error::features("embeddings of a projection")
-                .expected(format!("a candidate for each of {} rows", rows.len()))
-                .found(items.len().to_string())
-                .fix("pass pairs"));
-        }
+        Error::features("embeddings of a projection")
+            .expected(format!("a candidate for each of {} rows", rows.len()))
+            .found(items.len().to_string())
+            .fix_if(items.len() != rows.len(), "pass pairs")?;
         let trie = retriever.index().trie();
         let candidates = retriever.index().ids().len();
         if let Some(item) = items.iter().find(|&&item| item as usize >= candidates) {
@@ -147,12 +131,10 @@ impl ProjectionConfig {
                 .found(item.to_string())
                 .fix("pass candidates of the index"));
         }
-        if retriever.model().alignment().is_some_and(|head| head.is_guided()) {
-            return Err(Error::model("network")
-                .expected("an unguided network")
-                .found("a guided network")
-                .fix("search it with embeddings directly (Retriever::query)"));
-        }
+        Error::model("network").expected("an unguided network").found("a guided network").fix_if(
+            retriever.model().alignment().is_some_and(|head| head.is_guided()),
+            "search it with embeddings directly (Retriever::query)",
+        )?;
         let device: B::Device = retriever.device().clone();
         let model: Cart<B> = AutodiffModule::from_inner(retriever.model().clone());
         // Constant: only the projection learns, under the dropout that the network was trained with.
@@ -172,12 +154,10 @@ impl ProjectionConfig {
         for _ in 0..self.epochs {
             order.shuffle(&mut rng);
             for chunk in order.chunks(self.batch_size) {
-                if stop.is_raised() {
-                    return Err(Error::interrupted("query projection")
-                        .expected(format!("{} epochs", self.epochs))
-                        .found("a stop before the last")
-                        .fix("start it again; nothing was written"));
-                }
+                Error::interrupted("query projection")
+                    .expected(format!("{} epochs", self.epochs))
+                    .found("a stop before the last")
+                    .fix_if(stop.is_raised(), "start it again; nothing was written")?;
                 let mut inputs = Vec::with_capacity(chunk.len() * rows.dim());
                 for &pair in chunk {
                     let noisy = rows

@@ -252,18 +252,13 @@ impl<'a, B: Backend, A: Arity> Query<'a, B, A> {
     /// Checks options.
     pub(super) fn check(&self) -> Result<()> {
         for (name, count) in [("top", self.top), ("answers per cluster", self.per_cluster)] {
-            if count == 0 {
-                let remedy = "ask for at least one candidate";
-                return Err(Error::query(name).expected("at least 1").found("0").fix(remedy));
-            }
+            let remedy = "ask for at least one candidate";
+            Error::query(name).expected("at least 1").found("0").fix_if(count == 0, remedy)?;
         }
-        if self.min_score.is_nan() {
-            return Err(Error::query("minimum score")
-                .expected("a number")
-                .found("NaN")
-                .fix("leave it out for no minimum"));
-        }
-        Ok(())
+        Error::query("minimum score")
+            .expected("a number")
+            .found("NaN")
+            .fix_if(self.min_score.is_nan(), "leave it out for no minimum")
     }
 
     /// The queries, checked, and the settings of their search.

@@ -95,50 +95,40 @@ impl<B: Backend> Retriever<B> {
 
     /// Whether the parts fit each other.
     fn check(&self) -> Result<()> {
-        let problem = |subject: &str, expected: String, found: String| {
-            Error::model(subject)
-                .expected(expected)
-                .found(found)
-                .fix("combine parts of one training")
+        let check = |subject: &str, expected: String, found: String, wrong: bool| {
+            let problem = Error::model(subject).expected(expected).found(found);
+            problem.fix_if(wrong, "combine parts of one training")
         };
-        if &self.config.vocabulary != self.index.vocabulary() {
-            return Err(problem(
-                "identifier levels of the candidates",
-                format!("{:?}", self.config.vocabulary.sizes()),
-                format!("{:?}", self.index.vocabulary().sizes()),
-            ));
-        }
-        if self.tokenizer.token_limit() > self.config.text_vocabulary
-            || self.tokenizer.max_tokens() > self.config.max_tokens
-        {
-            return Err(problem(
-                "text tokenizer",
-                format!(
-                    "at most {} tokens and texts of at most {}",
-                    self.config.text_vocabulary, self.config.max_tokens
-                ),
-                format!("{} and {}", self.tokenizer.vocabulary(), self.tokenizer.max_tokens()),
-            ));
-        }
+        let (expected, found) = (&self.config.vocabulary, self.index.vocabulary());
+        check(
+            "identifier levels of the candidates",
+            format!("{:?}", expected.sizes()),
+            format!("{:?}", found.sizes()),
+            expected != found,
+        )?;
+        let (vocabulary, max_tokens) = (self.config.text_vocabulary, self.config.max_tokens);
+        let tokenizer = &self.tokenizer;
+        check(
+            "text tokenizer",
+            format!("at most {vocabulary} tokens and texts of at most {max_tokens}"),
+            format!("{} and {}", tokenizer.vocabulary(), tokenizer.max_tokens()),
+            tokenizer.token_limit() > vocabulary || tokenizer.max_tokens() > max_tokens,
+        )?;
         let sizes = self.index.vocabulary().sizes();
         let semantic = &sizes[self.index.leading_levels()..sizes.len() - 1];
-        if self.quantizer.level_sizes() != semantic {
-            return Err(problem(
-                "quantizer",
-                format!("levels {semantic:?}"),
-                format!("{:?}", self.quantizer.level_sizes()),
-            ));
-        }
+        let found = self.quantizer.level_sizes();
+        let wrong = found != semantic;
+        check("quantizer", format!("levels {semantic:?}"), format!("{found:?}"), wrong)?;
         let wanted = self.config.alignment.as_ref().filter(|alignment| alignment.guided);
         let found = self.index.prefix_stats().map(|geometry| geometry.dim());
-        if let Some(wanted) = wanted.filter(|wanted| found != Some(wanted.dim)) {
-            return Err(problem(
+        wanted.map_or(Ok(()), |wanted| {
+            check(
                 "candidates of a guided network",
                 format!("vectors of width {}", wanted.dim),
                 found.map_or("none".into(), |dim| format!("width {dim}")),
-            ));
-        }
-        Ok(())
+                found != Some(wanted.dim),
+            )
+        })
     }
 
     /// Sets the default beam of searches. Its scope should be that of the training;
@@ -184,12 +174,10 @@ impl<B: Backend> Retriever<B> {
     /// [`Error::Model`] for a network with other levels.
     pub fn with_model(self, model: Cart<B>) -> Result<Self> {
         let (found, expected) = (model.decoder().level_sizes(), self.config.vocabulary.sizes());
-        if found != expected {
-            return Err(Error::model("network")
-                .expected(format!("levels {expected:?}"))
-                .found(format!("{found:?}"))
-                .fix("train the network of this index"));
-        }
+        Error::model("network")
+            .expected(format!("levels {expected:?}"))
+            .found(format!("{found:?}"))
+            .fix_if(found != expected, "train the network of this index")?;
         let precision = self.engine.precision();
         let engine = Engine::new(model).with_precision(precision)?;
         Ok(Self { engine, ..self })
@@ -223,14 +211,13 @@ impl<B: Backend> Retriever<B> {
         let encoder = self.model().encoder();
         let most = encoder.max_tokens().unwrap_or(usize::MAX);
         let (d_model, tokens) = (projection.d_model(), projection.tokens());
-        if d_model != encoder.d_model() || tokens > most {
-            return Err(Error::model("query projection")
-                .expected(format!("at most {most} words of width {}", encoder.d_model()))
-                .found(format!("{tokens} of width {d_model}"))
-                .fix(
-                    "fit the projection to the network of this index (retrieve::ProjectionConfig)",
-                ));
-        }
+        Error::model("query projection")
+            .expected(format!("at most {most} words of width {}", encoder.d_model()))
+            .found(format!("{tokens} of width {d_model}"))
+            .fix_if(
+                d_model != encoder.d_model() || tokens > most,
+                "fit the projection to the network of this index (retrieve::ProjectionConfig)",
+            )?;
         Ok(Self { projection: Some(projection), ..self })
     }
 
@@ -356,12 +343,10 @@ impl<B: Backend> Retriever<B> {
         relevant: &[R],
         beams: &[BeamConfig],
     ) -> Result<Vec<BeamScore>> {
-        if beams.is_empty() {
-            return Err(Error::config("search settings to compare")
-                .expected("at least one")
-                .found("none")
-                .fix("give the retriever's own settings and others to compare"));
-        }
+        Error::config("search settings to compare")
+            .expected("at least one")
+            .found("none")
+            .fix_if(beams.is_empty(), "give the retriever's own settings and others to compare")?;
         beams.iter().try_for_each(BeamConfig::validate)?;
         let candidates = self.index.ids().len();
         let mut scores = Vec::with_capacity(beams.len());

@@ -52,12 +52,11 @@ impl<B: Backend, A: Arity> Query<'_, B, A> {
     /// # Errors
     /// As [`Query::run`]; [`Error::Query`] for a budget below `top`, or with a limit per cluster.
     pub fn exact(self, budget: usize) -> Result<A::Of<ExactHits>> {
-        if self.per_cluster != usize::MAX {
-            return Err(Error::query("answers per cluster")
-                .expected("no limit in an exact search")
-                .found(self.per_cluster.to_string())
-                .fix("leave the limit out, or use a beam (Query::run)"));
-        }
+        let remedy = "leave the limit out, or use a beam (Query::run)";
+        Error::query("answers per cluster")
+            .expected("no limit in an exact search")
+            .found(self.per_cluster.to_string())
+            .fix_if(self.per_cluster != usize::MAX, remedy)?;
         let (engine, map) = (&self.retriever.engine, self.retriever.index.identifier_map());
         self.each(|encoded, space, beam| {
             let (mut wanted, mut prefixes) = (self.top, 0);

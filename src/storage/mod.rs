@@ -14,6 +14,7 @@ pub(crate) mod lock;
 mod mapped;
 pub(crate) mod outputs;
 pub(crate) mod sha256;
+pub(crate) mod signed;
 pub(crate) mod tensors;
 
 pub(crate) use array::Array;

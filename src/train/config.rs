@@ -137,18 +137,16 @@ impl TrainConfig {
             ensure_in(name, number, "[0, inf)", default)?;
         }
         let frozen = matches!(self.freeze, Freeze::Layers(_) | Freeze::Encoder);
-        if self.frozen_cache.mebibytes > 0 && !frozen {
-            return Err(Error::config("frozen_cache")
-                .expected("frozen layers, whose outputs can be cached")
-                .found(format!("freeze = {:?}", self.freeze))
-                .fix("freeze layers or the encoder, or set frozen_cache.mebibytes to 0"));
-        }
-        if self.frozen_cache.mebibytes > 0 && self.word_dropout > 0.0 {
-            return Err(Error::config("frozen_cache")
-                .expected("captions that are the same at every step")
-                .found(format!("word_dropout = {}", self.word_dropout))
-                .fix("set word_dropout to 0, or frozen_cache.mebibytes to 0"));
-        }
+        let remedy = "freeze layers or the encoder, or set frozen_cache.mebibytes to 0";
+        Error::config("frozen_cache")
+            .expected("frozen layers, whose outputs can be cached")
+            .found(format!("freeze = {:?}", self.freeze))
+            .fix_if(self.frozen_cache.mebibytes > 0 && !frozen, remedy)?;
+        let remedy = "set word_dropout to 0, or frozen_cache.mebibytes to 0";
+        Error::config("frozen_cache")
+            .expected("captions that are the same at every step")
+            .found(format!("word_dropout = {}", self.word_dropout))
+            .fix_if(self.frozen_cache.mebibytes > 0 && self.word_dropout > 0.0, remedy)?;
         self.loss.validate(levels)
     }
 

@@ -77,19 +77,16 @@ impl TrainingData {
         index: &CandidateIndex,
     ) -> Result<Self> {
         let TrainingCaptions { train, valid } = captions;
-        if train.is_empty() {
-            return Err(Error::captions("training captions")
-                .expected("at least one")
-                .found("none")
-                .fix("check the captions file and the recipe's filter"));
-        }
+        Error::captions("training captions")
+            .expected("at least one")
+            .found("none")
+            .fix_if(train.is_empty(), "check the captions file and the recipe's filter")?;
         let example = |caption: &ItemCaption| {
-            if caption.item as usize >= index.ids().len() {
-                return Err(Error::captions(format!("caption {:?}", caption.text))
-                    .expected(format!("an item below {}", index.ids().len()))
-                    .found(caption.item.to_string())
-                    .fix("resolve captions against the candidates of this index"));
-            }
+            let remedy = "resolve captions against the candidates of this index";
+            Error::captions(format!("caption {:?}", caption.text))
+                .expected(format!("an item below {}", index.ids().len()))
+                .found(caption.item.to_string())
+                .fix_if(caption.item as usize >= index.ids().len(), remedy)?;
             Ok(Example { tokens: tokenizer.encode(&caption.text)?, item: caption.item })
         };
         let weighted = |caption: &ItemCaption| {
@@ -140,15 +137,13 @@ impl TrainingData {
     /// compare with, or of another width.
     pub fn with_held_out(mut self, held_out: LeaveOneOut) -> Result<Self> {
         let width = self.geometry.as_ref().map(|geometry| geometry.dim());
-        if held_out.len() != self.captions || width != Some(held_out.dim()) {
-            return Err(Error::training("held-out vectors")
-                .expected(format!(
-                    "one for each of {} captions, of the width {width:?}",
-                    self.captions
-                ))
-                .found(format!("{} of width {}", held_out.len(), held_out.dim()))
-                .fix("fit the space on the training captions, and give the index its vectors"));
-        }
+        Error::training("held-out vectors")
+            .expected(format!("one for each of {} captions, of the width {width:?}", self.captions))
+            .found(format!("{} of width {}", held_out.len(), held_out.dim()))
+            .fix_if(
+                held_out.len() != self.captions || width != Some(held_out.dim()),
+                "fit the space on the training captions, and give the index its vectors",
+            )?;
         self.held_out = Some(Arc::new(held_out));
         Ok(self)
     }
@@ -206,38 +201,28 @@ impl TrainingData {
         let found = || width.map_or("none".to_string(), |width| format!("of width {width}"));
         let head = model.alignment();
         if let Some(head) = head.filter(|head| head.is_guided()) {
-            if loss.scope == Scope::All {
-                return Err(Error::training("scope of the loss")
-                    .expected("the legal tokens, for a guided network")
-                    .found("all tokens")
-                    .fix("train with Scope::Legal"));
-            }
+            Error::training("scope of the loss")
+                .expected("the legal tokens, for a guided network")
+                .found("all tokens")
+                .fix_if(loss.scope == Scope::All, "train with Scope::Legal")?;
             if width != Some(head.dim()) {
                 return Err(Error::training("vectors of the candidates, for a guided network").expected(format!("of width {}", head.dim())).found(found()).fix("give the index the vectors it was made from (CandidateIndex::with_vectors)"));
             }
         }
         let guided = head.is_some_and(AlignmentHead::is_guided);
-        if (loss.guide_dropout > 0.0 || loss.guide_factor != 1.0) && !guided {
-            return Err(Error::config("guide_dropout and guide_factor of the loss")
-                .expected("0 and 1 for an unguided network")
-                .found(format!("{} and {}", loss.guide_dropout, loss.guide_factor))
-                .fix("leave them out, or use CartConfig::with_alignment, guided"));
-        }
+        let remedy = "leave them out, or use CartConfig::with_alignment, guided";
+        Error::config("guide_dropout and guide_factor of the loss")
+            .expected("0 and 1 for an unguided network")
+            .found(format!("{} and {}", loss.guide_dropout, loss.guide_factor))
+            .fix_if((loss.guide_dropout > 0.0 || loss.guide_factor != 1.0) && !guided, remedy)?;
         let needs = loss.alignment > 0.0 || loss.soft_targets > 0.0;
-        if needs && (head.is_none() || head.map(AlignmentHead::dim) != width) {
-            return Err(Error::config("alignment and soft_targets of the loss")
-                .expected(
-                    "0, or a network with an alignment and candidates with vectors of its width",
-                )
-                .found(format!(
-                    "{} and {} with vectors {}",
-                    loss.alignment,
-                    loss.soft_targets,
-                    found()
-                ))
-                .fix("use CartConfig::with_alignment and CandidateIndex::with_vectors"));
-        }
-        Ok(())
+        Error::config("alignment and soft_targets of the loss")
+            .expected("0, or a network with an alignment and candidates with vectors of its width")
+            .found(format!("{} and {} with vectors {}", loss.alignment, loss.soft_targets, found()))
+            .fix_if(
+                needs && (head.is_none() || head.map(AlignmentHead::dim) != width),
+                "use CartConfig::with_alignment and CandidateIndex::with_vectors",
+            )
     }
 
     /// Where entries lie, if that is known; `texts` are the training texts that describe them.

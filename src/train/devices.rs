@@ -105,27 +105,18 @@ impl Trainer {
                 .fix("list every device once, or use fit_devices"));
         }
         let rest = data.pairs() % self.config.batch_size;
-        if rest > 0 && rest < devices.len() {
-            return Err(Error::config("batch_size")
-                .expected(format!(
-                    "a last batch of at least {} rows, one per device",
-                    devices.len()
-                ))
-                .found(format!("{rest} rows"))
-                .fix("change batch_size, or use fit_devices"));
-        }
-        if self.config.micro_batch > 0 {
-            return Err(Error::config("micro_batch")
-                .expected("0 in a distributed training")
-                .found(self.config.micro_batch.to_string())
-                .fix("make batch_size smaller, or use fit_devices"));
-        }
-        if self.config.precision.scales_loss() {
-            return Err(Error::config("precision")
-                .expected("f32 or bf16 in a distributed training")
-                .found("f16")
-                .fix("use bf16, or fit_devices"));
-        }
+        Error::config("batch_size")
+            .expected(format!("a last batch of at least {} rows, one per device", devices.len()))
+            .found(format!("{rest} rows"))
+            .fix_if(rest > 0 && rest < devices.len(), "change batch_size, or use fit_devices")?;
+        Error::config("micro_batch")
+            .expected("0 in a distributed training")
+            .found(self.config.micro_batch.to_string())
+            .fix_if(self.config.micro_batch > 0, "make batch_size smaller, or use fit_devices")?;
+        Error::config("precision")
+            .expected("f32 or bf16 in a distributed training")
+            .found("f16")
+            .fix_if(self.config.precision.scales_loss(), "use bf16, or fit_devices")?;
         // Losses are weighted by rows before the backward pass, so gradients are to be summed.
         let config = DistributedConfig { all_reduce_op: ReduceOperation::Sum };
         let strategy = ExecutionStrategy::ddp(devices.to_vec(), config);
@@ -136,19 +127,13 @@ impl Trainer {
 
     fn check_devices(&self, devices: usize, data: &TrainingData) -> Result<()> {
         let rows = self.config.batch_size.min(data.pairs());
-        if devices == 0 {
-            let expected = "at least one device";
-            return Err(Error::config("devices")
-                .expected(expected)
-                .found("none")
-                .fix("list the devices to train on"));
-        }
-        if devices > rows {
-            return Err(Error::config("devices")
-                .expected(format!("at most {rows}, the rows of a batch"))
-                .found(devices.to_string())
-                .fix("list fewer devices, or make batch_size larger"));
-        }
-        Ok(())
+        Error::config("devices")
+            .expected("at least one device")
+            .found("none")
+            .fix_if(devices == 0, "list the devices to train on")?;
+        Error::config("devices")
+            .expected(format!("at most {rows}, the rows of a batch"))
+            .found(devices.to_string())
+            .fix_if(devices > rows, "list fewer devices, or make batch_size larger")
     }
 }

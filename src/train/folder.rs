@@ -16,12 +16,11 @@ const LOCK: &str = ".lock";
 
 /// Whether a training can keep its checkpoints in a folder: [`Trainer::check_folder`](super::Trainer::check_folder).
 pub(super) fn check_folder(folder: &Path, resume: bool) -> Result<()> {
-    if folder.exists() && !folder.is_dir() {
-        return Err(Error::checkpoint(folder.display().to_string())
-            .expected("a folder for checkpoints, or nothing")
-            .found("a file")
-            .fix("choose another folder; nothing was changed"));
-    }
+    let remedy = "choose another folder; nothing was changed";
+    Error::checkpoint(folder.display().to_string())
+        .expected("a folder for checkpoints, or nothing")
+        .found("a file")
+        .fix_if(folder.exists() && !folder.is_dir(), remedy)?;
     if TrainState::exists(folder) {
         if resume {
             return TrainState::read(folder).map(|_| ());

@@ -72,20 +72,14 @@ impl Frozen {
                         order.enumerate().for_each(|(place, &row)| places[row] = place);
                         let places = rows(&places);
                         let join = |a, b| Tensor::cat(vec![a, b], 0).select(0, places.clone());
-                        let hidden = match self.layers == encoder.n_layers() {
+                        let hidden = if self.layers == encoder.n_layers() {
                             // Without a layer above, nothing reads it, and the cache has none.
-                            true => Tensor::zeros([texts.len(), 1, 1], &device),
-                            false => join(found.hidden, computed.hidden),
+                            Tensor::zeros([texts.len(), 1, 1], &device)
+                        } else {
+                            join(found.hidden, computed.hidden)
                         };
-                        EncoderPrefix {
-                            hidden,
-                            layers: found
-                                .layers
-                                .into_iter()
-                                .zip(computed.layers)
-                                .map(|(a, b)| join(a, b))
-                                .collect(),
-                        }
+                        let layers = found.layers.into_iter().zip(computed.layers);
+                        EncoderPrefix { hidden, layers: layers.map(|(a, b)| join(a, b)).collect() }
                     }
                     (Some(prefix), None) | (None, Some(prefix)) => prefix,
                     (None, None) => unreachable!("a batch has rows"),

@@ -121,11 +121,6 @@ impl NonFiniteGuard {
         self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// What the loss is multiplied by before the backward pass.
-    pub(super) fn scale(&self) -> f64 {
-        self.state().scale.map_or(1.0, |scale| scale.scale)
-    }
-
     /// Goes on with the scale of a checkpoint, where there is one.
     pub(super) fn resume(&self, scale: Option<LossScale>) {
         let mut state = self.state();
@@ -150,9 +145,16 @@ impl NonFiniteGuard {
             self.bad_loss.store(true, Ordering::Relaxed);
         }
     }
+}
+
+impl Gate for NonFiniteGuard {
+    /// What the loss is multiplied by before the backward pass.
+    fn scale(&self) -> f64 {
+        self.state().scale.map_or(1.0, |scale| scale.scale)
+    }
 
     /// Whether the step at hand may change anything; `finite` says whether its gradients are.
-    pub(super) fn allows(&self, finite: bool) -> bool {
+    fn allows(&self, finite: bool) -> bool {
         if self.failed.load(Ordering::Relaxed) {
             return false;
         }
@@ -182,16 +184,6 @@ impl NonFiniteGuard {
         let step = self.position.step();
         (self.listener)(TrainEvent::Skipped { step, in_a_row, skipped, loss_scale });
         false
-    }
-}
-
-impl Gate for NonFiniteGuard {
-    fn scale(&self) -> f64 {
-        Self::scale(self)
-    }
-
-    fn allows(&self, finite: bool) -> bool {
-        Self::allows(self, finite)
     }
 }
 

@@ -87,16 +87,14 @@ impl Siblings {
 /// without either caption.
 pub(super) fn check<B: Backend>(config: &TrainConfig, model: &Cart<B>) -> Result<()> {
     let guided = model.alignment().is_some_and(AlignmentHead::is_guided);
-    if config.mixup > 0.0 && (guided || config.loss.alignment > 0.0) {
-        return Err(Error::config("interpolation (TrainConfig::mixup)")
-            .expected("0 for a guided network or with an alignment loss")
-            .found(config.mixup.to_string())
-            .fix(
-                "a query mixed from two captions needs a vector that has seen neither: turn one of \
+    Error::config("interpolation (TrainConfig::mixup)")
+        .expected("0 for a guided network or with an alignment loss")
+        .found(config.mixup.to_string())
+        .fix_if(
+            config.mixup > 0.0 && (guided || config.loss.alignment > 0.0),
+            "a query mixed from two captions needs a vector that has seen neither: turn one of \
              the two off",
-            ));
-    }
-    Ok(())
+        )
 }
 
 #[cfg(test)]

@@ -218,7 +218,7 @@ impl<B: Backend> DataLoader<B, TrainBatch<B>> for TrainLoader<B> {
     /// by device gives each one.
     fn num_items(&self) -> usize {
         match self.share.of {
-            1 => self.shared.position.per_round() * self.config.batch_size,
+            1 => self.shared.position.per_round * self.config.batch_size,
             devices => devices,
         }
     }
@@ -278,12 +278,13 @@ impl<B: Backend> Iterator for TrainRound<'_, B> {
 impl<B: Backend> DataLoaderIterator<TrainBatch<B>> for TrainRound<'_, B> {
     fn progress(&self) -> Progress {
         let left = self.end - self.loader.shared.position.step().min(self.end);
-        let total = self.loader.shared.position.per_round().max(left);
+        let total = self.loader.shared.position.per_round.max(left);
         Progress::new(total - left, total)
     }
 }
 
 /// Hands out the validation queries.
+#[derive(Clone)]
 pub(super) struct ValidLoader<B: Backend> {
     pub(super) data: TrainingData,
     pub(super) limit: usize,
@@ -307,12 +308,7 @@ impl<B: Backend> DataLoader<B, ValidBatch<B>> for ValidLoader<B> {
     }
 
     fn to_device(&self, device: &B::Device) -> Arc<dyn DataLoader<B, ValidBatch<B>>> {
-        Arc::new(Self {
-            data: self.data.clone(),
-            limit: self.limit,
-            shared: self.shared.clone(),
-            device: device.clone(),
-        })
+        Arc::new(Self { device: device.clone(), ..self.clone() })
     }
 
     fn slice(&self, _start: usize, _end: usize) -> Arc<dyn DataLoader<B, ValidBatch<B>>> {

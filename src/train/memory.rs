@@ -63,7 +63,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::train::position::StepCounter;
+    use crate::{optim::Gate, train::position::StepCounter};
 
     #[test]
     fn what_backends_say_becomes_an_error_with_a_remedy() {

@@ -128,7 +128,7 @@ impl Reporter {
             sums.open.insert(step, (rows, loss));
             return;
         }
-        let round = step / self.position.per_round();
+        let round = step / self.position.per_round;
         if sums.round != round {
             (sums.round, sums.loss, sums.count) = (round, 0.0, 0.0);
         }
@@ -137,6 +137,6 @@ impl Reporter {
             sums.count += 1.0;
         }
         let loss = sums.loss / sums.count;
-        listener(TrainEvent::Step { step: step + 1, steps: self.position.steps(), loss });
+        listener(TrainEvent::Step { step: step + 1, steps: self.position.steps, loss });
     }
 }

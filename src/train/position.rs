@@ -13,8 +13,10 @@ use std::{
 #[derive(Debug, Clone)]
 pub(super) struct StepCounter {
     shared: Arc<(Mutex<Cursor>, Condvar)>,
-    steps: usize,
-    per_round: usize,
+    /// Steps in all.
+    pub(super) steps: usize,
+    /// Steps of a round; the last may have fewer.
+    pub(super) per_round: usize,
 }
 
 #[derive(Debug)]
@@ -49,16 +51,6 @@ impl StepCounter {
     /// Whether all steps are done.
     pub(super) fn is_finished(&self) -> bool {
         self.step() >= self.steps
-    }
-
-    /// Steps in all.
-    pub(super) fn steps(&self) -> usize {
-        self.steps
-    }
-
-    /// Steps of a round; the last may have fewer.
-    pub(super) fn per_round(&self) -> usize {
-        self.per_round
     }
 
     /// The step at which the current round ends.
@@ -97,13 +89,15 @@ impl StepCounter {
             if cursor.ended >= round || give_up() {
                 return false;
             }
-            let wait = Duration::from_millis(50);
-            cursor = match self.shared.1.wait_timeout(cursor, wait) {
-                Ok((cursor, _)) => cursor,
-                Err(poisoned) => poisoned.into_inner().0,
-            };
+            cursor = wait(&self.shared.1, cursor);
         }
     }
+}
+
+/// Waits to be notified, at most 50 milliseconds.
+pub(super) fn wait<'a, T>(notified: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+    let waited = notified.wait_timeout(guard, Duration::from_millis(50));
+    waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0
 }
 
 /// The part of every step that one device does.
@@ -153,7 +147,7 @@ mod tests {
     fn rounds_cover_all_steps_once() {
         let position = StepCounter::new(0, 103, 10);
         let mut ends = Vec::new();
-        while position.step() < position.steps() {
+        while position.step() < position.steps {
             let left = position.rounds_left();
             let end = position.round_end();
             position.begin(end - 1);

@@ -45,15 +45,12 @@ impl Precision {
     /// # Errors
     /// [`Error::Config`] where it does not.
     pub fn check<B: Backend>(self, device: &B::Device) -> Result<()> {
-        match self.half() {
-            Some(dtype) if !B::supports_dtype(device, dtype) => Err(Error::config("precision")
-                .expected(format!("a precision of {}", B::name(device)))
-                .found(format!("{self:?}").to_lowercase())
-                .fix(
-                    "use f32, or a backend and device with half precision: cuda has bf16 and f16",
-                )),
-            _ => Ok(()),
-        }
+        let unsupported = self.half().is_some_and(|dtype| !B::supports_dtype(device, dtype));
+        let remedy = "use f32, or a backend and device with half precision: cuda has bf16 and f16";
+        Error::config("precision")
+            .expected(format!("a precision of {}", B::name(device)))
+            .found(format!("{self:?}").to_lowercase())
+            .fix_if(unsupported, remedy)
     }
 
     /// The module with its linear layers in this precision; gradients reach the weights as given.

@@ -143,7 +143,7 @@ impl Rounds {
         let step = self.position.step();
         let here = |summary: &&IntervalSummary| summary.step == step;
         let due = step > 0
-            && (step.is_multiple_of(self.position.per_round()) || self.position.is_finished());
+            && (step.is_multiple_of(self.position.per_round) || self.position.is_finished());
         let last = self.history.last();
         due && self.expected > 0
             && last.is_some_and(|last| last.step == step)

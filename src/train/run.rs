@@ -7,7 +7,7 @@ use std::{
 
 use burn::{
     module::AutodiffModule,
-    tensor::backend::{AutodiffBackend, Backend},
+    tensor::backend::AutodiffBackend,
     train::{
         ExecutionStrategy, Learner, LearningComponentsMarker, SupervisedTraining,
         logger::InMemoryMetricLogger,
@@ -64,7 +64,10 @@ impl Trainer {
         let steps = config.epochs * data.steps_per_epoch(config);
         let run = identity::<B>(config, &model, data, together.devices)?;
         let model = config.freeze.apply(model)?;
-        ensure_learns(&model)?;
+        Error::config("network to train")
+            .expected("trainable parameters")
+            .found("none; a loaded network is frozen")
+            .fix_if(!learns(&model), "pass it through train::trainable, or freeze less")?;
         let queries = data.valid_pairs().min(config.validation_queries);
         let shared = Shared::new(config, steps, queries, &self.stop, &self.listener);
         let (learner, kept) = self.learner(model, data, steps, &shared, together)?;
@@ -223,17 +226,6 @@ impl Trainer {
         };
         if self.dashboard { training } else { training.renderer(SilentRenderer) }
     }
-}
-
-/// Refuses a network of constants.
-fn ensure_learns<B: Backend>(model: &Cart<B>) -> Result<()> {
-    if learns(model) {
-        return Ok(());
-    }
-    Err(Error::config("network to train")
-        .expected("trainable parameters")
-        .found("none; a loaded network is frozen")
-        .fix("pass it through train::trainable, or freeze less"))
 }
 
 /// Takes up a training where its checkpoint left it, with the validation that a stop cut short; gives

@@ -6,17 +6,18 @@
 use std::{
     collections::BTreeMap,
     io,
-    ops::Range,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::{IntervalSummary, checkpoint::FOLDER, guard::LossScale};
 use crate::{
     error::{Error, Result},
-    storage::{hex, write_bytes},
+    storage::{
+        signed::{UNSIGNED, signed_json, verified_checksum},
+        write_bytes,
+    },
 };
 
 /// Name of the file and of its copy.
@@ -25,8 +26,6 @@ pub(super) const STATE: &str = "training.json";
 const FORMAT: u32 = 3;
 /// The oldest version that is read; it has no checksums.
 const OLDEST: u32 = 2;
-/// Hexadecimal digits of a checksum.
-const CHECKSUM: usize = 64;
 
 /// A checkpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -82,21 +81,11 @@ impl TrainState {
     /// Writes the file, then its copy; the folder of the checkpoints has to exist.
     pub(super) fn write(&self, folder: &Path) -> Result<()> {
         let [path, copy] = Self::files(folder);
-        let bytes =
-            self.signed().map_err(|error| Error::io("write", &path, io::Error::other(error)))?;
+        let unsigned = Self { format: FORMAT, checksum: UNSIGNED.into(), ..self.clone() };
+        let (bytes, _) = signed_json(&unsigned)
+            .map_err(|error| Error::io("write", &path, io::Error::other(error)))?;
         write_bytes(path, &bytes)?;
         write_bytes(copy, &bytes)
-    }
-
-    /// The bytes of the file, with its checksum.
-    fn signed(&self) -> serde_json::Result<Vec<u8>> {
-        let unsigned = Self { format: FORMAT, checksum: "0".repeat(CHECKSUM), ..self.clone() };
-        let mut bytes = serde_json::to_vec_pretty(&unsigned)?;
-        let sum = hex(&Sha256::digest(&bytes));
-        if let Some(place) = checksum_place(&bytes) {
-            bytes[place].copy_from_slice(sum.as_bytes());
-        }
-        Ok(bytes)
     }
 
     /// Reads the file, or its copy where the file is missing or damaged: then the second value says
@@ -125,35 +114,17 @@ impl TrainState {
         };
         let state: Self =
             serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
-        if !(OLDEST..=FORMAT).contains(&state.format) {
-            return Err(Error::checkpoint(path.display().to_string())
-                .expected(format!("format {OLDEST} to {FORMAT}"))
-                .found(state.format.to_string())
-                .fix("resume it with the version of the library that wrote it"));
-        }
+        let remedy = "resume it with the version of the library that wrote it";
+        Error::checkpoint(path.display().to_string())
+            .expected(format!("format {OLDEST} to {FORMAT}"))
+            .found(state.format.to_string())
+            .fix_if(!(OLDEST..=FORMAT).contains(&state.format), remedy)?;
         let whole = match state.format {
             OLDEST => state.checksum.is_empty(),
-            _ => is_signed(bytes),
+            _ => verified_checksum(bytes).is_some(),
         };
         if whole { Ok(state) } else { Err(damaged("content without its checksum".into())) }
     }
-}
-
-/// Whether the checksum in the bytes of a state is theirs.
-fn is_signed(mut bytes: Vec<u8>) -> bool {
-    let Some(place) = checksum_place(&bytes) else {
-        return false;
-    };
-    let found = bytes[place.clone()].to_vec();
-    bytes[place].fill(b'0');
-    hex(&Sha256::digest(&bytes)).as_bytes() == found
-}
-
-/// Where the checksum lies in the bytes of a state.
-fn checksum_place(bytes: &[u8]) -> Option<Range<usize>> {
-    const KEY: &[u8] = b"\"checksum\": \"";
-    let start = bytes.windows(KEY.len()).position(|window| window == KEY)? + KEY.len();
-    (start + CHECKSUM <= bytes.len()).then_some(start..start + CHECKSUM)
 }
 
 #[cfg(test)]

@@ -20,7 +20,8 @@ use crate::{
     data::{QueryBatch, TargetBatch},
     kernels::on_host,
     model::Supervised,
-    nn::{EncoderPrefix, GuideBatch, fork, with_noise},
+    nn::{EncoderPrefix, GuideBatch, fork, on_forks, with_noise},
+    optim::Gate,
 };
 
 /// Fewest rows of a thread.
@@ -102,19 +103,7 @@ impl<B: AutodiffBackend> CartLearner<B> {
             let part = |piece| fork(self.clone(), device).piece(piece);
             return pieces.pop().map(part).into_iter().collect();
         }
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = pieces
-                .into_iter()
-                .map(|piece| {
-                    let learner = fork(self.clone(), device);
-                    scope.spawn(move || learner.piece(piece))
-                })
-                .collect();
-            let join = |thread: std::thread::ScopedJoinHandle<'_, Part<B>>| {
-                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            };
-            threads.into_iter().map(join).collect()
-        })
+        on_forks::<B, _, _, _>(self, device, pieces, |learner, piece| learner.piece(piece))
     }
 
     /// Forward and backward.

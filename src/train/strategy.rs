@@ -3,10 +3,7 @@
 //! burn-train reads metrics through a store that is filled by another thread; these rules read the
 //! validation directly, so no decision comes a round late.
 
-use std::{
-    sync::{Arc, Condvar, Mutex},
-    time::Duration,
-};
+use std::sync::{Arc, Condvar, Mutex};
 
 use burn::train::{
     EarlyStoppingStrategy,
@@ -17,7 +14,7 @@ use burn::train::{
 use super::{
     event::StopReason,
     ledger::{Asked, Ledger},
-    position::rank,
+    position::{rank, wait},
     shared::{Shared, locked},
 };
 
@@ -79,11 +76,7 @@ impl Verdict {
             if give_up() {
                 return true;
             }
-            let wait = Duration::from_millis(50);
-            last = match self.given.wait_timeout(last, wait) {
-                Ok((last, _)) => last,
-                Err(poisoned) => poisoned.into_inner().0,
-            };
+            last = wait(&self.given, last);
         }
         last.1
     }
@@ -128,6 +121,8 @@ impl EarlyStoppingStrategy for StopRule {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

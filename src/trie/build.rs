@@ -9,13 +9,9 @@ use crate::{
 };
 
 /// An identifier as one number that sorts as it does.
-trait Key: Ord + Copy + Send + Sync {
-    const BITS: u32;
-
+trait Key: Ord + Copy + Default + Send + Sync {
     /// Puts a token of a level of so many bits behind those before it.
     fn push(self, token: u16, bits: u32) -> Self;
-
-    fn zero() -> Self;
 
     /// The token that ends `shift` bits before the end.
     fn token(self, shift: u32, bits: u32) -> u16;
@@ -24,14 +20,8 @@ trait Key: Ord + Copy + Send + Sync {
 macro_rules! key {
     ($kind:ty) => {
         impl Key for $kind {
-            const BITS: u32 = <$kind>::BITS;
-
             fn push(self, token: u16, bits: u32) -> Self {
                 self << bits | <$kind>::from(token)
-            }
-
-            fn zero() -> Self {
-                0
             }
 
             fn token(self, shift: u32, bits: u32) -> u16 {
@@ -57,12 +47,11 @@ impl Trie {
     /// level, or with two items of the same identifier (both named).
     pub fn build(identifiers: &Codes, vocabulary: &Vocabulary) -> Result<Self> {
         let n = identifiers.len();
-        if n == 0 || n >= u32::MAX as usize {
-            return Err(Error::identifier("trie")
-                .expected("1 to 2^32 - 2 identifiers")
-                .found(n.to_string())
-                .fix("index at least one candidate, and split larger collections"));
-        }
+        let remedy = "index at least one candidate, and split larger collections";
+        Error::identifier("trie")
+            .expected("1 to 2^32 - 2 identifiers")
+            .found(n.to_string())
+            .fix_if(n == 0 || n >= u32::MAX as usize, remedy)?;
         identifiers
             .as_flat()
             .par_chunks_exact(identifiers.levels())
@@ -120,14 +109,13 @@ fn partition(n: u32, below: impl Fn(&u32) -> bool) -> u32 {
 /// By identifiers that fit into one number.
 fn packed<K: Key>(identifiers: &Codes, vocabulary: &Vocabulary) -> Result<Trie> {
     let widths: Vec<u32> = vocabulary.sizes().iter().map(|&size| bits(size)).collect();
-    debug_assert!(widths.iter().sum::<u32>() <= K::BITS);
     let mut keys: Vec<(K, u32)> = identifiers
         .as_flat()
         .par_chunks_exact(identifiers.levels())
         .zip(0u32..identifiers.len() as u32)
         .map(|(row, item)| {
             let push = |key: K, (&token, &bits): (&u16, &u32)| key.push(token, bits);
-            (row.iter().zip(&widths).fold(K::zero(), push), item)
+            (row.iter().zip(&widths).fold(K::default(), push), item)
         })
         .collect();
     keys.par_sort_unstable();

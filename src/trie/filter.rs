@@ -156,13 +156,10 @@ impl Filter {
 
     /// That it was made for a trie of so many candidates.
     fn belongs(&self, rows: usize) -> Result<()> {
-        if self.rows == rows {
-            return Ok(());
-        }
-        Err(Error::query("filter")
+        Error::query("filter")
             .expected(format!("a filter for {rows} candidates"))
             .found(self.rows.to_string())
-            .fix("make the filter for the trie that is searched"))
+            .fix_if(self.rows != rows, "make the filter for the trie that is searched")
     }
 }
 

@@ -148,26 +148,20 @@ impl Trie {
         let ascending = self.first.is_sorted()
             && self.first[0] == 0
             && self.first.last().map(|&end| end as usize) == Some(n);
-        if !ascending {
-            return Err(malformed("ascending offsets of the first level", "others"));
-        }
+        ensure(ascending, "ascending offsets of the first level", "others")?;
         // Every row is found again through its item, so no item has two.
         let inverse = |(row, &item): (usize, &u32)| {
             self.rows.get(item as usize).is_some_and(|&found| found as usize == row)
         };
         if let Some(row) = self.items.par_iter().enumerate().position_any(|at| !inverse(at)) {
-            return Err(malformed(
-                "every item exactly once",
-                &format!("item {} in row {row}", self.items[row]),
-            ));
+            let found = format!("item {} in row {row}", self.items[row]);
+            return Err(malformed("every item exactly once", found));
         }
         for (level, column) in self.columns.iter().enumerate() {
             let size = self.vocabulary.size(level + 1);
             if let Some(token) = column.beyond(size) {
-                return Err(malformed(
-                    &format!("tokens below {size} at level {}", level + 1),
-                    &token.to_string(),
-                ));
+                let expected = format!("tokens below {size} at level {}", level + 1);
+                return Err(malformed(expected, token.to_string()));
             }
         }
         let sorted = |row: usize| {
@@ -177,9 +171,7 @@ impl Trie {
         self.first.par_windows(2).try_for_each(|range| {
             let rows = range[0] as usize + 1..range[1] as usize;
             match rows.into_par_iter().find_any(|&row| !sorted(row)) {
-                Some(row) => {
-                    Err(malformed("strictly ascending identifiers", &format!("row {row}")))
-                }
+                Some(row) => Err(malformed("strictly ascending identifiers", format!("row {row}"))),
                 None => Ok(()),
             }
         })
@@ -190,28 +182,19 @@ impl Layout {
     /// Reads the header, and checks the length and the checksum.
     fn read(bytes: &[u8]) -> Result<Self> {
         let mut reader = Reader { bytes, at: 0 };
-        if reader.take(8)? != MAGIC {
-            return Err(malformed("the magic CARTTRIE", "something else"));
-        }
-        let version = reader.u32()?;
-        if version != VERSION {
-            return Err(malformed(&format!("format version {VERSION}"), &version.to_string()));
-        }
+        ensure(reader.take(8)? == MAGIC, "the magic CARTTRIE", "something else")?;
+        let (version, known) = (reader.u32()?, format!("format version {VERSION}"));
+        ensure(version == VERSION, known, version.to_string())?;
         let levels = reader.u32()? as usize;
         let items = usize::try_from(reader.u64()?).unwrap_or(usize::MAX);
-        if levels == 0 || items == 0 || items >= u32::MAX as usize || levels > bytes.len() {
-            return Err(malformed(
-                "at least one level and 1 to 2^32 - 2 items",
-                &format!("{levels} levels, {items} items"),
-            ));
-        }
+        let fits = (1..=bytes.len()).contains(&levels) && (1..u32::MAX as usize).contains(&items);
+        let found = format!("{levels} levels, {items} items");
+        ensure(fits, "at least one level and 1 to 2^32 - 2 items", found)?;
         let sizes = (0..levels).map(|_| reader.u32().map(|size| size as usize));
         let sizes: Vec<usize> = sizes.collect::<Result<_>>()?;
         let vocabulary = Vocabulary::new(sizes.clone()).map_err(|_| {
-            malformed(
-                &format!("levels of 1 to {} tokens", Vocabulary::MAX_LEVEL),
-                &format!("{sizes:?}"),
-            )
+            let expected = format!("levels of 1 to {} tokens", Vocabulary::MAX_LEVEL);
+            malformed(expected, format!("{sizes:?}"))
         })?;
         let first = reader.section(4, vocabulary.size(0) + 1)?;
         let items_by_row = reader.section(4, items)?;
@@ -220,20 +203,20 @@ impl Layout {
             .map(|level| reader.section(Column::width(vocabulary.size(level)), items))
             .collect::<Result<_>>()?;
         let body = reader.at;
-        if bytes.len() - body != CHECKSUM {
-            return Err(malformed(
-                &format!("{} bytes", body + CHECKSUM),
-                &format!("{} (the file is truncated or has trailing bytes)", bytes.len()),
-            ));
-        }
-        if Sha256::digest(&bytes[..body]).as_slice() != &bytes[body..] {
-            return Err(malformed("bytes that match their SHA-256", "other bytes"));
-        }
+        let found = format!("{} (the file is truncated or has trailing bytes)", bytes.len());
+        let expected = body + CHECKSUM;
+        ensure(bytes.len() == expected, format!("{expected} bytes"), found)?;
+        let same = Sha256::digest(&bytes[..body]).as_slice() == &bytes[body..];
+        ensure(same, "bytes that match their SHA-256", "other bytes")?;
         Ok(Self { vocabulary, items, first, items_by_row, rows, columns })
     }
 }
 
-fn malformed(expected: &str, found: &str) -> Error {
+fn ensure(fits: bool, expected: impl Into<String>, found: impl Into<String>) -> Result<()> {
+    if fits { Ok(()) } else { Err(malformed(expected, found)) }
+}
+
+fn malformed(expected: impl Into<String>, found: impl Into<String>) -> Error {
     Error::index("trie")
         .expected(expected)
         .found(found)
@@ -250,10 +233,9 @@ impl<'a> Reader<'a> {
     fn take(&mut self, count: usize) -> Result<&'a [u8]> {
         let end = self.at.checked_add(count).filter(|&end| end <= self.bytes.len());
         let Some(end) = end else {
-            return Err(malformed(
-                &format!("{count} bytes after the first {}", self.at),
-                &format!("{} (the file is truncated)", self.bytes.len() - self.at),
-            ));
+            let left = self.bytes.len() - self.at;
+            let expected = format!("{count} bytes after the first {}", self.at);
+            return Err(malformed(expected, format!("{left} (the file is truncated)")));
         };
         let taken = &self.bytes[self.at..end];
         self.at = end;

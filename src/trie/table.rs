@@ -56,10 +56,8 @@ impl Trie {
     pub fn within(self, vocabulary: &Vocabulary) -> Result<Self> {
         let (own, given) = (self.vocabulary.sizes(), vocabulary.sizes());
         let last = own.len() - 1;
-        if given.len() != own.len() || given[..last] != own[..last] || given[last] < own[last] {
-            return Err(Error::identifier("identifier levels").expected(format!("{:?}, or a larger last one", own)).found(format!("{given:?}")).fix("make the identifiers with the quantizer of the network, and train it with room for \
-                 as many unique tokens (CandidateIndex::with_unique_capacity)"));
-        }
+        Error::identifier("identifier levels").expected(format!("{:?}, or a larger last one", own)).found(format!("{given:?}")).fix_if(given.len() != own.len() || given[..last] != own[..last] || given[last] < own[last], "make the identifiers with the quantizer of the network, and train it with room for \
+                 as many unique tokens (CandidateIndex::with_unique_capacity)")?;
         // A wider level may need wider tokens.
         let columns = (1..).zip(self.columns).map(|(level, column)| {
             let size = vocabulary.size(level);

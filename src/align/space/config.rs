@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, ensure_all_in, ensure_in};
 
 /// How candidates become vectors.
 ///
@@ -61,30 +61,10 @@ impl TextSpaceConfig {
                 .found(format!("{} and {}", self.features, self.texts))
                 .fix("1 and 1 are usual"));
         }
-        if self.penalties.is_empty() || !self.penalties.iter().all(|p| *p > 0.0 && p.is_finite()) {
-            return Err(Error::config("space penalties")
-                .expected("at least one number above 0")
-                .found(format!("{:?}", self.penalties))
-                .fix("0.3, 1, 3 and 10 are usual"));
-        }
-        if self.gammas.is_empty() || !self.gammas.iter().all(|g| *g >= 0.0 && g.is_finite()) {
-            return Err(Error::config("space gammas")
-                .expected("at least one number of at least 0")
-                .found(format!("{:?}", self.gammas))
-                .fix("0, 1 and 2 are usual"));
-        }
-        if self.landmarks == 0 {
-            return Err(Error::config("space landmarks")
-                .expected("at least 1")
-                .found("0")
-                .fix("2048 is usual"));
-        }
-        if self.folds < 2 {
-            return Err(Error::config("space folds")
-                .expected("at least 2")
-                .found(self.folds.to_string())
-                .fix("5 is usual"));
-        }
-        Ok(())
+        let usual = "0.3, 1, 3 and 10 are usual";
+        ensure_all_in("space penalties", &self.penalties, "(0, inf)", usual)?;
+        ensure_all_in("space gammas", &self.gammas, "[0, inf)", "0, 1 and 2 are usual")?;
+        ensure_in("space landmarks", self.landmarks as f64, "[1, inf)", "2048 is usual")?;
+        ensure_in("space folds", self.folds as f64, "[2, inf)", "5 is usual")
     }
 }

@@ -45,21 +45,19 @@ impl TextSpaceMap {
     /// width, or of items that are not there.
     pub fn embed(&self, items: &Features, texts: Option<&TextVectors>) -> Result<Features> {
         let (d_input, dim) = self.ridge.widths();
-        if items.dim() != d_input {
-            return Err(Error::features("candidates")
-                .expected(format!("{d_input} numbers an item"))
-                .found(items.dim().to_string())
-                .fix("use features of the encoder that the space was fitted on"));
-        }
+        let remedy = "use features of the encoder that the space was fitted on";
+        Error::features("candidates")
+            .expected(format!("{d_input} numbers an item"))
+            .found(items.dim().to_string())
+            .fix_if(items.dim() != d_input, remedy)?;
         let none = TextVectors { dim, values: vec![], items: vec![], weights: vec![] };
         let texts = texts.unwrap_or(&none);
         let misplaced = texts.items.iter().find(|&&item| item as usize >= items.len());
-        if texts.dim() != dim || misplaced.is_some() {
-            return Err(Error::captions("vectors of texts")
-                .expected(format!("width {dim}, items below {}", items.len()))
-                .found(format!("width {}, item {:?}", texts.dim(), misplaced))
-                .fix("encode the texts of these candidates with the encoder of the space"));
-        }
+        let remedy = "encode the texts of these candidates with the encoder of the space";
+        Error::captions("vectors of texts")
+            .expected(format!("width {dim}, items below {}", items.len()))
+            .found(format!("width {}, item {:?}", texts.dim(), misplaced))
+            .fix_if(texts.dim() != dim || misplaced.is_some(), remedy)?;
         self.place(items, &Centroids::new(items.len(), texts))
     }
 
@@ -128,24 +126,21 @@ impl TextSpaceMap {
     pub fn from_safetensors(bytes: &[u8]) -> Result<Self> {
         let (mut tensors, metadata) = NamedTensors::from_bytes(bytes)?;
         let version = metadata.get("candidate-space").cloned().unwrap_or_default();
-        if version != FORMAT.to_string() {
-            return Err(Error::index("candidate space")
-                .expected(format!("format {FORMAT}"))
-                .found(format!("format {version:?}"))
-                .fix("load it with the version of the library that wrote it"));
-        }
+        let remedy = "load it with the version of the library that wrote it";
+        Error::index("candidate space")
+            .expected(format!("format {FORMAT}"))
+            .found(format!("format {version:?}"))
+            .fix_if(version != FORMAT.to_string(), remedy)?;
         let (_, blend) = tensors.take_f32("blend")?;
         let ridge = take(&mut tensors, "")?;
         let has_tuned = tensors.contains(&format!("{TUNED}weight"));
         let tuned = if has_tuned { Some(take(&mut tensors, TUNED)?) } else { None };
         tensors.ensure_empty("candidate space")?;
         let alike = tuned.as_ref().is_none_or(|map| map.widths() == ridge.widths());
-        if blend.len() != 2 || !alike {
-            return Err(Error::index("candidate space")
-                .expected("two weights, and maps of the same widths")
-                .found(format!("{} weights, or other widths", blend.len()))
-                .fix("the file is damaged: write the index again"));
-        }
+        Error::index("candidate space")
+            .expected("two weights, and maps of the same widths")
+            .found(format!("{} weights, or other widths", blend.len()))
+            .fix_if(blend.len() != 2 || !alike, "the file is damaged: write the index again")?;
         Ok(Self { ridge, tuned, features: blend[0], texts: blend[1] })
     }
 }
@@ -192,12 +187,10 @@ fn take(tensors: &mut NamedTensors, prefix: &str) -> Result<Ridge> {
         && close == [count, mean.len()]
         && gamma.len() == 1
         && (gamma[0] > 0.0) != landmarks.is_empty();
-    if !whole {
-        return Err(Error::index("candidate space")
-            .expected("weights of the shape of its map")
-            .found(format!("a weight of shape {shape:?}"))
-            .fix("the file is damaged: write the index again"));
-    }
+    Error::index("candidate space")
+        .expected("weights of the shape of its map")
+        .found(format!("a weight of shape {shape:?}"))
+        .fix_if(!whole, "the file is damaged: write the index again")?;
     let kernel = (gamma[0] > 0.0).then_some(Kernel { gamma: gamma[0], landmarks });
     Ok(Ridge { lift: Lift { mean, kernel }, weight, bias })
 }

@@ -111,12 +111,10 @@ impl TextSpaceConfig {
         }
         let centroids = Centroids::new(items.len(), texts);
         let known = self.known(&centroids);
-        if known.len() < 2 {
-            return Err(Error::captions("training texts")
-                .expected("texts of at least two items")
-                .found(known.len().to_string())
-                .fix("fit the space on captioned candidates"));
-        }
+        Error::captions("training texts")
+            .expected("texts of at least two items")
+            .found(known.len().to_string())
+            .fix_if(known.len() < 2, "fit the space on captioned candidates")?;
         Ok((centroids, known))
     }
 

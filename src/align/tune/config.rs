@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Result, ensure_all_in, ensure_in, named};
 
 /// Settings of the fine-tuning.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -58,50 +58,16 @@ impl EncoderTuning {
     /// Checks ranges.
     ///
     /// # Errors
-    /// [`Error::Config`] naming the setting that does not fit.
+    /// [`Error::Config`](crate::error::Error::Config) naming the setting that does not fit.
     pub fn validate(&self) -> Result<()> {
-        let problem = |name: &str, expected: &str, found: String| {
-            Err(Error::config(name)
-                .expected(expected)
-                .found(found)
-                .fix("change it, or keep the default"))
-        };
-        if self.batch_size < 2 {
-            return problem("tuning batch_size", "at least 2", self.batch_size.to_string());
+        let default = "change it, or keep the default";
+        ensure_in("tuning batch_size", self.batch_size as f64, "[2, inf)", default)?;
+        for (name, rate) in named!(self, learning_rate, map_learning_rate, temperature) {
+            ensure_in(&format!("tuning {name}"), rate, "(0, 1]", default)?;
         }
-        for (name, value) in [
-            ("tuning learning_rate", self.learning_rate),
-            ("tuning map_learning_rate", self.map_learning_rate),
-            ("tuning temperature", self.temperature),
-        ] {
-            if !(value > 0.0 && value <= 1.0) {
-                return problem(name, "a number in (0, 1]", value.to_string());
-            }
-        }
-        if !(0.0..1.0).contains(&self.word_dropout) {
-            return problem(
-                "tuning word_dropout",
-                "a share in [0, 1)",
-                self.word_dropout.to_string(),
-            );
-        }
-        if self.shares.is_empty() || self.shares.iter().any(|share| !(0.0..=1.0).contains(share)) {
-            return problem(
-                "tuning shares",
-                "at least one number in [0, 1]",
-                format!("{:?}", self.shares),
-            );
-        }
-        if !(0.0..0.9).contains(&self.validation_share) {
-            return problem(
-                "tuning validation_share",
-                "a share in [0, 0.9)",
-                self.validation_share.to_string(),
-            );
-        }
-        if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
-            return problem("tuning weight_decay", "at least 0", self.weight_decay.to_string());
-        }
-        Ok(())
+        ensure_in("tuning word_dropout", self.word_dropout, "[0, 1)", default)?;
+        ensure_all_in("tuning shares", &self.shares, "[0, 1]", default)?;
+        ensure_in("tuning validation_share", self.validation_share, "[0, 0.9)", default)?;
+        ensure_in("tuning weight_decay", self.weight_decay, "[0, inf)", default)
     }
 }

@@ -120,12 +120,10 @@ impl<B: AutodiffBackend> Training<'_, B> {
             let order = by_like_length(order, settings.batch_size, length, rng);
             let order: Vec<usize> = order.into_iter().map(|text| text as usize).collect();
             for chunk in order.chunks(settings.batch_size) {
-                if stop.is_raised() {
-                    return Err(Error::interrupted("tuning of the text encoder")
-                        .expected(format!("{} passes", settings.epochs))
-                        .found("a stop before the last")
-                        .fix("start it again; nothing was written"));
-                }
+                Error::interrupted("tuning of the text encoder")
+                    .expected(format!("{} passes", settings.epochs))
+                    .found("a stop before the last")
+                    .fix_if(stop.is_raised(), "start it again; nothing was written")?;
                 B::seed(device, rng.random());
                 let rows: Vec<Vec<u32>> = chunk
                     .iter()
@@ -175,12 +173,11 @@ impl<B: AutodiffBackend> Training<'_, B> {
                 let first = Tensor::<B, 2, Int>::zeros([chunk.len(), 1], device);
                 let loss = log_softmax(logits, 1).gather(1, first).neg().mean();
                 let seen: Vec<f32> = queries.inner().into_data().iter::<f32>().collect();
-                if seen.iter().any(|value| !value.is_finite()) {
-                    return Err(Error::training("tuning of the text encoder")
-                        .expected("finite vectors")
-                        .found("NaN or an infinity")
-                        .fix("lower its learning rate"));
-                }
+                let finite = seen.iter().all(|value| value.is_finite());
+                Error::training("tuning of the text encoder")
+                    .expected("finite vectors")
+                    .found("NaN or an infinity")
+                    .fix_if(!finite, "lower its learning rate")?;
                 let grads = GradientsParams::from_grads(loss.backward(), &towers);
                 let rate = burn::lr_scheduler::LrScheduler::step(&mut schedule);
                 towers = optimizer.step(rate, towers, grads);

@@ -39,12 +39,11 @@ impl<'a> PrefixPrior<'a> {
     /// finite.
     pub fn new(stats: &'a PrefixStats, queries: Vec<f32>, scales: Vec<f32>) -> Result<Self> {
         let (dim, levels) = (stats.dim(), stats.levels());
-        if !queries.len().is_multiple_of(dim) || scales.len() != levels {
-            return Err(Error::model("alignment of query and candidates")
-                .expected(format!("queries of width {dim} and {levels} scales"))
-                .found(format!("{} numbers and {} scales", queries.len(), scales.len()))
-                .fix("use the network that was trained with these candidates"));
-        }
+        let remedy = "use the network that was trained with these candidates";
+        Error::model("alignment of query and candidates")
+            .expected(format!("queries of width {dim} and {levels} scales"))
+            .found(format!("{} numbers and {} scales", queries.len(), scales.len()))
+            .fix_if(!queries.len().is_multiple_of(dim) || scales.len() != levels, remedy)?;
         if let Some(bad) = queries.iter().chain(&scales).find(|value| !value.is_finite()) {
             return Err(Error::model("alignment of query and candidates")
                 .expected("finite numbers")

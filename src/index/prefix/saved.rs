@@ -43,12 +43,10 @@ impl PrefixStats {
         one_each(&vectors, trie)?;
         let (mut tensors, metadata) = NamedTensors::from_bytes(bytes)?;
         let version = metadata.get("geometry").map_or("none", String::as_str);
-        if version != FORMAT {
-            return Err(Error::index("sums of the candidates' vectors")
-                .expected(format!("format {FORMAT}"))
-                .found(version)
-                .fix("load it with the version of the library that wrote it"));
-        }
+        Error::index("sums of the candidates' vectors")
+            .expected(format!("format {FORMAT}"))
+            .found(version)
+            .fix_if(version != FORMAT, "load it with the version of the library that wrote it")?;
         let (dim, n) = (vectors.dim(), trie.len());
         let mut levels = Vec::with_capacity(trie.levels());
         for (at, starts) in trie.node_starts().into_iter().enumerate() {

@@ -210,13 +210,11 @@ impl PrefixStats {
 
 /// That there is one vector for each item.
 pub(super) fn one_each(vectors: &Features, trie: &Trie) -> Result<()> {
-    match vectors.len() == trie.len() {
-        true => Ok(()),
-        false => Err(Error::index("vectors of the candidates")
-            .expected(format!("one for each of {} identifiers", trie.len()))
-            .found(vectors.len().to_string())
-            .fix("use vectors and identifiers of one collection")),
-    }
+    let remedy = "use vectors and identifiers of one collection";
+    Error::index("vectors of the candidates")
+        .expected(format!("one for each of {} identifiers", trie.len()))
+        .found(vectors.len().to_string())
+        .fix_if(vectors.len() != trie.len(), remedy)
 }
 
 #[cfg(test)]

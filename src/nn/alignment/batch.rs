@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use burn::tensor::{Tensor, TensorData, backend::Backend};
 
-use super::level::GuideLevel;
+use super::level::{GuideLevel, Taken};
 use crate::{
     identifier::Codes,
     index::{LeaveOneOut, PrefixStats},
@@ -84,23 +84,17 @@ impl<B: Backend> GuideBatch<B> {
 
     /// Some rows of the batch.
     pub fn rows(&self, rows: Range<usize>) -> Self {
-        let (start, length) = (rows.start, rows.len());
-        let level = |level: &GuideLevel<B>| level.rows(start, length);
-        Self {
-            levels: self.levels.iter().map(|guide| guide.as_ref().map(level)).collect(),
-            own: self.own.clone().narrow(0, start, length),
-            change: self.change.clone().narrow(0, start, length),
-            items: self.items[rows].to_vec(),
-        }
+        self.taken(Taken::Rows(rows.start, rows.len()), self.items[rows].to_vec())
     }
 
     /// The batch twice, for two passes of different dropout.
     pub fn repeated(&self) -> Self {
-        Self {
-            levels: self.levels.iter().map(|g| g.as_ref().map(GuideLevel::repeated)).collect(),
-            own: Tensor::cat(vec![self.own.clone(); 2], 0),
-            change: Tensor::cat(vec![self.change.clone(); 2], 0),
-            items: self.items.repeat(2),
-        }
+        self.taken(Taken::Twice, self.items.repeat(2))
+    }
+
+    fn taken(&self, taken: Taken, items: Vec<u32>) -> Self {
+        let level = |level: &GuideLevel<B>| level.taken(taken);
+        let levels = self.levels.iter().map(|guide| guide.as_ref().map(level)).collect();
+        Self { levels, own: taken.of(&self.own), change: taken.of(&self.change), items }
     }
 }

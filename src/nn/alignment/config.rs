@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{AlignmentHead, GAIN};
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, ensure_in},
     nn::{LexicalHead, WeightInit},
     storage::count,
 };
@@ -27,7 +27,7 @@ pub struct AlignmentInput {
 
 /// Settings of the alignment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default = "AlignmentConfig::without_dim", deny_unknown_fields)]
 pub struct AlignmentConfig {
     /// Width of the candidates' vectors.
     pub dim: usize,
@@ -36,40 +36,33 @@ pub struct AlignmentConfig {
     /// With one factor for all levels, scores of prefixes add up to those of a search over all
     /// candidates. Large factors fit the training texts better and rank worse: for them a Gaussian
     /// says little about the candidates below a node.
-    #[serde(default = "ten")]
     pub scales: Vec<f32>,
     /// Whether the geometry of the candidates guides the decoder; without that, the aligned query
     /// serves the alignment loss and reranking only.
-    #[serde(default = "yes")]
     pub guided: bool,
     /// Whether the factors are trained.
-    #[serde(default)]
     pub learn_scales: bool,
     /// Whether the map of the query is trained where it starts as the identity. Trained on the few
     /// captions of a small set, it loses more than it gains; a map between spaces of different width
     /// is always trained.
-    #[serde(default)]
     pub learn_map: bool,
     /// Weight of the cosine of the lexical part of a query's vector ([`LexicalHead`]); `None` without
     /// one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub words: Option<f32>,
 }
 
-fn ten() -> Vec<f32> {
-    vec![10.0]
-}
-
-fn yes() -> bool {
-    true
-}
-
 impl AlignmentConfig {
+    /// What a file that leaves settings out starts from; [`validate`](Self::validate) misses the width.
+    fn without_dim() -> Self {
+        Self::new(0)
+    }
+
     /// Candidates of this width, with guidance.
     pub fn new(dim: usize) -> Self {
         Self {
             dim,
-            scales: ten(),
+            scales: vec![10.0],
             guided: true,
             learn_scales: false,
             learn_map: false,
@@ -82,20 +75,12 @@ impl AlignmentConfig {
     /// # Errors
     /// [`Error::Config`] naming the setting that does not fit.
     pub fn validate(&self, levels: usize) -> Result<()> {
-        if self.dim == 0 {
-            return Err(Error::config("alignment dim")
-                .expected("at least 1")
-                .found("0")
-                .fix("use the width of the vectors"));
-        }
+        ensure_in("alignment dim", self.dim as f64, "[1, inf)", "use the width of the vectors")?;
         let usable = self.scales.iter().all(|scale| *scale > 0.0 && scale.is_finite());
-        if !usable || ![1, levels + 1].contains(&self.scales.len()) {
-            return Err(Error::config("alignment scales")
-                .expected(format!("one number above 0, or {} of them", levels + 1))
-                .found(format!("{:?}", self.scales))
-                .fix("10 is usual"));
-        }
-        Ok(())
+        Error::config("alignment scales")
+            .expected(format!("one number above 0, or {} of them", levels + 1))
+            .found(format!("{:?}", self.scales))
+            .fix_if(!usable || ![1, levels + 1].contains(&self.scales.len()), "10 is usual")
     }
 
     /// Initialises the head.

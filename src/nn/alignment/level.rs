@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData, backend::Backend};
+use burn::tensor::{BasicOps, IndexingUpdateOp, Int, Tensor, TensorData, backend::Backend};
 
 use crate::{
     index::PrefixStats,
@@ -79,50 +79,48 @@ impl<B: Backend> GuideLevel<B> {
         sums.scatter(1, owners, parts, IndexingUpdateOp::Add).add_scalar(1e-30).log() + top
     }
 
-    pub(super) fn rows(&self, start: usize, length: usize) -> Self {
-        let some = |tensor: &Tensor<B, 2>| match tensor.dims()[0] {
-            1 => tensor.clone(),
-            _ => tensor.clone().narrow(0, start, length),
-        };
+    /// The level of some rows of the batch, or of the batch twice.
+    pub(super) fn taken(&self, taken: Taken) -> Self {
         Self {
             means: match &self.means {
                 Means::Shared(means) => Means::Shared(means.clone()),
-                Means::Own(means) => Means::Own(means.clone().narrow(0, start, length)),
+                Means::Own(means) => Means::Own(taken.of(means)),
             },
-            log_count: some(&self.log_count),
-            spread: some(&self.spread),
+            log_count: taken.of_shared(&self.log_count),
+            spread: taken.of_shared(&self.spread),
             covariance: self.covariance.clone(),
-            owners: self.owners.as_ref().map(|owners| match owners.dims()[0] {
-                1 => owners.clone(),
-                _ => owners.clone().narrow(0, start, length),
-            }),
+            owners: self.owners.as_ref().map(|owners| taken.of_shared(owners)),
             children: self.children,
-            share: self.share.clone().narrow(0, start, length),
-            slots: self.slots.clone().narrow(0, start, length),
+            share: taken.of(&self.share),
+            slots: taken.of(&self.slots),
+        }
+    }
+}
+
+/// Which rows of a batch to take.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Taken {
+    /// As many rows from the first of them on.
+    Rows(usize, usize),
+    /// All rows, twice.
+    Twice,
+}
+
+impl Taken {
+    /// From a tensor with a row for each of the batch.
+    pub(super) fn of<B: Backend, const D: usize, K: BasicOps<B>>(
+        self,
+        tensor: &Tensor<B, D, K>,
+    ) -> Tensor<B, D, K> {
+        match self {
+            Self::Rows(start, length) => tensor.clone().narrow(0, start, length),
+            Self::Twice => Tensor::cat(vec![tensor.clone(); 2], 0),
         }
     }
 
-    pub(super) fn repeated(&self) -> Self {
-        let twice = |tensor: &Tensor<B, 2>| match tensor.dims()[0] {
-            1 => tensor.clone(),
-            _ => Tensor::cat(vec![tensor.clone(); 2], 0),
-        };
-        Self {
-            means: match &self.means {
-                Means::Shared(means) => Means::Shared(means.clone()),
-                Means::Own(means) => Means::Own(Tensor::cat(vec![means.clone(); 2], 0)),
-            },
-            log_count: twice(&self.log_count),
-            spread: twice(&self.spread),
-            covariance: self.covariance.clone(),
-            owners: self.owners.as_ref().map(|owners| match owners.dims()[0] {
-                1 => owners.clone(),
-                _ => Tensor::cat(vec![owners.clone(); 2], 0),
-            }),
-            children: self.children,
-            share: Tensor::cat(vec![self.share.clone(); 2], 0),
-            slots: Tensor::cat(vec![self.slots.clone(); 2], 0),
-        }
+    /// From a tensor that may have one row for all of the batch.
+    fn of_shared<B: Backend, K: BasicOps<B>>(self, tensor: &Tensor<B, 2, K>) -> Tensor<B, 2, K> {
+        if tensor.dims()[0] == 1 { tensor.clone() } else { self.of(tensor) }
     }
 }
 
@@ -182,11 +180,10 @@ impl<B: Backend> GuideLevel<B> {
             Tensor::<B, 2, Int>::from_data(TensorData::new(values, shape), device)
         };
         Some(Self {
-            means: match shared {
-                true => Means::Shared(matrix(means, [most, dim])),
-                false => {
-                    Means::Own(Tensor::from_data(TensorData::new(means, [rows, most, dim]), device))
-                }
+            means: if shared {
+                Means::Shared(matrix(means, [most, dim]))
+            } else {
+                Means::Own(Tensor::from_data(TensorData::new(means, [rows, most, dim]), device))
             },
             log_count: matrix(log_count, [tables, most]),
             spread: matrix(spread, [tables, most]),

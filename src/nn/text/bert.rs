@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ClipLayer, Pooling,
-    family::{Family, check_sizes, fields, freeze_lowest, layer_params},
+    family::{Family, check_sizes, fields, layer_params},
 };
 use crate::{
     error::{Error, Result, named},
@@ -78,13 +78,10 @@ impl BertConfig {
             Some((self.d_model, self.n_heads)),
             &named!(self, dropout, attention_dropout),
         )?;
-        if self.first_position >= self.positions {
-            return Err(Error::config("first_position")
-                .expected(format!("a row of the table of {} positions", self.positions))
-                .found(self.first_position.to_string())
-                .fix("it is 0 for BERT, 2 for RoBERTa"));
-        }
-        Ok(())
+        Error::config("first_position")
+            .expected(format!("a row of the table of {} positions", self.positions))
+            .found(self.first_position.to_string())
+            .fix_if(self.first_position >= self.positions, "it is 0 for BERT, 2 for RoBERTa")
     }
 
     /// Most tokens of a query.
@@ -168,16 +165,5 @@ impl<B: Backend> Family<B> for BertEncoder<B> {
 
     fn pooling(&self) -> Pooling {
         self.pooling
-    }
-
-    fn freeze_layers(self, layers: usize) -> Self {
-        Self {
-            tokens: self.tokens.no_grad(),
-            positions: self.positions.no_grad(),
-            token_types: self.token_types.map(Module::no_grad),
-            norm: self.norm.no_grad(),
-            layers: freeze_lowest::<B, _>(self.layers, layers),
-            ..self
-        }
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Pooling,
-    family::{Family, add_positions, check_sizes, fields, freeze_lowest, layer_params},
+    family::{Family, add_positions, check_sizes, fields, layer_params},
 };
 use crate::{
     error::{Result, named},
@@ -96,24 +96,17 @@ impl ClipTextConfig {
         ClipTextEncoder {
             tokens: init.embedding(self.vocabulary, self.d_model, device),
             positions: init.embedding(self.max_tokens, self.d_model, device),
-            layers: (0..self.n_layers)
-                .map(|_| {
-                    let sizes = (self.d_model, self.d_ff, self.n_heads);
-                    let dropouts = (self.dropout, self.attention_dropout);
-                    ClipLayer::init(
-                        sizes,
-                        dropouts,
-                        self.activation,
-                        self.norm_epsilon,
-                        init,
-                        device,
-                    )
-                })
-                .collect(),
+            layers: (0..self.n_layers).map(|_| self.init_layer(init, device)).collect(),
             final_norm: self.norm(device),
             dropout: Dropout::new(self.dropout),
             pooling: self.pooling,
         }
+    }
+
+    fn init_layer<B: Backend>(&self, init: &mut WeightInit, device: &B::Device) -> ClipLayer<B> {
+        let sizes = (self.d_model, self.d_ff, self.n_heads);
+        let dropouts = (self.dropout, self.attention_dropout);
+        ClipLayer::init(sizes, dropouts, self.activation, self.norm_epsilon, init, device)
     }
 
     fn norm<B: Backend>(&self, device: &B::Device) -> LayerNorm<B> {
@@ -163,9 +156,7 @@ impl<B: Backend> ClipLayer<B> {
         let normed = self.feed_forward_norm.forward(x.clone());
         x + self.dropout.forward(self.feed_forward.forward(normed))
     }
-}
 
-impl<B: Backend> ClipLayer<B> {
     pub(super) fn with_inner_dropout(self, dropout: f64) -> Self {
         Self { feed_forward: self.feed_forward.with_dropout(dropout), ..self }
     }
@@ -203,12 +194,8 @@ impl<B: Backend> Family<B> for ClipTextEncoder<B> {
         let [batch, _, _, n] = padding.dims();
         let causal = causal_bias(n, &padding.device());
         // Laid out in full, as `laid_out` does and for its reason.
-        (padding.clone() + causal).repeat_dim(1, self.n_heads()).reshape([
-            batch,
-            self.n_heads(),
-            n,
-            n,
-        ])
+        let (bias, heads) = (padding.clone() + causal, self.n_heads());
+        bias.repeat_dim(1, heads).reshape([batch, heads, n, n])
     }
 
     fn layer(&self, at: usize, hidden: Tensor<B, 3>, bias: &Tensor<B, 4>) -> Tensor<B, 3> {
@@ -221,15 +208,5 @@ impl<B: Backend> Family<B> for ClipTextEncoder<B> {
 
     fn pooling(&self) -> Pooling {
         self.pooling
-    }
-
-    fn freeze_layers(self, layers: usize) -> Self {
-        Self {
-            tokens: self.tokens.no_grad(),
-            positions: self.positions.no_grad(),
-            layers: freeze_lowest::<B, _>(self.layers, layers),
-            final_norm: self.final_norm.no_grad(),
-            ..self
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! What the text encoders of all families have in common.
 
 use burn::{
-    module::Module,
+    module::{ModuleMapper, Param},
     nn::Embedding,
     tensor::{Bool, Int, Tensor, backend::Backend},
 };
@@ -77,10 +77,6 @@ pub(super) trait Family<B: Backend>: Sized {
 
     /// Makes the token embeddings constants of the training.
     fn freeze_token_embeddings(self) -> Self;
-
-    /// Makes the embeddings and the lowest layers constants of the training, and everything else
-    /// that their outputs depend on.
-    fn freeze_layers(self, layers: usize) -> Self;
 }
 
 /// Does the same with a value of whatever family.
@@ -149,10 +145,32 @@ pub(super) fn add_positions<B: Backend>(
     dropout.forward(words + positions.weight.val().narrow(0, 0, length).unsqueeze::<3>())
 }
 
-/// Makes the first `count` modules constants of the training.
-pub(super) fn freeze_lowest<B: Backend, M: Module<B>>(modules: Vec<M>, count: usize) -> Vec<M> {
-    let freeze = |(at, module): (usize, M)| if at < count { module.no_grad() } else { module };
-    modules.into_iter().enumerate().map(freeze).collect()
+/// Makes all parameters of an encoder constants of the training, but for those of the layers from number
+/// `count` on and of the norms of their outputs.
+pub(super) struct FreezeLowest {
+    pub(super) count: usize,
+    /// Names of the parts that the parameter at hand is in.
+    pub(super) path: Vec<String>,
+}
+
+impl<B: Backend> ModuleMapper<B> for FreezeLowest {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        let list = self.path.iter().position(|part| part == "layers" || part == "norms");
+        let layer = list.and_then(|list| self.path.get(list + 1)?.parse::<usize>().ok());
+        if layer.is_some_and(|layer| layer >= self.count) {
+            return param;
+        }
+        let (id, tensor, mapper) = param.consume();
+        Param::from_mapped_value(id, tensor.set_require_grad(false), mapper)
+    }
 }
 
 /// Parameters of a layer of width `d` and inner width `f`: attention, feed-forward block and two norms, all with biases.

@@ -16,7 +16,7 @@ use burn::{
 pub use clip::{ClipLayer, ClipTextConfig, ClipTextEncoder};
 pub use config::TextEncoderConfig;
 pub(super) use family::layer_params;
-use family::{Family, each, map_each};
+use family::{Family, FreezeLowest, each, map_each};
 pub use output::{EncoderOutput, EncoderPrefix, Pooling};
 pub use scratch::{ScratchEncoder, ScratchEncoderConfig};
 pub use t5::{T5Config, T5Encoder, T5FeedForward, T5Layer};
@@ -204,7 +204,7 @@ impl<B: Backend> TextEncoder<B> {
     ///
     /// A norm or a table that all layers share is frozen with the lowest layer.
     pub fn freeze_layers(self, layers: usize) -> Self {
-        map_each!(TextEncoder => TextEncoder, self, encoder => encoder.freeze_layers(layers))
+        self.map(&mut FreezeLowest { count: layers, path: Vec::new() })
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ClipLayer,
-    family::{Family, add_positions, check_sizes, fields, freeze_lowest, layer_params},
+    family::{Family, add_positions, check_sizes, fields, layer_params},
 };
 use crate::{
     error::{Result, named},
@@ -105,15 +105,5 @@ impl<B: Backend> Family<B> for ScratchEncoder<B> {
 
     fn layer_output(&self, at: usize, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
         self.norms[at].forward(hidden)
-    }
-
-    fn freeze_layers(self, layers: usize) -> Self {
-        Self {
-            tokens: self.tokens.no_grad(),
-            positions: self.positions.no_grad(),
-            layers: freeze_lowest::<B, _>(self.layers, layers),
-            norms: freeze_lowest::<B, _>(self.norms, layers),
-            dropout: self.dropout,
-        }
     }
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Pooling,
-    family::{Family, check_sizes, fields, freeze_lowest},
+    family::{Family, check_sizes, fields},
 };
 use crate::{
     error::{Result, ensure_in, named},
@@ -250,16 +250,6 @@ impl<B: Backend> Family<B> for T5Encoder<B> {
 
     fn pooling(&self) -> Pooling {
         self.pooling
-    }
-
-    fn freeze_layers(self, layers: usize) -> Self {
-        Self {
-            tokens: self.tokens.no_grad(),
-            distances: self.distances.no_grad(),
-            layers: freeze_lowest::<B, _>(self.layers, layers),
-            final_norm: self.final_norm.no_grad(),
-            ..self
-        }
     }
 }
 

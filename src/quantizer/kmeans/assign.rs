@@ -67,25 +67,7 @@ impl NearestCentre for HostSearch {
         out_index: &mut [u32],
         out_distance: &mut [f32],
     ) -> Result<()> {
-        let n = rows.len().checked_div(dim).unwrap_or(0);
-        let fits = dim > 0
-            && rows.len() == n * dim
-            && out_index.len() == n
-            && out_distance.len() == n
-            && !centres.is_empty()
-            && centres.len().is_multiple_of(dim);
-        if !fits {
-            return Err(Error::quantizer("nearest centres")
-                .expected("rows [n, dim], centres [k, dim] with k > 0, and two outputs [n]")
-                .found(format!(
-                    "{} and {} values, outputs of {} and {}, dim {dim}",
-                    rows.len(),
-                    centres.len(),
-                    out_index.len(),
-                    out_distance.len()
-                ))
-                .fix("pass buffers of these shapes"));
-        }
+        check_buffers((rows, dim), centres, out_index, out_distance)?;
         let search = Search::new(centres, dim);
         let size = search.piece();
         rows.par_chunks(size * dim)
@@ -97,6 +79,26 @@ impl NearestCentre for HostSearch {
             });
         Ok(())
     }
+}
+
+/// Checks the shapes of a search for nearest centres.
+pub(crate) fn check_buffers(
+    (rows, dim): (&[f32], usize),
+    centres: &[f32],
+    index: &[u32],
+    distance: &[f32],
+) -> Result<()> {
+    let whole = dim > 0 && rows.len().is_multiple_of(dim) && centres.len().is_multiple_of(dim);
+    let n = rows.len().checked_div(dim).unwrap_or(0);
+    let fits = whole && !centres.is_empty() && index.len() == n && distance.len() == n;
+    let (values, book, outputs, distances) =
+        (rows.len(), centres.len(), index.len(), distance.len());
+    Error::quantizer("nearest centres")
+        .expected("rows [n, dim], centres [k, dim] with k > 0, and two outputs [n]")
+        .found(format!(
+            "{values} and {book} values, outputs of {outputs} and {distances}, dim {dim}"
+        ))
+        .fix_if(!fits, "pass buffers of these shapes")
 }
 
 /// Centres made ready for many searches.
@@ -135,12 +137,11 @@ const BLOCK: usize = 16;
 impl<'a> Search<'a> {
     /// Prepares centres `[k, dim]` with k and dim above zero.
     pub(crate) fn new(centres: &'a [f32], dim: usize) -> Self {
-        #[cfg(target_arch = "x86_64")]
-        {
-            Self { screen: Screen::new(centres, dim), ..Self::plain(centres, dim) }
+        Self {
+            #[cfg(target_arch = "x86_64")]
+            screen: Screen::new(centres, dim),
+            ..Self::plain(centres, dim)
         }
-        #[cfg(not(target_arch = "x86_64"))]
-        Self::plain(centres, dim)
     }
 
     /// As [`Search::new`], for the product in 32 bits only.

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, ensure_in};
+
+const DEFAULT: &str = "raise it, or leave the default";
 
 /// Tokens are 16 bits wide.
 pub(crate) const MOST_CODES: usize = 1 << 16;
@@ -31,70 +33,50 @@ pub enum Init {
 /// # Ok::<(), cart_retrieval::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default = "KMeansConfig::without_k", deny_unknown_fields)]
 pub struct KMeansConfig {
     /// Number of clusters K, 2 to 65536.
     pub k: usize,
     /// Random seed; the same seed gives the same centres on any number of threads.
-    #[serde(default)]
     pub seed: u64,
     /// Number of fits from different first centres; the fit of minimum inertia is kept.
-    #[serde(default = "default_restarts")]
     pub restarts: usize,
     /// Maximum number of updates of the centres, or of passes over the rows with mini-batches.
-    #[serde(default = "default_max_iterations")]
     pub max_iterations: usize,
     /// Relative gain of inertia below which fitting stops.
-    #[serde(default = "default_tolerance")]
     pub tolerance: f64,
     /// How the first centres are chosen.
-    #[serde(default)]
     pub init: Init,
     /// Rows that k-means++ looks at, drawn evenly; `None` for 16 for each cluster, at least 8192.
-    #[serde(default)]
     pub seeding_rows: Option<usize>,
     /// Rows of a mini-batch.
-    #[serde(default = "default_batch_rows")]
     pub batch_rows: usize,
     /// Rows that mini-batch fitting takes its first centres from; `None` for 64 for each cluster,
     /// at least 65536.
-    #[serde(default)]
     pub sample_rows: Option<usize>,
     /// Penalty on a cluster's size while centres are fitted, in units of the mean squared distance: 0 is
     /// plain K-Means, 0.2 to 0.5 balance the clusters, at most 1. A row's token is always its nearest
     /// centre, so that it does not depend on other rows. Not for mini-batches.
-    #[serde(default)]
     pub balance: f32,
 }
 
-fn default_restarts() -> usize {
-    3
-}
-
-fn default_max_iterations() -> usize {
-    50
-}
-
-fn default_tolerance() -> f64 {
-    1e-4
-}
-
-fn default_batch_rows() -> usize {
-    1 << 14
-}
-
 impl KMeansConfig {
+    /// What a file that leaves settings out starts from; [`validate`](Self::validate) misses `k`.
+    fn without_k() -> Self {
+        Self::new(0)
+    }
+
     /// Defaults for `k` clusters.
     pub fn new(k: usize) -> Self {
         Self {
             k,
             seed: 0,
-            restarts: default_restarts(),
-            max_iterations: default_max_iterations(),
-            tolerance: default_tolerance(),
+            restarts: 3,
+            max_iterations: 50,
+            tolerance: 1e-4,
             init: Init::default(),
             seeding_rows: None,
-            batch_rows: default_batch_rows(),
+            batch_rows: 1 << 14,
             sample_rows: None,
             balance: 0.0,
         }
@@ -115,15 +97,10 @@ impl KMeansConfig {
             ("seeding_rows", self.seeding_rows, self.k),
             ("sample_rows", self.sample_rows, self.k),
         ];
-        for (name, value, least) in counts {
-            if let Some(value) = value.filter(|&value| value < least) {
-                return Err(Error::config(name)
-                    .expected(format!("at least {least}"))
-                    .found(value.to_string())
-                    .fix("raise it, or leave the default"));
-            }
-        }
-        Ok(())
+        counts.into_iter().try_for_each(|(name, value, least)| {
+            let interval = format!("[{least}, inf)");
+            ensure_in(name, value.unwrap_or(least) as f64, &interval, DEFAULT)
+        })
     }
 
     /// Rows that k-means++ looks at.
@@ -135,6 +112,15 @@ impl KMeansConfig {
     pub(crate) fn sample_rows(&self) -> usize {
         self.sample_rows.unwrap_or_else(|| (64 * self.k).max(1 << 16))
     }
+}
+
+/// Checks the numbers of codes of levels.
+pub(crate) fn check_sizes(sizes: &[usize]) -> Result<()> {
+    Error::config("sizes")
+        .expected("at least one level")
+        .found("none")
+        .fix_if(sizes.is_empty(), "pass a size for each")?;
+    sizes.iter().enumerate().try_for_each(|(i, &size)| check_size(&format!("sizes[{i}]"), size))
 }
 
 /// Checks a number of codes.
@@ -153,21 +139,9 @@ pub(crate) fn check_size(name: &str, size: usize) -> Result<()> {
 
 /// Checks the settings that every K-Means in the library shares.
 pub(crate) fn check_lloyd(restarts: usize, max_iterations: usize, tolerance: f64) -> Result<()> {
-    for (name, value) in [("restarts", restarts), ("max_iterations", max_iterations)] {
-        if value == 0 {
-            return Err(Error::config(name)
-                .expected("at least 1")
-                .found("0")
-                .fix("raise it, or leave the default"));
-        }
-    }
-    if !(tolerance.is_finite() && tolerance >= 0.0) {
-        return Err(Error::config("tolerance")
-            .expected("a finite number of at least 0")
-            .found(tolerance.to_string())
-            .fix("use 1e-4, or 0 to continue until nothing moves"));
-    }
-    Ok(())
+    ensure_in("restarts", restarts as f64, "[1, inf)", DEFAULT)?;
+    ensure_in("max_iterations", max_iterations as f64, "[1, inf)", DEFAULT)?;
+    ensure_in("tolerance", tolerance, "[0, inf)", "use 1e-4, or 0 to continue until nothing moves")
 }
 
 #[cfg(test)]

@@ -124,15 +124,6 @@ impl KMeansConfig {
         if let Some(rows) = source.as_slice() {
             check_rows(rows, source.dim(), 0)?;
         }
-        self.fit_all(source, engine, monitor)
-    }
-
-    fn fit_all(
-        &self,
-        source: &dyn RowSource,
-        engine: &dyn NearestCentre,
-        monitor: &Monitor<'_, KMeansEvent>,
-    ) -> Result<KMeans> {
         check_enough(self.k, source)?;
         let mut best: Option<KMeans> = None;
         for restart in 0..self.restarts {
@@ -170,13 +161,10 @@ fn check_enough(k: usize, source: &dyn RowSource) -> Result<()> {
 /// Reports an event; an error if the fit should stop.
 pub(super) fn tell(monitor: &Monitor<'_, KMeansEvent>, event: KMeansEvent) -> Result<()> {
     monitor.report(event);
-    if monitor.is_stopped() {
-        return Err(Error::interrupted("K-Means")
-            .expected("to run until it converges")
-            .found("a request to stop")
-            .fix("start it again; an unfinished fit keeps nothing"));
-    }
-    Ok(())
+    Error::interrupted("K-Means")
+        .expected("to run until it converges")
+        .found("a request to stop")
+        .fix_if(monitor.is_stopped(), "start it again; an unfinished fit keeps nothing")
 }
 
 /// Lloyd's iteration from given centres, one pass over the rows for each update.

@@ -11,8 +11,8 @@ pub use assign::{HostSearch, NearestCentre};
 pub use config::{Init, KMeansConfig};
 pub use fit::KMeansEvent;
 
-pub(crate) use assign::{Scratch, Search};
-pub(crate) use config::{MOST_CODES, check_lloyd, check_size};
+pub(crate) use assign::{Scratch, Search, check_buffers};
+pub(crate) use config::{MOST_CODES, check_lloyd, check_size, check_sizes};
 pub(crate) use fit::group;
 
 use rayon::prelude::*;
@@ -75,12 +75,10 @@ impl KMeans {
     ) -> Result<Self> {
         let k = check_rows(&centres, dim, 0)?;
         check_size("centres", k)?;
-        if !(inertia.is_finite() && inertia >= 0.0) {
-            return Err(Error::quantizer("inertia")
-                .expected("a finite number of at least 0")
-                .found(inertia.to_string())
-                .fix("save the quantizer again"));
-        }
+        Error::quantizer("inertia")
+            .expected("a finite number of at least 0")
+            .found(inertia.to_string())
+            .fix_if(!(inertia.is_finite() && inertia >= 0.0), "save the quantizer again")?;
         Ok(Self { centres, dim, inertia, iterations })
     }
 
@@ -169,12 +167,10 @@ impl Quantizer for KMeans {
             return self.encode(rows);
         }
         let n = check_rows(rows, self.dim, 0)?;
-        if count == 0 || count > self.k() {
-            return Err(Error::quantizer("nearest centres of a row")
-                .expected(format!("1 to {}, the number of clusters", self.k()))
-                .found(count.to_string())
-                .fix("ask for fewer, or use more clusters"));
-        }
+        Error::quantizer("nearest centres of a row")
+            .expected(format!("1 to {}, the number of clusters", self.k()))
+            .found(count.to_string())
+            .fix_if(count == 0 || count > self.k(), "ask for fewer, or use more clusters")?;
         let mut tokens = vec![0u16; n * count];
         let pieces = rows.par_chunks(self.dim).zip(tokens.par_chunks_mut(count));
         pieces.for_each_init(Vec::new, |distances, (row, tokens)| {

@@ -1,5 +1,7 @@
 //! Training of the RQ-VAE.
 
+use std::ops::Range;
+
 use burn::{
     backend::Autodiff,
     module::AutodiffModule,
@@ -16,7 +18,7 @@ use crate::{
     cancel::Monitor,
     error::{Error, Result},
     kernels::on_host,
-    nn::fork,
+    nn::on_forks,
     optim::GroupedAdamW,
     quantizer::{
         KMeansConfig,
@@ -46,15 +48,7 @@ pub struct RqVaeEvent {
     pub restarted: usize,
 }
 
-/// Moving averages of one level.
-struct Average<B: Backend> {
-    /// `[size]`
-    counts: Tensor<B, 1>,
-    /// `[size, latent]`
-    sums: Tensor<B, 2>,
-}
-
-/// Of a level and some rows: how often each code was chosen, and what for.
+/// Of a level and some rows: how often each code was chosen, and what for. Also their moving averages.
 struct Totals<B: Backend> {
     /// `[size]`
     counts: Tensor<B, 1>,
@@ -85,11 +79,10 @@ impl<B: Backend> Totals<B> {
                 sums: Tensor::from_data(TensorData::new(sums, [size, latent]), &device),
             };
         }
-        let sums = Tensor::zeros([size, latent], &device);
-        let sums = match averaged {
-            true => sums.select_assign(0, codes.clone(), residuals, IndexingUpdateOp::Add),
-            false => sums,
-        };
+        let mut sums = Tensor::zeros([size, latent], &device);
+        if averaged {
+            sums = sums.select_assign(0, codes.clone(), residuals, IndexingUpdateOp::Add);
+        }
         Self { counts: uses(codes, size), sums }
     }
 }
@@ -165,7 +158,7 @@ struct Fit<'a, B: AutodiffBackend> {
     dim: usize,
     device: B::Device,
     network: RqVaeNetwork<B>,
-    averages: Vec<Average<B::InnerBackend>>,
+    averages: Vec<Totals<B::InnerBackend>>,
     /// How often each code was chosen since the last restart, per level.
     usage: Vec<Tensor<B::InnerBackend, 1>>,
     rng: ChaCha8Rng,
@@ -203,12 +196,10 @@ impl<B: AutodiffBackend> Fit<'_, B> {
             }
             let [loss, reconstruction] =
                 sums.map(|sum| sum.into_data().iter::<f64>().next().unwrap_or(f64::NAN));
-            if !loss.is_finite() {
-                return Err(Error::quantizer(format!("RQ-VAE, epoch {epoch}"))
-                    .expected("a finite loss")
-                    .found(loss.to_string())
-                    .fix("lower the learning rate"));
-            }
+            Error::quantizer(format!("RQ-VAE, epoch {epoch}"))
+                .expected("a finite loss")
+                .found(loss.to_string())
+                .fix_if(!loss.is_finite(), "lower the learning rate")?;
             let due = config.restart_every > 0 && epoch % config.restart_every == 0;
             // The last tenth is left alone, so that restarted codes settle.
             let restarted =
@@ -216,12 +207,10 @@ impl<B: AutodiffBackend> Fit<'_, B> {
             let event =
                 RqVaeEvent { epoch, epochs: config.epochs, loss, reconstruction, restarted };
             monitor.report(event);
-            if monitor.is_stopped() {
-                return Err(Error::interrupted("RQ-VAE")
-                    .expected(format!("{} epochs", config.epochs))
-                    .found(format!("a stop after {epoch}"))
-                    .fix("start it again; nothing was written"));
-            }
+            Error::interrupted("RQ-VAE")
+                .expected(format!("{} epochs", config.epochs))
+                .found(format!("a stop after {epoch}"))
+                .fix_if(monitor.is_stopped(), "start it again; nothing was written")?;
         }
         Ok(())
     }
@@ -234,21 +223,14 @@ impl<B: AutodiffBackend> Fit<'_, B> {
         if parts == 1 {
             return self.part(&self.network, indices, 1.0);
         }
-        let mut steps = std::thread::scope(|scope| {
-            let bound = |part: usize| indices.len() * part / parts;
-            let threads: Vec<_> = (0..parts)
-                .map(|part| {
-                    let rows = &indices[bound(part)..bound(part + 1)];
-                    let weight = rows.len() as f64 / indices.len() as f64;
-                    let network = fork(self.network.clone(), &self.device);
-                    scope.spawn(move || self.part(&network, rows, weight))
-                })
-                .collect();
-            let join = |thread: std::thread::ScopedJoinHandle<'_, Step<B>>| {
-                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            };
-            threads.into_iter().map(join).collect::<Vec<_>>().into_iter()
-        });
+        let bound = |part: usize| indices.len() * part / parts;
+        let ranges = (0..parts).map(|part| bound(part)..bound(part + 1)).collect();
+        let part = |network, range: Range<usize>| {
+            let weight = range.len() as f64 / indices.len() as f64;
+            self.part(&network, &indices[range], weight)
+        };
+        let mut steps =
+            on_forks::<B, _, _, _>(&self.network, &self.device, ranges, part).into_iter();
         let first = steps.next().expect("there are parts");
         let mut grads = GradientsAccumulator::new();
         grads.accumulate(&self.network, first.grads);
@@ -304,8 +286,8 @@ impl<B: AutodiffBackend> Fit<'_, B> {
             let book = Tensor::from_data(TensorData::new(centres, [size, latent]), &self.device);
             let (codes, rest) = assign_nearest(residual, std::slice::from_ref(&book));
             let counts = uses::<B::InnerBackend>(codes[0].clone(), size);
-            self.averages
-                .push(Average { sums: book.clone() * counts.clone().unsqueeze_dim(1), counts });
+            let sums = book.clone() * counts.clone().unsqueeze_dim(1);
+            self.averages.push(Totals { counts, sums });
             self.set_codebook(level, book);
             residual = rest;
         }

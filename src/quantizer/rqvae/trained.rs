@@ -102,21 +102,19 @@ impl<B: Backend> RqVae<B> {
         let books: Vec<[usize; 2]> = network.codebooks.iter().map(|b| b.dims()).collect();
         let expected: Vec<[usize; 2]> =
             config.sizes.iter().map(|&size| [size, config.latent]).collect();
-        if books != expected || scaling.mean.len() != scaling.deviation.len() {
-            return Err(Error::quantizer("RQ-VAE")
-                .expected(format!("codebooks of shape {expected:?} and one scale per mean"))
-                .found(format!("{books:?}"))
-                .fix("load the configuration that was saved with these weights"));
-        }
+        let remedy = "load the configuration that was saved with these weights";
+        Error::quantizer("RQ-VAE")
+            .expected(format!("codebooks of shape {expected:?} and one scale per mean"))
+            .found(format!("{books:?}"))
+            .fix_if(books != expected || scaling.mean.len() != scaling.deviation.len(), remedy)?;
         let scales = scaling.mean.iter().chain(&scaling.deviation);
-        if !(scales.copied().all(f32::is_finite) && has_finite_weights(&network)) {
-            return Err(Error::quantizer("RQ-VAE")
-                .expected("finite weights")
-                .found("NaN or infinity among them")
-                .fix(
-                    "fit it again with a lower learning rate, or restore the file they are from",
-                ));
-        }
+        Error::quantizer("RQ-VAE")
+            .expected("finite weights")
+            .found("NaN or infinity among them")
+            .fix_if(
+            !(scales.copied().all(f32::is_finite) && has_finite_weights(&network)),
+            "fit it again with a lower learning rate, or restore the file they are from",
+        )?;
         Ok(Self { config, scaling, network, device })
     }
 
@@ -160,12 +158,11 @@ impl<B: Backend> RqVae<B> {
         let codebooks: Vec<_> = self.network.codebooks.iter().map(|book| book.val()).collect();
         // With NaN, backends differ in what is smallest, and some find an index out of range.
         let product = latents.clone().mul_scalar(0.0).sum().into_data();
-        if product.iter::<f32>().any(|value| value != 0.0) {
-            return Err(Error::quantizer("RQ-VAE")
-                .expected("embeddings whose latents are finite")
-                .found("NaN or infinity in one of them")
-                .fix("check the embeddings for values far from those that it was fitted on"));
-        }
+        let remedy = "check the embeddings for values far from those that it was fitted on";
+        Error::quantizer("RQ-VAE")
+            .expected("embeddings whose latents are finite")
+            .found("NaN or infinity in one of them")
+            .fix_if(product.iter::<f32>().any(|value| value != 0.0), remedy)?;
         let (codes, _) = assign_nearest(latents, &codebooks);
         let columns: Vec<Vec<u16>> = codes
             .into_iter()

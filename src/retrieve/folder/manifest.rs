@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    ops::Range,
     path::{Path, PathBuf},
 };
 
@@ -15,7 +14,10 @@ use crate::{
     error::{Error, Result},
     index::HealthReport,
     model::CartConfig,
-    storage::{hex, read_limited, sha256_file},
+    storage::{
+        hex, read_limited, sha256_file,
+        signed::{UNSIGNED, signed_json, verified_checksum},
+    },
 };
 
 /// Version of the folder's layout.
@@ -26,8 +28,6 @@ const OLDEST_FORMAT: u32 = 2;
 pub(super) const KIND: &str = "cart-retrieval index";
 /// Name of the manifest.
 pub(super) const MANIFEST: &str = "manifest.json";
-/// Hexadecimal digits of a checksum.
-const CHECKSUM: usize = 64;
 /// The longest manifest that is read.
 const LONGEST: u64 = 1 << 24;
 /// Files of candidates that are longer are held to their length at a load and to their checksum by
@@ -113,28 +113,20 @@ impl Manifest {
                  another folder",
                 )
         };
-        let head: Head = serde_json::from_slice(&bytes).map_err(broken)?;
-        if head.kind != KIND || !(OLDEST_FORMAT..=FORMAT_VERSION).contains(&head.format) {
-            return Err(Error::index(path.display().to_string())
-                .expected(format!("kind {KIND:?}, format {OLDEST_FORMAT} to {FORMAT_VERSION}"))
-                .found(format!("kind {:?}, format {}", head.kind, head.format))
-                .fix("load it with the version of the library that wrote it"));
-        }
+        let Head { kind, format } = serde_json::from_slice(&bytes).map_err(broken)?;
+        let foreign = kind != KIND || !(OLDEST_FORMAT..=FORMAT_VERSION).contains(&format);
+        Error::index(path.display().to_string())
+            .expected(format!("kind {KIND:?}, format {OLDEST_FORMAT} to {FORMAT_VERSION}"))
+            .found(format!("kind {kind:?}, format {format}"))
+            .fix_if(foreign, "load it with the version of the library that wrote it")?;
         let manifest: Self = serde_json::from_slice(&bytes).map_err(broken)?;
-        let mut unsigned = bytes;
-        let place = checksum_place(&unsigned).filter(|place| {
-            let found = unsigned[place.clone()].to_vec();
-            unsigned[place.clone()].fill(b'0');
-            let sum = hex(&Sha256::digest(&unsigned));
-            found == sum.as_bytes() && manifest.checksum == sum
-        });
-        match place {
-            Some(_) => Ok(manifest),
-            None => Err(Error::index(path.display().to_string())
-                .expected("the checksum in it")
-                .found("another content")
-                .fix("the file was changed: restore it, or save the index to another folder")),
-        }
+        let changed = verified_checksum(bytes).as_ref() != Some(&manifest.checksum);
+        let remedy = "the file was changed: restore it, or save the index to another folder";
+        Error::index(path.display().to_string())
+            .expected("the checksum in it")
+            .found("another content")
+            .fix_if(changed, remedy)?;
+        Ok(manifest)
     }
 
     /// SHA-256 of the manifest, in hexadecimal: what tells it from others.
@@ -144,13 +136,9 @@ impl Manifest {
 
     /// Fills in the checksum; also gives the bytes of the file.
     pub(super) fn signed(mut self) -> serde_json::Result<(Self, Vec<u8>)> {
-        self.checksum = "0".repeat(CHECKSUM);
-        let mut bytes = serde_json::to_vec_pretty(&self)?;
-        self.checksum = hex(&Sha256::digest(&bytes));
-        if let Some(place) = checksum_place(&bytes) {
-            bytes[place].copy_from_slice(self.checksum.as_bytes());
-        }
-        Ok((self, bytes))
+        self.checksum = UNSIGNED.into();
+        let (bytes, checksum) = signed_json(&self)?;
+        Ok((Self { checksum, ..self }, bytes))
     }
 
     /// Recomputes the checksum of every file.
@@ -194,42 +182,30 @@ impl Manifest {
         })?;
         let path = plain_path(folder, file)?;
         let length = std::fs::metadata(&path).map_err(|e| Error::io("read", &path, e))?.len();
-        if length != file.bytes {
-            return Err(Error::index(path.display().to_string())
-                .expected(format!("{} bytes", file.bytes))
-                .found(length.to_string())
-                .fix("restore the file, or save the index again"));
-        }
+        Error::index(path.display().to_string())
+            .expected(format!("{} bytes", file.bytes))
+            .found(length.to_string())
+            .fix_if(length != file.bytes, "restore the file, or save the index again")?;
         Ok((file, path))
     }
 }
 
-/// Where the checksum lies in the bytes of a manifest.
-fn checksum_place(bytes: &[u8]) -> Option<Range<usize>> {
-    const KEY: &[u8] = b"\"checksum\": \"";
-    let start = bytes.windows(KEY.len()).position(|window| window == KEY)? + KEY.len();
-    (start + CHECKSUM <= bytes.len()).then_some(start..start + CHECKSUM)
-}
-
 /// The path of a file, whose name must not lead out of the folder.
 pub(super) fn plain_path(folder: &Path, file: &ManifestFile) -> Result<PathBuf> {
-    if Path::new(&file.name).file_name() != Some(file.name.as_ref()) {
-        return Err(Error::index(folder.join(MANIFEST).display().to_string())
-            .expected("plain file names")
-            .found(format!("{:?}", file.name))
-            .fix("restore the manifest, or save the index to another folder"));
-    }
+    let leads_out = Path::new(&file.name).file_name() != Some(file.name.as_ref());
+    Error::index(folder.join(MANIFEST).display().to_string())
+        .expected("plain file names")
+        .found(format!("{:?}", file.name))
+        .fix_if(leads_out, "restore the manifest, or save the index to another folder")?;
     Ok(folder.join(&file.name))
 }
 
 /// Whether the checksum of a file is the manifest's.
 fn same(file: &ManifestFile, path: &Path, digest: &[u8]) -> Result<()> {
     let found = hex(digest);
-    match found == file.sha256 {
-        true => Ok(()),
-        false => Err(Error::index(path.display().to_string())
-            .expected(format!("SHA-256 {}", file.sha256))
-            .found(found)
-            .fix("the file was changed: restore it, or save the index again")),
-    }
+    let changed = found != file.sha256;
+    Error::index(path.display().to_string())
+        .expected(format!("SHA-256 {}", file.sha256))
+        .found(found)
+        .fix_if(changed, "the file was changed: restore it, or save the index again")
 }

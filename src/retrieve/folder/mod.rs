@@ -296,22 +296,18 @@ pub(super) fn load_saved<B: Backend>(
         TextTokenizer::from_bytes(&manifest.load(folder, "tokenizer")?, manifest.max_tokens)?;
     let (config, index) = (manifest.model.clone(), index(folder, manifest)?);
     let parts = RetrieverParts { model, config, tokenizer, quantizer, index };
-    let retriever = Retriever::new(parts)?.with_beam(manifest.beam.clone());
-    let retriever = Retriever { stats: manifest.stats, ..retriever };
-    let retriever = match manifest.has(SPACE) {
-        true => {
-            let space = manifest.load(folder, SPACE)?;
-            retriever.with_space(TextSpaceMap::from_safetensors(&space)?)
-        }
-        false => retriever,
-    };
-    match manifest.has(PROJECTION) {
-        true => {
-            let bytes = manifest.load(folder, PROJECTION)?;
-            retriever.with_projection(QueryProjection::from_safetensors(&bytes, device)?)
-        }
-        false => Ok(retriever),
+    let mut retriever = Retriever::new(parts)?.with_beam(manifest.beam.clone());
+    retriever.stats = manifest.stats;
+    if manifest.has(SPACE) {
+        let space = manifest.load(folder, SPACE)?;
+        retriever = retriever.with_space(TextSpaceMap::from_safetensors(&space)?);
     }
+    if manifest.has(PROJECTION) {
+        let bytes = manifest.load(folder, PROJECTION)?;
+        let projection = QueryProjection::from_safetensors(&bytes, device)?;
+        retriever = retriever.with_projection(projection)?;
+    }
+    Ok(retriever)
 }
 
 /// The candidates as they were saved.
@@ -320,18 +316,17 @@ fn index(folder: &Path, manifest: &Manifest) -> Result<CandidateIndex> {
     let lines = String::from_utf8(manifest.load(folder, "ids")?).map_err(|e| {
         Error::index("ids").expected("UTF-8").found(e.to_string()).fix("save the index again")
     })?;
-    let ids = match manifest.has(ORDER) {
-        true => {
-            let order = manifest.load(folder, ORDER)?;
-            let order = order.as_chunks().0.iter().map(|row| u32::from_le_bytes(*row)).collect();
-            ItemIds::from_lines_in_order("ids", &lines, order)?
-        }
-        false => ItemIds::new(&lines.lines().collect::<Vec<_>>())?,
+    let ids = if manifest.has(ORDER) {
+        let order = manifest.load(folder, ORDER)?;
+        let order = order.as_chunks().0.iter().map(|row| u32::from_le_bytes(*row)).collect();
+        ItemIds::from_lines_in_order("ids", &lines, order)?
+    } else {
+        ItemIds::new(&lines.lines().collect::<Vec<_>>())?
     };
-    let owners = match manifest.has(OWNERS) {
-        true => NamedTensors::from_bytes(&manifest.load(folder, OWNERS)?)?.0.take_u32(OWNERS)?,
-        false => Vec::new(),
-    };
+    let mut owners = Vec::new();
+    if manifest.has(OWNERS) {
+        owners = NamedTensors::from_bytes(&manifest.load(folder, OWNERS)?)?.0.take_u32(OWNERS)?;
+    }
     let owners = IdentifierMap::new(ids.len(), owners)?;
     let mut index = CandidateIndex::of_rows(ids, trie, owners, manifest.health.clone())?;
     if let Some(groups) = &manifest.groups {
@@ -342,16 +337,14 @@ fn index(folder: &Path, manifest: &Manifest) -> Result<CandidateIndex> {
     }
     if manifest.has(VECTORS) {
         let vectors = Features::open_named(manifest.check(folder, VECTORS)?, VECTORS)?;
-        index = match manifest.has(GEOMETRY) {
-            true => {
-                let path = manifest.check(folder, GEOMETRY)?;
-                let sums = File::open(&path).and_then(|file| map(&file));
-                let sums = sums.map_err(|e| Error::io("read", &path, e))?;
-                let geometry = PrefixStats::from_safetensors(&sums, vectors, index.trie())?;
-                index.with_prefix_stats(geometry)
-            }
-            false => index.with_vectors(vectors)?,
-        };
+        if !manifest.has(GEOMETRY) {
+            return index.with_vectors(vectors);
+        }
+        let path = manifest.check(folder, GEOMETRY)?;
+        let sums = File::open(&path).and_then(|file| map(&file));
+        let sums = sums.map_err(|e| Error::io("read", &path, e))?;
+        let geometry = PrefixStats::from_safetensors(&sums, vectors, index.trie())?;
+        index = index.with_prefix_stats(geometry);
     }
     Ok(index)
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::change::ChangeStats;
 use crate::{
-    error::{Error, Result},
+    error::{Result, ensure_in, named},
     index::HealthReport,
 };
 
@@ -69,12 +69,10 @@ impl DriftReport {
     ) -> Result<Self> {
         let DriftThresholds { min_added, max_error_ratio, max_more_shared, max_spilled, max_added } =
             *thresholds;
-        let bounds = [max_error_ratio, max_more_shared, max_spilled, max_added];
-        if let Some(bad) = bounds.iter().find(|bound| bound.is_nan() || **bound < 0.0) {
-            return Err(Error::config("thresholds of a drift report")
-                .expected("numbers of at least 0")
-                .found(bad.to_string())
-                .fix("DriftThresholds::default() is a start"));
+        for (name, bound) in
+            named!(thresholds, max_error_ratio, max_more_shared, max_spilled, max_added)
+        {
+            ensure_in(name, bound, "[0, inf]", "DriftThresholds::default() is a start")?;
         }
         let share = |count: u64| (stats.added > 0).then(|| count as f64 / stats.added as f64);
         let added_error = share(1).map(|one| stats.error * one);
@@ -148,9 +146,9 @@ impl fmt::Display for DriftReport {
             100.0 * self.fitted_shared,
             self.added_shared.map_or("unknown".into(), |s| format!("{:.1} %", 100.0 * s))
         )?;
-        match self.reasons.is_empty() {
-            true => write!(f, "no refit needed"),
-            false => write!(f, "refit: {}", self.reasons.join("; ")),
+        if self.reasons.is_empty() {
+            return write!(f, "no refit needed");
         }
+        write!(f, "refit: {}", self.reasons.join("; "))
     }
 }

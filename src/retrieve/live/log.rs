@@ -37,7 +37,7 @@ const RECORD_START: usize = 32;
 pub(in crate::retrieve) struct Log {
     pub(in crate::retrieve) changes: Vec<Change>,
     /// Bytes up to the end of the last whole change; 0 where there is no file.
-    end: u64,
+    pub(super) end: u64,
     /// Bytes behind it, of a change that was cut short.
     pub(in crate::retrieve) torn: u64,
 }
@@ -66,11 +66,6 @@ impl Log {
             }
             Err(e) => Err(Error::io("read", &path, e)),
         }
-    }
-
-    /// Bytes of the whole changes, with the start of the file.
-    pub(super) fn bytes(&self) -> u64 {
-        self.end
     }
 
     /// Whether there was a file.
@@ -142,13 +137,9 @@ fn is_blank(bytes: &[u8]) -> bool {
 
 /// What a file of changes starts with.
 fn start(manifest: &Manifest) -> Vec<u8> {
-    let mut bytes = MAGIC.to_vec();
-    bytes.extend_from_slice(&VERSION.to_le_bytes());
-    bytes.extend_from_slice(&[0; 4]);
-    bytes.extend_from_slice(&Sha256::digest(manifest.digest()));
-    let sum = Sha256::digest(&bytes);
-    bytes.extend_from_slice(&sum);
-    bytes
+    let manifest = Sha256::digest(manifest.digest());
+    let bytes = [&MAGIC[..], &VERSION.to_le_bytes(), &[0; 4], &manifest].concat();
+    [&bytes[..], &Sha256::digest(&bytes)].concat()
 }
 
 fn header_sum(header: &[u8], number: u64) -> [u8; 8] {
@@ -174,8 +165,10 @@ fn cut(file: &File, path: &Path, end: u64) -> std::io::Result<()> {
 pub(super) struct LogWriter {
     path: PathBuf,
     file: File,
-    end: u64,
-    number: u64,
+    /// Bytes of the file.
+    pub(super) end: u64,
+    /// Changes in the file.
+    pub(super) number: u64,
     /// Nothing can be added: a change could not be cut back, or it is not known whether the file
     /// belongs to the manifest in force.
     broken: bool,
@@ -232,20 +225,15 @@ impl LogWriter {
         }
         let (head, body) = change.to_parts()?;
         // One change that cannot be read again would lose the whole index.
-        if Change::from_parts("change", &head, &body)? != *change {
-            return Err(Error::index("change")
-                .expected("a change that reads back as it was written")
-                .found("another change")
-                .fix("look for numbers in metadata or features that JSON cannot represent"));
-        }
-        let mut bytes = RECORD.to_vec();
-        bytes.extend_from_slice(&(head.len() as u64).to_le_bytes());
-        bytes.extend_from_slice(&(body.len() as u64).to_le_bytes());
-        let sum = header_sum(&bytes, self.number);
-        bytes.extend_from_slice(&sum);
-        bytes.extend_from_slice(&head);
-        bytes.extend_from_slice(&body);
-        bytes.extend_from_slice(&content_sum(&head, &body, self.number));
+        let remedy = "look for numbers in metadata or features that JSON cannot represent";
+        Error::index("change")
+            .expected("a change that reads back as it was written")
+            .found("another change")
+            .fix_if(Change::from_parts("change", &head, &body)? != *change, remedy)?;
+        let lengths = [&head, &body].map(|part| (part.len() as u64).to_le_bytes());
+        let header = [&RECORD[..], &lengths[0], &lengths[1]].concat();
+        let sums = (header_sum(&header, self.number), content_sum(&head, &body, self.number));
+        let bytes = [&header[..], &sums.0, &head, &body, &sums.1].concat();
         let written = fs::write_at(&mut self.file, &self.path, self.end, &bytes)
             .and_then(|()| fs::sync_data(&self.file, &self.path));
         if let Err(error) = written {
@@ -255,15 +243,5 @@ impl LogWriter {
         self.end += bytes.len() as u64;
         self.number += 1;
         Ok(())
-    }
-
-    /// Changes in the file.
-    pub(super) fn changes(&self) -> u64 {
-        self.number
-    }
-
-    /// Bytes of the file.
-    pub(super) fn bytes(&self) -> u64 {
-        self.end
     }
 }

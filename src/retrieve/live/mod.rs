@@ -123,7 +123,7 @@ impl<B: Backend> LiveRetriever<B> {
         let saved = load_saved(folder, &manifest, device)?;
         let (log, changes) = LogWriter::open(folder, &manifest)?;
         let current = RwLock::new(Arc::new(with_changes(saved, changes)?));
-        let pending = [log.changes().into(), log.bytes().into()];
+        let pending = [log.number.into(), log.end.into()];
         let access = Access::Write(Mutex::new(Writer { log, lock }));
         Ok(Self { folder: folder.to_path_buf(), current, access, pending })
     }
@@ -167,7 +167,7 @@ impl<B: Backend> LiveRetriever<B> {
         settled(folder, |manifest| {
             let saved = load_saved(folder, manifest, device)?;
             let log = Log::read(folder, manifest)?;
-            let (there, pending) = (log.was_there(), [log.changes.len() as u64, log.bytes()]);
+            let (there, pending) = (log.was_there(), [log.changes.len() as u64, log.end]);
             Ok(((with_changes(saved, log.changes)?, pending), there))
         })
     }
@@ -249,8 +249,8 @@ impl<B: Backend> LiveRetriever<B> {
 
     fn count(&self, writer: &Writer) {
         let [changes, bytes] = &self.pending;
-        changes.store(writer.log.changes(), Ordering::Relaxed);
-        bytes.store(writer.log.bytes(), Ordering::Relaxed);
+        changes.store(writer.log.number, Ordering::Relaxed);
+        bytes.store(writer.log.end, Ordering::Relaxed);
     }
 
     /// Searches with another network from now on, as after a fine-tuning, and saves the index with

@@ -61,19 +61,16 @@ impl<'a> NewCandidates<'a> {
         to: &Retriever<B>,
         removed: Vec<String>,
     ) -> Result<Change> {
-        if !self.items.has_given_ids() {
-            return Err(Error::ids("candidates to add")
-                .expected("features with ids")
-                .found("rows without names")
-                .fix("name them (Features::with_ids or with_id_list)"));
-        }
+        Error::ids("candidates to add")
+            .expected("features with ids")
+            .found("rows without names")
+            .fix_if(!self.items.has_given_ids(), "name them (Features::with_ids or with_id_list)")?;
         self.items.check()?;
-        if !self.metadata.is_empty() && self.metadata.len() != self.items.len() {
-            return Err(Error::metadata("metadata of the candidates to add")
-                .expected(format!("an object for each of {}, or none at all", self.items.len()))
-                .found(self.metadata.len().to_string())
-                .fix("use an empty object for candidates without metadata"));
-        }
+        let remedy = "use an empty object for candidates without metadata";
+        Error::metadata("metadata of the candidates to add")
+            .expected(format!("an object for each of {}, or none at all", self.items.len()))
+            .found(self.metadata.len().to_string())
+            .fix_if(!self.metadata.is_empty() && self.metadata.len() != self.items.len(), remedy)?;
         let embedded;
         let rows = match to.space() {
             Some(space) => {
@@ -95,12 +92,11 @@ impl<'a> NewCandidates<'a> {
             None => self.items,
         };
         let wanted = crate::quantizer::Quantizer::dim(to.quantizer());
-        if rows.dim() != wanted {
-            return Err(Error::features("candidates to add")
-                .expected(format!("{wanted} numbers each"))
-                .found(rows.dim().to_string())
-                .fix("use features of the encoder that the index was made with"));
-        }
+        let remedy = "use features of the encoder that the index was made with";
+        Error::features("candidates to add")
+            .expected(format!("{wanted} numbers each"))
+            .found(rows.dim().to_string())
+            .fix_if(rows.dim() != wanted, remedy)?;
         let (identifiers, mut stats) =
             identify(to.index(), to.quantizer(), rows.as_slice(), self.groups, &removed)?;
         stats.removed = removed.len() as u64;

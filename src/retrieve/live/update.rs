@@ -95,17 +95,12 @@ impl<'a> IndexUpdate<'a> {
         }
         let width = self.base.prefix_stats().map_or(0, |geometry| geometry.dim());
         let levels = self.base.trie().levels();
-        if change.identifiers.levels() != levels || change.vectors.len() != width * change.ids.len()
-        {
-            return Err(Error::index("change")
-                .expected(format!("identifiers of {levels} levels, vectors of width {width}"))
-                .found(format!(
-                    "{} levels, {} numbers",
-                    change.identifiers.levels(),
-                    change.vectors.len()
-                ))
-                .fix("restore the index from a copy"));
-        }
+        let (found, numbers) = (change.identifiers.levels(), change.vectors.len());
+        let wrong = found != levels || numbers != width * change.ids.len();
+        Error::index("change")
+            .expected(format!("identifiers of {levels} levels, vectors of width {width}"))
+            .found(format!("{found} levels, {numbers} numbers"))
+            .fix_if(wrong, "restore the index from a copy")?;
         let mut metadata = change.metadata.into_iter();
         let rows = change.identifiers.rows().enumerate();
         for (id, (at, tokens)) in change.ids.into_iter().zip(rows) {
@@ -139,12 +134,10 @@ impl<'a> IndexUpdate<'a> {
     /// [`Error::Index`] when no candidate is left.
     pub(super) fn finish(self) -> Result<CandidateIndex> {
         let Self { base, removed, left, mut added, described, .. } = self;
-        if left == 0 {
-            return Err(Error::index("candidates")
-                .expected("at least one remaining candidate")
-                .found("none")
-                .fix("remove fewer, or add others first"));
-        }
+        Error::index("candidates")
+            .expected("at least one remaining candidate")
+            .found("none")
+            .fix_if(left == 0, "remove fewer, or add others first")?;
         added.retain(|added| !added.removed);
         let keep = |row: usize| !removed[row];
         let ids: Vec<String> =
