@@ -9,7 +9,7 @@ use cart_examples_common::memory;
 use cart_retrieval::{
     decode::BeamConfig,
     expert::{Codes, Engine, RqKMeans, Scorer, Trie},
-    identifier::Vocabulary,
+    identifier::LevelSizes,
     model::{CartConfig, Scope},
     quantizer::{KMeansConfig, Quantizer},
 };
@@ -23,7 +23,7 @@ fn random_rows(n: usize, dim: usize) -> Vec<f32> {
 }
 
 /// `n` distinct random identifiers over 64 x 256 x 256 x 256 x 1 tokens.
-fn identifiers(n: usize) -> (Codes, Vocabulary) {
+fn identifiers(n: usize) -> (Codes, LevelSizes) {
     let mut rng = ChaCha8Rng::seed_from_u64(2);
     let mut seen = std::collections::HashSet::with_capacity(n);
     let mut codes = Codes::new(5);
@@ -34,7 +34,7 @@ fn identifiers(n: usize) -> (Codes, Vocabulary) {
             codes.push(&[(key >> 24) as u16, byte(16), byte(8), byte(0), 0]);
         }
     }
-    let vocabulary = Vocabulary::new(vec![64, 256, 256, 256, 1]).expect("sizes in range");
+    let vocabulary = LevelSizes::new(vec![64, 256, 256, 256, 1]).expect("sizes in range");
     (codes, vocabulary)
 }
 
@@ -117,7 +117,7 @@ fn quantizers(c: &mut Criterion) {
 fn decoding(c: &mut Criterion) {
     let mut group = c.benchmark_group("queries");
     group.sample_size(10);
-    let vocabulary = Vocabulary::new(vec![64, 256, 256, 256, 1]).expect("sizes in range");
+    let vocabulary = LevelSizes::new(vec![64, 256, 256, 256, 1]).expect("sizes in range");
     let config = CartConfig::new(30_522, vocabulary).with_width(384, 1536, 6).with_layers(6, 4);
     let model = config.init::<Flex>(&Default::default()).expect("a valid shape");
     let engine = Engine::new(model);

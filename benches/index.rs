@@ -11,7 +11,7 @@ use cart_retrieval::{
     data::{TextTokenizer, TokenizerConfig},
     expert::{Codes, Trie},
     features::{Features, ItemIds},
-    identifier::Vocabulary,
+    identifier::LevelSizes,
     index::CandidateIndex,
     metadata::{Condition, Fields, ItemMetadata},
     model::CartConfig,
@@ -63,7 +63,7 @@ fn save(folder: &Path, n: usize, guided: bool) {
             codes.push(&tokens);
         }
     }
-    let trie = Trie::build(&codes, &Vocabulary::new(SIZES.to_vec()).unwrap()).unwrap();
+    let trie = Trie::build(&codes, &LevelSizes::new(SIZES.to_vec()).unwrap()).unwrap();
     let mut names: Vec<String> = (0..n).map(|row| format!("photo-{row:08}.jpg")).collect();
     names.shuffle(&mut rng);
     let health = quantizer.assign(&rows(4096, 2)).run().unwrap().health().clone();

@@ -226,6 +226,6 @@ fn agreement<B: LocalBackend>(
 }
 
 /// A vocabulary for a configuration of which only the encoder is used.
-fn one_level() -> Result<cart_retrieval::identifier::Vocabulary> {
-    Ok(cart_retrieval::identifier::Vocabulary::new(vec![1])?)
+fn one_level() -> Result<cart_retrieval::identifier::LevelSizes> {
+    Ok(cart_retrieval::identifier::LevelSizes::new(vec![1])?)
 }

@@ -142,7 +142,7 @@ mod tests {
     use burn::backend::Flex;
 
     use super::*;
-    use crate::identifier::Vocabulary;
+    use crate::identifier::LevelSizes;
 
     #[test]
     fn queries_are_padded_to_the_longest() {
@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn legal_tokens_are_the_children_of_the_targets_prefixes() {
         let codes = Codes::from_rows(2, &[[0u16, 1], [0, 2], [2, 0]]).unwrap();
-        let trie = Trie::build(&codes, &Vocabulary::new(vec![3, 3]).unwrap()).unwrap();
+        let trie = Trie::build(&codes, &LevelSizes::new(vec![3, 3]).unwrap()).unwrap();
         let batch = TargetBatch::<Flex>::new(&[1, 2], &codes, &trie, &Default::default());
         assert_eq!(batch.identifiers.to_data().to_vec::<i32>().unwrap(), [0, 2, 2, 0]);
         let legal = |level: usize| batch.legal[level].to_data().iter::<bool>().collect::<Vec<_>>();

@@ -9,13 +9,13 @@ use super::*;
 use crate::{
     data::QueryBatch,
     decode::{Engine, Filter, Filters},
-    identifier::{Codes, Vocabulary},
+    identifier::{Codes, LevelSizes},
     model::CartConfig,
     nn::FusionMode,
     trie::Trie,
 };
 
-fn engine(vocabulary: &Vocabulary, fusion: FusionMode, seed: u64) -> Engine<Flex> {
+fn engine(vocabulary: &LevelSizes, fusion: FusionMode, seed: u64) -> Engine<Flex> {
     let config = CartConfig::new(16, vocabulary.clone())
         .with_width(8, 8, 2)
         .with_layers(2, 2)
@@ -37,7 +37,7 @@ fn random_trie() -> impl Strategy<Value = Trie> {
             .prop_map(move |rows| {
                 let codes = Codes::from_rows(levels, &rows).unwrap();
                 let sizes = vec![usize::from(size); levels];
-                Trie::build(&codes, &Vocabulary::new(sizes).unwrap()).unwrap()
+                Trie::build(&codes, &LevelSizes::new(sizes).unwrap()).unwrap()
             })
     })
 }
@@ -101,7 +101,7 @@ proptest! {
 }
 
 /// Distinct identifiers in any order: of one item, below one leaf, below few prefixes, or anywhere.
-fn codes(rng: &mut ChaCha8Rng, shape: usize) -> (Codes, Vocabulary) {
+fn codes(rng: &mut ChaCha8Rng, shape: usize) -> (Codes, LevelSizes) {
     let levels = rng.random_range(1..=6);
     let sizes: Vec<u16> = (0..levels).map(|_| rng.random_range(1..=300)).collect();
     let count = if shape == 0 { 1 } else { rng.random_range(1..=600) };
@@ -121,7 +121,7 @@ fn codes(rng: &mut ChaCha8Rng, shape: usize) -> (Codes, Vocabulary) {
     let mut rows: Vec<Vec<u16>> = rows.into_iter().collect();
     rows.shuffle(rng);
     let sizes = sizes.into_iter().map(usize::from).collect();
-    (Codes::from_rows(levels, &rows).unwrap(), Vocabulary::new(sizes).unwrap())
+    (Codes::from_rows(levels, &rows).unwrap(), LevelSizes::new(sizes).unwrap())
 }
 
 /// Whatever lies in the trie, and whatever the network thinks of it.
@@ -163,7 +163,7 @@ fn a_million_random_beams_end_in_identifiers_of_the_trie_and_none_twice() {
 fn the_search_on_a_device_finds_what_that_on_the_cpu_finds() {
     let rows: Vec<[u16; 3]> = (0..150u16).map(|i| [i / 60, i / 5 % 12, i * 7 % 5]).collect();
     let codes = Codes::from_rows(3, &rows).unwrap();
-    let trie = Trie::build(&codes, &Vocabulary::new(vec![3, 12, 5]).unwrap()).unwrap();
+    let trie = Trie::build(&codes, &LevelSizes::new(vec![3, 12, 5]).unwrap()).unwrap();
     let queries = [vec![2, 5, 9, 3], vec![2, 7, 3], vec![9; 11], vec![4, 4]];
     let some = Filter::by_item(&trie, |item| item % 29 == 3);
     let none = Filter::allow(&trie, []).unwrap();
@@ -195,7 +195,7 @@ fn the_search_on_a_device_finds_what_that_on_the_cpu_finds() {
 #[test]
 fn legal_scores_of_all_candidates_sum_to_one() {
     let codes = Codes::from_rows(2, &[[0u16, 1], [0, 2], [2, 0], [1, 1]]).unwrap();
-    let trie = Trie::build(&codes, &Vocabulary::new(vec![3, 4]).unwrap()).unwrap();
+    let trie = Trie::build(&codes, &LevelSizes::new(vec![3, 4]).unwrap()).unwrap();
     let engine = engine(trie.vocabulary(), FusionMode::Both, 3);
     let encoded = encode(&engine, &[vec![2, 5, 3]]);
     let config = BeamConfig { width: 4, ..BeamConfig::default() };

@@ -21,7 +21,7 @@ use crate::{
     data::QueryBatch,
     error::{Error, Result},
     features::Features,
-    kernels::{bf16_products, on_host},
+    kernels::{bf16_products, on_cpu},
     model::Cart,
     nn::{CpuDecoder, QueryProjection},
 };
@@ -41,9 +41,9 @@ const BATCH: usize = 32;
 /// ```
 /// use burn::backend::Flex;
 /// use cart_retrieval::{decode::BeamConfig, expert::{Engine, Codes, Trie},
-///     identifier::Vocabulary, model::CartConfig};
+///     identifier::LevelSizes, model::CartConfig};
 /// let codes = Codes::from_rows(2, &[[0, 1], [1, 0], [1, 2]])?;
-/// let trie = Trie::build(&codes, &Vocabulary::new(vec![2, 3])?)?;
+/// let trie = Trie::build(&codes, &LevelSizes::new(vec![2, 3])?)?;
 /// let model = CartConfig::new(50, trie.vocabulary().clone()).init::<Flex>(&Default::default())?;
 /// let engine = Engine::new(model);
 /// let found = engine.search(&[vec![7, 8], vec![9]], 0, &trie, &BeamConfig::default())?;
@@ -111,7 +111,7 @@ impl<B: Backend> Engine<B> {
     /// An engine around a network, on its device.
     pub fn new(model: Cart<B>) -> Self {
         let device = model.device();
-        let on_cpu = on_host::<B>(&device);
+        let on_cpu = on_cpu::<B>(&device);
         let (cpu, precision, ops) = (OnceLock::new(), SearchPrecision::F32, Ops::new());
         Self { model, device, on_cpu, cpu, precision, ops }
     }
@@ -331,9 +331,9 @@ impl<B: Backend> Engine<B> {
     /// ```
     /// use burn::backend::Flex;
     /// use cart_retrieval::{decode::BeamConfig, expert::{Engine, Codes, Trie},
-    ///     identifier::Vocabulary, model::CartConfig};
+    ///     identifier::LevelSizes, model::CartConfig};
     /// let codes = Codes::from_rows(2, &[[0, 1], [1, 0], [1, 2]])?;
-    /// let trie = Trie::build(&codes, &Vocabulary::new(vec![2, 3])?)?;
+    /// let trie = Trie::build(&codes, &LevelSizes::new(vec![2, 3])?)?;
     /// let model = CartConfig::new(50, trie.vocabulary().clone()).init::<Flex>(&Default::default())?;
     /// let engine = Engine::new(model);
     /// let encoded = engine.encode(&[[7, 8]], 0)?;

@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use super::*;
 use crate::{
     data::QueryBatch,
-    identifier::{Codes, Vocabulary},
+    identifier::{Codes, LevelSizes},
     model::CartConfig,
     trie::Trie,
 };
@@ -16,7 +16,7 @@ fn trie(n: usize) -> Trie {
     let rows: std::collections::BTreeSet<[u16; 4]> =
         (0..n).map(|_| std::array::from_fn(|_| rng.random_range(0..12))).collect();
     let codes = Codes::from_rows(4, &rows.into_iter().collect::<Vec<_>>()).unwrap();
-    Trie::build(&codes, &Vocabulary::new(vec![12; 4]).unwrap()).unwrap()
+    Trie::build(&codes, &LevelSizes::new(vec![12; 4]).unwrap()).unwrap()
 }
 
 fn queries(count: usize, longest: usize, seed: u64) -> Vec<Vec<u32>> {
@@ -95,7 +95,7 @@ fn what_the_network_cannot_read_is_refused() {
     // Another number of unique tokens than the network has.
     let mut sizes = trie.vocabulary().sizes().to_vec();
     sizes[3] += 1;
-    let wider = trie.clone().within(&Vocabulary::new(sizes).unwrap()).unwrap();
+    let wider = trie.clone().within(&LevelSizes::new(sizes).unwrap()).unwrap();
     let error = engine.search(&[vec![1]], 0, &wider, &config).unwrap_err();
     assert!(error.to_string().contains("levels of the candidates"), "{error}");
 }

@@ -79,14 +79,14 @@ mod tests {
     use super::*;
     use crate::{
         decode::{BeamConfig, Engine, Filter, Filters, SearchSpace},
-        identifier::{Codes, Vocabulary},
+        identifier::{Codes, LevelSizes},
         model::{CartConfig, Scope},
         trie::Trie,
     };
 
     const QUERY: [u32; 4] = [2, 5, 9, 3];
 
-    fn engine(vocabulary: &Vocabulary, seed: u64) -> Engine<Flex> {
+    fn engine(vocabulary: &LevelSizes, seed: u64) -> Engine<Flex> {
         let config = CartConfig::new(16, vocabulary.clone());
         let config = config.with_width(8, 8, 2).with_layers(2, 2).with_seed(seed);
         Engine::new(config.init(&Default::default()).unwrap())
@@ -95,7 +95,7 @@ mod tests {
     fn random_trie() -> impl Strategy<Value = Trie> {
         prop::collection::btree_set(prop::collection::vec(0u16..5, 3), 1..70).prop_map(|rows| {
             let codes = Codes::from_rows(3, &rows.into_iter().collect::<Vec<_>>()).unwrap();
-            Trie::build(&codes, &Vocabulary::new(vec![5; 3]).unwrap()).unwrap()
+            Trie::build(&codes, &LevelSizes::new(vec![5; 3]).unwrap()).unwrap()
         })
     }
 
@@ -173,7 +173,7 @@ mod tests {
     fn what_cannot_be_is_refused_and_a_small_budget_is_said_to_be_too_small() {
         let rows: Vec<[u16; 2]> = (0..400u16).map(|i| [i / 20, i % 20]).collect();
         let codes = Codes::from_rows(2, &rows).unwrap();
-        let trie = Trie::build(&codes, &Vocabulary::new(vec![20, 20]).unwrap()).unwrap();
+        let trie = Trie::build(&codes, &LevelSizes::new(vec![20, 20]).unwrap()).unwrap();
         let engine = engine(trie.vocabulary(), 1);
         let encoded = engine.encode(&[QUERY], 0).unwrap();
         let config = BeamConfig { width: 5, ..BeamConfig::default() };

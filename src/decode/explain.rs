@@ -72,7 +72,7 @@ mod tests {
 
     use crate::{
         decode::{BeamConfig, Engine},
-        identifier::{Codes, Vocabulary},
+        identifier::{Codes, LevelSizes},
         model::{CartConfig, Scope},
         trie::Trie,
     };
@@ -81,7 +81,7 @@ mod tests {
     fn the_levels_add_up_to_the_score_of_the_search() {
         let rows: Vec<[u16; 3]> = (0..60u16).map(|i| [i / 20, i / 4 % 5, i % 4]).collect();
         let codes = Codes::from_rows(3, &rows).unwrap();
-        let trie = Trie::build(&codes, &Vocabulary::new(vec![3, 5, 4]).unwrap()).unwrap();
+        let trie = Trie::build(&codes, &LevelSizes::new(vec![3, 5, 4]).unwrap()).unwrap();
         let config = CartConfig::new(16, trie.vocabulary().clone());
         let config = config.with_width(8, 8, 2).with_layers(2, 2).with_seed(4);
         let engine: Engine<Flex> = Engine::new(config.init(&Default::default()).unwrap());

@@ -97,9 +97,9 @@ impl<'a> SearchSpace<'a> {
 ///
 /// # Example
 /// ```
-/// use cart_retrieval::{expert::{Scorer, Codes, Trie}, identifier::Vocabulary, model::Scope};
+/// use cart_retrieval::{expert::{Scorer, Codes, Trie}, identifier::LevelSizes, model::Scope};
 /// let codes = Codes::from_rows(1, &[[0], [2]])?;
-/// let trie = Trie::build(&codes, &Vocabulary::new(vec![3])?)?;
+/// let trie = Trie::build(&codes, &LevelSizes::new(vec![3])?)?;
 /// let mut children = Vec::new();
 /// Scorer::new(&trie, Scope::Legal).children(0, trie.root(), &[1.0, 9.0, 1.0], &mut children);
 /// assert_eq!(children.len(), 2);
@@ -172,13 +172,13 @@ fn log_sum_exp(values: impl Iterator<Item = f32> + Clone) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identifier::{Codes, Vocabulary};
+    use crate::identifier::{Codes, LevelSizes};
 
     /// Twin: softmax of the weighted logits by hand, over what is in scope.
     #[test]
     fn logits_are_weighted_before_they_are_normalised() {
         let codes = Codes::from_rows(1, &[[0u16], [2]]).unwrap();
-        let trie = Trie::build(&codes, &Vocabulary::new(vec![3]).unwrap()).unwrap();
+        let trie = Trie::build(&codes, &LevelSizes::new(vec![3]).unwrap()).unwrap();
         let logits = [1.0f32, 4.0, -2.0];
         for (scope, in_scope) in [(Scope::Legal, vec![0, 2]), (Scope::All, vec![0, 1, 2])] {
             for weight in [0.0f32, 0.5, 2.0] {

@@ -70,7 +70,7 @@ mod tests {
 
     use crate::{
         decode::{BeamConfig, Engine, Filter, Filters, SearchSpace},
-        identifier::{Codes, Vocabulary},
+        identifier::{Codes, LevelSizes},
         model::{CartConfig, Scope},
         trie::Trie,
     };
@@ -79,7 +79,7 @@ mod tests {
     fn candidates_are_lost_where_too_many_prefixes_are_better() {
         let rows: Vec<[u16; 3]> = (0..90u16).map(|i| [i / 30, i / 5 % 6, i * 7 % 5]).collect();
         let codes = Codes::from_rows(3, &rows).unwrap();
-        let trie = Trie::build(&codes, &Vocabulary::new(vec![3, 6, 5]).unwrap()).unwrap();
+        let trie = Trie::build(&codes, &LevelSizes::new(vec![3, 6, 5]).unwrap()).unwrap();
         let config = CartConfig::new(16, trie.vocabulary().clone());
         let config = config.with_width(8, 8, 2).with_layers(2, 2).with_seed(4);
         let engine: Engine<Flex> = Engine::new(config.init(&Default::default()).unwrap());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Codes, Vocabulary};
+use super::{Codes, LevelSizes};
 use crate::error::{Error, Result};
 
 /// A named group for every candidate, such as its modality, which becomes the first token of its identifier.
@@ -121,7 +121,7 @@ fn check_names(names: &[String]) -> Result<()> {
     let wrong = |expected: &str, found: String| {
         Err(Error::identifier("groups").expected(expected).found(found).fix("name each group once"))
     };
-    if names.is_empty() || names.len() > Vocabulary::MAX_LEVEL {
+    if names.is_empty() || names.len() > LevelSizes::MAX_LEVEL {
         return wrong("1 to 65536 names", names.len().to_string());
     }
     if let Some(name) = names.iter().find(|name| name.trim().is_empty()) {

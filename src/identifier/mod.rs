@@ -7,10 +7,10 @@
 
 pub(crate) mod codes;
 mod groups;
+mod level_sizes;
 pub(crate) mod unique;
-mod vocabulary;
 
 pub(crate) use codes::Codes;
 pub use groups::Groups;
+pub use level_sizes::{Identifier, LevelSizes};
 pub(crate) use unique::assign_unique;
-pub use vocabulary::{Identifier, Vocabulary};

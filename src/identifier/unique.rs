@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use rayon::prelude::*;
 
-use super::{Codes, Vocabulary};
+use super::{Codes, LevelSizes};
 use crate::error::{Error, Result};
 
 /// Identifiers made unique, and their vocabulary.
@@ -13,7 +13,7 @@ pub struct UniqueTokens {
     /// Whole identifiers `(c, v_1, .., v_M, u)`, one row per item.
     pub identifiers: Codes,
     /// Sizes of all levels; the last one is the largest collision.
-    pub vocabulary: Vocabulary,
+    pub vocabulary: LevelSizes,
 }
 
 /// Appends the unique token: items that share all their semantic tokens are numbered 0, 1, 2, ...
@@ -42,7 +42,7 @@ pub fn assign_unique(codes: &Codes, sizes: &[usize], distance: &[f32]) -> Result
             .found(format!("{} distances for {} items", distance.len(), codes.len()))
             .fix("pass the distance of every item to its reconstruction"));
     }
-    let semantic = Vocabulary::new(sizes.to_vec())?;
+    let semantic = LevelSizes::new(sizes.to_vec())?;
     codes.rows().try_for_each(|row| semantic.check(row))?;
     let mut order: Vec<u32> = (0..codes.len() as u32).collect();
     order.par_sort_unstable_by(|&a, &b| {
@@ -63,14 +63,14 @@ pub fn assign_unique(codes: &Codes, sizes: &[usize], distance: &[f32]) -> Result
         largest = largest.max(run + 1);
         unique[item as usize] = u16::try_from(run).map_err(|_| {
             Error::collapsed("unique tokens")
-                .expected(format!("at most {} items with the same tokens", Vocabulary::MAX_LEVEL))
+                .expected(format!("at most {} items with the same tokens", LevelSizes::MAX_LEVEL))
                 .found("more")
                 .fix("use more codes or levels, so that the quantizer separates these items")
         })?;
     }
     let identifiers = codes.join(&Codes::from_flat(1, unique)?);
     let sizes = sizes.iter().copied().chain([largest]).collect();
-    Ok(UniqueTokens { identifiers, vocabulary: Vocabulary::new(sizes)? })
+    Ok(UniqueTokens { identifiers, vocabulary: LevelSizes::new(sizes)? })
 }
 
 #[cfg(test)]

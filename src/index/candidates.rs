@@ -6,7 +6,7 @@ use super::{HealthReport, HealthThresholds, IdentifierMap, PrefixStats};
 use crate::{
     error::{Error, Result},
     features::{Features, ItemIds},
-    identifier::{Identifier, Vocabulary},
+    identifier::{Identifier, LevelSizes},
     metadata::{Condition, ItemMetadata},
     trie::{Filter, Trie},
 };
@@ -134,14 +134,14 @@ impl CandidateIndex {
         if let Some(last) = sizes.last_mut() {
             *last = capacity.max(*last);
         }
-        self.within(&Vocabulary::new(sizes)?)
+        self.within(&LevelSizes::new(sizes)?)
     }
 
     /// The same candidates under a vocabulary with a larger last level.
     ///
     /// # Errors
     /// As [`Trie::within`].
-    pub fn within(self, vocabulary: &Vocabulary) -> Result<Self> {
+    pub fn within(self, vocabulary: &LevelSizes) -> Result<Self> {
         Ok(Self { trie: self.trie.within(vocabulary)?, ..self })
     }
 
@@ -241,7 +241,7 @@ impl CandidateIndex {
     }
 
     /// Sizes of the identifier's levels.
-    pub fn vocabulary(&self) -> &Vocabulary {
+    pub fn vocabulary(&self) -> &LevelSizes {
         self.trie.vocabulary()
     }
 

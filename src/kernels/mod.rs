@@ -2,7 +2,7 @@
 //! the number of threads. Nothing here knows of
 //! candidates.
 
-mod host;
+mod cpu;
 mod lanes;
 pub(crate) mod matmul;
 mod panels;
@@ -13,7 +13,7 @@ pub(crate) mod vector;
 
 pub(crate) mod gelu;
 
-pub(crate) use host::on_host;
+pub(crate) use cpu::on_cpu;
 pub(crate) use lanes::{exp_neg, widest};
 pub(crate) use matmul::{Layout, dots};
 pub(crate) use panels::bf16_products;

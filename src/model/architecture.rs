@@ -13,8 +13,8 @@ impl<B: Backend> Cart<B> {
     /// # Example
     /// ```
     /// use burn::backend::Flex;
-    /// use cart_retrieval::{identifier::Vocabulary, model::CartConfig};
-    /// let config = CartConfig::new(100, Vocabulary::new(vec![4, 8, 2])?).with_width(16, 32, 2);
+    /// use cart_retrieval::{identifier::LevelSizes, model::CartConfig};
+    /// let config = CartConfig::new(100, LevelSizes::new(vec![4, 8, 2])?).with_width(16, 32, 2);
     /// let cart = config.init::<Flex>(&Default::default())?;
     /// assert_eq!(
     ///     cart.architecture(),

@@ -217,10 +217,10 @@ mod tests {
     use burn::backend::Flex;
 
     use super::*;
-    use crate::{identifier::Vocabulary, model::Preset, nn::FusionMode};
+    use crate::{identifier::LevelSizes, model::Preset, nn::FusionMode};
 
     fn config() -> CartConfig {
-        CartConfig::new(30, Vocabulary::new(vec![4, 3, 2]).unwrap()).with_width(16, 24, 2)
+        CartConfig::new(30, LevelSizes::new(vec![4, 3, 2]).unwrap()).with_width(16, 24, 2)
     }
 
     #[test]
@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn presets_have_the_sizes_they_say() {
-        let config = CartConfig::new(30_522, Vocabulary::new(vec![64, 128, 128, 128, 2]).unwrap());
+        let config = CartConfig::new(30_522, LevelSizes::new(vec![64, 128, 128, 128, 2]).unwrap());
         let millions = |preset| config.clone().with_preset(preset).num_params().total() / 1_000_000;
         assert_eq!(millions(Preset::Tiny), 5);
         assert_eq!(millions(Preset::Small), 43);

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Result, ensure_in},
-    identifier::Vocabulary,
+    identifier::LevelSizes,
     nn::{
         AlignmentConfig, AlignmentInput, DecoderConfig, FusionMode, ScratchEncoderConfig,
         TextEncoderConfig,
@@ -30,8 +30,8 @@ pub enum Preset {
 ///
 /// # Example
 /// ```
-/// use cart_retrieval::{identifier::Vocabulary, model::{CartConfig, Preset}};
-/// let vocabulary = Vocabulary::new(vec![32, 64, 64, 2])?;
+/// use cart_retrieval::{identifier::LevelSizes, model::{CartConfig, Preset}};
+/// let vocabulary = LevelSizes::new(vec![32, 64, 64, 2])?;
 /// let config = CartConfig::new(2000, vocabulary).with_preset(Preset::Tiny).with_dropout(0.2);
 /// println!("{}", config.num_params());
 /// # Ok::<(), cart_retrieval::Error>(())
@@ -42,7 +42,7 @@ pub struct CartConfig {
     /// Number of tokens of the text tokenizer.
     pub text_vocabulary: usize,
     /// Sizes of the identifier's levels.
-    pub vocabulary: Vocabulary,
+    pub vocabulary: LevelSizes,
     /// Most tokens of a query.
     pub max_tokens: usize,
     /// Width of all layers; with a text encoder of its own, of the decoder's.
@@ -76,7 +76,7 @@ pub struct CartConfig {
 
 impl CartConfig {
     /// The tiny preset for these vocabularies.
-    pub fn new(text_vocabulary: usize, vocabulary: Vocabulary) -> Self {
+    pub fn new(text_vocabulary: usize, vocabulary: LevelSizes) -> Self {
         Self {
             text_vocabulary,
             vocabulary,
@@ -99,17 +99,17 @@ impl CartConfig {
     ///
     /// # Example
     /// ```
-    /// use cart_retrieval::{identifier::Vocabulary, model::CartConfig,
+    /// use cart_retrieval::{identifier::LevelSizes, model::CartConfig,
     ///     expert::ScratchEncoderConfig};
     /// let encoder = ScratchEncoderConfig {
     ///     vocabulary: 100, max_tokens: 16, d_model: 32, d_ff: 64, n_heads: 4, n_layers: 3,
     ///     dropout: 0.1,
     /// };
-    /// let config = CartConfig::for_encoder(encoder, Vocabulary::new(vec![4, 8, 2])?);
+    /// let config = CartConfig::for_encoder(encoder, LevelSizes::new(vec![4, 8, 2])?);
     /// assert_eq!((config.decoder().d_context, config.encoder_layers), (32, 3));
     /// # Ok::<(), cart_retrieval::Error>(())
     /// ```
-    pub fn for_encoder(encoder: impl Into<TextEncoderConfig>, vocabulary: Vocabulary) -> Self {
+    pub fn for_encoder(encoder: impl Into<TextEncoderConfig>, vocabulary: LevelSizes) -> Self {
         let encoder = encoder.into();
         Self {
             max_tokens: encoder.max_tokens(),

@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Tensor, TensorData, activation, backend::Backend};
 use serde::{Deserialize, Serialize};
 
-use crate::{kernels, kernels::on_host};
+use crate::{kernels, kernels::on_cpu};
 
 /// The function between the two layers of a feed-forward block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -61,11 +61,11 @@ impl Activation {
 /// ```
 pub fn gelu<B: Backend, const D: usize>(input: Tensor<B, D>) -> Tensor<B, D> {
     let device = input.device();
-    if input.dtype() == DType::F32 && on_host::<B>(&device) {
+    if input.dtype() == DType::F32 && on_cpu::<B>(&device) {
         return on_slices(input);
     }
     // Without a gradient, burn's value is as good and takes one pass.
-    if !B::ad_enabled(&device) || on_host::<B>(&device) || B::name(&device).contains("libtorch") {
+    if !B::ad_enabled(&device) || on_cpu::<B>(&device) || B::name(&device).contains("libtorch") {
         return activation::gelu(input);
     }
     let probability = input.clone().mul_scalar(std::f64::consts::FRAC_1_SQRT_2).erf();

@@ -11,19 +11,19 @@ use super::{
     Attention, AttentionConfig, CoarseFusion, Dropout, EncoderOutput, FeedForward,
     FeedForwardConfig, FineFusion, FusionConfig, FusionMode, GatedAttention, KeyValue, SelfCache,
     WeightInit,
+    absorbed::{self, Absorbed},
     attention::laid_out,
     causal_bias,
-    folded::{self, Folded},
     init::linear_2d,
     text::layer_params,
 };
-use crate::{identifier::Vocabulary, storage::count};
+use crate::{identifier::LevelSizes, storage::count};
 
 /// Shape of the decoder.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DecoderConfig {
     /// Sizes of the identifier's levels.
-    pub vocabulary: Vocabulary,
+    pub vocabulary: LevelSizes,
     /// Width of the layers.
     pub d_model: usize,
     /// Width of the encoder's layers.
@@ -86,7 +86,7 @@ pub struct Memory<B: Backend> {
     expert_bias: Tensor<B, 4>,
 }
 
-/// What the fusions attend to: the keys and values of a layer, or [`Folded`] for all layers, where
+/// What the fusions attend to: the keys and values of a layer, or [`Absorbed`] for all layers, where
 /// keys and values do not pay.
 #[derive(Debug, Clone)]
 struct Fusions<M> {
@@ -223,19 +223,19 @@ impl<B: Backend> DecoderLayer<B> {
 
     /// From the residual sum after self-attention to the layer's output, `[batch, n, d_model]`, with
     /// contexts whose keys and values are not made.
-    fn fuse_folded(&self, sum: Tensor<B, 3>, memory: &Fusions<Folded<B>>) -> Tensor<B, 3> {
+    fn fuse_absorbed(&self, sum: Tensor<B, 3>, memory: &Fusions<Absorbed<B>>) -> Tensor<B, 3> {
         let y = self.self_norm.forward(sum);
         let mut fused = y.clone();
         if let Some((attention, context)) = self.plain.as_ref().zip(memory.plain.as_ref()) {
-            let attended = attention.forward_folded(y.clone(), context);
+            let attended = attention.forward_absorbed(y.clone(), context);
             fused = fused + self.dropout.forward(attended);
         }
         if let Some((coarse, context)) = self.coarse.as_ref().zip(memory.coarse.as_ref()) {
-            let gated = coarse.forward_folded(y.clone(), context);
+            let gated = coarse.forward_absorbed(y.clone(), context);
             fused = fused + self.dropout.forward(gated);
         }
         if let Some((fine, context)) = self.fine.as_ref().zip(memory.fine.as_ref()) {
-            let experts = fine.forward_folded(y, context);
+            let experts = fine.forward_absorbed(y, context);
             fused = fused + self.dropout.forward(experts);
         }
         self.finish(fused)
@@ -299,9 +299,9 @@ impl<B: Backend> Decoder<B> {
     }
 
     /// Contexts for `n` positions per query, without keys and values.
-    fn folded_memory(&self, encoded: &EncoderOutput<B>, n: usize) -> Fusions<Folded<B>> {
+    fn absorbed_memory(&self, encoded: &EncoderOutput<B>, n: usize) -> Fusions<Absorbed<B>> {
         let heads = self.n_heads();
-        let fold = |layers| Folded::new(layers, &encoded.bias, heads, n);
+        let fold = |layers| Absorbed::new(layers, &encoded.bias, heads, n);
         let some = |has: fn(&DecoderLayer<B>) -> bool| self.layers.first().is_some_and(has);
         let last = encoded.layers.last().expect("an encoder has layers");
         Fusions {
@@ -344,10 +344,10 @@ impl<B: Backend> Decoder<B> {
         let [_, _, _, tokens] = encoded.bias.dims();
         let [_, _, d_context] = encoded.layers[0].dims();
         let d = self.positions.dims()[1];
-        if folded::is_cheaper(levels, tokens, d, d_context, self.n_heads()) {
-            let memory = self.folded_memory(encoded, levels);
+        if absorbed::is_cheaper(levels, tokens, d, d_context, self.n_heads()) {
+            let memory = self.absorbed_memory(encoded, levels);
             let start = self.start_of(encoded);
-            self.forward_with(identifiers, start, |layer, _, sum| layer.fuse_folded(sum, &memory))
+            self.forward_with(identifiers, start, |layer, _, sum| layer.fuse_absorbed(sum, &memory))
         } else {
             let memory = self.memory(encoded);
             let biases = self.biases(&memory, levels);
@@ -482,7 +482,7 @@ mod tests {
 
     fn config(fusion: FusionMode) -> DecoderConfig {
         DecoderConfig {
-            vocabulary: Vocabulary::new(vec![4, 5, 3]).unwrap(),
+            vocabulary: LevelSizes::new(vec![4, 5, 3]).unwrap(),
             d_model: 8,
             d_context: 6,
             d_ff: 12,

@@ -8,7 +8,7 @@ use burn::{
 };
 
 use super::init::as_dtype;
-use crate::kernels::on_host;
+use crate::kernels::on_cpu;
 
 /// Zeroes entries with probability `p` and scales the others by `1 / (1 - p)`, while training.
 ///
@@ -40,7 +40,7 @@ impl Dropout {
         }
         let keep = 1.0 - self.p;
         let (shape, device) = (input.shape(), input.device());
-        if on_host::<B>(&device) {
+        if on_cpu::<B>(&device) {
             let count = shape.num_elements();
             let mask = TensorData::new(host_mask::<B>(count, keep, &device), shape);
             let mask = as_dtype(Tensor::from_data(mask, &device), input.dtype());

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Attention, AttentionConfig, EncoderOutput, KeyValue, WeightInit,
-    folded::Folded,
+    absorbed::Absorbed,
     init::{apply, as_dtype},
 };
 
@@ -166,8 +166,8 @@ impl<B: Backend> GatedAttention<B> {
     }
 
     /// The same without keys and values, to the coarse memory laid out as one expert.
-    pub(super) fn forward_folded(&self, y: Tensor<B, 3>, memory: &Folded<B>) -> Tensor<B, 3> {
-        self.gated(self.attention.forward_folded(y, memory))
+    pub(super) fn forward_absorbed(&self, y: Tensor<B, 3>, memory: &Absorbed<B>) -> Tensor<B, 3> {
+        self.gated(self.attention.forward_absorbed(y, memory))
     }
 
     fn gated(&self, attended: Tensor<B, 3>) -> Tensor<B, 3> {
@@ -206,8 +206,8 @@ impl<B: Backend> FineFusion<B> {
     }
 
     /// The same without keys and values.
-    pub(super) fn forward_folded(&self, y: Tensor<B, 3>, experts: &Folded<B>) -> Tensor<B, 3> {
-        let contexts = self.attention.forward_folded(y.clone(), experts);
+    pub(super) fn forward_absorbed(&self, y: Tensor<B, 3>, experts: &Absorbed<B>) -> Tensor<B, 3> {
+        let contexts = self.attention.forward_absorbed(y.clone(), experts);
         self.weighed(y, contexts)
     }
 

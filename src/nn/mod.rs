@@ -1,6 +1,7 @@
 //! Neural modules, generic over a burn backend: attention with a reorderable cache, text encoders
 //! that return every layer's output, coarse and fine fusion, the identifier decoder.
 
+mod absorbed;
 pub(crate) mod activation;
 pub(crate) mod alignment;
 pub(crate) mod attention;
@@ -9,7 +10,6 @@ mod cpu;
 pub(crate) mod decoder;
 pub(crate) mod dropout;
 pub(crate) mod feed_forward;
-mod folded;
 mod fork;
 pub(crate) mod fusion;
 pub(crate) mod init;

@@ -11,7 +11,7 @@ use burn::{
 };
 use rayon::prelude::*;
 
-use crate::kernels::on_host;
+use crate::kernels::on_cpu;
 
 /// Decay of the first moment.
 const BETA_1: f32 = 0.9;
@@ -116,7 +116,7 @@ impl<B: Backend> SimpleOptimizer<B> for GroupedAdamW {
         state: Option<Self::State<D>>,
     ) -> (Tensor<B, D>, Option<Self::State<D>>) {
         match state {
-            Some(state) if tensor.dtype() == DType::F32 && on_host::<B>(&tensor.device()) => {
+            Some(state) if tensor.dtype() == DType::F32 && on_cpu::<B>(&tensor.device()) => {
                 let (tensor, state) = self.fused(lr as f32, tensor, grad, state);
                 (tensor, Some(state))
             }

@@ -15,7 +15,7 @@ use burn::{
 use rayon::prelude::*;
 
 use super::{EncoderRates, GroupedAdamW};
-use crate::kernels::on_host;
+use crate::kernels::on_cpu;
 
 /// Decay of the second moment.
 const BETA_2: f32 = 0.98;
@@ -153,7 +153,7 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for SquaredNorm<B> {
         };
         let group = &mut self.groups[self.rates.map_or(0, |rates| rates.group(&self.path))];
         let device = grad.device();
-        if grad.dtype() == DType::F32 && on_host::<B::InnerBackend>(&device) {
+        if grad.dtype() == DType::F32 && on_cpu::<B::InnerBackend>(&device) {
             let data = grad.into_data();
             self.host += data.as_slice::<f32>().map_or(f64::NAN, sum_of_squares);
             let grad = Tensor::<B::InnerBackend, D>::from_data(data, &device);

@@ -56,7 +56,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        identifier::Vocabulary,
+        identifier::LevelSizes,
         model::{Cart, CartConfig},
         nn::families,
         optim::CartOptimizer,
@@ -94,7 +94,7 @@ mod tests {
         let device = Default::default();
         let rates = EncoderRates { encoder_lr: 0.5, layer_decay: 0.8, layers: 3 };
         for config in families() {
-            let config = CartConfig::for_encoder(config, Vocabulary::new(vec![3, 2]).unwrap())
+            let config = CartConfig::for_encoder(config, LevelSizes::new(vec![3, 2]).unwrap())
                 .with_decoder_layers(1);
             let cart = config.init::<A>(&device).unwrap();
             let cart = cart.map_encoder(|encoder| encoder.freeze_layers(1));

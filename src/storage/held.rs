@@ -58,11 +58,11 @@ pub fn count(products: &[&[usize]]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{identifier::Vocabulary, model::CartConfig};
+    use crate::{identifier::LevelSizes, model::CartConfig};
 
     #[test]
     fn sizes_that_the_file_cannot_hold_are_refused_before_they_are_multiplied() {
-        let config = CartConfig::new(9, Vocabulary::new(vec![3, 2]).unwrap())
+        let config = CartConfig::new(9, LevelSizes::new(vec![3, 2]).unwrap())
             .with_width(8, 8, 2)
             .with_seed(u64::MAX);
         let parameters = config.num_params().total();
@@ -86,7 +86,7 @@ mod tests {
     /// A table of words for a hundred languages, and levels as wide as tokens can be.
     #[test]
     fn large_networks_are_held_by_their_files() {
-        let vocabulary = Vocabulary::new(vec![1 << 15; 4]).unwrap();
+        let vocabulary = LevelSizes::new(vec![1 << 15; 4]).unwrap();
         let config = CartConfig::new(250_002, vocabulary).with_width(768, 3072, 12);
         let parameters = config.num_params().total();
         ensure_held("model", &config, || parameters, 4 * parameters).unwrap();

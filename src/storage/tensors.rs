@@ -236,10 +236,10 @@ mod tests {
     use burn::{backend::Flex, module::Module};
 
     use super::*;
-    use crate::{identifier::Vocabulary, model::CartConfig};
+    use crate::{identifier::LevelSizes, model::CartConfig};
 
     fn config(seed: u64) -> CartConfig {
-        CartConfig::new(9, Vocabulary::new(vec![3, 2]).unwrap()).with_width(8, 8, 2).with_seed(seed)
+        CartConfig::new(9, LevelSizes::new(vec![3, 2]).unwrap()).with_width(8, 8, 2).with_seed(seed)
     }
 
     #[test]

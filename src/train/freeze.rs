@@ -70,8 +70,8 @@ impl Freeze {
 /// # Example
 /// ```
 /// use burn::backend::{Autodiff, Flex};
-/// use cart_retrieval::{identifier::Vocabulary, model::{Cart, CartConfig}, expert::trainable};
-/// let config = CartConfig::new(50, Vocabulary::new(vec![8, 2])?).with_width(8, 8, 2);
+/// use cart_retrieval::{identifier::LevelSizes, model::{Cart, CartConfig}, expert::trainable};
+/// let config = CartConfig::new(50, LevelSizes::new(vec![8, 2])?).with_width(8, 8, 2);
 /// let loaded: Cart<Flex> = config.init(&Default::default())?;
 /// let network: Cart<Autodiff<Flex>> = trainable(loaded);      // for train::Trainer
 /// # Ok::<(), cart_retrieval::Error>(())

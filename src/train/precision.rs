@@ -95,7 +95,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::{identifier::Vocabulary, model::CartConfig};
+    use crate::{identifier::LevelSizes, model::CartConfig};
 
     #[derive(Default)]
     struct Count {
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn products_are_rounded_and_embeddings_and_norms_are_not() {
-        let config = CartConfig::new(30, Vocabulary::new(vec![4, 3, 2]).unwrap());
+        let config = CartConfig::new(30, LevelSizes::new(vec![4, 3, 2]).unwrap());
         let cart =
             config.with_width(16, 24, 2).init::<Autodiff<Flex>>(&Default::default()).unwrap();
         let all = cart.num_params();

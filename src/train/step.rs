@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     data::{QueryBatch, TargetBatch},
-    kernels::on_host,
+    kernels::on_cpu,
     model::Supervised,
     nn::{EncoderPrefix, GuideBatch, fork, on_forks, with_noise},
     optim::Gate,
@@ -62,7 +62,7 @@ impl<B: AutodiffBackend> CartLearner<B> {
         let [rows, _] = batch.queries.tokens.dims();
         // Backends in the host's memory leave a core idle outside of large products: there, every
         // core takes a part of the batch through a copy of the network with a graph of its own.
-        let threads = if on_host::<B>(device) {
+        let threads = if on_cpu::<B>(device) {
             (rayon::current_num_threads() / self.context.together.devices).max(1)
         } else {
             1

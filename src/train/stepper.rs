@@ -40,11 +40,11 @@ type Components<B> =
 /// use std::sync::Arc;
 /// use burn::backend::{Autodiff, Flex};
 /// use cart_retrieval::{expert::{QueryBatch, TargetBatch, Codes, Stepper, TrainBatch, Trie},
-///     identifier::Vocabulary, model::CartConfig, train::TrainConfig};
+///     identifier::LevelSizes, model::CartConfig, train::TrainConfig};
 /// type Training = Autodiff<Flex>;
 /// let device = Default::default();
 /// let identifiers = Codes::from_rows(2, &[[0, 0], [1, 0]])?;
-/// let vocabulary = Vocabulary::new(vec![2, 1])?;
+/// let vocabulary = LevelSizes::new(vec![2, 1])?;
 /// let trie = Arc::new(Trie::build(&identifiers, &vocabulary)?);
 /// let cart = CartConfig::new(10, vocabulary).init::<Training>(&device)?;
 /// let mut stepper = Stepper::new(cart, trie.clone(), &TrainConfig::default(), 100)?;

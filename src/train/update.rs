@@ -20,7 +20,7 @@ use super::{
     placement::{DeviceGroup, Placement},
     shared::locked,
 };
-use crate::kernels::on_host;
+use crate::kernels::on_cpu;
 
 impl<B: AutodiffBackend> TrainStep for CartLearner<B> {
     type Input = TrainBatch<B>;
@@ -38,7 +38,7 @@ impl<B: AutodiffBackend> TrainStep for CartLearner<B> {
         } else {
             work()
         };
-        if on_host::<B>(&device) {
+        if on_cpu::<B>(&device) {
             // Where reading costs no wait, no step is built on a loss that is no number.
             loss.to_data().iter::<f64>().for_each(|loss| self.context.shared.guard.see_loss(loss));
         }

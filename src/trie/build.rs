@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::{Trie, column::Column, table::inverse};
 use crate::{
     error::{Error, Result},
-    identifier::{Codes, Identifier, Vocabulary},
+    identifier::{Codes, Identifier, LevelSizes},
 };
 
 /// An identifier as one number that sorts as it does.
@@ -45,7 +45,7 @@ impl Trie {
     /// # Errors
     /// [`Error::Identifier`] without items, with more than 2^32 - 2, with a token outside its
     /// level, or with two items of the same identifier (both named).
-    pub fn build(identifiers: &Codes, vocabulary: &Vocabulary) -> Result<Self> {
+    pub fn build(identifiers: &Codes, vocabulary: &LevelSizes) -> Result<Self> {
         let n = identifiers.len();
         let remedy = "index at least one candidate, and split larger collections";
         Error::identifier("trie")
@@ -67,7 +67,7 @@ impl Trie {
 
     /// From items in the order of their identifiers, and a token by row and level.
     fn from_sorted(
-        vocabulary: &Vocabulary,
+        vocabulary: &LevelSizes,
         items: Vec<u32>,
         token: impl Fn(usize, usize) -> u16 + Sync,
     ) -> Self {
@@ -107,7 +107,7 @@ fn partition(n: u32, below: impl Fn(&u32) -> bool) -> u32 {
 }
 
 /// By identifiers that fit into one number.
-fn packed<K: Key>(identifiers: &Codes, vocabulary: &Vocabulary) -> Result<Trie> {
+fn packed<K: Key>(identifiers: &Codes, vocabulary: &LevelSizes) -> Result<Trie> {
     let widths: Vec<u32> = vocabulary.sizes().iter().map(|&size| bits(size)).collect();
     let mut keys: Vec<(K, u32)> = identifiers
         .as_flat()
@@ -134,7 +134,7 @@ fn packed<K: Key>(identifiers: &Codes, vocabulary: &Vocabulary) -> Result<Trie> 
 }
 
 /// By comparing rows.
-fn compared(identifiers: &Codes, vocabulary: &Vocabulary) -> Result<Trie> {
+fn compared(identifiers: &Codes, vocabulary: &LevelSizes) -> Result<Trie> {
     let row = |item: u32| identifiers.row(item as usize);
     let mut items: Vec<u32> = (0..identifiers.len() as u32).collect();
     items.par_sort_unstable_by(|&a, &b| row(a).cmp(row(b)).then(a.cmp(&b)));
@@ -169,7 +169,7 @@ mod tests {
         ) {
             let size = [40, 2000, 65_536][wide];
             let codes = Codes::from_rows(10, &rows).unwrap();
-            let vocabulary = Vocabulary::new(vec![size; 10]).unwrap();
+            let vocabulary = LevelSizes::new(vec![size; 10]).unwrap();
             let trie = Trie::build(&codes, &vocabulary).unwrap();
             prop_assert_eq!(&trie, &compared(&codes, &vocabulary).unwrap());
             prop_assert_eq!(trie.identifiers(), codes);

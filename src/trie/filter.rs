@@ -20,9 +20,9 @@ const WORD: usize = u64::BITS as usize;
 ///
 /// # Example
 /// ```
-/// use cart_retrieval::{expert::{Codes, Trie}, identifier::Vocabulary, decode::Filter};
+/// use cart_retrieval::{expert::{Codes, Trie}, identifier::LevelSizes, decode::Filter};
 /// let codes = Codes::from_rows(2, &[[1, 0], [0, 2], [1, 3]])?;
-/// let trie = Trie::build(&codes, &Vocabulary::new(vec![2, 4])?)?;
+/// let trie = Trie::build(&codes, &LevelSizes::new(vec![2, 4])?)?;
 /// let filter = Filter::allow(&trie, [2])?;
 /// assert_eq!(filter.below(trie.root()), 1);
 /// assert_eq!(filter.below(trie.find(&[0]).unwrap()), 0);
@@ -226,14 +226,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::identifier::{Codes, Vocabulary};
+    use crate::identifier::{Codes, LevelSizes};
 
     /// Items in an order that is not the trie's.
     fn trie(n: usize) -> Trie {
         let rows: Vec<[u16; 2]> =
             (0..n).map(|i| (i * 7919) % n).map(|i| [(i / 50) as u16, (i % 50) as u16]).collect();
         let sizes = vec![n.div_ceil(50), 50];
-        Trie::build(&Codes::from_rows(2, &rows).unwrap(), &Vocabulary::new(sizes).unwrap()).unwrap()
+        Trie::build(&Codes::from_rows(2, &rows).unwrap(), &LevelSizes::new(sizes).unwrap()).unwrap()
     }
 
     proptest! {

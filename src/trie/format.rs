@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use super::{Trie, column::Column};
 use crate::{
     error::{Error, Result},
-    identifier::Vocabulary,
+    identifier::LevelSizes,
     storage::{Array, map},
 };
 
@@ -26,7 +26,7 @@ const ALIGNMENT: usize = 64;
 
 /// Where the parts of a trie lie in its bytes.
 struct Layout {
-    vocabulary: Vocabulary,
+    vocabulary: LevelSizes,
     items: usize,
     first: Range<usize>,
     items_by_row: Range<usize>,
@@ -192,8 +192,8 @@ impl Layout {
         ensure(fits, "at least one level and 1 to 2^32 - 2 items", found)?;
         let sizes = (0..levels).map(|_| reader.u32().map(|size| size as usize));
         let sizes: Vec<usize> = sizes.collect::<Result<_>>()?;
-        let vocabulary = Vocabulary::new(sizes.clone()).map_err(|_| {
-            let expected = format!("levels of 1 to {} tokens", Vocabulary::MAX_LEVEL);
+        let vocabulary = LevelSizes::new(sizes.clone()).map_err(|_| {
+            let expected = format!("levels of 1 to {} tokens", LevelSizes::MAX_LEVEL);
             malformed(expected, format!("{sizes:?}"))
         })?;
         let first = reader.section(4, vocabulary.size(0) + 1)?;
@@ -274,7 +274,7 @@ mod tests {
 
     fn small() -> Trie {
         let codes = Codes::from_rows(3, &[[1u16, 0, 0], [0, 2, 1], [1, 0, 1], [1, 2, 0]]).unwrap();
-        Trie::build(&codes, &Vocabulary::new(vec![3, 300, 2]).unwrap()).unwrap()
+        Trie::build(&codes, &LevelSizes::new(vec![3, 300, 2]).unwrap()).unwrap()
     }
 
     /// Opens bytes as a file.
@@ -298,7 +298,7 @@ mod tests {
         for sizes in [vec![3, 300, 2], vec![2, 3, 2], vec![65_536, 65_536, 257]] {
             let codes =
                 Codes::from_rows(3, &[[1u16, 0, 0], [0, 2, 1], [1, 0, 1], [1, 2, 0]]).unwrap();
-            let trie = Trie::build(&codes, &Vocabulary::new(sizes).unwrap()).unwrap();
+            let trie = Trie::build(&codes, &LevelSizes::new(sizes).unwrap()).unwrap();
             let bytes = trie.to_bytes();
             assert_eq!(Trie::from_bytes(&bytes).unwrap(), trie);
             let mapped = open(&bytes).unwrap();
@@ -307,7 +307,7 @@ mod tests {
             assert_eq!(mapped.item_of(&[1, 2, 0]).unwrap(), 3);
         }
         let one = Codes::from_rows(1, &[[0u16]]).unwrap();
-        let one = Trie::build(&one, &Vocabulary::new(vec![1]).unwrap()).unwrap();
+        let one = Trie::build(&one, &LevelSizes::new(vec![1]).unwrap()).unwrap();
         assert_eq!(open(&one.to_bytes()).unwrap(), one);
     }
 

@@ -3,7 +3,7 @@
 use super::column::Column;
 use crate::{
     error::{Error, Result},
-    identifier::{Codes, Identifier, Vocabulary},
+    identifier::{Codes, Identifier, LevelSizes},
     storage::Array,
 };
 
@@ -24,9 +24,9 @@ use crate::{
 ///
 /// # Example
 /// ```
-/// use cart_retrieval::{expert::{Codes, Trie}, identifier::Vocabulary};
+/// use cart_retrieval::{expert::{Codes, Trie}, identifier::LevelSizes};
 /// let codes = Codes::from_rows(2, &[[1, 0], [0, 2], [1, 3]])?;
-/// let trie = Trie::build(&codes, &Vocabulary::new(vec![2, 4])?)?;
+/// let trie = Trie::build(&codes, &LevelSizes::new(vec![2, 4])?)?;
 /// let under_one = trie.child(trie.root(), 1).unwrap();
 /// assert_eq!(under_one.count(), 2);
 /// let tokens: Vec<u16> = trie.children(under_one).map(|(token, _)| token).collect();
@@ -36,7 +36,7 @@ use crate::{
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trie {
-    pub(super) vocabulary: Vocabulary,
+    pub(super) vocabulary: LevelSizes,
     /// Rows of coarse token t are `first[t]..first[t + 1]`.
     pub(super) first: Array<u32>,
     /// Tokens of level l + 1 by row.
@@ -53,7 +53,7 @@ impl Trie {
     ///
     /// # Errors
     /// [`Error::Identifier`] when another level differs or the last is smaller.
-    pub fn within(self, vocabulary: &Vocabulary) -> Result<Self> {
+    pub fn within(self, vocabulary: &LevelSizes) -> Result<Self> {
         let (own, given) = (self.vocabulary.sizes(), vocabulary.sizes());
         let last = own.len() - 1;
         Error::identifier("identifier levels").expected(format!("{:?}, or a larger last one", own)).found(format!("{given:?}")).fix_if(given.len() != own.len() || given[..last] != own[..last] || given[last] < own[last], "make the identifiers with the quantizer of the network, and train it with room for \
@@ -85,7 +85,7 @@ impl Trie {
     }
 
     /// Sizes of the levels.
-    pub fn vocabulary(&self) -> &Vocabulary {
+    pub fn vocabulary(&self) -> &LevelSizes {
         &self.vocabulary
     }
 
@@ -331,7 +331,7 @@ mod tests {
         fn children_are_the_distinct_next_tokens(rows in distinct_rows()) {
             let levels = rows[0].len();
             let codes = Codes::from_rows(levels, &rows).unwrap();
-            let trie = Trie::build(&codes, &Vocabulary::new(vec![6; levels]).unwrap()).unwrap();
+            let trie = Trie::build(&codes, &LevelSizes::new(vec![6; levels]).unwrap()).unwrap();
             for row in &rows {
                 for depth in 0..=levels {
                     let prefix = &row[..depth];
@@ -357,7 +357,7 @@ mod tests {
         fn items_and_identifiers_go_both_ways(rows in distinct_rows()) {
             let levels = rows[0].len();
             let codes = Codes::from_rows(levels, &rows).unwrap();
-            let trie = Trie::build(&codes, &Vocabulary::new(vec![6; levels]).unwrap()).unwrap();
+            let trie = Trie::build(&codes, &LevelSizes::new(vec![6; levels]).unwrap()).unwrap();
             prop_assert_eq!(trie.identifiers(), codes);
             for (item, row) in rows.iter().enumerate() {
                 prop_assert_eq!(trie.item_of(row).unwrap(), item as u32);
@@ -373,7 +373,7 @@ mod tests {
     #[test]
     fn unknown_and_malformed_identifiers_are_errors() {
         let codes = Codes::from_rows(2, &[[1u16, 0], [0, 2]]).unwrap();
-        let trie = Trie::build(&codes, &Vocabulary::new(vec![2, 3]).unwrap()).unwrap();
+        let trie = Trie::build(&codes, &LevelSizes::new(vec![2, 3]).unwrap()).unwrap();
         assert!(trie.item_of(&[1, 1]).unwrap_err().to_string().contains("1-1"));
         assert!(trie.item_of(&[1]).is_err());
         assert!(trie.item_of(&[1, 3]).is_err());
@@ -384,7 +384,7 @@ mod tests {
     #[test]
     fn two_items_with_one_identifier_are_named() {
         let codes = Codes::from_rows(1, &[[0u16], [1], [0]]).unwrap();
-        let error = Trie::build(&codes, &Vocabulary::new(vec![2]).unwrap()).unwrap_err();
+        let error = Trie::build(&codes, &LevelSizes::new(vec![2]).unwrap()).unwrap_err();
         assert!(error.to_string().contains("items 0 and 2"), "{error}");
     }
 
@@ -399,7 +399,7 @@ mod tests {
             (vec![50, 100, 64, 256, 16], 12),
             (vec![50, 100, 64, 257, 1], 12),
         ] {
-            let trie = Trie::build(&codes, &Vocabulary::new(sizes).unwrap()).unwrap();
+            let trie = Trie::build(&codes, &LevelSizes::new(sizes).unwrap()).unwrap();
             assert_eq!(trie.memory(), bytes * 5000 + 4 * 51);
         }
     }
@@ -408,9 +408,9 @@ mod tests {
     #[test]
     fn a_wider_last_level_keeps_every_identifier() {
         let codes = Codes::from_rows(2, &[[1u16, 0], [0, 0]]).unwrap();
-        let trie = Trie::build(&codes, &Vocabulary::new(vec![2, 1]).unwrap()).unwrap();
+        let trie = Trie::build(&codes, &LevelSizes::new(vec![2, 1]).unwrap()).unwrap();
         for size in [1, 16, 256, 257, 65_536] {
-            let vocabulary = Vocabulary::new(vec![2, size]).unwrap();
+            let vocabulary = LevelSizes::new(vec![2, size]).unwrap();
             let wider = trie.clone().within(&vocabulary).unwrap();
             assert_eq!(wider, Trie::build(&codes, &vocabulary).unwrap());
         }

@@ -22,7 +22,7 @@ use cart_retrieval::{
         ScratchEncoderConfig, SearchSpace, SelfCache, T5Config, TargetBatch, Trie, WeightInit,
         assign_unique, causal_bias, gelu, padding_bias,
     },
-    identifier::Vocabulary,
+    identifier::LevelSizes,
     model::Cart,
     nn::{AlignmentConfig, TextEncoder, TextEncoderConfig},
     prelude::*,
@@ -331,7 +331,7 @@ pub fn candidates() -> (Codes, Trie) {
     (unique.identifiers, trie)
 }
 
-pub fn network(vocabulary: &Vocabulary, fusion: FusionMode) -> CartConfig {
+pub fn network(vocabulary: &LevelSizes, fusion: FusionMode) -> CartConfig {
     CartConfig::new(50, vocabulary.clone())
         .with_width(24, 40, 4)
         .with_layers(3, 2)

@@ -148,13 +148,13 @@ mod tests {
     use super::*;
     use crate::{
         features::Features,
-        identifier::{Codes, Vocabulary},
+        identifier::{Codes, LevelSizes},
         trie::Trie,
     };
 
     fn stats(rows: &[[u16; 2]], vectors: Vec<f32>) -> PrefixStats {
         let codes = Codes::from_rows(2, rows).unwrap();
-        let trie = Trie::build(&codes, &Vocabulary::new(vec![4, 4]).unwrap()).unwrap();
+        let trie = Trie::build(&codes, &LevelSizes::new(vec![4, 4]).unwrap()).unwrap();
         PrefixStats::new(Features::from_rows(vectors, 2).unwrap(), &trie).unwrap()
     }
 

@@ -56,9 +56,9 @@ impl PrefixStats {
     /// # Example
     /// ```
     /// use cart_retrieval::{features::Features, expert::{Codes, PrefixStats, Trie},
-    ///     identifier::Vocabulary};
+    ///     identifier::LevelSizes};
     /// let codes = Codes::from_rows(2, &[[0, 0], [0, 1], [1, 0]])?;
-    /// let trie = Trie::build(&codes, &Vocabulary::new(vec![2, 2])?)?;
+    /// let trie = Trie::build(&codes, &LevelSizes::new(vec![2, 2])?)?;
     /// let vectors = Features::from_rows(vec![1.0, 0.0, 0.0, 1.0, -1.0, 0.0], 2)?;
     /// let stats = PrefixStats::new(vectors, &trie)?;
     /// assert_eq!(stats.mean(0, 0), [0.5, 0.5]);
@@ -224,7 +224,7 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
 
     use super::*;
-    use crate::identifier::{Codes, Vocabulary};
+    use crate::identifier::{Codes, LevelSizes};
 
     fn fixture() -> (Features, Trie, Vec<[u16; 3]>) {
         let mut rng = ChaCha8Rng::seed_from_u64(3);
@@ -232,7 +232,7 @@ mod tests {
             (0..60u16).map(|i| [rng.random_range(0..3), rng.random_range(0..4), i]).collect();
         rows.sort_by_key(|row| row[2] % 7);
         let codes = Codes::from_rows(3, &rows).unwrap();
-        let trie = Trie::build(&codes, &Vocabulary::new(vec![3, 4, 60]).unwrap()).unwrap();
+        let trie = Trie::build(&codes, &LevelSizes::new(vec![3, 4, 60]).unwrap()).unwrap();
         let values = (0..60 * 5).map(|_| rng.random::<f32>() - 0.3).collect();
         (Features::from_rows(values, 5).unwrap(), trie, rows)
     }
@@ -299,7 +299,7 @@ mod tests {
         // 5000 candidates two steps below one node.
         let rows: Vec<[u16; 3]> = (0..5000).map(|i| [0, i / 2500, i]).collect();
         let codes = Codes::from_rows(3, &rows).unwrap();
-        let trie = Trie::build(&codes, &Vocabulary::new(vec![1, 2, 5000]).unwrap()).unwrap();
+        let trie = Trie::build(&codes, &LevelSizes::new(vec![1, 2, 5000]).unwrap()).unwrap();
         let stats = PrefixStats::new(Features::from_rows(vec![1.0; 5000], 1).unwrap(), &trie);
         let stats = stats.unwrap();
         assert_eq!([0, 1, 2].map(|level| stats.looks_ahead(level)), [true, false, false]);

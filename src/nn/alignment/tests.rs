@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     decode::Scorer,
     features::Features,
-    identifier::{Codes, Vocabulary},
+    identifier::{Codes, LevelSizes},
     index::{LeaveOneOut, PrefixPrior, PrefixStats},
     model::Scope,
     nn::WeightInit,
@@ -30,7 +30,7 @@ fn fixture() -> Fixture {
     let rows: Vec<[u16; 3]> =
         (0..ITEMS as u16).map(|i| [rng.random_range(0..3), rng.random_range(0..4), i]).collect();
     let codes = Codes::from_rows(3, &rows).unwrap();
-    let trie = Trie::build(&codes, &Vocabulary::new(vec![4, 5, ITEMS]).unwrap()).unwrap();
+    let trie = Trie::build(&codes, &LevelSizes::new(vec![4, 5, ITEMS]).unwrap()).unwrap();
     let mut unit = |count: usize| -> Vec<f32> {
         let mut rows: Vec<f32> = (0..count * DIM).map(|_| rng.random::<f32>() - 0.5).collect();
         rows.chunks_exact_mut(DIM).for_each(crate::kernels::normalise);

@@ -8,7 +8,7 @@ use burn::{
 
 use super::*;
 use crate::{
-    identifier::Vocabulary,
+    identifier::LevelSizes,
     nn::{DecoderConfig, EncoderOutput, FusionMode, WeightInit},
 };
 
@@ -16,7 +16,7 @@ type B = Flex;
 
 fn decoder(fusion: FusionMode, query_start: bool) -> Decoder<B> {
     let config = DecoderConfig {
-        vocabulary: Vocabulary::new(vec![4, 5, 3]).unwrap(),
+        vocabulary: LevelSizes::new(vec![4, 5, 3]).unwrap(),
         d_model: 40,
         d_context: 24,
         d_ff: 50,

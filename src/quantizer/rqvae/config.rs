@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Result, ensure_in, named},
-    identifier::Vocabulary,
+    identifier::LevelSizes,
 };
 
 /// How inputs are brought to zero mean and unit scale.
@@ -118,7 +118,7 @@ impl RqVaeConfig {
             .found("none")
             .fix_if(self.sizes.is_empty(), "3 or 4 are usual")?;
         let remedy = "a level with one code carries no information; leave it out";
-        let range = format!("[2, {}]", Vocabulary::MAX_LEVEL);
+        let range = format!("[2, {}]", LevelSizes::MAX_LEVEL);
         self.sizes.iter().try_for_each(|&k| ensure_in("sizes", k as f64, &range, remedy))?;
         let default = "keep the default";
         for (name, count) in named!(self, latent, epochs, batch, init_sample, encode_beam) {

@@ -17,7 +17,7 @@ use super::{Codebooks, RqVae, RqVaeConfig, RqVaeNetwork, Scaling, assign_nearest
 use crate::{
     cancel::Monitor,
     error::{Error, Result},
-    kernels::on_host,
+    kernels::on_cpu,
     nn::on_forks,
     optim::GroupedAdamW,
     quantizer::{
@@ -62,7 +62,7 @@ impl<B: Backend> Totals<B> {
     fn new(codes: Tensor<B, 1, Int>, residuals: Tensor<B, 2>, size: usize, averaged: bool) -> Self {
         let device = residuals.device();
         let [_, latent] = residuals.dims();
-        if on_host::<B>(&device) {
+        if on_cpu::<B>(&device) {
             let codes: Vec<usize> = codes.into_data().iter::<i64>().map(|c| c as usize).collect();
             let mut counts = vec![0f32; size];
             codes.iter().for_each(|&code| counts[code] += 1.0);
@@ -218,7 +218,7 @@ impl<B: AutodiffBackend> Fit<'_, B> {
     /// Forward and backward of a batch: on host backends every core takes a part of it, through a
     /// copy of the network with a graph of its own.
     fn gradients(&self, indices: &[u32]) -> Step<B> {
-        let threads = if on_host::<B>(&self.device) { rayon::current_num_threads() } else { 1 };
+        let threads = if on_cpu::<B>(&self.device) { rayon::current_num_threads() } else { 1 };
         let parts = threads.min(indices.len() / LEAST).max(1);
         if parts == 1 {
             return self.part(&self.network, indices, 1.0);

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use burn::tensor::backend::Backend;
-use cart_retrieval::{decode::BeamConfig, expert::Trie, identifier::Vocabulary, model::Scope};
+use cart_retrieval::{decode::BeamConfig, expert::Trie, identifier::LevelSizes, model::Scope};
 
 use crate::{Row, Setting, inputs, percentile, repeat};
 
@@ -12,7 +12,7 @@ use crate::{Row, Setting, inputs, percentile, repeat};
 pub const UNIQUE: usize = 16;
 
 /// A trie of `n` random identifiers.
-fn trie<B: Backend>(setting: &Setting<'_, B>, n: usize, vocabulary: &Vocabulary) -> Result<Trie> {
+fn trie<B: Backend>(setting: &Setting<'_, B>, n: usize, vocabulary: &LevelSizes) -> Result<Trie> {
     let cli = setting.cli;
     let codes = inputs::codes(n, &cli.levels, cli.seed)?;
     let started = Instant::now();
@@ -29,7 +29,7 @@ fn trie<B: Backend>(setting: &Setting<'_, B>, n: usize, vocabulary: &Vocabulary)
 pub fn rows<B: Backend>(
     setting: &Setting<'_, B>,
     n: usize,
-    vocabulary: &Vocabulary,
+    vocabulary: &LevelSizes,
 ) -> Result<Vec<Row>> {
     let Setting { cli, engine, texts } = setting;
     let trie = trie(setting, n, vocabulary)?;

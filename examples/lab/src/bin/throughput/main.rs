@@ -197,7 +197,7 @@ impl BackendTask for Run {
         println!("{hardware}, {} threads", rayon::current_num_threads());
         // Room for candidates that share their other tokens, so that one network serves all sizes.
         let sizes = cli.levels.iter().copied().chain([cart::UNIQUE]).collect();
-        let vocabulary = cart_retrieval::identifier::Vocabulary::new(sizes)?;
+        let vocabulary = cart_retrieval::identifier::LevelSizes::new(sizes)?;
         let config = CartConfig::new(30_522, vocabulary.clone())
             .with_width(cli.width, 4 * cli.width, (cli.width / 64).max(1))
             .with_layers(cli.encoder_layers, cli.decoder_layers)

@@ -15,16 +15,16 @@ use super::{
     init::{apply, as_dtype, widened},
 };
 
-/// Contexts laid out for [`Attention::forward_folded`].
+/// Contexts laid out for [`Attention::forward_absorbed`].
 #[derive(Debug, Clone)]
-pub(super) struct Folded<B: Backend> {
+pub(super) struct Absorbed<B: Backend> {
     /// `[batch, experts, tokens, d_context]`
     context: Tensor<B, 4>,
     /// `[batch, heads * n, experts, tokens]`
     bias: Tensor<B, 4>,
 }
 
-impl<B: Backend> Folded<B> {
+impl<B: Backend> Absorbed<B> {
     /// Contexts of one or more experts for `n` queries each.
     ///
     /// # Shapes
@@ -54,8 +54,8 @@ pub(super) fn is_cheaper(
     heads: usize,
 ) -> bool {
     let prepared = 2 * tokens * d_context * d_model + 2 * n * tokens * d_model;
-    let folded = 2 * n * d_context * d_model + 2 * n * heads * tokens * d_context;
-    folded < prepared
+    let absorbed = 2 * n * d_context * d_model + 2 * n * heads * tokens * d_context;
+    absorbed < prepared
 }
 
 impl<B: Backend> Attention<B> {
@@ -65,7 +65,7 @@ impl<B: Backend> Attention<B> {
     /// # Shapes
     /// - `queries`: `[batch, n, d_model]`
     /// - returns: `[experts * batch, n, d_model]`
-    pub(super) fn forward_folded(&self, queries: Tensor<B, 3>, to: &Folded<B>) -> Tensor<B, 3> {
+    pub(super) fn forward_absorbed(&self, queries: Tensor<B, 3>, to: &Absorbed<B>) -> Tensor<B, 3> {
         let wanted = queries.dtype();
         let [batch, n, d_model] = queries.dims();
         let [_, experts, tokens, d_context] = to.context.dims();
@@ -78,17 +78,17 @@ impl<B: Backend> Attention<B> {
             apply(&self.query, queries).reshape([batch * n, heads, d_head]).swap_dims(0, 1);
         let key = self.key.weight.val().mul_scalar(scale);
         let key = key.reshape([d_context, heads, d_head]).permute([1, 2, 0]);
-        let folded = projected
+        let absorbed = projected
             .matmul(key)
             .reshape([heads, batch, n, d_context])
             .swap_dims(0, 1)
             .reshape([batch, heads * n, d_context]);
 
-        let dtype = folded.dtype();
+        let dtype = absorbed.dtype();
         let context = as_dtype(to.context.clone(), dtype);
         let flat = context.clone().reshape([batch, experts * tokens, d_context]);
         let scores =
-            folded.matmul(flat.swap_dims(1, 2)).reshape([batch, heads * n, experts, tokens]);
+            absorbed.matmul(flat.swap_dims(1, 2)).reshape([batch, heads * n, experts, tokens]);
         let weights = self.dropout.forward(softmax(widened(scores) + to.bias.clone(), 3));
         let weights = as_dtype(weights.swap_dims(1, 2), dtype);
 
@@ -165,7 +165,7 @@ mod tests {
                 attention.forward(queries.clone(), &context, Some(&bias))
             })
             .collect();
-        let found = attention.forward_folded(queries, &Folded::new(layers, &bias, 3, 5));
+        let found = attention.forward_absorbed(queries, &Absorbed::new(layers, &bias, 3, 5));
         found.into_data().assert_approx_eq::<f32>(
             &Tensor::cat(expected, 0).into_data(),
             Tolerance::absolute(1e-5),

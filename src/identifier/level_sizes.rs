@@ -14,19 +14,19 @@ use crate::error::{Error, Result};
 ///
 /// # Example
 /// ```
-/// use cart_retrieval::identifier::Vocabulary;
-/// let vocabulary = Vocabulary::new(vec![64, 128, 128, 3])?;
+/// use cart_retrieval::identifier::LevelSizes;
+/// let vocabulary = LevelSizes::new(vec![64, 128, 128, 3])?;
 /// assert_eq!(vocabulary.levels(), 4);
-/// assert!(Vocabulary::new(vec![]).is_err());
+/// assert!(LevelSizes::new(vec![]).is_err());
 /// # Ok::<(), cart_retrieval::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<usize>", into = "Vec<usize>")]
-pub struct Vocabulary {
+pub struct LevelSizes {
     sizes: Vec<usize>,
 }
 
-impl Vocabulary {
+impl LevelSizes {
     /// Largest number of tokens a level can have.
     pub const MAX_LEVEL: usize = 1 << 16;
 
@@ -91,7 +91,7 @@ impl Vocabulary {
     }
 }
 
-impl TryFrom<Vec<usize>> for Vocabulary {
+impl TryFrom<Vec<usize>> for LevelSizes {
     type Error = Error;
 
     fn try_from(sizes: Vec<usize>) -> Result<Self> {
@@ -99,8 +99,8 @@ impl TryFrom<Vec<usize>> for Vocabulary {
     }
 }
 
-impl From<Vocabulary> for Vec<usize> {
-    fn from(vocabulary: Vocabulary) -> Self {
+impl From<LevelSizes> for Vec<usize> {
+    fn from(vocabulary: LevelSizes) -> Self {
         vocabulary.sizes
     }
 }
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_token_outside_its_level_is_named() {
-        let vocabulary = Vocabulary::new(vec![4, 2]).unwrap();
+        let vocabulary = LevelSizes::new(vec![4, 2]).unwrap();
         assert!(vocabulary.check(&[3, 1]).is_ok());
         let error = vocabulary.check(&[3, 2]).unwrap_err().to_string();
         assert!(error.contains("level 1") && error.contains("below 2"), "{error}");
@@ -179,8 +179,8 @@ mod tests {
 
     #[test]
     fn a_level_of_no_size_is_refused_even_in_json() {
-        assert!(serde_json::from_str::<Vocabulary>("[4,0]").is_err());
-        assert!(serde_json::from_str::<Vocabulary>("[65537]").is_err());
-        assert_eq!(serde_json::to_string(&Vocabulary::new(vec![4, 2]).unwrap()).unwrap(), "[4,2]");
+        assert!(serde_json::from_str::<LevelSizes>("[4,0]").is_err());
+        assert!(serde_json::from_str::<LevelSizes>("[65537]").is_err());
+        assert_eq!(serde_json::to_string(&LevelSizes::new(vec![4, 2]).unwrap()).unwrap(), "[4,2]");
     }
 }
