@@ -308,7 +308,7 @@ fn words_are_part_of_queries_and_of_the_saved_index() {
     let other = other.init::<Flex>(&device).unwrap();
     for network in [plain, other] {
         let error = network.with_lexical_head(words.head(&device)).unwrap_err().to_string();
-        assert!(error.contains("words of weight 0.4"), "{error}");
+        assert!(error.contains("weight 0.4"), "{error}");
     }
 
     setup.config = setup.config.clone().with_alignment(config(Some(0.4)));
