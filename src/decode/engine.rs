@@ -71,16 +71,18 @@ pub struct Engine<B: Backend> {
 #[derive(Debug, Clone)]
 struct Ops<B: Backend> {
     search: SearchOp<B>,
-    encode: fn(&Engine<B>, &[&[u32]], u32) -> Result<EncodedQueries<B>>,
+    encode: EncodeOp<B>,
     encode_batch: fn(&Engine<B>, QueryBatch<B>) -> EncodedQueries<B>,
     encode_embeddings: EmbeddingsOp<B>,
-    beam: fn(Prepared<'_, B>) -> Result<Vec<Vec<ScoredItem>>>,
+    beam: BeamOp<B>,
     exact: fn(Prepared<'_, B>, ExactLimits) -> Result<ExactResult>,
     score_all: fn(Prepared<'_, B>) -> Result<Vec<ScoredItem>>,
     explain: fn(Prepared<'_, B>, u32) -> Result<Explanation>,
     trace: fn(Prepared<'_, B>, u32) -> Result<Trace>,
 }
 
+type EncodeOp<B> = fn(&Engine<B>, &[&[u32]], u32) -> Result<EncodedQueries<B>>;
+type BeamOp<B> = fn(Prepared<'_, B>) -> Result<Vec<Vec<ScoredItem>>>;
 type SearchOp<B> = fn(
     &Engine<B>,
     &[&[u32]],

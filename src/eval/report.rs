@@ -66,6 +66,9 @@ pub struct EvalRecord {
     pub command: Option<String>,
 }
 
+/// Name, value and interval of a measure.
+type Measure = (&'static str, Option<f64>, Option<[f64; 2]>);
+
 impl EvalRecord {
     /// A record of metrics, with seed 0, no time and no intervals yet.
     ///
@@ -130,7 +133,7 @@ impl EvalRecord {
     }
 
     /// The measures with their intervals, by the names of the fields in JSON.
-    fn measures(&self) -> [(&'static str, Option<f64>, Option<[f64; 2]>); 5] {
+    fn measures(&self) -> [Measure; 5] {
         [
             ("recall@1", Some(self.recall_at_1), self.recall_at_1_ci),
             ("recall@5", Some(self.recall_at_5), self.recall_at_5_ci),
