@@ -11,7 +11,7 @@
 //! |---|---|
 //! | [`features`] | candidate embeddings: `.npy`, `.npz`, `.safetensors`, memory-mapped and checked |
 //! | [`quantizer`] | K-Means, RQ-VAE, RQ-KMeans, hierarchical K-Means, coarse-to-fine, health report |
-//! | [`identifier`], [`trie`] | identifiers, unique tokens, the flat trie |
+//! | [`identifier`] | identifiers, level sizes, groups |
 //! | [`index`] | the candidates with their identifiers, vectors, metadata and health |
 //! | [`align`] | candidates as vectors in the space of the text encoder |
 //! | [`data`] | captions, splits, tokenizers, batches |
@@ -24,8 +24,8 @@
 //! | [`metadata`] | metadata of candidates, and conditions to filter by |
 //! | [`eval`] | Recall@K, MRR, confidence intervals |
 //! | [`backend`] | choosing a backend and a device at run time |
+//! | [`expert`] | the parts that the rest is made of: layers, losses, engines, tries |
 //! | [`cancel`] | following long work, and stopping it from another thread |
-//! | [`storage`] | atomic writes, checksums, named tensors |
 //!
 //! Neural modules are generic over a burn `Backend`. Choose one or more by a cargo feature (`flex`,
 //! `ndarray`, `tch`, `wgpu`, `vulkan`, `metal`, `cuda`).

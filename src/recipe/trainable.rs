@@ -150,7 +150,7 @@ impl<B: Trainable> TextSide<B> {
     ///
     /// # Errors
     /// As [`PretrainedText::load`](crate::pretrained::PretrainedText::load) and
-    /// [`TextTokenizer::train`].
+    /// [`TextTokenizer::train`](crate::data::TextTokenizer::train).
     pub fn new(
         recipe: &Recipe,
         train: &[ItemCaption],

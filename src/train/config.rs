@@ -59,7 +59,7 @@ pub struct TrainConfig {
     /// Share of a caption's tokens that are dropped, redrawn at every step.
     pub word_dropout: f64,
     /// Share of the queries that are mixed with another caption of their candidate
-    /// ([`Mixup`](super::Mixup)); `interpolation` in files. Not for guided networks.
+    /// ([`Mixup`](crate::expert::Mixup)); `interpolation` in files. Not for guided networks.
     #[serde(rename = "interpolation")]
     pub mixup: f64,
     /// Number of validations; one more or less if the steps cannot be divided evenly.
