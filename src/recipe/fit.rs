@@ -258,6 +258,7 @@ impl<'a> Fit<'a> {
 
     /// Checks all settings before anything is computed.
     fn check(&self) -> Result<()> {
+        self.recipe.check_space()?;
         let guided = self.recipe.alignment.as_ref().is_some_and(|alignment| alignment.guided);
         if self.recipe.mixed > 0 && guided {
             return Err(Error::config("mixed").expected("0 for a guided network, which needs the candidate's vector without either caption").found(self.recipe.mixed.to_string()).fix("set alignment.guided to false, or mixed to 0"));

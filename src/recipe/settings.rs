@@ -327,12 +327,6 @@ impl Recipe {
         if let Some(space) = &self.space {
             space.validate().map_err(within("[space]"))?;
         }
-        if self.space.is_some() && self.space_tuning.is_none() && self.text.is_none() {
-            return Err(Error::config("[space] without [text]")
-                .expected("[space_tuning], which trains a text encoder from scratch")
-                .found("none")
-                .fix("add [space_tuning], name a pretrained encoder (`--encoder`), or remove [space]"));
-        }
         if let Some(tuning) = &self.space_tuning {
             tuning.validate().map_err(within("[space_tuning]"))?;
         }
@@ -376,6 +370,21 @@ impl Recipe {
             .with_dropout(model.dropout)
             .with_query_start(model.query_start)
             .with_seed(self.seed)
+    }
+
+    /// Checks that the space has a text encoder that has learned something. Not a part of
+    /// [`Recipe::validate`], because a recipe file may leave the encoder to `--encoder`.
+    pub(super) fn check_space(&self) -> Result<()> {
+        let tuned = self.space_tuning.as_ref().is_some_and(|tuning| tuning.epochs > 0);
+        Error::config("[space] without a pretrained text encoder")
+            .expected(
+                "[space_tuning] with at least one epoch, which trains an encoder from scratch",
+            )
+            .found("none")
+            .fix_if(
+                self.space.is_some() && self.text.is_none() && !tuned,
+                "add [space_tuning], name a pretrained encoder (`--encoder`), or remove [space]",
+            )
     }
 
     /// The text encoder from scratch of the settings of [`Recipe::model_config`].

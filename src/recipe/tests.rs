@@ -138,3 +138,18 @@ fn every_setting_can_be_written_and_no_other() {
         assert!(error.contains("unheard_of"), "{key}: {error}");
     }
 }
+
+#[test]
+fn a_space_needs_an_encoder_that_has_learned_something() {
+    let with = |settings: &[&str]| {
+        let settings = settings.iter().map(|setting| setting.to_string());
+        Settings::default().with_all(settings).unwrap().preview().unwrap()
+    };
+    // Nothing is refused before it is known whether there is an encoder.
+    let none = with(&["space={ texts=0.5 }"]).check_space().unwrap_err().to_string();
+    assert!(none.contains("[space_tuning]"), "{none}");
+    assert!(with(&["space={}", "space_tuning.epochs=0"]).check_space().is_err());
+    assert!(with(&["space={}", "space_tuning.epochs=1"]).check_space().is_ok());
+    assert!(complete(true).check_space().is_ok());
+    assert!(Choice::of_some_data(false).recipe.check_space().is_ok());
+}
