@@ -52,7 +52,7 @@ pub(super) struct Prepared<'a, B: Backend> {
 /// Which prefixes a search keeps.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// At most so many at a level, the best ones.
+    /// Maximum number of beams at a level; the best ones are kept.
     pub(super) width: usize,
     /// Only those with at least this score.
     pub(super) min_score: f32,

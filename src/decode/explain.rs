@@ -40,7 +40,7 @@ pub struct Explanation {
 }
 
 impl Explanation {
-    /// Keeps so many runners-up of every level.
+    /// Keeps this many runners-up at every level.
     pub fn with_runners_up(mut self, count: usize) -> Self {
         self.levels.iter_mut().for_each(|level| level.runners_up.truncate(count));
         self

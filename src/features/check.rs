@@ -282,7 +282,7 @@ struct Norms {
     sum: f64,
 }
 
-/// Pieces of so many rows each; `start` is the number of the first row.
+/// Pieces of this many rows each; `start` is the number of the first row.
 fn pieces_of(start: usize, data: &[f32], dim: usize, rows: usize) -> Vec<Piece> {
     let pieces = data.par_chunks(rows * dim).enumerate();
     pieces.map(|(piece, data)| Piece::of(start + piece * rows, data, dim)).collect()

@@ -43,7 +43,7 @@ impl IdentifierMap {
         }
     }
 
-    /// One identifier for each of so many candidates.
+    /// One identifier for each candidate.
     pub fn single(items: usize) -> Self {
         Self { items, aliases: Arc::default() }
     }

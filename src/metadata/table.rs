@@ -76,7 +76,7 @@ impl ItemMetadata {
         Ok(metadata)
     }
 
-    /// An empty object for each of so many candidates.
+    /// An empty object for each candidate.
     pub fn empty(len: usize) -> Self {
         let place = Place { text: 0, length: 2, start: 0 };
         Self { texts: vec![Arc::new(b"{}".to_vec().into())], places: vec![place; len] }

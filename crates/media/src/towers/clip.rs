@@ -222,7 +222,7 @@ impl<B: Backend> Clip<B> {
         Ok(self.embed_values(pixels.concat(), pictures.len(), config, device))
     }
 
-    /// The same of so many pictures whose pixels lie one behind the other.
+    /// The same for a batch of pictures, whose pixels are concatenated.
     fn embed_values(
         &self,
         values: Vec<f32>,
