@@ -25,7 +25,11 @@ const FLOORS: [&[&str]; 10] = [
 ];
 
 /// The same of the crate of media.
-const MEDIA: [&[&str]; 3] = [&["media"], &["formats", "towers"], &["captioner", "extract"]];
+const MEDIA: [&[&str]; 3] = [&["media"], &["formats"], &["captioner", "extract"]];
+
+/// The same of the crate of towers.
+const TOWERS: [&[&str]; 4] =
+    [&["networks", "names", "views"], &["config"], &["settings"], &["clap", "clip", "imagebind"]];
 
 /// The same of the crate of procedural benchmarks.
 const PROCEDURAL: [&[&str]; 3] = [
@@ -610,7 +614,7 @@ fn room(module: &[String]) -> &str {
 }
 
 /// The library and the crates that build on it, with their floors.
-fn crates() -> [(Sources, &'static [&'static [&'static str]]); 4] {
+fn crates() -> [(Sources, &'static [&'static [&'static str]]); 5] {
     let read = |folder: &str, least: usize| {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
         let sources = Sources::open(&folder, &folder);
@@ -620,6 +624,7 @@ fn crates() -> [(Sources, &'static [&'static [&'static str]]); 4] {
     [
         (read("src", 200), &FLOORS),
         (read("crates/media/src", 50), &MEDIA),
+        (read("crates/towers/src", 10), &TOWERS),
         (read("crates/procedural/src", 30), &PROCEDURAL),
         (read("crates/baselines/src", 8), &BASELINES),
     ]

@@ -91,7 +91,7 @@ impl Weights {
         let mut weights = Self::none(path);
         for (name, tensor) in reader.into_tensors() {
             let (shape, dtype) = (tensor.shape.to_vec(), tensor.dtype);
-            weights.bytes = weights.bytes.saturating_add(count(&[&[4], &shape]));
+            weights.bytes = weights.bytes.saturating_add(count(&[&shape]).saturating_mul(4));
             let subject = format!("{}: tensor {name:?}", path.display());
             let read = move || {
                 let data = tensor.to_data().map_err(|e| format!("{subject}: {e:?}"))?;

@@ -1,11 +1,11 @@
 //! The towers that media are embedded by, with weights from a seed.
 
 use burn::tensor::backend::AutodiffBackend;
-use cart_media::towers::{
+use cart_retrieval::expert::{Activation, WeightInit};
+use cart_towers::{
     ClipVisionConfig, HtsatConfig, ImageBindAudioConfig, ImageBindConfig, ImageBindTextConfig,
     ImageBindVisionConfig,
 };
-use cart_retrieval::expert::{Activation, WeightInit};
 
 use crate::{
     cases::{padding, random, tokens, weighed},

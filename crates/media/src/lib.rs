@@ -7,7 +7,6 @@
 //! |---|---|
 //! | the crate itself | [`Picture`], [`Sound`], frames of videos; built-in descriptors; the trait [`Extractor`] |
 //! | [`formats`] | readers of the annotations of published data sets |
-//! | [`towers`] | CLIP, CLAP and ImageBind from their published weights |
 //! | [`extract`] | from media files to the features of a data folder |
 //! | [`captioner`] | captions for candidates that have none, from neighbours or a program |
 //!
@@ -26,7 +25,6 @@ pub mod captioner;
 pub mod extract;
 pub mod formats;
 mod media;
-pub mod towers;
 
 pub use media::{
     Descriptors, Extractor, Filter, LeftOut, LogScale, MediaFile, MediaFiles, MediaFound,

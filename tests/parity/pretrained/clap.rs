@@ -3,11 +3,9 @@
 use std::{fs, path::PathBuf};
 
 use burn::tensor::{Tensor, TensorData};
-use cart_media::{
-    Extractor, MediaItem, Modality, Sound,
-    towers::{Clap, ClapExtractor, PretrainedClap},
-};
+use cart_media::{Extractor, MediaItem, Modality, Sound};
 use cart_retrieval::pretrained::LoadReport;
+use cart_towers::{Clap, ClapExtractor, PretrainedClap};
 
 use super::{
     B,
@@ -15,7 +13,7 @@ use super::{
 };
 
 fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/sound/clap")
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../fixtures/sound/clap")
 }
 
 fn load() -> (PretrainedClap, Clap<B>, LoadReport) {

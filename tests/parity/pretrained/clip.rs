@@ -6,7 +6,6 @@ use burn::tensor::{Tensor, TensorData};
 use cart_media::{
     Extractor, MediaItem, Modality, Picture,
     extract::{ExtractConfig, extract},
-    towers::{Clip, ClipExtractor, PretrainedClip},
 };
 use cart_retrieval::{cancel::StopFlag, pretrained::LoadReport};
 
@@ -14,9 +13,10 @@ use super::{
     B,
     reference::{Reference, assert_values},
 };
+use cart_towers::{Clip, ClipExtractor, PretrainedClip};
 
 fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/vision/clip")
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../fixtures/vision/clip")
 }
 
 fn load() -> (PretrainedClip, Clip<B>, LoadReport) {
@@ -130,7 +130,7 @@ fn files_become_a_data_folder() {
         }
     }
     // Of a video the mean of its frames; a sound is refused.
-    let gif = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/media");
+    let gif = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../fixtures/media");
     let item = |path: &str, modality| MediaItem {
         id: path.into(),
         path: path.into(),

@@ -2,8 +2,8 @@
 
 use std::{collections::HashMap, fs, path::Path};
 
-use cart_media::towers::{ImageBindConfig, PretrainedClap, PretrainedClip, PretrainedImageBind};
 use cart_retrieval::{Error, pretrained::PretrainedText};
+use cart_towers::{ImageBindConfig, PretrainedClap, PretrainedClip, PretrainedImageBind};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use tempfile::TempDir;
 
@@ -169,7 +169,7 @@ fn an_index_leads_nowhere_else() {
 
 #[test]
 fn towers_larger_than_their_files_are_refused_before_they_are_made() {
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures");
     type Load = fn(&Path) -> Result<(), Error>;
     let clip: Load = |folder| {
         PretrainedClip::open(folder)?.load::<B>(&Default::default())?;

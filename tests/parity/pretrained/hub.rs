@@ -2,11 +2,11 @@
 
 use std::{fs, path::Path};
 
-use cart_media::towers::{PretrainedClap, PretrainedClip};
 use cart_retrieval::{
     Error,
     pretrained::{HubOptions, PretrainedText},
 };
+use cart_towers::{PretrainedClap, PretrainedClip};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
@@ -18,7 +18,7 @@ fn cache() -> tempfile::TempDir {
     fs::create_dir_all(&snapshot).unwrap();
     fs::create_dir_all(model.join("refs")).unwrap();
     fs::write(model.join("refs/main"), COMMIT).unwrap();
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/text/bert");
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/text/bert");
     for name in ["config.json", "tokenizer.json", "model.safetensors"] {
         fs::copy(fixture.join(name), snapshot.join(name)).unwrap();
     }
@@ -43,7 +43,7 @@ fn clip_and_clap_come_out_of_the_cache_too() {
         let model = cache.path().join(format!("models--someone--{name}"));
         let snapshot = model.join("snapshots").join(COMMIT);
         fs::create_dir_all(&snapshot).unwrap();
-        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(fixture);
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures").join(fixture);
         for name in ["config.json", "model.safetensors", "preprocessor_config.json"] {
             fs::copy(fixture.join(name), snapshot.join(name)).unwrap();
         }

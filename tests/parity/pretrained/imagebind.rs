@@ -3,12 +3,10 @@
 use std::{fs, path::PathBuf};
 
 use burn::tensor::{Tensor, TensorData};
-use cart_media::{
-    Extractor, MediaItem, Modality, Picture,
-    towers::{
-        ImageBind, ImageBindAudioConfig, ImageBindConfig, ImageBindExtractor, ImageBindTextConfig,
-        ImageBindVisionConfig, PretrainedImageBind,
-    },
+use cart_media::{Extractor, MediaItem, Modality, Picture};
+use cart_towers::{
+    ImageBind, ImageBindAudioConfig, ImageBindConfig, ImageBindExtractor, ImageBindTextConfig,
+    ImageBindVisionConfig, PretrainedImageBind,
 };
 
 use super::{
@@ -17,7 +15,7 @@ use super::{
 };
 
 fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/imagebind")
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../fixtures/imagebind")
 }
 
 /// The shape of `make_imagebind.py`.
@@ -123,7 +121,7 @@ fn the_published_format_names_the_feature_that_reads_it() {
 fn pictures_sounds_and_videos_come_into_one_space() {
     let pretrained = PretrainedImageBind::open(folder(), config()).unwrap();
     let (towers, _) = pretrained.load::<B>(&Default::default()).unwrap();
-    let media = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/media");
+    let media = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../fixtures/media");
     let item = |path: &str, modality| MediaItem {
         id: path.into(),
         path: path.into(),

@@ -29,7 +29,7 @@ type B = Flex;
 const MODELS: [&str; 6] = ["bert", "roberta", "t5", "t5_gated", "clip", "clip_gelu"];
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/text").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/text").join(name)
 }
 
 fn load(folder: &Path) -> (TextEncoder<B>, TextTokenizer, LoadReport) {

@@ -7,10 +7,7 @@ use std::{
 };
 
 use burn::tensor::{Int, Tensor, TensorData};
-use cart_media::{
-    Picture, Sound,
-    towers::{PretrainedClap, PretrainedClip},
-};
+use cart_media::{Picture, Sound};
 use cart_retrieval::{expert::Pooling, pretrained::PretrainedText};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -21,9 +18,10 @@ use super::{
     fixture, load,
     reference::{Reference, assert_values},
 };
+use cart_towers::{PretrainedClap, PretrainedClip};
 
 fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures")
 }
 
 fn copy(from: &Path) -> TempDir {

@@ -6,9 +6,10 @@ use anyhow::{Context, Result, ensure};
 use burn::tensor::backend::Backend;
 use cart_media::{
     Descriptors, Extractor, Filter, MediaItem, MelBank, MelConfig, Modality, Picture, Sound,
-    media_below, towers::ClipVisionConfig,
+    media_below,
 };
 use cart_retrieval::expert::{Activation, WeightInit};
+use cart_towers::ClipVisionConfig;
 use clap::{Args, ValueEnum};
 use rayon::prelude::*;
 use serde_json::{Value, json};

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use cart_media::Filter;
 use cart_retrieval::{
     Result,
     members::settings::{
@@ -12,11 +13,8 @@ use cart_retrieval::{
 
 use super::preparation;
 use crate::{
-    media::Filter,
-    towers::{
-        ClipVisionConfig,
-        config::{ClipConfig, ClipPictures, PictureSize},
-    },
+    ClipVisionConfig,
+    config::{ClipConfig, ClipPictures, PictureSize},
 };
 
 /// Fields of CLIP's image tower.
@@ -100,7 +98,7 @@ pub(super) const CLIP_PICTURES: Table = &[&[
 ]];
 
 /// The shape of both towers of CLIP in a folder, and its preparation of pictures.
-pub(in crate::towers) fn clip_pair(folder: &Path) -> Result<ClipConfig> {
+pub(crate) fn clip_pair(folder: &Path) -> Result<ClipConfig> {
     let whole = Settings::read(&folder.join("config.json"))?;
     whole.must_be("model_type", "none", "clip")?;
     whole.check(CLIP)?;

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 /// What keeps the norms' divisions from zero; that of the norm over sounds' patches is 1e-5.
 const EPSILON: f64 = 1e-6;
 /// Frames that a patch of a video goes over.
-pub(in crate::towers) const FRAMES: usize = 2;
+pub(crate) const FRAMES: usize = 2;
 
 /// Shape of the tower for pictures and videos.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -20,15 +20,15 @@ use cart_media::{
     extract::{ExtractConfig, ExtractProgress, Extracted, Extraction},
     formats::{ClipName, PublishedSet, audio_caps, clotho, karpathy, msr_vtt, msr_vtt_1k_a, msvd},
     media_below,
-    towers::{
-        ClapExtractor, ClipExtractor, ImageBindConfig, ImageBindExtractor, PretrainedClap,
-        PretrainedClip, PretrainedImageBind,
-    },
 };
 use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
     cancel::StopFlag,
     members::Outputs,
+};
+use cart_towers::{
+    ClapExtractor, ClipExtractor, ImageBindConfig, ImageBindExtractor, PretrainedClap,
+    PretrainedClip, PretrainedImageBind,
 };
 use clap::{Parser, Subcommand, ValueEnum};
 use common::backend::Hardware;

@@ -6,9 +6,9 @@ use std::{fs, path::Path};
 use serde_json::{Value, json};
 
 use super::{clap, clap_pair, clip, clip_pair};
-use crate::towers::{PretrainedClap, PretrainedClip};
+use crate::{PretrainedClap, PretrainedClip};
 
-#[path = "../../../../../src/pretrained/settings/table_tests.rs"]
+#[path = "../../../../src/pretrained/settings/table_tests.rs"]
 mod table_tests;
 use cart_retrieval::{
     Result,

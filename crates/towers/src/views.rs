@@ -1,10 +1,9 @@
 //! Embeddings of items from several views of each: frames of a video, stretches of a sound.
 
 use burn::tensor::{Tensor, backend::Backend};
+use cart_media::MediaItem;
 use cart_retrieval::Result;
 use rayon::prelude::*;
-
-use crate::media::MediaItem;
 
 /// Views encoded at once.
 const BATCH: usize = 32;

@@ -12,7 +12,7 @@ use cart_retrieval::{
 };
 
 use super::{clip::CLAP_PROCESSOR, preparation};
-use crate::towers::{
+use crate::{
     HtsatConfig,
     config::{ClapConfig, ClapSounds, SoundPadding},
 };
@@ -122,7 +122,7 @@ pub(super) const CLAP_SOUNDS: Table = &[&[
 ]];
 
 /// The shape of both towers of CLAP in a folder, and its preparation of sounds.
-pub(in crate::towers) fn clap_pair(folder: &Path) -> Result<ClapConfig> {
+pub(crate) fn clap_pair(folder: &Path) -> Result<ClapConfig> {
     let whole = Settings::read(&folder.join("config.json"))?;
     whole.must_be("model_type", "none", "clap")?;
     whole.check(CLAP)?;

@@ -1,11 +1,9 @@
 //! Shapes of pairs of towers, and how media are prepared for them.
 
+use cart_media::Filter;
 use cart_retrieval::expert::{Activation, BertConfig, ClipTextConfig};
 
-use crate::{
-    media::Filter,
-    towers::{ClipVisionConfig, HtsatConfig},
-};
+use crate::{ClipVisionConfig, HtsatConfig};
 
 /// How sounds are prepared for CLAP.
 #[derive(Debug, Clone, PartialEq)]

@@ -7,6 +7,7 @@ use burn::{
     nn::Linear,
     tensor::{Bool, Int, Tensor, TensorData, backend::Backend},
 };
+use cart_media::{Extractor, MediaItem, MelBank, MelConfig, Modality, Sound};
 use cart_retrieval::{
     Error, Result,
     expert::{Activation, BertEncoder, WeightInit},
@@ -22,7 +23,6 @@ use super::{
     settings,
     views::{embed_views, stretches},
 };
-use crate::media::{Extractor, MediaItem, MelBank, MelConfig, Modality, Sound};
 
 /// Two linear layers into the common space.
 #[derive(Module, Debug)]
@@ -62,7 +62,7 @@ pub struct Clap<B: Backend> {
 /// # Example
 /// ```no_run
 /// use burn::backend::Flex;
-/// use cart_media::towers::PretrainedClap;
+/// use cart_towers::PretrainedClap;
 /// let pretrained = PretrainedClap::open("larger_clap_general")?;
 /// let (clap, report) = pretrained.load::<Flex>(&Default::default())?;
 /// println!("{report}");

@@ -7,6 +7,9 @@ use burn::{
     nn::Linear,
     tensor::{Bool, Int, Tensor, TensorData, backend::Backend},
 };
+use cart_media::{
+    Extractor, MediaItem, Modality, Picture, PictureLimits, Transparency, open_frames,
+};
 use cart_retrieval::{
     Error, Result,
     expert::{ClipTextEncoder, WeightInit},
@@ -22,9 +25,6 @@ use super::{
     networks::ClipVisionEncoder,
     settings,
     views::embed_views,
-};
-use crate::media::{
-    Extractor, MediaItem, Modality, Picture, PictureLimits, Transparency, open_frames,
 };
 
 /// CLIP's two towers and their projections into one space.

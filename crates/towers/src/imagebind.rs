@@ -4,6 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Tensor, TensorData, backend::Backend};
+use cart_media::{
+    Extractor, Filter, MediaItem, MelBank, MelConfig, Modality, Picture, PictureLimits, Sound,
+    Transparency, open_frames,
+};
 use cart_retrieval::{
     Result,
     expert::WeightInit,
@@ -15,10 +19,6 @@ use super::{
     names,
     networks::{IMAGE_BIND_FRAMES as FRAMES, ImageBind, ImageBindConfig},
     views::{embed_views, stretches},
-};
-use crate::media::{
-    Extractor, Filter, MediaItem, MelBank, MelConfig, Modality, Picture, PictureLimits, Sound,
-    Transparency, open_frames,
 };
 
 /// Name of the published file.
@@ -33,7 +33,7 @@ const PUBLISHED: &str = "imagebind_huge.pth";
 /// # Example
 /// ```no_run
 /// use burn::backend::Flex;
-/// use cart_media::towers::{ImageBindConfig, PretrainedImageBind};
+/// use cart_towers::{ImageBindConfig, PretrainedImageBind};
 /// let pretrained = PretrainedImageBind::open("imagebind_huge.pth", ImageBindConfig::huge())?;
 /// let (towers, report) = pretrained.load::<Flex>(&Default::default())?;
 /// println!("{report}");
@@ -328,7 +328,7 @@ mod tests {
     #[test]
     fn a_clip_has_two_frames_colour_by_colour_and_a_lone_frame_counts_twice() {
         let config = ImageBindConfig {
-            vision: crate::towers::ImageBindVisionConfig {
+            vision: crate::ImageBindVisionConfig {
                 image_size: 4,
                 patch_size: 2,
                 ..ImageBindConfig::huge().vision
