@@ -133,7 +133,6 @@ fn common(facts: &Facts, max_tokens: usize) -> Recipe {
         seed: 1,
         generated: Vec::new(),
         generated_weight: 1.0,
-        mixed: 0,
         unique_capacity: 16,
         without_coarse: false,
         train: CaptionFilter { except_held_out: true, ..CaptionFilter::default() },

@@ -15,7 +15,7 @@ use crate::{
         TuningData,
     },
     cancel::{Monitor, StopFlag},
-    data::{DataFolder, ItemCaption, TextTokenizer, mixed_captions},
+    data::{DataFolder, ItemCaption, TextTokenizer},
     error::{Error, Problem, Result},
     features::Features,
     model::Cart,
@@ -259,10 +259,6 @@ impl<'a> Fit<'a> {
     /// Checks all settings before anything is computed.
     fn check(&self) -> Result<()> {
         self.recipe.check_space()?;
-        let guided = self.recipe.alignment.as_ref().is_some_and(|alignment| alignment.guided);
-        if self.recipe.mixed > 0 && guided {
-            return Err(Error::config("mixed").expected("0 for a guided network, which needs the candidate's vector without either caption").found(self.recipe.mixed.to_string()).fix("set alignment.guided to false, or mixed to 0"));
-        }
         if self.ignore_health {
             return Ok(());
         }
@@ -320,16 +316,13 @@ impl<'a> Fit<'a> {
         prepared: &Prepared<B>,
     ) -> Result<TrainingData> {
         let (recipe, task) = (self.recipe, self.task);
-        let mixed = mixed_captions(&task.train, recipe.mixed, recipe.seed);
-        let texts = [task.train.as_slice(), &mixed].concat();
         let mut pairs = TrainingData::new(
             &text.tokenizer,
-            TrainingCaptions { train: &texts, valid: &task.valid },
+            TrainingCaptions { train: &task.train, valid: &task.valid },
             &prepared.index,
         )?;
         if let Some(fitted) = &prepared.fitted
             && recipe.alignment.is_some()
-            && mixed.is_empty()
         {
             pairs = pairs.with_held_out(fitted.held_out.clone())?;
         }

@@ -209,6 +209,22 @@ fn malformed(subject: &str, error: &dyn std::fmt::Display) -> Error {
 
 /// Names the new form of a key that recipes had before.
 fn old_key(table: &Table, subject: &str) -> Option<Error> {
+    for keys in
+        [&["mixed"][..], &["training", "interpolation"], &["quantizer", "coarse", "balance"]]
+    {
+        let mut value = keys.split_first().and_then(|(first, _)| table.get(*first));
+        for key in &keys[1..] {
+            value = value.and_then(|value| value.get(*key));
+        }
+        if let Some(value) = value {
+            return Some(
+                Error::config(format!("{subject}: {}", keys.join(".")))
+                    .expected("a setting of this version")
+                    .found(format!("{value}, for an option that gained nothing and was removed"))
+                    .fix("remove the line"),
+            );
+        }
+    }
     let automatic = table.get("automatic")?;
     Some(
         Error::config(format!("{subject}: automatic"))

@@ -50,9 +50,6 @@ pub struct Recipe {
     /// Factor of the weights of generated captions, in the space and in training; 0 leaves them
     /// out.
     pub generated_weight: f32,
-    /// Additional texts for each item, each made of two of its training captions; only the decoder
-    /// trains on them.
-    pub mixed: usize,
     /// Minimum number of unique tokens of the network.
     pub unique_capacity: usize,
     /// Trains without the coarse K-Means (an ablation): its codes become the first level of the

@@ -2,7 +2,6 @@
 
 use burn::tensor::backend::Backend;
 
-use super::interpolate::Mixup;
 use crate::{
     data::{QueryBatch, TargetBatch},
     nn::GuideBatch,
@@ -17,8 +16,6 @@ pub struct TrainBatch<B: Backend> {
     pub targets: TargetBatch<B>,
     /// Where those items lie, if that is known.
     pub guide: Option<GuideBatch<B>>,
-    /// What the queries are mixed with, if they are.
-    pub mixup: Option<Mixup<B>>,
     /// Seed of the dropout.
     pub seed: u64,
     /// Numbers of the training captions, one a row; `u32::MAX` where there is none.
@@ -52,7 +49,6 @@ impl<B: Backend> TrainBatch<B> {
             queries,
             targets,
             guide: None,
-            mixup: None,
             seed,
             texts: vec![u32::MAX; of],
             of,

@@ -58,10 +58,6 @@ pub struct TrainConfig {
     pub loss: LossConfig,
     /// Share of a caption's tokens that are dropped, redrawn at every step.
     pub word_dropout: f64,
-    /// Share of the queries that are mixed with another caption of their candidate
-    /// ([`Mixup`](crate::expert::Mixup)); `interpolation` in files. Not for guided networks.
-    #[serde(rename = "interpolation")]
-    pub mixup: f64,
     /// Number of validations; one more or less if the steps cannot be divided evenly.
     pub validations: usize,
     /// Maximum number of validation queries; the first ones are used.
@@ -99,7 +95,6 @@ impl Default for TrainConfig {
             clip_norm: 1.0,
             loss: LossConfig::default(),
             word_dropout: 0.0,
-            mixup: 0.0,
             validations: 20,
             validation_queries: 500,
             validation_beam: 10,
@@ -132,7 +127,6 @@ impl TrainConfig {
             ensure_in(name, share, "[0, 1]", default)?;
         }
         ensure_in("averaging (TrainConfig::ema)", self.ema, "[0, 1]", default)?;
-        ensure_in("interpolation (TrainConfig::mixup)", self.mixup, "[0, 1]", default)?;
         for (name, number) in named!(self, weight_decay, clip_norm) {
             ensure_in(name, number, "[0, inf)", default)?;
         }
@@ -178,11 +172,11 @@ mod tests {
 
     #[test]
     fn keys_of_files_stay() {
-        let read = json!({"averaging": 0.5, "interpolation": 0.25});
+        let read = json!({"averaging": 0.5});
         let config: TrainConfig = serde_json::from_value(read).unwrap();
-        assert_eq!((config.ema, config.mixup), (0.5, 0.25));
+        assert_eq!(config.ema, 0.5);
         let written = serde_json::to_value(&config).unwrap();
-        assert_eq!((&written["averaging"], &written["interpolation"]), (&json!(0.5), &json!(0.25)));
+        assert_eq!(written["averaging"], json!(0.5));
         assert!(serde_json::from_value::<TrainConfig>(json!({"ema": 0.5})).is_err());
         let read = json!({
             "round": 3, "step": 7, "loss": null,

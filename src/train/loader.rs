@@ -21,7 +21,6 @@ use super::{
     batch::{TrainBatch, ValidBatch},
     config::TrainConfig,
     data::{TrainingData, WeightedExample},
-    interpolate::{Mixup, Siblings},
     position::{Share, StepCounter, work_for},
     shared::{Shared, locked},
 };
@@ -40,15 +39,6 @@ pub(super) struct TrainLoader<B: Backend> {
     pub(super) at: At,
     /// The order of the pass at hand, shared by the loaders of all devices.
     pub(super) order: Arc<Mutex<Order>>,
-    /// What queries may be mixed with.
-    pub(super) siblings: Arc<Siblings>,
-}
-
-/// A caption to mix a row with, and what the row's own has.
-struct MixupCaption {
-    tokens: Vec<u32>,
-    text: u32,
-    share: f32,
 }
 
 /// The order of the pairs in a pass, and which pass that is; empty before the first.
@@ -82,7 +72,6 @@ impl<B: Backend> TrainLoader<B> {
             share,
             at: At::new(&self.shared.position),
             order: self.order.clone(),
-            siblings: self.siblings.clone(),
         }
     }
 
@@ -133,7 +122,6 @@ impl<B: Backend> TrainLoader<B> {
             .iter()
             .map(|(_, pair)| drop_words(&pair.example.tokens, self.config.word_dropout, &mut rng))
             .collect();
-        let seconds = self.seconds(&pairs, &mut rng);
         let share = self.share.rows(pairs.len());
         if share.is_empty() {
             return None;
@@ -142,47 +130,13 @@ impl<B: Backend> TrainLoader<B> {
         let items: Vec<u32> = own.iter().map(|(_, pair)| pair.example.item).collect();
         let targets =
             TargetBatch::new(&items, &self.data.identifiers, &self.data.trie, &self.device);
-        let batch = |rows: &[Vec<u32>]| {
-            QueryBatch::new(rows, self.data.padding, &self.device)
-                .expect("captions were tokenised to at least one token")
-        };
-        let (queries, mixup) = match seconds {
-            Some(seconds) => {
-                let second = seconds[share.clone()].iter();
-                let count = share.len();
-                let rows = rows[share].iter().chain(second.clone().map(|second| &second.tokens));
-                let both = batch(&rows.cloned().collect::<Vec<_>>());
-                let mixup = Mixup {
-                    queries: both.rows(count..2 * count),
-                    texts: second.clone().map(|second| second.text).collect(),
-                    shares: second.map(|second| second.share).collect(),
-                };
-                (both.rows(0..count), Some(mixup))
-            }
-            None => (batch(&rows[share]), None),
-        };
+        let queries = QueryBatch::new(&rows[share], self.data.padding, &self.device)
+            .expect("captions were tokenised to at least one token");
         let texts: Vec<u32> = own.iter().map(|(pair, _)| self.data.texts[*pair as usize]).collect();
         let held_out = self.data.held_out.as_ref().map(|held_out| (texts.as_slice(), &**held_out));
         let guide = self.data.guide(&items, held_out, &self.device);
         let rank = self.share.rank;
-        Some(TrainBatch { queries, targets, guide, mixup, seed, texts, of, step, rank })
-    }
-
-    /// The captions that those of a step are mixed with, if they are: the same on all devices.
-    fn seconds(
-        &self,
-        pairs: &[(u32, &WeightedExample)],
-        rng: &mut ChaCha8Rng,
-    ) -> Option<Vec<MixupCaption>> {
-        let TrainConfig { mixup, word_dropout, .. } = *self.config;
-        let data = &self.data;
-        let second = |(pair, example): &(u32, &WeightedExample)| {
-            let own = (data.owners.of(example.example.item), data.texts[*pair as usize]);
-            let (text, share) = self.siblings.draw(mixup, own, rng);
-            let tokens = &data.train[text as usize].example.tokens;
-            MixupCaption { tokens: drop_words(tokens, word_dropout, rng), text, share }
-        };
-        (mixup > 0.0).then(|| pairs.iter().map(second).collect())
+        Some(TrainBatch { queries, targets, guide, seed, texts, of, step, rank })
     }
 }
 

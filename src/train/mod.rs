@@ -20,7 +20,6 @@ mod folder;
 pub(crate) mod freeze;
 mod frozen;
 mod guard;
-pub(crate) mod interpolate;
 pub(crate) mod learner;
 mod ledger;
 mod loader;

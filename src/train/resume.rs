@@ -52,7 +52,10 @@ pub(super) fn identity<B: Backend>(
 /// was and what it is. Settings that the older one does not know count as their defaults.
 fn difference(then: &Value, now: &Value) -> Option<(String, String, String)> {
     let settings = |config: &Value| {
-        let config: TrainConfig = serde_json::from_value(config.clone()).ok()?;
+        let mut config = config.clone();
+        // A setting that older versions wrote, always 0 unless asked for.
+        config.as_object_mut()?.retain(|key, value| key != "interpolation" || *value != 0.0);
+        let config: TrainConfig = serde_json::from_value(config).ok()?;
         serde_json::to_value(config).ok()
     };
     let differs = |(key, was): (&String, &Value), now: &Value, prefix: &str| {

@@ -21,7 +21,6 @@ use super::{
     folder::{RunFolder, check_folder},
     freeze::learns,
     frozen::Frozen,
-    interpolate::{self, Siblings},
     learner::{CartLearner, Context},
     ledger::Ledger,
     loader::{At, TrainLoader, ValidLoader},
@@ -125,7 +124,6 @@ impl Trainer {
     ) -> Result<()> {
         self.config.validate(data.trie().levels())?;
         data.check(model, &self.config.loss)?;
-        interpolate::check(&self.config, model)?;
         self.config.precision.check::<B>(main)?;
         self.folder.iter().try_for_each(|folder| check_folder(folder, self.resume))
     }
@@ -185,7 +183,6 @@ impl Trainer {
             share: Share::first(together.devices, together.distributed),
             at: At::new(&shared.position),
             order: Arc::<Mutex<_>>::default(),
-            siblings: Arc::new(Siblings::new(&self.config, data)),
         }
     }
 

@@ -13,7 +13,6 @@ use burn::{
 use super::{
     batch::TrainBatch,
     config::TrainConfig,
-    interpolate::Mixup,
     learner::{CartLearner, Context},
 };
 use crate::{
@@ -37,7 +36,6 @@ struct Piece<B: AutodiffBackend> {
     targets: TargetBatch<B>,
     guide: Option<GuideBatch<B>>,
     texts: Vec<u32>,
-    mixup: Option<Mixup<B>>,
     seed: u64,
     /// Share of the rows of the step.
     weight: f64,
@@ -81,7 +79,6 @@ impl<B: AutodiffBackend> CartLearner<B> {
                         queries: batch.queries.rows(rows.clone()),
                         targets: batch.targets.rows(rows.clone()),
                         guide: batch.guide.as_ref().map(|guide| guide.rows(rows.clone())),
-                        mixup: batch.mixup.as_ref().map(|p| p.rows(rows.clone())),
                         texts: batch.texts[rows].to_vec(),
                     }
                 })
@@ -108,42 +105,26 @@ impl<B: AutodiffBackend> CartLearner<B> {
 
     /// Forward and backward.
     fn piece(&self, piece: Piece<B>) -> Part<B> {
-        let Piece { queries, targets, guide, texts, mixup, seed, weight } = piece;
+        let Piece { queries, targets, guide, texts, seed, weight } = piece;
         let Context { config: TrainConfig { loss: config, precision, .. }, frozen, shared, .. } =
             &*self.context;
-        let prefix = |queries: &QueryBatch<B>, texts: &[u32]| {
-            frozen.as_ref().map(|frozen| frozen.prefix(&self.cart, queries, texts))
-        };
-        let second = mixup.as_ref().map(|p| prefix(&p.queries, &p.texts));
-        let prefix = prefix(&queries, &texts);
+        let prefix = frozen.as_ref().map(|frozen| frozen.prefix(&self.cart, &queries, &texts));
         let cart = precision.apply(self.cart.clone());
         // Both passes of R-Drop are one batch: every query twice, with dropouts of their own.
         let passes = if config.r_drop > 0.0 { 2 } else { 1 };
-        let shares = mixup.as_ref().map(|p| p.shares(passes, &queries.tokens.device()));
-        let second = mixup.map(|mixup| mixup.queries).zip(second);
-        let twice = |(queries, prefix): (QueryBatch<B>, Option<EncoderPrefix<B>>)| {
-            (queries.repeated(), prefix.map(EncoderPrefix::repeated))
-        };
-        let ((queries, prefix), second, targets, guide) = match passes {
+        let (queries, prefix, targets, guide) = match passes {
             2 => (
-                twice((queries, prefix)),
-                second.map(twice),
+                queries.repeated(),
+                prefix.map(EncoderPrefix::repeated),
                 targets.repeated(),
                 guide.as_ref().map(GuideBatch::repeated),
             ),
-            _ => ((queries, prefix), second, targets, guide),
+            _ => (queries, prefix, targets, guide),
         };
         let loss = with_noise(seed, || {
-            let encode = |prefix, queries: &QueryBatch<B>| match prefix {
+            let encoded = match prefix {
                 Some(prefix) => cart.encoder().finish(prefix, queries.padding.clone()),
                 None => cart.encode_layers(queries.tokens.clone(), queries.padding.clone()),
-            };
-            let encoded = encode(prefix, &queries);
-            let encoded = match second.zip(shares) {
-                Some(((second, prefix), shares)) => {
-                    encoded.mixed_with(&encode(prefix, &second), shares)
-                }
-                None => encoded,
             };
             config.of(&cart, &encoded, Supervised { queries, targets, guide }, passes, seed)
         });

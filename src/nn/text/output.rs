@@ -3,8 +3,6 @@
 use burn::tensor::{Tensor, backend::Backend};
 use serde::{Deserialize, Serialize};
 
-use crate::nn::init::as_dtype;
-
 /// How one vector of a query is made of its tokens' vectors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -88,32 +86,6 @@ impl<B: Backend> EncoderOutput<B> {
         (last * present).sum_dim(1).div(count).reshape([batch, d_model])
     }
 
-    /// Queries between these and others of the same tokens wide: `share * this + (1 - share) *
-    /// other` at every token that both have, the one there is elsewhere.
-    ///
-    /// # Shapes
-    /// - `shares`, of 0 to 1: `[batch]`
-    ///
-    /// # Panics
-    /// When the shapes differ.
-    pub fn mixed_with(self, other: &Self, shares: Tensor<B, 1>) -> Self {
-        let [batch, _, _, tokens] = self.bias.dims();
-        let shares = shares.reshape([batch, 1, 1]);
-        // Never 0: a token that only one of the two has keeps all of its weight.
-        let shares = shares.clamp(1e-6, 1.0).repeat_dim(1, tokens);
-        let own = as_dtype(self.present(), shares.dtype()) * shares.clone();
-        let theirs = as_dtype(other.present(), shares.dtype()) * (-shares + 1.0);
-        let all = (own.clone() + theirs.clone()).clamp_min(1e-6);
-        let (own, theirs) = (own / all.clone(), theirs / all);
-        let mixed = |(a, b): (Tensor<B, 3>, &Tensor<B, 3>)| {
-            let dtype = a.dtype();
-            let b = as_dtype(b.clone(), dtype);
-            a * as_dtype(own.clone(), dtype) + b * as_dtype(theirs.clone(), dtype)
-        };
-        let layers = self.layers.into_iter().zip(&other.layers).map(mixed).collect();
-        Self { layers, bias: self.bias.max_pair(other.bias.clone()), ..self }
-    }
-
     fn last(&self) -> Tensor<B, 3> {
         self.layers.last().expect("an encoder has layers").clone()
     }
@@ -131,33 +103,6 @@ mod tests {
 
     use super::*;
     use crate::nn::padding_bias;
-
-    #[test]
-    fn mixtures_weigh_tokens_that_both_have_and_keep_those_of_one() {
-        let device = Default::default();
-        let output = |values: [f32; 8], padding: [bool; 8]| EncoderOutput::<Flex> {
-            layers: vec![Tensor::from_data(TensorData::new(values.to_vec(), [2, 4, 1]), &device)],
-            bias: padding_bias(Tensor::from_data(
-                TensorData::new(padding.to_vec(), [2, 4]),
-                &device,
-            )),
-            pooling: Pooling::Mean,
-        };
-        let (f, t) = (false, true);
-        let a = output([1.0, 2.0, 99.0, 99.0, 5.0, 6.0, 7.0, 99.0], [f, f, t, t, f, f, f, t]);
-        let b = output([3.0, 6.0, 8.0, 99.0, 1.0, 99.0, 99.0, 99.0], [f, f, f, t, f, t, t, t]);
-        let mixed = a.clone().mixed_with(&b, Tensor::from_floats([0.75, 0.25], &device));
-        let values: Vec<f32> = mixed.layers[0].to_data().to_vec().unwrap();
-        for (found, expected) in values.iter().zip([1.5, 3.0, 8.0, 0.0, 2.0, 6.0, 7.0, 0.0]) {
-            approx::assert_abs_diff_eq!(*found, expected, epsilon = 1e-5);
-        }
-        let hidden: Vec<bool> = mixed.bias.to_data().iter::<f32>().map(|v| v != 0.0).collect();
-        assert_eq!(hidden, [f, f, f, t, f, f, f, t]);
-        // All of the one: as it was, where there is a token.
-        let same = a.clone().mixed_with(&a, Tensor::from_floats([1.0, 0.3], &device));
-        let pooled = |output: &EncoderOutput<Flex>| output.pooled().to_data();
-        same.pooled().into_data().assert_approx_eq::<f32>(&pooled(&a), Default::default());
-    }
 
     #[test]
     fn pooling_looks_at_tokens_that_are_there_only() {

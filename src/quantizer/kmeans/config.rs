@@ -54,10 +54,6 @@ pub struct KMeansConfig {
     /// Rows that mini-batch fitting takes its first centres from; `None` for 64 for each cluster,
     /// at least 65536.
     pub sample_rows: Option<usize>,
-    /// Penalty on a cluster's size while centres are fitted, in units of the mean squared distance: 0 is
-    /// plain K-Means, 0.2 to 0.5 balance the clusters, at most 1. A row's token is always its nearest
-    /// centre, so that it does not depend on other rows. Not for mini-batches.
-    pub balance: f32,
 }
 
 impl KMeansConfig {
@@ -78,7 +74,6 @@ impl KMeansConfig {
             seeding_rows: None,
             batch_rows: 1 << 14,
             sample_rows: None,
-            balance: 0.0,
         }
     }
 
@@ -88,9 +83,6 @@ impl KMeansConfig {
     /// [`Error::Config`] naming the setting that is out of range.
     pub fn validate(&self) -> Result<()> {
         check_size("k", self.k)?;
-        if !(0.0..=1.0).contains(&self.balance) {
-            return Err(Error::config("balance").expected("0 to 1").found(self.balance.to_string()).fix("0 is plain K-Means, 0.2 to 0.5 balance the clusters; larger values may oscillate"));
-        }
         check_lloyd(self.restarts, self.max_iterations, self.tolerance)?;
         let counts = [
             ("batch_rows", Some(self.batch_rows), 1),
@@ -160,7 +152,6 @@ mod tests {
             (KMeansConfig { max_iterations: 0, ..good.clone() }, "max_iterations"),
             (KMeansConfig { tolerance: -1.0, ..good.clone() }, "tolerance"),
             (KMeansConfig { tolerance: f64::NAN, ..good.clone() }, "tolerance"),
-            (KMeansConfig { balance: -0.5, ..good.clone() }, "balance"),
             (KMeansConfig { batch_rows: 0, ..good.clone() }, "batch_rows"),
             (KMeansConfig { seeding_rows: Some(3), ..good.clone() }, "seeding_rows"),
             (KMeansConfig { sample_rows: Some(3), ..good }, "sample_rows"),

@@ -6,9 +6,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::{
-    HostSearch, KMeans, KMeansConfig, NearestCentre, balance::Balance, init::first_centres,
-};
+use super::{HostSearch, KMeans, KMeansConfig, NearestCentre, init::first_centres};
 use crate::{
     cancel::Monitor,
     error::{Error, Result},
@@ -179,7 +177,6 @@ fn lloyd(
     let (n, dim, max_iterations) = (source.len(), source.dim(), config.max_iterations);
     let (mut index, mut distance) = (vec![0; n], vec![0.0; n]);
     let mut sums = Sums::new(config.k, dim);
-    let mut balance = Balance::new(config.balance, config.k);
     let mut buffer = Vec::new();
     let mut previous = f64::INFINITY;
     let mut reseeded = 0;
@@ -188,10 +185,7 @@ fn lloyd(
         sums.clear();
         for_blocks(source, config.batch_rows, &mut buffer, |range, rows| {
             let (index, distance) = (&mut index[range.clone()], &mut distance[range]);
-            match &mut balance {
-                Some(balance) => balance.nearest(engine, (rows, dim), &centres, index, distance)?,
-                None => engine.nearest(rows, dim, &centres, index, distance)?,
-            }
+            engine.nearest(rows, dim, &centres, index, distance)?;
             // The last pass only measures.
             if iteration < max_iterations {
                 sums.add(rows, index);
@@ -203,23 +197,8 @@ fn lloyd(
         let event =
             KMeansEvent::Iteration { restart, iteration, max_iterations, inertia, reseeded };
         tell(monitor, event)?;
-        // Penalties may raise the inertia for a while.
-        let (gain, even) = match &balance {
-            Some(balance) => ((previous - inertia).abs(), balance.is_settled()),
-            None => (previous - inertia, true),
-        };
-        let settled = reseeded == 0 && even && gain <= config.tolerance * previous;
+        let settled = reseeded == 0 && previous - inertia <= config.tolerance * previous;
         if iteration == max_iterations || (iteration > 0 && settled) {
-            let inertia = match balance {
-                Some(_) => {
-                    for_blocks(source, config.batch_rows, &mut buffer, |range, rows| {
-                        let (index, distance) = (&mut index[range.clone()], &mut distance[range]);
-                        engine.nearest(rows, dim, &centres, index, distance)
-                    })?;
-                    distance.iter().map(|&d| f64::from(d)).sum()
-                }
-                None => inertia,
-            };
             return Ok(KMeans { centres, dim, inertia, iterations: iteration });
         }
         reseeded = fill_empty(source, &sums.counts, &mut index, &distance)?;
@@ -231,9 +210,6 @@ fn lloyd(
             })?;
         }
         sums.means(&mut centres);
-        if let Some(balance) = &mut balance {
-            balance.learn(&sums.counts, inertia);
-        }
         previous = inertia;
         iteration += 1;
     }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     cancel::Monitor,
-    error::{Error, Result},
+    error::Result,
     quantizer::rows::{RowSource, add_rows, draw_rows, read_checked},
 };
 
@@ -52,11 +52,6 @@ impl KMeansConfig {
         monitor: &Monitor<'_, KMeansEvent>,
     ) -> Result<KMeans> {
         self.validate()?;
-        let remedy = "fit with fit_source, which reads all rows at each update";
-        Error::config("balance")
-            .expected("0 for a fit by mini-batches")
-            .found(self.balance.to_string())
-            .fix_if(self.balance > 0.0, remedy)?;
         let (n, dim) = (source.len(), source.dim());
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
         // The restarts of the sample's fit use the streams from 0.

@@ -1,7 +1,6 @@
 //! K-Means: the coarse token of an identifier, and the building block of the other tokenizers.
 
 mod assign;
-mod balance;
 mod config;
 mod fit;
 mod init;

@@ -262,30 +262,3 @@ fn averaged_weights_are_validated_kept_and_resumed() {
         assert!(error.contains("averaging"), "{error}");
     }
 }
-
-/// Mixed with another caption of their candidate, queries are others; what is mixed is the same out of a cache.
-#[test]
-fn interpolated_queries_are_the_same_with_and_without_a_cache() {
-    let _turn = turn();
-    let setup = setup();
-    for (freeze, r_drop) in [(Freeze::Encoder, 0.0), (Freeze::Layers(2), 0.5)] {
-        let mut config = TrainConfig { freeze, word_dropout: 0.0, ..settings() };
-        config.loss.r_drop = r_drop;
-        config.learning_rate = 1e-3;
-        let plain = run(&setup, &config);
-        let mixed = TrainConfig { mixup: 0.6, ..config };
-        let computed = run(&setup, &mixed);
-        assert!(difference(&computed, &plain) > 1e-3);
-        let frozen_cache = FrozenCache { mebibytes: 64, half: false };
-        let kept = TrainConfig { frozen_cache, ..mixed.clone() };
-        assert!(difference(&run(&setup, &kept), &computed) < 1e-4);
-        // Some captions out of the cache, some computed.
-        let frozen_cache = FrozenCache { mebibytes: 1, half: false };
-        let some = TrainConfig { frozen_cache, micro_batch: 5, ..mixed };
-        let devices = vec![Default::default(); 2];
-        let two = Trainer::new(some).fit_devices(deep(&setup, 4), &setup.data, &devices).unwrap();
-        assert!(losses(&two).iter().all(|loss| loss.is_finite()));
-    }
-    let whole = TrainConfig { mixup: 1.0, ..settings() };
-    assert!(losses(&run(&setup, &whole)).iter().all(|loss| loss.is_finite()));
-}
