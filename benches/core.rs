@@ -5,7 +5,7 @@
 use std::hint::black_box;
 
 use burn::backend::Flex;
-use cart_examples_common::memory;
+use cart_examples::memory;
 use cart_retrieval::{
     decode::BeamConfig,
     expert::{Codes, Engine, RqKMeans, Scorer, Trie},

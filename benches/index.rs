@@ -6,7 +6,7 @@
 use std::{collections::HashSet, hint::black_box, path::Path, time::Duration};
 
 use burn::backend::Flex;
-use cart_examples_common::memory;
+use cart_examples::memory;
 use cart_retrieval::{
     data::{TextTokenizer, TokenizerConfig},
     expert::{Codes, Trie},

@@ -4,7 +4,7 @@
 
 use std::{hint::black_box, time::Duration};
 
-use cart_examples_common::{inputs, memory};
+use cart_examples::{inputs, memory};
 use cart_retrieval::{
     expert::RqKMeans,
     quantizer::{KMeansConfig, Quantizer},

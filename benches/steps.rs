@@ -9,7 +9,7 @@
 use std::time::{Duration, Instant};
 
 use burn::backend::Autodiff;
-use cart_examples_common::{inputs, memory};
+use cart_examples::{inputs, memory};
 use cart_retrieval::{
     backend::{BackendKind, BackendTask, DeviceChoice, LocalBackend, run_on},
     cancel::Monitor,

@@ -12,7 +12,7 @@
 //! trains on it. Ctrl-C stops, and the same command goes on.
 
 #[macro_use]
-extern crate cart_examples_common as common;
+extern crate cart_examples as common;
 
 use std::{
     collections::HashMap,

@@ -7,7 +7,7 @@
 //! ```
 
 #[macro_use]
-extern crate cart_examples_common as common;
+extern crate cart_examples as common;
 
 use std::path::PathBuf;
 

@@ -2,7 +2,7 @@
 //! trained index; each compared with a flat search over the same vectors.
 
 #[macro_use]
-extern crate cart_examples_common as common;
+extern crate cart_examples as common;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Instant};
 

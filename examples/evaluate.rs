@@ -1,7 +1,7 @@
 //! Measures an index, and honest baselines on the same text.
 
 #[macro_use]
-extern crate cart_examples_common as common;
+extern crate cart_examples as common;
 
 use std::{path::PathBuf, time::Instant};
 

@@ -6,7 +6,7 @@
 //! captions of both (fine-tuning with replay), and retrains on everything as a reference.
 
 #[macro_use]
-extern crate cart_examples_common as common;
+extern crate cart_examples as common;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Instant};
 

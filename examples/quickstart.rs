@@ -6,7 +6,7 @@
 //! they are written, and their features extracted from there.
 
 #[macro_use]
-extern crate cart_examples_common as common;
+extern crate cart_examples as common;
 
 use std::{
     fs,

@@ -1,7 +1,7 @@
 //! Answers text queries with a saved index: those on the command line, or line by line.
 
 #[macro_use]
-extern crate cart_examples_common as common;
+extern crate cart_examples as common;
 
 use std::{
     io::{self, BufRead, IsTerminal},

@@ -3,7 +3,7 @@
 //! Ctrl-C stops after the step at hand and keeps a checkpoint; `--resume` goes on from it.
 
 #[macro_use]
-extern crate cart_examples_common as common;
+extern crate cart_examples as common;
 
 use std::{path::PathBuf, time::Instant};
 

@@ -6,7 +6,7 @@
 //! than its log, and says once on stderr that output is lost. A program that does nothing but print
 //! calls [`end_with_reader`] first.
 //!
-//! Every program has them: `#[macro_use] extern crate cart_examples_common as common;`
+//! Every program has them: `#[macro_use] extern crate cart_examples as common;`
 
 use std::{
     fmt,

@@ -9,7 +9,7 @@
 //! ```
 
 #[macro_use]
-extern crate cart_examples_common as common;
+extern crate cart_examples as common;
 
 mod gallery;
 mod prefixes;

@@ -10,7 +10,7 @@
 //! FILE` those of a frozen encoder; `my-data` is then what `train` takes with `--data`.
 
 #[macro_use]
-extern crate cart_examples_common as common;
+extern crate cart_examples as common;
 
 use std::path::PathBuf;
 

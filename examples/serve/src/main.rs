@@ -1,7 +1,7 @@
 //! Serves an index over HTTP: searches, changes, metrics, and a page for people.
 
 #[macro_use]
-extern crate cart_examples_common as common;
+extern crate cart_examples as common;
 
 mod api;
 mod app;

@@ -2,8 +2,9 @@
 
 use cart_retrieval::{Error, Result};
 use fast_image_resize::{
-    FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer,
-    images::{Image, ImageRef},
+    FilterType, ResizeAlg, ResizeOptions, Resizer,
+    images::{TypedImage, TypedImageRef},
+    pixels::U8x3,
 };
 
 use super::{Filter, Picture};
@@ -41,11 +42,17 @@ impl Picture {
         let options = ResizeOptions::new().resize_alg(algorithm);
         let pass = |from: &Self, width: usize, height: usize| {
             let (from_width, from_height) = (from.width() as u32, from.height() as u32);
-            let pixels = ImageRef::new(from_width, from_height, from.rgb(), PixelType::U8x3)
+            // Typed: `Resizer::resize` would compile every type of pixel that there is.
+            let pixels = TypedImageRef::<U8x3>::from_buffer(from_width, from_height, from.rgb())
                 .map_err(|e| wrong(e.to_string()))?;
-            let mut to = Image::new(width as u32, height as u32, PixelType::U8x3);
-            Resizer::new().resize(&pixels, &mut to, &options).map_err(|e| wrong(e.to_string()))?;
-            Self::new(width, height, to.into_vec())
+            let mut rgb = vec![0; 3 * width * height];
+            let mut to = TypedImage::<U8x3>::from_buffer(width as u32, height as u32, &mut rgb)
+                .map_err(|e| wrong(e.to_string()))?;
+            Resizer::new()
+                .resize_typed(&pixels, &mut to, &options)
+                .map_err(|e| wrong(e.to_string()))?;
+            drop(to);
+            Self::new(width, height, rgb)
         };
         // Rows first, as Pillow does: what is rounded between the passes is then the same.
         pass(&pass(self, width, self.height())?, width, height)

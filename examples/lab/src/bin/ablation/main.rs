@@ -6,7 +6,7 @@
 //! `ablation.json`.
 
 #[macro_use]
-extern crate cart_examples_common as common;
+extern crate cart_examples as common;
 
 mod figure;
 mod results;

@@ -1,7 +1,7 @@
 //! Trains and measures an index over several seeds, compared with tuned baselines on the same text.
 
 #[macro_use]
-extern crate cart_examples_common as common;
+extern crate cart_examples as common;
 
 mod baselines;
 

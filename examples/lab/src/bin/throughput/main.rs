@@ -10,7 +10,7 @@
 #![recursion_limit = "256"]
 
 #[macro_use]
-extern crate cart_examples_common as common;
+extern crate cart_examples as common;
 
 mod cart;
 mod figure;
