@@ -8,7 +8,7 @@ use cart_media::{Descriptors, Extractor, Filter, MelBank, MelConfig, Picture, So
 use cart_procedural::{
     Benchmark, Clips, ClipsConfig, Scenes, ScenesConfig, Sounds, SoundsConfig, write_benchmark,
 };
-use cart_retrieval::cancel::StopFlag;
+use cart_retrieval::cancel::Monitor;
 use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use rayon::prelude::*;
 
@@ -28,7 +28,7 @@ fn descriptors(c: &mut Criterion) {
     for benchmark in &benchmarks {
         let name = benchmark.modality().to_string();
         let out = folder.path().join(&name);
-        let written = write_benchmark(&**benchmark, &out, &StopFlag::new(), |_| {}).expect("files");
+        let written = write_benchmark(&**benchmark, &out, &Monitor::new()).expect("files");
         group.bench_function(&name, |b| {
             b.iter(|| {
                 let rows =
@@ -46,8 +46,7 @@ fn preparation(c: &mut Criterion) {
     let scenes = Scenes::generate(&ScenesConfig::new(ITEMS).with_size(512)).expect("scenes");
     let sounds = Sounds::generate(&SoundsConfig::new(ITEMS)).expect("sounds");
     let write = |benchmark: &dyn Benchmark, name: &str| {
-        write_benchmark(benchmark, folder.path().join(name), &StopFlag::new(), |_| {})
-            .expect("files")
+        write_benchmark(benchmark, folder.path().join(name), &Monitor::new()).expect("files")
     };
     let (pictures, sounds) = (write(&scenes, "pictures"), write(&sounds, "sounds"));
     let bank = MelBank::new(MelConfig::clap()).expect("a preset");

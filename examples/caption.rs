@@ -29,6 +29,7 @@ use cart_media::{
     media_below,
 };
 use cart_retrieval::{
+    cancel::Monitor,
     data::DataFolder,
     members::Outputs,
     prelude::*,
@@ -159,12 +160,12 @@ fn main() -> Result<()> {
 
     let bar = ProgressBar::new(ids.len() as u64);
     bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} {per_sec} {msg}")?);
-    let mut report = |at: CaptionProgress| {
+    let monitor = Monitor::new().with_stop(&stop).with_progress(|at: CaptionProgress| {
         bar.set_position(at.done as u64);
         if at.without > 0 {
             bar.set_message(format!("{} without a caption", at.without));
         }
-    };
+    });
     let made = match &args.captioner {
         Kind::Retrieval(retrieval) => {
             let config = RetrievalConfig {
@@ -178,7 +179,7 @@ fn main() -> Result<()> {
                 per_neighbour: retrieval.per_neighbour,
             };
             let job = job.with_features(&data.items)?;
-            let made = config.fit(&data.items, &training)?.caption(&job, &stop, &mut report)?;
+            let made = config.fit(&data.items, &training)?.caption(&job, &monitor)?;
             made.captions.to_jsonl(&file)?;
             made
         }
@@ -186,7 +187,7 @@ fn main() -> Result<()> {
             let media = media_of(&args.data, &command.media, &ids)?;
             let job = job.with_media(&command.media, &media)?;
             let captioner = captioner.context("a captioner was made above")?;
-            let made = captioner.caption(&job, &stop, &mut report)?;
+            let made = captioner.caption(&job, &monitor)?;
             captioner.save(&made.captions, &file)?;
             made
         }

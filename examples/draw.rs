@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use cart_procedural::write_benchmark;
-use cart_retrieval::members::Outputs;
+use cart_retrieval::{cancel::Monitor, members::Outputs};
 use clap::Parser;
 use common::drawn::Kind;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -47,7 +47,8 @@ fn main() -> Result<()> {
     let bar = ProgressBar::new(args.items as u64);
     bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} {per_sec}")?);
     let report = |done: usize| bar.set_position(done as u64);
-    let written = write_benchmark(&*benchmark, &args.out, &stop, report)?;
+    let monitor = Monitor::new().with_stop(&stop).with_progress(report);
+    let written = write_benchmark(&*benchmark, &args.out, &monitor)?;
     bar.finish_and_clear();
     println!("{} {} in {}", written.items.len(), args.modality.plural(), args.out.display());
     println!("{:?}", written.captions.audit);

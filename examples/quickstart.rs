@@ -18,12 +18,12 @@ use anyhow::{Context, Result, bail};
 use cart_baselines::{Bm25, Bm25Config, DualTowerConfig, TowerData, TowerStart};
 use cart_media::{
     Descriptors,
-    extract::{ExtractConfig, extract},
+    extract::{ExtractConfig, Extraction},
 };
 use cart_procedural::{Benchmark, QUERY, SplitCaptions, TRAINING, write_benchmark};
 use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
-    cancel::StopFlag,
+    cancel::{Monitor, StopFlag},
     data::{Caption, DataFolder},
     eval::EvalRecord,
     members::Outputs,
@@ -276,11 +276,14 @@ fn through_files(
     stop: &StopFlag,
 ) -> Result<(Features, SplitCaptions)> {
     remove_earlier(folder)?;
-    let written = write_benchmark(benchmark, folder, stop, |_| {})?;
+    let written = write_benchmark(benchmark, folder, &Monitor::new().with_stop(stop))?;
     let config = ExtractConfig::default();
     let descriptors = Descriptors::default();
-    let made =
-        extract(&written.items, &written.media, folder, &descriptors, &config, stop, |_| {})?;
+    let made = Extraction::new(&written.items, &written.media, folder).run(
+        &descriptors,
+        &config,
+        &Monitor::new().with_stop(stop),
+    )?;
     if let Some(failure) = made.failed.first() {
         bail!("{} items without features; {}: {}", made.failed.len(), failure.id, failure.message);
     }

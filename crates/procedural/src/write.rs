@@ -8,7 +8,7 @@ use std::{
 use cart_media::{MediaItem, Modality};
 use cart_retrieval::{
     Error, Result,
-    cancel::StopFlag,
+    cancel::Monitor,
     data::{self, Captions, Splits},
     members::{FileLock, write_bytes},
 };
@@ -65,30 +65,30 @@ struct Manifest {
 ///
 /// # Example
 /// ```
-/// use cart_media::{Descriptors, extract::extract};
+/// use cart_media::{Descriptors, extract::Extraction};
 /// use cart_procedural::{Sounds, SoundsConfig, write_benchmark};
-/// use cart_retrieval::cancel::StopFlag;
+/// use cart_retrieval::cancel::Monitor;
 ///
 /// let folder = tempfile::tempdir().map_err(|e| cart_retrieval::Error::io("create", "folder", e))?;
-/// let (data, stop) = (folder.path().join("sounds"), StopFlag::new());
+/// let data = folder.path().join("sounds");
 /// let sounds = Sounds::generate(&SoundsConfig::new(20))?;
-/// let written = write_benchmark(&sounds, &data, &stop, |_| {})?;
+/// let written = write_benchmark(&sounds, &data, &Monitor::new())?;
 /// assert_eq!(written.items[3].path.to_str(), Some("sound-000003.wav"));
 /// let descriptors = Descriptors::default();
-/// extract(&written.items, &written.media, &data, &descriptors, &Default::default(), &stop, |_| {})?;
+/// let extraction = Extraction::new(&written.items, &written.media, &data);
+/// extraction.run(&descriptors, &Default::default(), &Monitor::new())?;
 /// assert_eq!(cart_retrieval::data::DataFolder::open(&data)?.items.len(), 20);
 /// # Ok::<(), cart_retrieval::Error>(())
 /// ```
 pub fn write_benchmark(
     benchmark: &dyn Benchmark,
     folder: impl AsRef<Path>,
-    stop: &StopFlag,
-    progress: impl FnMut(usize),
+    monitor: &Monitor<'_, usize>,
 ) -> Result<Written> {
     let folder = folder.as_ref();
     ensure_new(folder)?;
     let partial = Partial::create(folder)?;
-    let mut written = fill(benchmark, &partial.path, stop, progress)?;
+    let mut written = fill(benchmark, &partial.path, monitor)?;
     partial.publish(folder)?;
     written.media = folder.join("media");
     Ok(written)
@@ -176,18 +176,13 @@ fn remove_abandoned(parent: &Path, prefix: &str) -> Result<()> {
     Ok(())
 }
 
-fn fill(
-    benchmark: &dyn Benchmark,
-    folder: &Path,
-    stop: &StopFlag,
-    mut progress: impl FnMut(usize),
-) -> Result<Written> {
+fn fill(benchmark: &dyn Benchmark, folder: &Path, monitor: &Monitor<'_, usize>) -> Result<Written> {
     let media = folder.join("media");
     fs::create_dir(&media).map_err(|e| Error::io("create", &media, e))?;
     let (total, modality) = (benchmark.len(), benchmark.modality());
     let mut items = Vec::with_capacity(total);
     while items.len() < total {
-        if stop.is_raised() {
+        if monitor.is_stopped() {
             return Err(Error::interrupted("drawing a benchmark")
                 .expected(format!("{total} items"))
                 .found(format!("a stop after {}", items.len()))
@@ -203,7 +198,7 @@ fn fill(
             })
             .collect::<Result<_>>()?;
         items.extend(drawn);
-        progress(items.len());
+        monitor.report(items.len());
     }
     let captions = benchmark.captions()?;
     caption_file(&items, &captions)?.to_jsonl(folder.join("captions.jsonl"))?;
@@ -248,7 +243,7 @@ fn splits(ids: &[&str], seed: u64) -> Result<Splits> {
 mod tests {
     use super::*;
     use crate::{Clips, ClipsConfig, Scenes, ScenesConfig, Sounds, SoundsConfig};
-    use cart_media::{Descriptors, Sound, extract::extract, media_below, open_frames};
+    use cart_media::{Descriptors, Sound, extract::Extraction, media_below, open_frames};
     use cart_retrieval::{
         data::{CaptionFilter, DataFolder},
         expert::audit,
@@ -274,7 +269,7 @@ mod tests {
         }
         let lock = FileLock::acquire(&working.join(LOCK)).unwrap().unwrap();
         let sounds = Sounds::generate(&SoundsConfig::new(20)).unwrap();
-        write_benchmark(&sounds, path("sounds"), &StopFlag::new(), |_| {}).unwrap();
+        write_benchmark(&sounds, path("sounds"), &Monitor::new()).unwrap();
         assert!(!killed.exists() && working.exists() && other.exists());
         assert!(!path("sounds").join(LOCK).exists());
         drop(lock);
@@ -286,10 +281,11 @@ mod tests {
         for benchmark in all(40) {
             let to = folder.path().join(benchmark.modality().to_string());
             let mut told = 0;
-            let stop = StopFlag::new();
-            let written = write_benchmark(&*benchmark, &to, &stop, |done| told = done).unwrap();
+            let monitor = Monitor::new().with_progress(|done| told = done);
+            let written = write_benchmark(&*benchmark, &to, &monitor).unwrap();
+            drop(monitor);
             assert_eq!(told, 40);
-            // As the example `extract files --stems` finds them.
+            // As the program `extract files --stems` finds them.
             let mut found = media_below(&written.media, &[benchmark.modality()]).unwrap().items;
             for item in &mut found {
                 item.id = item.path.with_extension("").to_string_lossy().into_owned();
@@ -297,7 +293,9 @@ mod tests {
             assert_eq!(found, written.items);
             let descriptors = Descriptors::default();
             let config = Default::default();
-            extract(&found, &written.media, &to, &descriptors, &config, &stop, |_| {}).unwrap();
+            Extraction::new(&found, &written.media, &to)
+                .run(&descriptors, &config, &Monitor::new())
+                .unwrap();
             let features = Features::open(to.join("features.npy")).unwrap();
             assert_eq!(features.as_slice(), benchmark.rows(0..40).unwrap());
 
@@ -354,15 +352,16 @@ mod tests {
         let to = folder.path().join("sounds");
         fs::create_dir(&to).unwrap();
         fs::write(to.join("mine.txt"), "kept").unwrap();
-        let stop = StopFlag::new();
-        let error = write_benchmark(&*sounds, &to, &stop, |_| {}).unwrap_err();
+        let stop = cart_retrieval::cancel::StopFlag::new();
+        let monitor = Monitor::new().with_stop(&stop);
+        let error = write_benchmark(&*sounds, &to, &monitor).unwrap_err();
         assert!(error.to_string().contains("new or empty"), "{error}");
         fs::remove_file(to.join("mine.txt")).unwrap();
-        write_benchmark(&*sounds, &to, &stop, |_| {}).unwrap();
+        write_benchmark(&*sounds, &to, &monitor).unwrap();
         assert!(to.join("benchmark.json").is_file());
-        assert!(write_benchmark(&*sounds, &to, &stop, |_| {}).is_err());
+        assert!(write_benchmark(&*sounds, &to, &monitor).is_err());
         stop.raise();
-        let error = write_benchmark(&*sounds, folder.path().join("other"), &stop, |_| {});
+        let error = write_benchmark(&*sounds, folder.path().join("other"), &monitor);
         assert!(matches!(error, Err(Error::Interrupted { .. })), "{error:?}");
         let left: Vec<_> =
             fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();

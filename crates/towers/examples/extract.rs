@@ -23,7 +23,7 @@ use cart_media::{
 };
 use cart_retrieval::{
     backend::{BackendTask, LocalBackend},
-    cancel::StopFlag,
+    cancel::Monitor,
     members::Outputs,
 };
 use cart_towers::{
@@ -170,20 +170,20 @@ fn main() -> Result<()> {
     }
     let bar = ProgressBar::new(items.len() as u64);
     bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} {per_sec} {msg}")?);
-    let report = |progress: ExtractProgress| {
+    let monitor = Monitor::new().with_stop(&stop).with_progress(|progress: ExtractProgress| {
         bar.set_position(progress.done as u64);
         if progress.failed > 0 {
             bar.set_message(format!("{} failed", progress.failed));
         }
-    };
+    });
     let config = ExtractConfig { part: args.part };
     let Encoder { clip, clap, imagebind } = &args.encoder;
     let made = if clip.is_some() || clap.is_some() || imagebind.is_some() {
-        let (extraction, config, stop) = (&extraction, &config, &stop);
-        args.hardware.run(ByEncoder { args: &args, extraction, config, stop, report })?
+        let (extraction, config, monitor) = (&extraction, &config, &monitor);
+        args.hardware.run(ByEncoder { args: &args, extraction, config, monitor })?
     } else {
         let descriptors = Descriptors { frames: args.frames, ..Descriptors::default() };
-        extraction.run(&descriptors, &config, &stop, report)?
+        extraction.run(&descriptors, &config, &monitor)?
     };
     bar.finish_and_clear();
     if made.unchanged {
@@ -217,22 +217,21 @@ fn main() -> Result<()> {
 }
 
 /// An extraction by a frozen encoder, on whatever backend.
-struct ByEncoder<'a, F> {
+struct ByEncoder<'a, 'm> {
     args: &'a Args,
     extraction: &'a Extraction<'a>,
     config: &'a ExtractConfig,
-    stop: &'a StopFlag,
-    report: F,
+    monitor: &'a Monitor<'m, ExtractProgress>,
 }
 
-impl<F: FnMut(ExtractProgress)> BackendTask for ByEncoder<'_, F> {
+impl BackendTask for ByEncoder<'_, '_> {
     type Output = Result<Extracted>;
 
     fn run<B: LocalBackend>(self, device: B::Device) -> Result<Extracted> {
         println!("{}", common::hardware::<B>(&device));
-        let Self { args, extraction, config, stop, report } = self;
+        let Self { args, extraction, config, monitor } = self;
         let extractor = args.encoder.load::<B>(args.frames, device)?;
-        Ok(extraction.run(extractor.as_ref(), config, stop, report)?)
+        Ok(extraction.run(extractor.as_ref(), config, monitor)?)
     }
 }
 

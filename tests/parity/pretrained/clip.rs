@@ -5,9 +5,9 @@ use std::{fs, path::PathBuf};
 use burn::tensor::{Tensor, TensorData};
 use cart_media::{
     Extractor, MediaItem, Modality, Picture,
-    extract::{ExtractConfig, extract},
+    extract::{ExtractConfig, Extraction},
 };
-use cart_retrieval::{cancel::StopFlag, pretrained::LoadReport};
+use cart_retrieval::{cancel::Monitor, pretrained::LoadReport};
 
 use super::{
     B,
@@ -115,9 +115,9 @@ fn files_become_a_data_folder() {
         Default::default(),
     );
     assert!(extractor.name().contains("tiny"));
-    let (config, stop, out) =
-        (ExtractConfig::default(), StopFlag::new(), folder.path().join("data"));
-    let made = extract(&items, folder.path(), &out, &extractor, &config, &stop, |_| {}).unwrap();
+    let (config, out) = (ExtractConfig::default(), folder.path().join("data"));
+    let extraction = Extraction::new(&items, folder.path(), &out);
+    let made = extraction.run(&extractor, &config, &Monitor::new()).unwrap();
     assert_eq!((made.items, made.failed[0].id.as_str()), (2, "1.png"));
     let rows = cart_retrieval::features::Features::open(out.join("features.npy")).unwrap();
     for (row, size) in [(0, 61), (1, 40)] {

@@ -20,7 +20,7 @@ use std::path::Path;
 
 use cart_retrieval::{
     Error, Result,
-    cancel::StopFlag,
+    cancel::Monitor,
     data::{Caption, Captions},
     features::{Features, ItemIds},
 };
@@ -33,7 +33,7 @@ use crate::media::MediaItem;
 /// A captioner of one's own; [`Captioned::push`] puts kind, source and weight in place.
 /// ```
 /// use cart_media::captioner::*;
-/// use cart_retrieval::{Result, cancel::StopFlag};
+/// use cart_retrieval::{Result, cancel::Monitor};
 ///
 /// struct FileNames;
 ///
@@ -45,8 +45,7 @@ use crate::media::MediaItem;
 ///     fn caption(
 ///         &self,
 ///         job: &CaptionJob,
-///         _: &StopFlag,
-///         _: &mut dyn FnMut(CaptionProgress),
+///         _: &Monitor<'_, CaptionProgress>,
 ///     ) -> Result<Captioned> {
 ///         let mut made = Captioned::default();
 ///         for id in job.ids() {
@@ -57,7 +56,7 @@ use crate::media::MediaItem;
 /// }
 ///
 /// let job = CaptionJob::new(&["two_dogs.jpg"])?;
-/// let made = FileNames.caption(&job, &StopFlag::new(), &mut |_| {})?;
+/// let made = FileNames.caption(&job, &Monitor::new())?;
 /// let caption = made.captions.iter().next().unwrap();
 /// assert_eq!((caption.text.as_str(), caption.kind.as_deref()), ("two dogs jpg", Some("generated")));
 /// # Ok::<(), cart_retrieval::Error>(())
@@ -74,8 +73,7 @@ pub trait Captioner {
     fn caption(
         &self,
         job: &CaptionJob,
-        stop: &StopFlag,
-        progress: &mut dyn FnMut(CaptionProgress),
+        monitor: &Monitor<'_, CaptionProgress>,
     ) -> Result<Captioned>;
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use cart_retrieval::{Error, Result, cancel::StopFlag, data::ItemCaption, features::Features};
+use cart_retrieval::{Error, Result, cancel::Monitor, data::ItemCaption, features::Features};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -119,14 +119,14 @@ impl RetrievalConfig {
 /// # Example
 /// ```
 /// use cart_media::captioner::*;
-/// use cart_retrieval::{data::ItemCaption, features::Features, cancel::StopFlag};
+/// use cart_retrieval::{data::ItemCaption, features::Features, cancel::Monitor};
 /// let ids = ["dog", "wolf", "bus", "unknown"].map(String::from).to_vec();
 /// let features = Features::from_rows(vec![1.0, 0.1, 1.0, 0.2, 0.0, 1.0, 0.9, 0.1], 2)?.with_id_list(ids)?;
 /// let caption = |item, text: &str| ItemCaption { item, text: text.into(), weight: 1.0 };
 /// let training = [caption(0, "a dog"), caption(1, "a wolf"), caption(2, "a bus")];
 /// let captioner = RetrievalConfig { k: 2, ..Default::default() }.fit(&features, &training)?;
 /// let job = CaptionJob::new(&["unknown"])?.with_features(&features)?;
-/// let made = captioner.caption(&job, &StopFlag::new(), &mut |_| {})?;
+/// let made = captioner.caption(&job, &Monitor::new())?;
 /// let texts: Vec<&str> = made.captions.iter().map(|caption| caption.text.as_str()).collect();
 /// assert_eq!(texts, ["a dog", "a wolf"]);
 /// # Ok::<(), cart_retrieval::Error>(())
@@ -149,8 +149,7 @@ impl Captioner for RetrievalCaptioner {
     fn caption(
         &self,
         job: &CaptionJob,
-        stop: &StopFlag,
-        progress: &mut dyn FnMut(CaptionProgress),
+        monitor: &Monitor<'_, CaptionProgress>,
     ) -> Result<Captioned> {
         let wrong = |found: String, remedy: &str| {
             let expected = format!("features of width {} for the items", self.neighbours.dim());
@@ -169,7 +168,7 @@ impl Captioner for RetrievalCaptioner {
         let mut made = Captioned::default();
         let rows: Vec<usize> = (0..features.len()).collect();
         for (part, rows) in rows.chunks(PART).enumerate() {
-            if stop.is_raised() {
+            if monitor.is_stopped() {
                 return Err(Error::interrupted("retrieval captioner")
                     .expected(format!("captions of {} items", job.len()))
                     .found(format!("a stop after {}", part * PART))
@@ -186,7 +185,7 @@ impl Captioner for RetrievalCaptioner {
                 }
             }
             let done = rows.last().map_or(0, |last| last + 1);
-            progress(CaptionProgress { done, without: made.without.len(), total: job.len() });
+            monitor.report(CaptionProgress { done, without: made.without.len(), total: job.len() });
         }
         Ok(made)
     }

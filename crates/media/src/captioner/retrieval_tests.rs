@@ -16,7 +16,7 @@ fn caption(item: u32, text: &str) -> ItemCaption {
 
 fn run(captioner: &RetrievalCaptioner, all: &Features, ids: &[&str]) -> Vec<(String, String, f32)> {
     let job = CaptionJob::new(ids).unwrap().with_features(all).unwrap();
-    let made = captioner.caption(&job, &StopFlag::new(), &mut |_| {}).unwrap();
+    let made = captioner.caption(&job, &Monitor::new()).unwrap();
     made.captions.iter().map(|c| (c.id.clone(), c.text.clone(), c.weight)).collect()
 }
 
@@ -37,7 +37,7 @@ fn weights_fall_with_the_similarity_and_texts_are_given_once() {
     // An item is not its own neighbour.
     assert!(run(&one, &all, &["i0"]).iter().all(|(_, text, _)| text != "one"));
     let job = CaptionJob::new(&["i3"]).unwrap().with_features(&all).unwrap();
-    let made = one.caption(&job, &StopFlag::new(), &mut |_| {}).unwrap();
+    let made = one.caption(&job, &Monitor::new()).unwrap();
     let first = made.captions.iter().next().unwrap();
     assert_eq!(first.kind.as_deref(), Some("generated"));
     assert_eq!(first.source.as_deref(), Some("retrieval-2"));
@@ -61,13 +61,17 @@ fn an_item_alone_gets_nothing_and_is_named() {
     let job = CaptionJob::new(&["i0", "i1"]).unwrap().with_features(&all).unwrap();
     let mut seen = Vec::new();
     let made = captioner
-        .caption(&job, &StopFlag::new(), &mut |at| seen.push((at.done, at.without, at.total)))
+        .caption(
+            &job,
+            &Monitor::new()
+                .with_progress(|at: CaptionProgress| seen.push((at.done, at.without, at.total))),
+        )
         .unwrap();
     assert_eq!((made.without, made.captions.len()), (vec!["i0".to_string()], 1));
     assert_eq!(seen, [(2, 1, 2)]);
-    let stop = StopFlag::new();
+    let stop = cart_retrieval::cancel::StopFlag::new();
     stop.raise();
-    let error = captioner.caption(&job, &stop, &mut |_| {}).unwrap_err();
+    let error = captioner.caption(&job, &Monitor::new().with_stop(&stop)).unwrap_err();
     assert!(matches!(error, Error::Interrupted(_)), "{error}");
 }
 
@@ -95,9 +99,8 @@ fn what_does_not_fit_is_refused() {
 
     let captioner = usual().fit(&all, &text).unwrap();
     let job = CaptionJob::new(&["i1"]).unwrap();
-    let refused = |job: &CaptionJob| {
-        captioner.caption(job, &StopFlag::new(), &mut |_| {}).unwrap_err().to_string()
-    };
+    let refused =
+        |job: &CaptionJob| captioner.caption(job, &Monitor::new()).unwrap_err().to_string();
     assert!(refused(&job).contains("with_features"));
     let wide = features(vec![1.0; 6], 3);
     assert!(refused(&job.clone().with_features(&wide).unwrap()).contains("width 3"));

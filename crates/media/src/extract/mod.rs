@@ -10,4 +10,4 @@ mod state;
 mod tests;
 
 pub use report::{ExtractConfig, ExtractProgress, Extracted, Failure, UnknownIds};
-pub use run::{Extraction, extract};
+pub use run::Extraction;

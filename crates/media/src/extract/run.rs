@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use cart_retrieval::{
     Error, Result,
-    cancel::StopFlag,
+    cancel::Monitor,
     features::ItemIds,
     members::{Outputs, fs},
 };
@@ -40,15 +40,19 @@ use crate::{
 ///
 /// # Example
 /// ```no_run
-/// use cart_media::{Descriptors, MediaItem, extract::Extraction};
-/// use cart_retrieval::cancel::StopFlag;
+/// use cart_media::{Descriptors, MediaItem, extract::{ExtractProgress, Extraction}};
+/// use cart_retrieval::cancel::Monitor;
 /// # let items: Vec<MediaItem> = Vec::new();
 /// let extraction = Extraction::new(&items, "pictures", "my-data").with_captions("captions.jsonl");
 /// for unknown in extraction.check()? {
 ///     println!("{}: {} captions of other items", unknown.file.display(), unknown.entries);
 /// }
 /// let descriptors = Descriptors::default();
-/// extraction.run(&descriptors, &Default::default(), &StopFlag::new(), |_| {})?;
+/// let monitor = Monitor::new().with_progress(|at: ExtractProgress| println!("{}", at.done));
+/// let made = extraction.run(&descriptors, &Default::default(), &monitor)?;
+/// for failure in &made.failed {
+///     println!("{}: {}", failure.id, failure.message);
+/// }
 /// # Ok::<(), cart_retrieval::Error>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -58,38 +62,6 @@ pub struct Extraction<'a> {
     out: PathBuf,
     captions: Option<PathBuf>,
     set: Option<&'a PublishedSet>,
-}
-
-/// Extracts features of items whose files lie below `root` into the data folder `out`, as
-/// [`Extraction::run`] without captions.
-///
-/// # Errors
-/// As [`Extraction::run`].
-///
-/// # Example
-/// ```no_run
-/// use cart_media::{Descriptors, Modality, extract::{ExtractProgress, extract}, media_below};
-/// use cart_retrieval::cancel::StopFlag;
-/// let items = media_below("pictures", &[Modality::Image])?.items;
-/// let report = |progress: ExtractProgress| println!("{}", progress.done);
-/// let made = extract(
-///     &items, "pictures", "my-data", &Descriptors::default(), &Default::default(), &StopFlag::new(), report,
-/// )?;
-/// for failure in &made.failed {
-///     println!("{}: {}", failure.id, failure.message);
-/// }
-/// # Ok::<(), cart_retrieval::Error>(())
-/// ```
-pub fn extract(
-    items: &[MediaItem],
-    root: impl AsRef<Path>,
-    out: impl AsRef<Path>,
-    extractor: &(impl Extractor + ?Sized),
-    config: &ExtractConfig,
-    stop: &StopFlag,
-    progress: impl FnMut(ExtractProgress),
-) -> Result<Extracted> {
-    Extraction::new(items, root, out).run(extractor, config, stop, progress)
 }
 
 impl<'a> Extraction<'a> {
@@ -151,8 +123,7 @@ impl<'a> Extraction<'a> {
         &self,
         extractor: &(impl Extractor + ?Sized),
         config: &ExtractConfig,
-        stop: &StopFlag,
-        mut progress: impl FnMut(ExtractProgress),
+        monitor: &Monitor<'_, ExtractProgress>,
     ) -> Result<Extracted> {
         let (items, root, out) = (self.items, &self.root, &self.out);
         let run = Run::of(items, extractor, config)?;
@@ -179,7 +150,7 @@ impl<'a> Extraction<'a> {
         let mut shards: Vec<PathBuf> = Vec::new();
         for (number, part) in items.chunks(config.part).enumerate() {
             let kept = state.read(number, part)?;
-            if stop.is_raised() && kept.as_ref().is_none_or(|kept| !kept.failed.is_empty()) {
+            if monitor.is_stopped() && kept.as_ref().is_none_or(|kept| !kept.failed.is_empty()) {
                 return Err(Error::interrupted("extraction")
                     .expected(format!("features of {} items", items.len()))
                     .found(format!(
@@ -194,7 +165,7 @@ impl<'a> Extraction<'a> {
             shards.extend(made.rows.map(|rows| state.folder().join(rows)));
             ids.extend(made.ids);
             failed.extend(made.failed);
-            progress(ExtractProgress { done, failed: failed.len(), total: items.len() });
+            monitor.report(ExtractProgress { done, failed: failed.len(), total: items.len() });
         }
         if let (true, Some(first)) = (ids.is_empty(), failed.first()) {
             return Err(Error::media(root.display().to_string())

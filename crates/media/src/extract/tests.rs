@@ -7,7 +7,7 @@ use std::{
 
 use cart_retrieval::{
     Error, Result,
-    cancel::StopFlag,
+    cancel::{Monitor, StopFlag},
     data::{Caption, Captions, DataFolder, Splits},
     features::{Features, ShardedFeatures},
 };
@@ -40,7 +40,8 @@ fn run(
     progress: impl FnMut(ExtractProgress),
 ) -> Result<Extracted> {
     let (root, out) = (folder.path().join("media"), folder.path().join("data"));
-    extract(items, root, out, extractor, &ExtractConfig { part }, stop, progress)
+    let monitor = Monitor::new().with_stop(stop).with_progress(progress);
+    Extraction::new(items, root, out).run(extractor, &ExtractConfig { part }, &monitor)
 }
 
 #[test]
@@ -128,7 +129,7 @@ fn captions_stay_as_the_user_wrote_them() {
         let unknown = extraction.check().unwrap();
         assert_eq!((unknown[0].entries, unknown[0].ids.as_slice()), (1, &["a/9.heic".into()][..]));
         let config = ExtractConfig::default();
-        extraction.run(&Descriptors::default(), &config, &StopFlag::new(), |_| {}).unwrap()
+        extraction.run(&Descriptors::default(), &config, &Monitor::new()).unwrap()
     };
     // A copy has the lines of its items, byte for byte.
     let out = folder.path().join("copy");
@@ -164,7 +165,7 @@ fn captions_stay_as_the_user_wrote_them() {
         let error = extraction.check().unwrap_err().to_string();
         let counting = Counting(AtomicUsize::new(0), "one");
         let config = ExtractConfig::default();
-        extraction.run(&counting, &config, &StopFlag::new(), |_| {}).unwrap_err();
+        extraction.run(&counting, &config, &Monitor::new()).unwrap_err();
         assert_eq!(counting.0.load(Ordering::Relaxed), 0);
         let after = if out.exists() { contents(&out) } else { BTreeMap::new() };
         assert_eq!(after, before);
@@ -236,7 +237,7 @@ fn whatever_fails_an_extraction_goes_on() {
     let extracted = |out: &Path| {
         let (config, stop) = (ExtractConfig { part: 2 }, StopFlag::new());
         let extraction = Extraction::new(&items, &root, out).with_captions(&file);
-        extraction.run(&Descriptors::default(), &config, &stop, |_| {})
+        extraction.run(&Descriptors::default(), &config, &Monitor::new().with_stop(&stop))
     };
     let names = |out: &Path| {
         let name = |(path, bytes): (PathBuf, Vec<u8>)| {
@@ -387,8 +388,9 @@ fn sounds_and_videos_are_extracted_too() {
         let MediaFound { items, left_out, .. } = media_below(&root, &[modality]).unwrap();
         assert!(left_out.is_empty());
         let to = out.path().join(modality.to_string());
-        let made =
-            extract(&items, &root, &to, &descriptors, &config, &StopFlag::new(), |_| {}).unwrap();
+        let made = Extraction::new(&items, &root, &to)
+            .run(&descriptors, &config, &Monitor::new())
+            .unwrap();
         assert_eq!((made.items, made.failed), (count, vec![]));
         let features = Features::open(to.join("features.npy")).unwrap();
         assert_eq!(features.dim(), dim);

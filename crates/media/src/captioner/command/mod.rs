@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use cart_retrieval::{
     Error, Result,
-    cancel::StopFlag,
+    cancel::Monitor,
     data::Captions,
     members::{fs, hex, sha256_file, write_bytes},
 };
@@ -43,12 +43,13 @@ impl CommandConfig {
 /// # Example
 /// ```no_run
 /// use cart_media::{Modality, captioner::*, media_below};
-/// use cart_retrieval::cancel::StopFlag;
+/// use cart_retrieval::cancel::Monitor;
 /// let media = media_below("pictures", &[Modality::Image])?.items;
 /// let ids: Vec<&str> = media.iter().map(|item| item.id.as_str()).collect();
 /// let job = CaptionJob::new(&ids)?.with_media("pictures", &media)?;
 /// let captioner = CommandConfig::new("python3").with_args(["blip.py"]).init()?.with_state("captioning");
-/// let made = captioner.caption(&job, &StopFlag::new(), &mut |at| println!("{} of {}", at.done, at.total))?;
+/// let monitor = Monitor::new().with_progress(|at: CaptionProgress| println!("{} of {}", at.done, at.total));
+/// let made = captioner.caption(&job, &monitor)?;
 /// captioner.save(&made.captions, "generated.jsonl")?;
 /// # Ok::<(), cart_retrieval::Error>(())
 /// ```
@@ -155,8 +156,7 @@ impl Captioner for CommandCaptioner {
     fn caption(
         &self,
         job: &CaptionJob,
-        stop: &StopFlag,
-        progress: &mut dyn FnMut(CaptionProgress),
+        monitor: &Monitor<'_, CaptionProgress>,
     ) -> Result<Captioned> {
         let ids: Vec<&str> = job.ids().collect();
         let lines = input(job)?;
@@ -176,11 +176,13 @@ impl Captioner for CommandCaptioner {
                     made.resumed += ids.len();
                     batch
                 }
-                None if stop.is_raised() => return Err(self.interrupted(done, job.len())),
+                None if monitor.is_stopped() => return Err(self.interrupted(done, job.len())),
                 None => {
                     let mut input = lines.join("\n");
                     input.push('\n');
-                    let Some(output) = run(&self.config, ids.len(), input, stop)? else {
+                    let Some(output) =
+                        run(&self.config, ids.len(), input, || monitor.is_stopped())?
+                    else {
                         return Err(self.interrupted(done, job.len()));
                     };
                     let batch = parse(&self.config, ids, &output)?;
@@ -200,7 +202,7 @@ impl Captioner for CommandCaptioner {
             }
             done += ids.len();
             let without = made.without.len();
-            progress(CaptionProgress { done, without, total: job.len() });
+            monitor.report(CaptionProgress { done, without, total: job.len() });
         }
         if made.captions.is_empty() && !job.is_empty() {
             self.forget()?;

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use cart_retrieval::{Error, Result, cancel::StopFlag};
+use cart_retrieval::{Error, Result};
 
 use super::config::CommandConfig;
 
@@ -32,7 +32,7 @@ pub(super) fn run(
     config: &CommandConfig,
     items: usize,
     input: String,
-    stop: &StopFlag,
+    is_stopped: impl Fn() -> bool,
 ) -> Result<Option<Vec<u8>>> {
     let started = Instant::now();
     let mut child = start(config)?;
@@ -67,7 +67,7 @@ pub(super) fn run(
 
     let (mut output, mut status): (Option<Vec<u8>>, Option<ExitStatus>) = (None, None);
     loop {
-        if stop.is_raised() {
+        if is_stopped() {
             end(&mut child);
             return Ok(None);
         }
@@ -98,7 +98,7 @@ pub(super) fn run(
             (Some(status), _) if !status.success() => {
                 // Ended by the same Ctrl-C that raises the flag, perhaps a moment before it.
                 thread::sleep(TICK);
-                if stop.is_raised() {
+                if is_stopped() {
                     return Ok(None);
                 }
                 return Err(failed(

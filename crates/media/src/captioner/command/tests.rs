@@ -29,7 +29,7 @@ fn job(count: usize) -> CaptionJob {
 }
 
 fn run_all(captioner: &CommandCaptioner, job: &CaptionJob) -> Result<Captioned> {
-    captioner.caption(job, &StopFlag::new(), &mut |_| {})
+    captioner.caption(job, &Monitor::new())
 }
 
 fn message(config: CommandConfig, count: usize) -> String {
@@ -55,7 +55,10 @@ fn paths_go_in_and_captions_come_out() {
     let made = config
         .init()
         .unwrap()
-        .caption(&job(5), &StopFlag::new(), &mut |at| seen.push((at.done, at.total)))
+        .caption(
+            &job(5),
+            &Monitor::new().with_progress(|at: CaptionProgress| seen.push((at.done, at.total))),
+        )
         .unwrap();
     assert_eq!(seen, [(2, 5), (4, 5), (5, 5)]);
     let ids: Vec<&str> = made.captions.iter().map(|caption| caption.id.as_str()).collect();
@@ -186,7 +189,7 @@ fn a_stop_ends_the_program_and_all_that_it_started() {
     let folder = tempfile::tempdir().unwrap();
     let text = r#"(touch "$1/begun"; sleep 1.5; touch "$1/late"); true"#;
     let captioner = script(text, folder.path()).init().unwrap();
-    let stop = StopFlag::new();
+    let stop = cart_retrieval::cancel::StopFlag::new();
     let (raise, begun) = (stop.clone(), folder.path().join("begun"));
     let thread = std::thread::spawn(move || {
         while !begun.exists() {
@@ -195,7 +198,7 @@ fn a_stop_ends_the_program_and_all_that_it_started() {
         raise.raise();
     });
     let started = Instant::now();
-    let error = captioner.caption(&job(1), &stop, &mut |_| {}).unwrap_err();
+    let error = captioner.caption(&job(1), &Monitor::new().with_stop(&stop)).unwrap_err();
     thread.join().unwrap();
     assert!(matches!(error, Error::Interrupted(_)), "{error}");
     assert!(started.elapsed().as_secs_f64() < 1.4);
@@ -243,9 +246,11 @@ fn a_later_run_goes_on_behind_finished_batches() {
     captioner.forget().unwrap();
 
     // A stop between batches keeps those before it.
-    let stop = StopFlag::new();
+    let stop = cart_retrieval::cancel::StopFlag::new();
     let captioner = config.init().unwrap().with_state(&other);
-    let error = captioner.caption(&job(5), &stop, &mut |_| stop.raise()).unwrap_err();
+    let error = captioner
+        .caption(&job(5), &Monitor::new().with_stop(&stop).with_progress(|_| stop.raise()))
+        .unwrap_err();
     has(&error.to_string(), &["after 2, which are kept in"]);
     assert_eq!(run_all(&captioner, &job(5)).unwrap().resumed, 2);
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::Result;
 use cart_media::captioner::{CaptionJob, Captioner, RetrievalConfig};
 use cart_retrieval::{
-    cancel::StopFlag,
+    cancel::Monitor,
     data::{ItemCaption, LeakAuditConfig},
     features::ItemIds,
 };
@@ -90,7 +90,7 @@ pub fn neighbours(args: &NeighboursArgs, common: &Common) -> Result<Value> {
     let captioner =
         RetrievalConfig { k: args.k, ..Default::default() }.fit(&features, &training)?;
     let started = Instant::now();
-    let made = captioner.caption(&job, &StopFlag::new(), &mut |_| {})?;
+    let made = captioner.caption(&job, &Monitor::new())?;
     let seconds = started.elapsed().as_secs_f64();
     Ok(json!({
         "measure": "neighbours", "seconds": seconds, "items_per_second": args.items as f64 / seconds,
