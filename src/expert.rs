@@ -5,6 +5,7 @@
 
 pub use crate::{
     align::{
+        late::{ChosenWeight, FittedTokenStates, LateInteractionData},
         ridge::Ridge,
         space::{FittedTextSpace, TextSpaceMap},
         texts::{TextEmbedder, TextVectors},
@@ -25,7 +26,7 @@ pub use crate::{
         engine::Engine,
         exact::{ExactLimits, ExactResult},
         explain::LevelScore,
-        space::{Scorer, SearchSpace},
+        space::{CandidateTokens, Scorer, SearchSpace},
         trace::{Trace, TraceLevel},
     },
     eval::{
@@ -42,6 +43,7 @@ pub use crate::{
         identifier_map::IdentifierMap,
         leave_one_out::LeaveOneOut,
         prefix::{PrefixPrior, PrefixStats},
+        tokens::{ItemTokens, TextTokens, TokenSpace, TokenStates},
     },
     model::{
         config::ParameterCount,
@@ -60,7 +62,7 @@ pub use crate::{
         text::{
             BertConfig, BertEncoder, ClipLayer, ClipTextConfig, ClipTextEncoder, EncoderOutput,
             EncoderPrefix, Pooling, ScratchEncoder, ScratchEncoderConfig, T5Config, T5Encoder,
-            T5FeedForward, T5Layer,
+            T5FeedForward, T5Layer, TextEncoderConfig,
         },
         words::LexicalHead,
     },

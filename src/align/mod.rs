@@ -8,6 +8,7 @@
 //! it, and the decoder learns the rest.
 
 mod centroids;
+pub(crate) mod late;
 pub(crate) mod ridge;
 pub(crate) mod space;
 pub(crate) mod texts;
@@ -15,6 +16,8 @@ pub(crate) mod tune;
 pub(crate) mod words;
 
 pub(crate) use crate::index::LeaveOneOut;
+pub use late::LateInteractionConfig;
+pub(crate) use late::{LateInteractionData, TokenReducer};
 pub(crate) use ridge::Ridge;
 pub use space::TextSpaceConfig;
 pub(crate) use space::{FittedTextSpace, TextSpaceMap};

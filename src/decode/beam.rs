@@ -30,7 +30,7 @@ pub struct ScoredItem {
     /// Index of the candidate.
     pub item: u32,
     /// Sum of the log-probabilities of its identifier's tokens, times their levels' weights, at most 0;
-    /// reranked, plus the weighted cosine.
+    /// plus the weighted cosine of a rerank and the weighted similarity of a late interaction.
     pub score: f32,
 }
 
@@ -139,6 +139,23 @@ impl<'a, B: Backend> Prepared<'a, B> {
         prior.map_or(0.0, |prior| self.config.rerank * prior.cosine(query, item))
     }
 
+    /// What late interaction adds to the score of a candidate.
+    pub(super) fn late(&self, query: usize, item: u32) -> f32 {
+        let weight = self.config.late_interaction;
+        match (self.space.token_states, self.queries.tokens()) {
+            (Some(tokens), Some(queries)) if weight > 0.0 => {
+                let item = tokens.owners.of(item) as usize;
+                weight * tokens.states.max_sim(&queries[query], item)
+            }
+            _ => 0.0,
+        }
+    }
+
+    /// What is added to the log-probability of a candidate's identifier.
+    pub(super) fn added(&self, query: usize, item: u32) -> f32 {
+        self.rerank(query, item) + self.late(query, item)
+    }
+
     /// A beam search as configured, best first.
     pub(super) fn beam(&self) -> Result<Vec<Vec<ScoredItem>>> {
         let limits = Limits { width: self.config.width, min_score: f32::NEG_INFINITY };
@@ -234,11 +251,11 @@ impl<'a, B: Backend> Prepared<'a, B> {
         Ok(found)
     }
 
-    /// The candidates found for a query, best first, with what the rerank adds to their scores.
+    /// The candidates found for a query, best first, with what rerank and late interaction add.
     pub(super) fn scored(&self, query: usize, beams: Beams) -> Vec<ScoredItem> {
         let scored = |beam: Beam| {
             let item = self.space.trie.items(beam.node)[0];
-            ScoredItem { item, score: beam.score + self.rerank(query, item) }
+            ScoredItem { item, score: beam.score + self.added(query, item) }
         };
         let mut found: Vec<ScoredItem> = beams.done.into_iter().map(scored).collect();
         found.sort_unstable_by(by_score_then_item);

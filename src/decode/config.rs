@@ -25,6 +25,11 @@ pub struct BeamConfig {
     /// Weight of the cosine between query and candidate that is added to the log-probability of
     /// every answer; 0 leaves them as they are. It needs a network with an alignment.
     pub rerank: f32,
+    /// Weight of the late interaction between query and candidate (MaxSim of their token states, -1
+    /// to 1) that is added to the log-probability of every answer; 0 leaves it out. It needs an index
+    /// with token states.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub late_interaction: f32,
     /// Factors of the log-probabilities by level of the identifier, one for each, at least 0; without any,
     /// all levels count 1. Less for a level whose tokens say little, as a unique token's (ours).
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -38,6 +43,7 @@ impl Default for BeamConfig {
             scope: Scope::Legal,
             decoder_weight: 1.0,
             rerank: 0.0,
+            late_interaction: 0.0,
             level_weights: Vec::new(),
         }
     }
@@ -50,8 +56,11 @@ impl BeamConfig {
     /// [`Error::Config`] for a width of zero, and for weights below 0 or not finite.
     pub fn validate(&self) -> Result<()> {
         ensure_in("beam width", self.width as f64, "[1, inf)", "10 to 20 are usual")?;
-        let weights =
-            [("weight of the decoder", self.decoder_weight), ("weight of the rerank", self.rerank)];
+        let weights = [
+            ("weight of the decoder", self.decoder_weight),
+            ("weight of the rerank", self.rerank),
+            ("weight of the late interaction", self.late_interaction),
+        ];
         let levels = self.level_weights.iter().map(|&weight| ("weight of a level", weight));
         for (name, weight) in weights.into_iter().chain(levels) {
             ensure_in(name, weight.into(), "[0, inf)", "choose it on validation queries")?;
@@ -63,6 +72,10 @@ impl BeamConfig {
     pub(super) fn level_weight(&self, level: usize) -> f32 {
         self.level_weights.get(level).copied().unwrap_or(1.0)
     }
+}
+
+fn is_zero(value: &f32) -> bool {
+    *value == 0.0
 }
 
 /// Precision of the decoder's products in a search; `f32` or `bf16` as text.

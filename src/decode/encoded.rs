@@ -5,6 +5,7 @@ use std::{ops::Range, sync::Arc};
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 
 use crate::{
+    index::{TextTokens, TokenSpace},
     model::Cart,
     nn::{
         AlignmentHead, CpuDecoder, CpuMemory, CpuState, Decoder, DecoderState, EncoderOutput,
@@ -21,6 +22,7 @@ use crate::{
 pub struct EncodedQueries<B: Backend> {
     memory: QueryMemory<B>,
     vectors: Option<QueryVectors>,
+    tokens: Option<Vec<TextTokens>>,
 }
 
 /// Queries in the space of the candidates.
@@ -67,12 +69,16 @@ impl<B: Backend> EncodedQueries<B> {
                 device: output.bias.device(),
             },
         };
-        Self { memory, vectors }
+        Self { memory, vectors, tokens: None }
     }
 
     /// No query yet, to be decoded on the CPU.
     pub(super) fn none(decoder: Arc<CpuDecoder>) -> Self {
-        Self { memory: QueryMemory::Cpu { decoder, memories: Vec::new() }, vectors: None }
+        Self {
+            memory: QueryMemory::Cpu { decoder, memories: Vec::new() },
+            vectors: None,
+            tokens: None,
+        }
     }
 
     /// Appends the first `count` of others. Both must be for the CPU.
@@ -84,6 +90,9 @@ impl<B: Backend> EncodedQueries<B> {
             unreachable!("queries on a device are encoded as one batch");
         };
         memories.extend(new.into_iter().take(count));
+        if let Some(new) = others.tokens {
+            self.tokens.get_or_insert_default().extend(new.into_iter().take(count));
+        }
         if let Some(mut new) = others.vectors {
             new.vectors.truncate(new.vectors.len() / total * count);
             match &mut self.vectors {
@@ -109,6 +118,22 @@ impl<B: Backend> EncodedQueries<B> {
     /// Queries in the space of the candidates; absent where the network has no alignment.
     pub fn vectors(&self) -> Option<&QueryVectors> {
         self.vectors.as_ref()
+    }
+
+    /// Adds the tokens of the queries, for late interaction; `output` is what the encoder made of them.
+    pub(super) fn with_tokens(
+        mut self,
+        space: &TokenSpace,
+        tokens: Tensor<B, 2, Int>,
+        output: &EncoderOutput<B>,
+    ) -> Self {
+        self.tokens = Some(output.reduced(space, tokens));
+        self
+    }
+
+    /// The tokens of the queries, where an index compares them.
+    pub(super) fn tokens(&self) -> Option<&[TextTokens]> {
+        self.tokens.as_deref()
     }
 
     /// Whether the decoder steps on the CPU, where parts of the queries can be searched in parallel.

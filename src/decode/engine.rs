@@ -21,6 +21,7 @@ use crate::{
     data::QueryBatch,
     error::{Error, Result},
     features::Features,
+    index::TokenSpace,
     kernels::{bf16_products, on_cpu},
     model::Cart,
     nn::{CpuDecoder, QueryProjection},
@@ -61,6 +62,8 @@ pub struct Engine<B: Backend> {
     on_cpu: bool,
     cpu: OnceLock<Arc<CpuDecoder>>,
     precision: SearchPrecision,
+    /// What makes the tokens of queries, where candidates have token states.
+    token_space: Option<Arc<TokenSpace>>,
     ops: Ops<B>,
 }
 
@@ -115,7 +118,7 @@ impl<B: Backend> Engine<B> {
         let device = model.device();
         let on_cpu = on_cpu::<B>(&device);
         let (cpu, precision, ops) = (OnceLock::new(), SearchPrecision::F32, Ops::new());
-        Self { model, device, on_cpu, cpu, precision, ops }
+        Self { model, device, on_cpu, cpu, precision, token_space: None, ops }
     }
 
     /// Searches in another precision.
@@ -142,6 +145,11 @@ impl<B: Backend> Engine<B> {
     #[cfg(test)]
     pub(super) fn by_modules(self) -> Self {
         Self { on_cpu: false, ..self }
+    }
+
+    /// Also prepares the tokens of queries for late interaction.
+    pub(crate) fn with_token_space(self, token_space: Option<Arc<TokenSpace>>) -> Self {
+        Self { token_space, ..self }
     }
 
     /// The precision that it searches in.
@@ -266,7 +274,7 @@ impl<B: Backend> Engine<B> {
     /// a level. (Best-first expansion would look at no more prefixes, but one at a time; levels keep the
     /// decoder's batches full.)
     ///
-    /// A rerank adds at most its weight to a score, so that prefixes within that of the last candidate are
+    /// A rerank and a late interaction add at most their weights to a score, so that prefixes within that of the last candidate are
     /// looked at: with large weights few results can be proven.
     ///
     /// # Errors
@@ -438,8 +446,12 @@ impl<B: Backend> Engine<B> {
     fn encode_together(&self, batch: QueryBatch<B>) -> EncodedQueries<B> {
         let QueryBatch { tokens, padding } = batch;
         let output = self.model.encode_layers(tokens.clone(), padding.clone());
-        let vectors = self.model.aligned(&output, tokens, padding);
-        EncodedQueries::new(&self.model, &output, vectors, self.cpu_decoder())
+        let vectors = self.model.aligned(&output, tokens.clone(), padding);
+        let encoded = EncodedQueries::new(&self.model, &output, vectors, self.cpu_decoder());
+        match &self.token_space {
+            Some(space) => encoded.with_tokens(space, tokens, &output),
+            None => encoded,
+        }
     }
 
     fn encode_vectors(

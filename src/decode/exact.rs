@@ -60,7 +60,7 @@ pub(super) fn exact<B: Backend>(
         found.truncate(top);
         // Nothing that scores less than this can still become one of the best.
         let needed = found.get(top - 1).map_or(f32::NEG_INFINITY, |last| {
-            last.score - config.rerank - SLACK * (1.0 + last.score.abs())
+            last.score - config.rerank - config.late_interaction - SLACK * (1.0 + last.score.abs())
         });
         let proven = best_pruned == f32::NEG_INFINITY || best_pruned < needed;
         if proven || limits.min_score > f32::NEG_INFINITY || limits.width >= budget {

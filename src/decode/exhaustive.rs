@@ -63,5 +63,5 @@ pub(super) fn descend<B: Backend>(
         }
         beams = next;
     }
-    Ok(items.zip(beams).map(|(item, beam)| beam.score + prepared.rerank(0, item)).collect())
+    Ok(items.zip(beams).map(|(item, beam)| beam.score + prepared.added(0, item)).collect())
 }

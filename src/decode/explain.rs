@@ -35,6 +35,8 @@ pub struct Explanation {
     pub levels: Vec<LevelScore>,
     /// What the rerank adds.
     pub rerank: f32,
+    /// What late interaction adds.
+    pub late_interaction: f32,
     /// The whole score: what a search gives it.
     pub score: f32,
 }
@@ -63,7 +65,8 @@ pub(super) fn explain<B: Backend>(prepared: &Prepared<'_, B>, item: u32) -> Resu
         let (weight, choices) = (config.level_weight(level), children.len());
         levels.push(LevelScore { token, log_probability, weight, choices, better, runners_up });
     })?;
-    Ok(Explanation { item, levels, rerank: prepared.rerank(0, item), score: scores[0] })
+    let (rerank, late_interaction) = (prepared.rerank(0, item), prepared.late(0, item));
+    Ok(Explanation { item, levels, rerank, late_interaction, score: scores[0] })
 }
 
 #[cfg(test)]

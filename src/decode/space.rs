@@ -8,7 +8,7 @@ use burn::tensor::backend::Backend;
 use super::{BeamConfig, Filters, encoded::QueryVectors};
 use crate::{
     error::{Error, Result},
-    index::{CandidateIndex, PrefixPrior, PrefixStats},
+    index::{CandidateIndex, IdentifierMap, PrefixPrior, PrefixStats, TokenStates},
     model::{Cart, Scope},
     trie::{Node, Trie},
 };
@@ -20,13 +20,24 @@ pub struct SearchSpace<'a> {
     pub trie: &'a Trie,
     /// Statistics of the candidates' vectors.
     pub prefix_stats: Option<&'a PrefixStats>,
+    /// Token states of the candidates' texts.
+    pub token_states: Option<CandidateTokens<'a>>,
     /// Which candidates each query may find.
     pub filters: Filters<'a>,
 }
 
+/// Token states of candidates, by the rows of the trie.
+#[derive(Debug, Clone, Copy)]
+pub struct CandidateTokens<'a> {
+    /// Of all candidates.
+    pub states: &'a TokenStates,
+    /// Which candidate each row of the trie belongs to.
+    pub owners: &'a IdentifierMap,
+}
+
 impl<'a> From<&'a Trie> for SearchSpace<'a> {
     fn from(trie: &'a Trie) -> Self {
-        Self { trie, prefix_stats: None, filters: Filters::None }
+        Self { trie, prefix_stats: None, token_states: None, filters: Filters::None }
     }
 }
 
@@ -39,7 +50,9 @@ impl<'a> From<&'a Arc<Trie>> for SearchSpace<'a> {
 impl<'a> From<&'a CandidateIndex> for SearchSpace<'a> {
     fn from(index: &'a CandidateIndex) -> Self {
         let stats = index.prefix_stats().map(|stats| &**stats);
-        Self::from(index.trie()).with_prefix_stats(stats)
+        let owners = index.identifier_map();
+        let tokens = index.token_states().map(|states| CandidateTokens { states, owners });
+        Self { token_states: tokens, ..Self::from(index.trie()).with_prefix_stats(stats) }
     }
 }
 
@@ -76,6 +89,13 @@ impl<'a> SearchSpace<'a> {
             .expected("more than 0, for an unguided network")
             .found("0")
             .fix_if(config.decoder_weight == 0.0 && !guided, "keep 1")?;
+        Error::config("weight of the late interaction")
+            .expected("0 for an index without token states")
+            .found(config.late_interaction.to_string())
+            .fix_if(
+                config.late_interaction > 0.0 && self.token_states.is_none(),
+                "make the index with [late_interaction] in its recipe (align::LateInteraction)",
+            )?;
         match (vectors, self.prefix_stats) {
             (Some(QueryVectors { vectors, scales }), Some(stats)) => {
                 PrefixPrior::new(stats, vectors.clone(), scales.clone()).map(Some)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{HealthReport, HealthThresholds, IdentifierMap, PrefixStats};
+use super::{HealthReport, HealthThresholds, IdentifierMap, PrefixStats, TokenStates};
 use crate::{
     error::{Error, Result},
     features::{Features, ItemIds},
@@ -28,6 +28,7 @@ pub struct CandidateIndex {
     /// Names of the groups that the first token tells apart.
     groups: Option<Vec<String>>,
     metadata: Option<Arc<ItemMetadata>>,
+    token_states: Option<Arc<TokenStates>>,
 }
 
 impl CandidateIndex {
@@ -70,6 +71,7 @@ impl CandidateIndex {
             prefix_stats: None,
             groups: None,
             metadata: None,
+            token_states: None,
         })
     }
 
@@ -190,6 +192,24 @@ impl CandidateIndex {
             .found(metadata.len().to_string())
             .fix_if(metadata.len() != self.ids.len(), remedy)?;
         Ok(Self { metadata: Some(Arc::new(metadata)), ..self })
+    }
+
+    /// Attaches token states of the candidates' texts, for late interaction.
+    ///
+    /// # Errors
+    /// [`Error::Captions`] when they are those of another number of candidates.
+    pub fn with_token_states(self, token_states: TokenStates) -> Result<Self> {
+        let found = token_states.len();
+        Error::captions("token states of the candidates")
+            .expected(format!("those of {} candidates", self.ids.len()))
+            .found(found.to_string())
+            .fix_if(found != self.ids.len(), "use token states of the same candidates")?;
+        Ok(Self { token_states: Some(Arc::new(token_states)), ..self })
+    }
+
+    /// Token states of the candidates' texts, if there are any.
+    pub fn token_states(&self) -> Option<&Arc<TokenStates>> {
+        self.token_states.as_ref()
     }
 
     /// Metadata of the candidates, if any.

@@ -6,13 +6,14 @@
 //!
 //! [`PrefixStats`] sums the candidates' vectors up along the trie; [`PrefixPrior`] scores the
 //! children of a prefix with these sums; [`LeaveOneOut`] keeps vectors for a training that must not
-//! see the text at hand.
+//! see the text at hand. [`TokenStates`] keep what late interaction compares.
 
 mod candidates;
 mod health;
 pub(crate) mod identifier_map;
 pub(crate) mod leave_one_out;
 pub(crate) mod prefix;
+pub(crate) mod tokens;
 
 pub use candidates::CandidateIndex;
 pub(crate) use health::Tally;
@@ -20,3 +21,4 @@ pub use health::{HealthReport, HealthThresholds, LevelHealth};
 pub(crate) use identifier_map::IdentifierMap;
 pub(crate) use leave_one_out::LeaveOneOut;
 pub(crate) use prefix::{PrefixPrior, PrefixStats};
+pub(crate) use tokens::{ItemTokens, TextTokens, TokenSpace, TokenStates};

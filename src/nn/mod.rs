@@ -35,12 +35,13 @@ pub(crate) use fusion::{CoarseFusion, FineFusion, FusionConfig, GatedAttention};
 pub(crate) use init::WeightInit;
 pub(crate) use init::widened;
 pub(crate) use projection::{ProjectionShape, QueryProjection};
+pub use text::TextEncoder;
+pub(crate) use text::TextEncoderConfig;
 #[cfg(test)]
 pub(crate) use text::families;
 pub(crate) use text::{
     BertConfig, ClipTextConfig, EncoderOutput, EncoderPrefix, Pooling, ScratchEncoderConfig,
     T5Config,
 };
-pub use text::{TextEncoder, TextEncoderConfig};
 pub(crate) use words::LexicalHead;
 pub(crate) use words::unit;

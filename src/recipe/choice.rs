@@ -7,7 +7,7 @@ use super::{
     settings::{AlignmentSettings, ModelSettings, Recipe},
 };
 use crate::{
-    align::{EncoderTuning, TextSpaceConfig},
+    align::{EncoderTuning, LateInteractionConfig, TextSpaceConfig},
     data::{CaptionFilter, LeakAuditConfig, TokenizerConfig},
     decode::BeamConfig,
     error::{Error, Result},
@@ -147,6 +147,7 @@ fn common(facts: &Facts, max_tokens: usize) -> Recipe {
         space: None,
         space_tuning: None,
         alignment: None,
+        late_interaction: None,
         identifiers: Default::default(),
         quantizer: CoarseToFineConfig::new(2, RqVaeConfig::new(vec![2])),
         health: HealthThresholds::default(),
@@ -187,6 +188,8 @@ fn pretrained(facts: &Facts) -> (Recipe, String) {
             words: Some(0.4),
             ..AlignmentSettings::default()
         }),
+        // Unseen candidates have no texts.
+        late_interaction: (!facts.unseen).then(LateInteractionConfig::default),
         training: TrainConfig {
             epochs,
             batch_size: batch,

@@ -11,13 +11,14 @@ use burn::{backend::Autodiff, module::AutodiffModule, tensor::backend::Backend};
 use super::{choice::attempts, counts::Rows, early, event::FitEvent, settings::Recipe, task::Task};
 use crate::{
     align::{
-        EncoderTuning, FittedTextSpace, IdfWeights, Ridge, TextEmbedder, TextVectors, TunedEncoder,
-        TuningData,
+        EncoderTuning, FittedTextSpace, IdfWeights, LateInteractionConfig, LateInteractionData,
+        Ridge, TextEmbedder, TextVectors, TunedEncoder, TuningData,
     },
     cancel::{Monitor, StopFlag},
     data::{DataFolder, ItemCaption, TextTokenizer},
     error::{Error, Problem, Result},
     features::Features,
+    index::TokenStates,
     model::Cart,
     nn::{TextEncoder, TextEncoderConfig, WeightInit},
     pretrained::PretrainedText,
@@ -240,12 +241,17 @@ impl<'a> Fit<'a> {
         } else {
             self.trained(network, &pairs, devices)?
         };
+        let late = self.late_interaction(&model, text, &prepared, device)?;
         let Prepared { recipe, fitted, quantizer, index, config, .. } = prepared;
         let tokenizer = text.tokenizer.clone();
         let parts = RetrieverParts { model, config, tokenizer, quantizer, index };
         let retriever = Retriever::new(parts)?.with_beam(recipe.beam.clone());
+        let retriever = match late {
+            Some((states, weight)) => retriever.with_token_states(states, weight)?,
+            None => retriever,
+        };
         let retriever = match fitted {
-            Some(fitted) => retriever.with_space(fitted.space),
+            Some((fitted, _)) => retriever.with_space(fitted.space),
             None => retriever,
         };
         let total = started.elapsed().as_secs_f64();
@@ -270,7 +276,7 @@ impl<'a> Fit<'a> {
         let recipe = self.recipe;
         let words = text.idf_weights(recipe, &self.task.train)?;
         let fitted = self.space_here(text, words.as_ref(), device)?;
-        let rows = fitted.as_ref().map_or(&self.task.items, |fitted| &fitted.vectors);
+        let rows = fitted.as_ref().map_or(&self.task.items, |(fitted, _)| &fitted.vectors);
         let (quantizer, index, recipe) = self.identifiers(rows, device)?;
         let mut index = index.with_unique_capacity(recipe.unique_capacity)?;
         if recipe.alignment.is_some() {
@@ -289,7 +295,7 @@ impl<'a> Fit<'a> {
         text: &TextSide<B>,
         words: Option<&IdfWeights>,
         device: &B::Device,
-    ) -> Result<Option<FittedTextSpace>> {
+    ) -> Result<Option<(FittedTextSpace, TextVectors)>> {
         let Some(config) = &self.recipe.space else {
             return Ok(None);
         };
@@ -306,7 +312,51 @@ impl<'a> Fit<'a> {
             fitted.penalty,
             fitted.held_out_mrr
         ));
-        Ok(Some(fitted))
+        Ok(Some((fitted, texts)))
+    }
+
+    /// Token states of the candidates, and the weight of late interaction in a search.
+    fn late_interaction<B: Backend>(
+        &self,
+        model: &Cart<B>,
+        text: &TextSide<B>,
+        prepared: &Prepared<B>,
+        device: &B::Device,
+    ) -> Result<Option<(TokenStates, f32)>> {
+        let (recipe, train) = (&prepared.recipe, &self.task.train);
+        let (Some(config), Some((fitted, vectors)), Some(alignment)) =
+            (&recipe.late_interaction, &prepared.fitted, &recipe.alignment)
+        else {
+            return Ok(None);
+        };
+        let started = Instant::now();
+        let config = LateInteractionConfig { seed: recipe.seed, ..config.clone() };
+        let texts = (train.as_slice(), self.task.items.len());
+        let (encoder, tokenizer) = (model.encoder(), &text.tokenizer);
+        let Some(states) = config.fit(encoder, tokenizer, texts, &self.stop, device)? else {
+            self.note("no late interaction: no token tells the captions apart, or 0 bytes");
+            return Ok(None);
+        };
+        let chosen = states.choose(&LateInteractionData {
+            texts: vectors,
+            vectors: &fitted.vectors,
+            held_out: &fitted.held_out,
+        });
+        let states = states.states.with_absent(chosen.usual);
+        let mrr: Vec<String> =
+            chosen.mrr.iter().map(|(share, mrr)| format!("{share}: {mrr:.3}")).collect();
+        let share = config.weight.unwrap_or(chosen.share);
+        let factor = alignment.scales.first().copied().unwrap_or(0.0) + recipe.beam.rerank;
+        self.note(format!(
+            "late interaction in {:.0} s: {} tokens of {} candidates, weight {share} of the cosine's; \
+             MRR on {} held-out captions by weight: {}",
+            started.elapsed().as_secs_f64(),
+            states.tokens(),
+            states.described(),
+            chosen.captions,
+            mrr.join(", "),
+        ));
+        Ok(Some((states, share * factor)))
     }
 
     /// The training pairs.
@@ -321,7 +371,7 @@ impl<'a> Fit<'a> {
             TrainingCaptions { train: &task.train, valid: &task.valid },
             &prepared.index,
         )?;
-        if let Some(fitted) = &prepared.fitted
+        if let Some((fitted, _)) = &prepared.fitted
             && recipe.alignment.is_some()
         {
             pairs = pairs.with_held_out(fitted.held_out.clone())?;
@@ -510,7 +560,8 @@ fn from_scratch<B: Backend>(
 struct Prepared<B: Backend> {
     recipe: Recipe,
     words: Option<IdfWeights>,
-    fitted: Option<FittedTextSpace>,
+    /// The space, and the captions' vectors in it.
+    fitted: Option<(FittedTextSpace, TextVectors)>,
     quantizer: CoarseToFine<B>,
     index: CandidateIndex,
     config: crate::model::CartConfig,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{counts::Facts, written::Settings};
 use crate::{
-    align::{EncoderTuning, TextSpaceConfig},
+    align::{EncoderTuning, LateInteractionConfig, TextSpaceConfig},
     data::{CaptionFilter, ItemCaption, LeakAuditConfig, TextTokenizer, TokenizerConfig},
     decode::BeamConfig,
     error::{Error, Result, ensure_in},
@@ -80,6 +80,8 @@ pub struct Recipe {
     pub space_tuning: Option<EncoderTuning>,
     /// How queries are compared with the candidates' vectors, if they are.
     pub alignment: Option<AlignmentSettings>,
+    /// Late interaction between queries and the candidates' texts, if there is any; it needs `[space]`.
+    pub late_interaction: Option<LateInteractionConfig>,
     /// Number of identifiers of a candidate.
     pub identifiers: IdentifierSettings,
     /// The quantizer.
@@ -326,6 +328,9 @@ impl Recipe {
         }
         if let Some(tuning) = &self.space_tuning {
             tuning.validate().map_err(within("[space_tuning]"))?;
+        }
+        if let Some(late) = &self.late_interaction {
+            late.validate().map_err(within("[late_interaction]"))?;
         }
         let remedy = "set both to one scope: a beam scores well only what the loss trained";
         Error::config("scope of [beam]")

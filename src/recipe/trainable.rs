@@ -54,7 +54,7 @@ compiled_here! {
         words: Option<&IdfWeights>,
         device: &Self::Device
     ) -> Result<Option<FittedTextSpace>> {
-        fit.space_here(text, words, device)
+        Ok(fit.space_here(text, words, device)?.map(|(fitted, _)| fitted))
     }
     fn fit_index(
         fit: &Fit<'_>,

@@ -6,13 +6,13 @@ use burn::tensor::backend::Backend;
 
 use super::live::{ChangeStats, DriftReport, DriftThresholds};
 use crate::{
-    align::{TextEmbedder, TextSpaceMap, TextVectors},
+    align::{TextEmbedder, TextSpaceMap, TextVectors, TokenReducer},
     data::{ItemCaption, TextTokenizer},
     decode::{BeamConfig, Engine, Filter, SearchPrecision},
     error::{Error, Result},
     eval::{Metrics, TruncatedTies, evaluate},
     features::advice,
-    index::CandidateIndex,
+    index::{CandidateIndex, ItemTokens, TokenSpace, TokenStates},
     metadata::ItemMetadata,
     model::{Cart, CartConfig},
     nn::QueryProjection,
@@ -71,6 +71,11 @@ pub struct BeamScore {
     pub metrics: Metrics,
 }
 
+/// What makes the tokens of queries, if the candidates have token states.
+fn token_space(index: &CandidateIndex) -> Option<Arc<TokenSpace>> {
+    index.token_states().map(|states| states.space().clone())
+}
+
 impl<B: Backend> Retriever<B> {
     /// Builds an index from its trained parts. Searches run on the device of the network.
     ///
@@ -79,7 +84,7 @@ impl<B: Backend> Retriever<B> {
     pub fn new(parts: RetrieverParts<B>) -> Result<Self> {
         let RetrieverParts { model, config, tokenizer, quantizer, index } = parts;
         let made = Self {
-            engine: Engine::new(model),
+            engine: Engine::new(model).with_token_space(token_space(&index)),
             config,
             tokenizer: Arc::new(tokenizer),
             quantizer: Arc::new(quantizer),
@@ -119,6 +124,11 @@ impl<B: Backend> Retriever<B> {
         let found = self.quantizer.level_sizes();
         let wrong = found != semantic;
         check("quantizer", format!("levels {semantic:?}"), format!("{found:?}"), wrong)?;
+        if let Some(states) = self.index.token_states() {
+            let (wanted, found) = (self.model().encoder().d_model(), states.space().d_model());
+            let width = |width: usize| format!("of a text encoder of width {width}");
+            check("token states of the candidates", width(wanted), width(found), wanted != found)?;
+        }
         let wanted = self.config.alignment.as_ref().filter(|alignment| alignment.guided);
         let found = self.index.prefix_stats().map(|geometry| geometry.dim());
         wanted.map_or(Ok(()), |wanted| {
@@ -146,7 +156,7 @@ impl<B: Backend> Retriever<B> {
     }
 
     /// Replaces the candidates by others with identifiers of the same quantizer, which the network
-    /// need not have been trained on.
+    /// need not have been trained on. Without token states of theirs, late interaction is turned off.
     ///
     /// # Errors
     /// [`Error::Identifier`] for identifiers of another quantizer, or when more candidates share
@@ -158,14 +168,18 @@ impl<B: Backend> Retriever<B> {
             return Err(Error::identifier("groups of the candidates").expected(shown(self.index.groups())).found(shown(index.groups())).fix("make them with Groups::new and the names of the network's groups, in their order"));
         }
         let index = index.within(&self.config.vocabulary)?;
-        let made = Self { stats: ChangeStats::default(), ..self.with_index(index) };
+        let mut made = Self { stats: ChangeStats::default(), ..self.with_index(index) };
+        if made.index.token_states().is_none() {
+            made.beam.late_interaction = 0.0;
+        }
         made.check()?;
         Ok(made)
     }
 
     /// The same, without checking the candidates.
     pub(super) fn with_index(self, index: CandidateIndex) -> Self {
-        Self { index: Arc::new(index), ..self }
+        let engine = self.engine.with_token_space(token_space(&index));
+        Self { engine, index: Arc::new(index), ..self }
     }
 
     /// Replaces the network by another one of the same shape, for example after fine-tuning.
@@ -180,6 +194,7 @@ impl<B: Backend> Retriever<B> {
             .fix_if(found != expected, "train the network of this index")?;
         let precision = self.engine.precision();
         let engine = Engine::new(model).with_precision(precision)?;
+        let engine = engine.with_token_space(token_space(&self.index));
         Ok(Self { engine, ..self })
     }
 
@@ -190,6 +205,19 @@ impl<B: Backend> Retriever<B> {
     pub fn with_metadata(self, metadata: ItemMetadata) -> Result<Self> {
         let index = self.index.as_ref().clone().with_metadata(metadata)?;
         Ok(self.with_index(index))
+    }
+
+    /// Attaches token states of the candidates' texts, and sets the weight of late interaction in the
+    /// default beam.
+    ///
+    /// # Errors
+    /// As [`CandidateIndex::with_token_states`]; [`Error::Model`] for states of another text encoder.
+    pub fn with_token_states(self, states: TokenStates, weight: f32) -> Result<Self> {
+        let index = self.index.as_ref().clone().with_token_states(states)?;
+        let beam = BeamConfig { late_interaction: weight, ..self.beam.clone() };
+        let made = self.with_index(index).with_beam(beam);
+        made.check()?;
+        Ok(made)
     }
 
     /// Keeps the map from features to the candidates' vectors, which new candidates need.
@@ -230,6 +258,18 @@ impl<B: Backend> Retriever<B> {
         let lexical_head = self.model().alignment().and_then(|head| head.lexical_head().cloned());
         let (encoder, tokenizer) = (self.model().encoder(), &self.tokenizer);
         TextEmbedder { encoder, tokenizer, lexical_head }.embed(captions, self.engine.device())
+    }
+
+    /// Token states of `items` new candidates with captions; empty where the index keeps none.
+    pub(super) fn tokens_of(
+        &self,
+        captions: &[ItemCaption],
+        items: usize,
+    ) -> Result<Vec<ItemTokens>> {
+        let Some(states) = self.index.token_states() else { return Ok(Vec::new()) };
+        let (encoder, tokenizer) = (self.model().encoder(), &self.tokenizer);
+        let reducer = TokenReducer { encoder, tokenizer, space: states.space() };
+        reducer.items(captions, items, states.most(), self.engine.device())
     }
 
     /// Whether added candidates still fit the quantizer.

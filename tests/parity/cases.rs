@@ -15,6 +15,7 @@ use cart_procedural::{Scenes, ScenesConfig};
 use cart_retrieval::{
     backend::LocalBackend,
     cancel::{Monitor, StopFlag},
+    expert::TextEncoderConfig,
     expert::{
         Activation, Attention, AttentionConfig, BertConfig, CartOptimizer, ClipTextConfig, Codes,
         DeviceSearch, Dropout, EncoderOutput, Engine, FusionConfig, GuideBatch, GuideSource,
@@ -24,7 +25,7 @@ use cart_retrieval::{
     },
     identifier::LevelSizes,
     model::Cart,
-    nn::{AlignmentConfig, TextEncoder, TextEncoderConfig},
+    nn::{AlignmentConfig, TextEncoder},
     prelude::*,
     quantizer::{Codebooks, KMeansConfig, RqVaeConfig},
     train::{Freeze, Precision},

@@ -61,7 +61,7 @@ pub(super) fn mean(values: &[f64]) -> f64 {
 }
 
 /// Whether values are larger than others of the same captions by two standard errors of the mean difference.
-pub(super) fn is_better(values: &[f64], others: &[f64]) -> bool {
+pub(in crate::align) fn is_better(values: &[f64], others: &[f64]) -> bool {
     let differences: Vec<f64> = values.iter().zip(others).map(|(a, b)| a - b).collect();
     let (n, gain) = (differences.len() as f64, mean(&differences));
     let squares: f64 = differences.iter().map(|d| (d - gain) * (d - gain)).sum();

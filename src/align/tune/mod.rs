@@ -13,7 +13,8 @@ use burn::{
     module::AutodiffModule,
     tensor::backend::{AutodiffBackend, Backend},
 };
-use choice::{Choice, between, is_better, mean};
+pub(super) use choice::is_better;
+use choice::{Choice, between, mean};
 pub use config::EncoderTuning;
 pub use data::TuningData;
 use rand::{SeedableRng, seq::SliceRandom};

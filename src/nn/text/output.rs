@@ -1,7 +1,9 @@
 //! What a text encoder hands out.
 
-use burn::tensor::{Tensor, backend::Backend};
+use burn::tensor::{Int, Tensor, backend::Backend};
 use serde::{Deserialize, Serialize};
+
+use crate::index::{TextTokens, TokenSpace};
 
 /// How one vector of a query is made of its tokens' vectors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -86,7 +88,31 @@ impl<B: Backend> EncoderOutput<B> {
         (last * present).sum_dim(1).div(count).reshape([batch, d_model])
     }
 
-    fn last(&self) -> Tensor<B, 3> {
+    /// The tokens of every query, reduced for late interaction.
+    ///
+    /// # Shapes
+    /// - `tokens`, what this was made of: `[batch, tokens]`
+    pub(crate) fn reduced(&self, space: &TokenSpace, tokens: Tensor<B, 2, Int>) -> Vec<TextTokens> {
+        let [batch, length] = tokens.dims();
+        let d_model = space.d_model();
+        let ids: Vec<u32> = tokens.into_data().iter::<i64>().map(|token| token as u32).collect();
+        let present: Vec<bool> =
+            self.bias.to_data().iter::<f32>().map(|bias| bias == 0.0).collect();
+        let states: Vec<f32> = self.last().into_data().iter::<f32>().collect();
+        (0..batch)
+            .map(|row| {
+                let at = row * length..(row + 1) * length;
+                let there = at.filter(|&at| present[at]);
+                let ids: Vec<u32> = there.clone().map(|at| ids[at]).collect();
+                let state = |at: usize| &states[at * d_model..(at + 1) * d_model];
+                let states: Vec<f32> = there.flat_map(state).copied().collect();
+                space.text(&ids, &states)
+            })
+            .collect()
+    }
+
+    /// The output of the last layer, `[batch, tokens, d_model]`.
+    pub(crate) fn last(&self) -> Tensor<B, 3> {
         self.layers.last().expect("an encoder has layers").clone()
     }
 

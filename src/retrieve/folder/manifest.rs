@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Version of the folder's layout.
-pub const FORMAT_VERSION: u32 = 3;
+pub const FORMAT_VERSION: u32 = 4;
 /// The oldest layout that is read.
 const OLDEST_FORMAT: u32 = 2;
 /// What marks a manifest as ours.
@@ -74,7 +74,7 @@ pub struct Manifest {
     #[serde(default, rename = "growth")]
     pub stats: ChangeStats,
     /// Files by role: `model`, `quantizer`, `tokenizer`, `trie`, `ids`, `order`; `vectors`, `geometry`, `space`,
-    /// `metadata` and `projection` where the index has them, `owners` where candidates have several identifiers.
+    /// `metadata`, `projection` and `tokens` where the index has them, `owners` where candidates have several identifiers.
     pub files: BTreeMap<String, ManifestFile>,
 }
 

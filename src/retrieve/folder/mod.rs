@@ -31,7 +31,7 @@ use crate::{
     data::TextTokenizer,
     error::{Error, Result},
     features::{Features, ItemIds},
-    index::{CandidateIndex, IdentifierMap, PrefixStats},
+    index::{CandidateIndex, IdentifierMap, PrefixStats, TokenStates},
     metadata::ItemMetadata,
     nn::QueryProjection,
     quantizer::CoarseToFine,
@@ -40,7 +40,7 @@ use crate::{
 };
 
 /// What files are called before their checksum.
-const ROLES: [&str; 12] = [
+const ROLES: [&str; 13] = [
     "model",
     "quantizer",
     "tokenizer",
@@ -53,6 +53,7 @@ const ROLES: [&str; 12] = [
     METADATA,
     PROJECTION,
     OWNERS,
+    TOKENS,
 ];
 /// Role of the rows in the order of their ids.
 const ORDER: &str = "order";
@@ -68,6 +69,8 @@ const METADATA: &str = "metadata";
 const PROJECTION: &str = "projection";
 /// Role of the file of the owners of further identifiers, and name of its tensor.
 const OWNERS: &str = "owners";
+/// Role of the token states of the candidates' texts.
+const TOKENS: &str = "tokens";
 /// How often a load starts again when the index is replaced meanwhile.
 const ATTEMPTS: usize = 10;
 
@@ -222,6 +225,9 @@ pub(super) fn save_locked<B: Backend>(
         tensors.insert_u32(OWNERS, index.identifier_map().aliases());
         put(OWNERS, "safetensors", tensors.to_bytes(&[])?)?;
     }
+    if let Some(tokens) = index.token_states() {
+        put(TOKENS, "safetensors", tokens.to_safetensors()?)?;
+    }
     if let Some(space) = &retriever.space {
         put(SPACE, "safetensors", space.to_safetensors()?)?;
     }
@@ -334,6 +340,10 @@ fn index(folder: &Path, manifest: &Manifest) -> Result<CandidateIndex> {
     }
     if manifest.has(METADATA) {
         index = index.with_metadata(ItemMetadata::open(&manifest.check(folder, METADATA)?)?)?;
+    }
+    if manifest.has(TOKENS) {
+        let tokens = TokenStates::open(&manifest.check(folder, TOKENS)?)?;
+        index = index.with_token_states(tokens)?;
     }
     if manifest.has(VECTORS) {
         let vectors = Features::open_named(manifest.check(folder, VECTORS)?, VECTORS)?;

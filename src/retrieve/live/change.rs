@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::{Error, Result},
     identifier::Codes,
+    index::ItemTokens,
     metadata::Fields,
 };
 
@@ -23,6 +24,8 @@ pub(in crate::retrieve) struct Change {
     pub(super) identifiers: Codes,
     /// Their vectors, `[ids, width]`; empty where the index keeps none.
     pub(super) vectors: Vec<f32>,
+    /// Token states of each added candidate, or none.
+    pub(super) tokens: Vec<ItemTokens>,
     /// What is known about them; empty where the index keeps nothing.
     pub(super) metadata: Vec<Fields>,
     pub(super) described: Vec<(String, Fields)>,
@@ -42,6 +45,16 @@ struct Head {
     described: Vec<(String, Fields)>,
     #[serde(rename = "growth")]
     stats: ChangeStats,
+    /// Number of token states of each added candidate; empty where the index has none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    token_states: Vec<usize>,
+    /// Numbers of a token state.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    token_width: usize,
+}
+
+fn is_zero(width: &usize) -> bool {
+    *width == 0
 }
 
 impl Change {
@@ -52,13 +65,20 @@ impl Change {
             ids: Vec::new(),
             identifiers: Codes::new(levels),
             vectors: Vec::new(),
+            tokens: Vec::new(),
             metadata: Vec::new(),
             described: Vec::new(),
             stats: ChangeStats::default(),
         }
     }
 
-    /// Head (JSON) and body (tokens, then vectors).
+    /// Numbers of a token state; 0 where there is none.
+    pub(super) fn token_width(&self) -> usize {
+        let states: usize = self.tokens.iter().map(|tokens| tokens.states.len()).sum();
+        states.checked_div(self.tokens.iter().map(ItemTokens::len).sum()).unwrap_or(0)
+    }
+
+    /// Head (JSON) and body: identifiers, vectors, token states and their factors.
     pub(super) fn to_parts(&self) -> Result<(Vec<u8>, Vec<u8>)> {
         let head = Head {
             removed: self.removed.clone(),
@@ -68,13 +88,18 @@ impl Change {
             metadata: self.metadata.clone(),
             described: self.described.clone(),
             stats: self.stats,
+            token_states: self.tokens.iter().map(ItemTokens::len).collect(),
+            token_width: self.token_width(),
         };
         let head = serde_json::to_vec(&head).map_err(|e| {
             Error::index("change").expected("JSON").found(e.to_string()).fix("report this")
         })?;
         let tokens = self.identifiers.as_flat().iter().flat_map(|token| token.to_le_bytes());
         let vectors = self.vectors.iter().flat_map(|value| value.to_le_bytes());
-        Ok((head, tokens.chain(vectors).collect()))
+        let states = self.tokens.iter().flat_map(|tokens| bytemuck::cast_slice(&tokens.states));
+        let scales = self.tokens.iter().flat_map(|tokens| &tokens.scales);
+        let scales = scales.flat_map(|scale| scale.to_le_bytes());
+        Ok((head, tokens.chain(vectors).chain(states.copied()).chain(scales).collect()))
     }
 
     /// Reads what [`Change::to_parts`] wrote; `subject` is what messages call it.
@@ -85,19 +110,43 @@ impl Change {
         };
         let head: Head = serde_json::from_slice(head)
             .map_err(|e| wrong("the head of a change", e.to_string()))?;
-        let Head { removed, ids, levels, width, metadata, described, stats } = head;
+        let Head { removed, ids, levels, width, metadata, described, stats, .. } = head;
+        let (counts, token_width) = (head.token_states, head.token_width);
         let (n, tokens) = (ids.len(), ids.len().saturating_mul(levels).saturating_mul(2));
         let vectors = n.saturating_mul(width).saturating_mul(4);
-        let objects = [0, n].contains(&metadata.len());
-        if levels == 0 || tokens.saturating_add(vectors) != body.len() || !objects {
+        let count = counts.iter().fold(0usize, |sum, &count| sum.saturating_add(count));
+        let states = count.saturating_mul(ItemTokens::bytes_per_token(token_width));
+        let whole = tokens.saturating_add(vectors).saturating_add(states) == body.len();
+        let objects = [0, n].contains(&metadata.len()) && [0, n].contains(&counts.len());
+        if levels == 0 || !whole || !objects {
             let found = format!("{} bytes, {} objects", body.len(), metadata.len());
             return Err(wrong("tokens, vectors and metadata of the added candidates", found));
         }
-        let (tokens, vectors) = body.split_at(tokens);
+        let (tokens, rest) = body.split_at(tokens);
+        let (vectors, rest) = rest.split_at(vectors);
+        let (mut states, mut scales) = rest.split_at(count * token_width);
+        let mut taken = |count: usize| {
+            let (own, factors);
+            (own, states) = states.split_at(count * token_width);
+            (factors, scales) = scales.split_at(count * size_of::<f32>());
+            let states = own.iter().map(|&byte| byte as i8).collect();
+            let scales = factors.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+            ItemTokens { states, scales }
+        };
+        let token_states = counts.iter().map(|&count| taken(count)).collect();
         let tokens = tokens.as_chunks().0.iter().map(|b| u16::from_le_bytes(*b)).collect();
         let vectors = vectors.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
         let identifiers = Codes::from_flat(levels, tokens)?;
-        Ok(Self { removed, ids, identifiers, vectors, metadata, described, stats })
+        Ok(Self {
+            removed,
+            ids,
+            identifiers,
+            vectors,
+            tokens: token_states,
+            metadata,
+            described,
+            stats,
+        })
     }
 }
 

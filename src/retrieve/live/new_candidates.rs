@@ -109,6 +109,7 @@ impl<'a> NewCandidates<'a> {
             ids: self.ids().iter().map(str::to_string).collect(),
             identifiers,
             vectors,
+            tokens: to.tokens_of(self.captions, self.items.len())?,
             metadata: self.metadata.to_vec(),
             described: Vec::new(),
             stats,

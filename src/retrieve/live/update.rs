@@ -7,7 +7,7 @@ use crate::{
     error::{Error, Result},
     features::{Features, advice},
     identifier::Codes,
-    index::{CandidateIndex, IdentifierMap},
+    index::{CandidateIndex, IdentifierMap, ItemTokens},
     metadata::{Fields, ItemMetadata},
     trie::Trie,
 };
@@ -28,8 +28,9 @@ pub(in crate::retrieve) struct IndexUpdate<'a> {
 
 struct Added {
     id: String,
-    tokens: Vec<u16>,
+    codes: Vec<u16>,
     vector: Vec<f32>,
+    tokens: ItemTokens,
     fields: Fields,
     removed: bool,
 }
@@ -101,7 +102,14 @@ impl<'a> IndexUpdate<'a> {
             .expected(format!("identifiers of {levels} levels, vectors of width {width}"))
             .found(format!("{found} levels, {numbers} numbers"))
             .fix_if(wrong, "restore the index from a copy")?;
+        let own = self.base.token_states().map_or(0, |states| states.space().dim());
+        let token_width = change.token_width();
+        Error::index("change")
+            .expected(format!("token states of width {own}"))
+            .found(format!("width {token_width}"))
+            .fix_if(token_width != 0 && token_width != own, "restore the index from a copy")?;
         let mut metadata = change.metadata.into_iter();
+        let mut states = change.tokens.into_iter();
         let rows = change.identifiers.rows().enumerate();
         for (id, (at, tokens)) in change.ids.into_iter().zip(rows) {
             if self.find(&id).is_some() {
@@ -112,8 +120,9 @@ impl<'a> IndexUpdate<'a> {
             }
             let vector = change.vectors[at * width..(at + 1) * width].to_vec();
             self.places.insert(id.clone(), self.added.len());
-            let (tokens, fields) = (tokens.to_vec(), metadata.next().unwrap_or_default());
-            self.added.push(Added { id, tokens, vector, fields, removed: false });
+            let (codes, fields) = (tokens.to_vec(), metadata.next().unwrap_or_default());
+            let tokens = states.next().unwrap_or_default();
+            self.added.push(Added { id, codes, vector, tokens, fields, removed: false });
             self.left += 1;
         }
         for (id, fields) in change.described {
@@ -148,7 +157,7 @@ impl<'a> IndexUpdate<'a> {
         let n = removed.len();
         let mut codes = Vec::with_capacity(left * levels);
         base.trie().write_identifiers(|entry| entry < n && keep(entry), &mut codes);
-        codes.extend(added.iter().flat_map(|added| &added.tokens));
+        codes.extend(added.iter().flat_map(|added| &added.codes));
         // Further identifiers of those that stay; what comes has one.
         let aliases = base.identifier_map().aliases();
         let kept = |entry: usize| entry >= n && keep(aliases[entry - n] as usize);
@@ -184,6 +193,11 @@ impl<'a> IndexUpdate<'a> {
             });
             metadata.replace(described)?;
             index = index.with_metadata(metadata)?;
+        }
+        if let Some(states) = base.token_states() {
+            let added: Vec<ItemTokens> =
+                added.iter_mut().map(|added| std::mem::take(&mut added.tokens)).collect();
+            index = index.with_token_states(states.changed(keep, &added)?)?;
         }
         if let Some(geometry) = base.prefix_stats() {
             let vectors = geometry.vectors();

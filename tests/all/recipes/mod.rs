@@ -2,6 +2,7 @@
 
 mod foreign;
 mod given;
+mod late;
 mod programs;
 
 use std::path::{Path, PathBuf};

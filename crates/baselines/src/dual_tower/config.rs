@@ -3,8 +3,8 @@
 use cart_retrieval::{
     Error, Result,
     data::{ItemCaption, TextTokenizer},
+    expert::TextEncoderConfig,
     features::Features,
-    nn::TextEncoderConfig,
 };
 use serde::{Deserialize, Serialize};
 

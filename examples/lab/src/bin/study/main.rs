@@ -233,7 +233,13 @@ fn cart<B: LocalBackend>(setup: &Setup<'_, B>, report: &mut Report<'_>) -> Resul
             let total = tuning + done.total;
             println!("{name}: trained for {:.0} s, {total:.0} s in all", done.seconds);
             let retriever = task.over(done.retriever, &variant)?;
-            for beam in beams {
+            let late = retriever.beam().late_interaction;
+            let with_late = |beam: &BeamConfig| {
+                let late_interaction = if beam.rerank > 0.0 { late } else { 0.0 };
+                BeamConfig { late_interaction, ..beam.clone() }
+            };
+            let added = beams.iter().map(with_late).filter(|beam| beam.late_interaction > 0.0);
+            for beam in beams.iter().cloned().chain(added) {
                 let started = Instant::now();
                 let retriever = retriever.clone().with_beam(beam.clone());
                 let rankings = task.rankings(&retriever, &judge.texts, beam.width)?;
@@ -244,6 +250,9 @@ fn cart<B: LocalBackend>(setup: &Setup<'_, B>, report: &mut Report<'_>) -> Resul
                 }
                 if beam.rerank > 0.0 {
                     method = format!("{method}, rerank {}", beam.rerank);
+                }
+                if beam.late_interaction > 0.0 {
+                    method = format!("{method}, late interaction {}", beam.late_interaction);
                 }
                 report.add::<B>(&method, &rankings, seed, total, device)?;
                 let found = in_beam(&judge, &rankings);
