@@ -270,6 +270,12 @@ impl CandidateIndex {
         &self.health
     }
 
+    /// Replaces the health report, for example by one with neighbours measured
+    /// ([`HealthReport::with_neighbours`]).
+    pub fn with_health(self, health: HealthReport) -> Self {
+        Self { health, ..self }
+    }
+
     /// Fails unless the quantizer is healthy enough to train a decoder on.
     ///
     /// # Errors

@@ -70,6 +70,20 @@ pub struct HealthReport {
     /// older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mean_error: Option<f64>,
+    /// Bits that unique tokens have to add, per item: the mean of the binary logarithm of the number of
+    /// items with the same whole code. It is what telling collisions apart costs a decoder. Absent in
+    /// reports of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unique_bits: Option<f64>,
+    /// Share of an item's ten nearest items that are also among the ten nearest by what their codes
+    /// stand for, in a sample of at most 1,000; absent unless measured
+    /// ([`HealthReport::with_neighbours`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub neighbour_recall: Option<f64>,
+    /// Correlation of the squared distances of two items with those of what their codes stand for, over
+    /// all pairs of that sample; absent unless measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distance_correlation: Option<f64>,
 }
 
 impl HealthReport {
@@ -92,6 +106,7 @@ impl HealthReport {
         let (n, unique) = (codes.len(), runs().filter(|&count| count == 1).count());
         let last = |tally: &Tally| tally.errors.last().copied().unwrap_or(0.0);
         let error: f64 = tallies.iter().map(last).sum();
+        let bits: f64 = runs().map(|count| count as f64 * (count as f64).log2()).sum();
         Self {
             items: n,
             levels,
@@ -99,6 +114,9 @@ impl HealthReport {
             shared_share: (n - unique) as f64 / n as f64,
             largest_collision: runs().max().unwrap_or(0),
             mean_error: Some(error / n as f64),
+            unique_bits: Some(bits / n as f64),
+            neighbour_recall: None,
+            distance_correlation: None,
         }
     }
 
@@ -355,6 +373,20 @@ impl fmt::Display for HealthReport {
             percent(self.unique_share),
             percent(self.shared_share),
             self.largest_collision
-        )
+        )?;
+        if let Some(bits) = self.unique_bits {
+            write!(f, "; unique tokens add {bits:.2} bits an item")?;
+        }
+        if let (Some(recall), Some(correlation)) =
+            (self.neighbour_recall, self.distance_correlation)
+        {
+            write!(
+                f,
+                "\nneighbours: {} of the ten nearest are kept by the codes, correlation of distances \
+                 {correlation:.3}",
+                percent(recall)
+            )?;
+        }
+        Ok(())
     }
 }

@@ -207,3 +207,30 @@ proptest! {
         prop_assert_eq!(Some(report.largest_collision), tokens.iter().map(group).max());
     }
 }
+
+/// Codes of many clusters keep neighbours, those of two clusters few.
+#[test]
+fn finer_codes_keep_more_neighbours() {
+    let rows: Vec<f32> = (0..800).map(|i| ((i * i % 977) as f32 * 0.71).sin()).collect();
+    let measured = |k: usize| {
+        let quantizer = KMeansConfig::new(k).fit(&rows, 4).unwrap();
+        let report = HealthReport::new(&quantizer, &rows, &quantizer.encode(&rows).unwrap());
+        let report = report.unwrap().with_neighbours(&quantizer, &(&rows[..], 4)).unwrap();
+        (report.neighbour_recall.unwrap(), report.distance_correlation.unwrap(), report)
+    };
+    let (coarse, fine, exact) = (measured(2), measured(40), measured(200));
+    assert!(coarse.0 < fine.0 && fine.0 < exact.0, "{coarse:?} {fine:?} {exact:?}");
+    assert!(coarse.1 < fine.1 && fine.1 < exact.1);
+    // Every row is its own centre: nothing is lost, and nothing is left to unique tokens.
+    assert!(exact.0 > 0.999 && exact.1 > 0.999);
+    assert!(exact.2.unique_bits.unwrap() < 0.1);
+    // A hundred rows a code, about: near seven bits to tell them apart.
+    assert!((6.0..7.7).contains(&coarse.2.unique_bits.unwrap()), "{:?}", coarse.2.unique_bits);
+    assert!(exact.2.to_string().contains("correlation of distances 1.000"), "{}", exact.2);
+    // Two rows have no neighbours to lose.
+    let quantizer = KMeansConfig::new(2).fit(&rows[..8], 4).unwrap();
+    let codes = quantizer.encode(&rows[..8]).unwrap();
+    let two = HealthReport::new(&quantizer, &rows[..8], &codes).unwrap();
+    let two = two.with_neighbours(&quantizer, &(&rows[..8], 4)).unwrap();
+    assert!(two.neighbour_recall.is_none() && two.distance_correlation.is_none());
+}

@@ -3,13 +3,14 @@
 use rayon::prelude::*;
 
 use super::{
-    Quantizer,
-    rows::{check_codes, check_rows},
+    Quantizer, RowSource,
+    rows::{check_codes, check_rows, sample_rows},
 };
 use crate::{
     error::{Error, Result},
     identifier::Codes,
     index::{HealthReport, Tally},
+    kernels::squared_distance,
 };
 
 /// Rows that are encoded and measured together. Sums run within blocks and then over blocks, so
@@ -48,6 +49,71 @@ impl HealthReport {
             .collect::<Result<Vec<_>>>()?;
         Ok(Self::of_tallies(&sizes, codes, &tallies))
     }
+}
+
+/// Rows that neighbours are measured on.
+const SAMPLE: usize = 1000;
+/// Neighbours of a row.
+const NEAREST: usize = 10;
+
+impl HealthReport {
+    /// Measures how well codes keep neighbours, on a sample of at most 1,000 rows: a decoder that takes a
+    /// wrong code then still ends near the right item.
+    ///
+    /// # Errors
+    /// As [`Quantizer::encode`], and whatever the source returns.
+    pub fn with_neighbours(
+        self,
+        quantizer: &dyn Quantizer,
+        source: &dyn RowSource,
+    ) -> Result<Self> {
+        let rows = sample_rows(source, SAMPLE, 0)?;
+        let (recall, correlation) = neighbours(quantizer, &rows)?.unzip();
+        Ok(Self { neighbour_recall: recall, distance_correlation: correlation, ..self })
+    }
+}
+
+/// Share of the nearest rows that are nearest by codes too, and the correlation of distances; `None`
+/// for fewer than three rows.
+fn neighbours(quantizer: &dyn Quantizer, rows: &[f32]) -> Result<Option<(f64, f64)>> {
+    let dim = quantizer.dim();
+    let n = rows.len() / dim;
+    if n < 3 {
+        return Ok(None);
+    }
+    let decoded = quantizer.decode(&quantizer.encode(rows)?)?;
+    let nearest = NEAREST.min(n - 2);
+    let distances = |rows: &[f32], at: usize| -> Vec<f32> {
+        let own = &rows[at * dim..(at + 1) * dim];
+        rows.chunks_exact(dim).map(|row| squared_distance(own, row)).collect()
+    };
+    let near = |distances: &[f32], at: usize| -> Vec<usize> {
+        let mut order: Vec<usize> = (0..n).filter(|&other| other != at).collect();
+        order.sort_by(|&a, &b| distances[a].total_cmp(&distances[b]).then(a.cmp(&b)));
+        order.truncate(nearest);
+        order
+    };
+    let each = (0..n).into_par_iter().map(|at| {
+        let (true_ones, by_codes) = (distances(rows, at), distances(&decoded, at));
+        let (wanted, found) = (near(&true_ones, at), near(&by_codes, at));
+        let kept = found.iter().filter(|other| wanted.contains(other)).count();
+        let mut sums = [0.0; 5];
+        for (x, y) in true_ones[..at].iter().zip(&by_codes[..at]) {
+            let (x, y) = (f64::from(*x), f64::from(*y));
+            sums.iter_mut().zip([x, y, x * x, y * y, x * y]).for_each(|(sum, v)| *sum += v);
+        }
+        (kept, sums)
+    });
+    let each: Vec<(usize, [f64; 5])> = each.collect();
+    let kept: usize = each.iter().map(|(kept, _)| kept).sum();
+    let sum = |at: usize| each.iter().map(|(_, sums)| sums[at]).sum::<f64>();
+    let pairs = (n * (n - 1) / 2) as f64;
+    let (x, y) = (sum(0) / pairs, sum(1) / pairs);
+    let covariance = sum(4) / pairs - x * y;
+    let spread = ((sum(2) / pairs - x * x) * (sum(3) / pairs - y * y)).max(0.0).sqrt();
+    // Equal distances say nothing.
+    let correlation = if spread > 0.0 { covariance / spread } else { 0.0 };
+    Ok(Some((kept as f64 / (n * nearest) as f64, correlation)))
 }
 
 impl Tally {

@@ -431,6 +431,8 @@ impl<'a> Fit<'a> {
     ) -> Result<(CoarseToFine<B>, CandidateIndex)> {
         let quantizer = self.quantizer(config, rows, device)?;
         let index = quantizer.assign(rows).several(self.recipe.identifiers.config()).run()?;
+        let measured = index.health().clone().with_neighbours(&quantizer, rows)?;
+        let index = index.with_health(measured);
         self.note(index.health().to_string());
         match index.ensure_healthy(health) {
             Err(error) if self.ignore_health => {
