@@ -40,7 +40,7 @@ const PROCEDURAL: [&[&str]; 3] = [
 
 /// The same of the crate of baselines.
 const BASELINES: [&[&str]; 2] =
-    [&["ranks"], &["bm25", "nearest", "tfidf_ridge", "dual_tower", "fusion"]];
+    [&["ranks"], &["bm25", "nearest", "tfidf_ridge", "dual_tower", "fusion", "max_sim"]];
 
 /// A piece of source text: a word, a `::`, or a single character.
 #[derive(Clone, Debug)]

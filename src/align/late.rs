@@ -213,6 +213,19 @@ pub(crate) struct TokenReducer<'a, B: Backend> {
 }
 
 impl<B: Backend> TokenReducer<'_, B> {
+    /// Tokens of texts, in their order.
+    pub(crate) fn texts(&self, texts: &[&str], device: &B::Device) -> Result<Vec<TextTokens>> {
+        let tokens: Vec<Vec<u32>> =
+            texts.iter().map(|text| self.tokenizer.encode(text)).collect::<Result<_>>()?;
+        let all: Vec<usize> = (0..tokens.len()).collect();
+        let mut made = vec![TextTokens::default(); tokens.len()];
+        let encode = Encode { encoder: self.encoder, padding: self.tokenizer.padding(), device };
+        encode.each(&tokens, &all, &StopFlag::new(), |text, states| {
+            made[text] = self.space.text(&tokens[text], states);
+        })?;
+        Ok(made)
+    }
+
     /// Tokens of `items` candidates, at most `most` each.
     pub(crate) fn items(
         &self,

@@ -17,7 +17,7 @@ pub(crate) mod words;
 
 pub(crate) use crate::index::LeaveOneOut;
 pub use late::LateInteractionConfig;
-pub(crate) use late::{LateInteractionData, TokenReducer};
+pub(crate) use late::{FittedTokenStates, LateInteractionData, TokenReducer};
 pub(crate) use ridge::Ridge;
 pub use space::TextSpaceConfig;
 pub(crate) use space::{FittedTextSpace, TextSpaceMap};

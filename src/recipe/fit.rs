@@ -11,14 +11,15 @@ use burn::{backend::Autodiff, module::AutodiffModule, tensor::backend::Backend};
 use super::{choice::attempts, counts::Rows, early, event::FitEvent, settings::Recipe, task::Task};
 use crate::{
     align::{
-        EncoderTuning, FittedTextSpace, IdfWeights, LateInteractionConfig, LateInteractionData,
-        Ridge, TextEmbedder, TextVectors, TunedEncoder, TuningData,
+        EncoderTuning, FittedTextSpace, FittedTokenStates, IdfWeights, LateInteractionConfig,
+        LateInteractionData, Ridge, TextEmbedder, TextVectors, TokenReducer, TunedEncoder,
+        TuningData,
     },
     cancel::{Monitor, StopFlag},
     data::{DataFolder, ItemCaption, TextTokenizer},
     error::{Error, Problem, Result},
     features::Features,
-    index::TokenStates,
+    index::{TextTokens, TokenStates},
     model::Cart,
     nn::{TextEncoder, TextEncoderConfig, WeightInit},
     pretrained::PretrainedText,
@@ -71,6 +72,28 @@ impl<B: Backend> TextSide<B> {
         let encoder = self.encoder("[space]")?;
         let lexical_head = words.map(|weights| weights.head(device));
         TextEmbedder { encoder, tokenizer: &self.tokenizer, lexical_head }.embed(captions, device)
+    }
+
+    pub(super) fn token_states_here(
+        &self,
+        config: &LateInteractionConfig,
+        captions: (&[ItemCaption], usize),
+        stop: &StopFlag,
+        device: &B::Device,
+    ) -> Result<Option<FittedTokenStates>> {
+        let encoder = self.encoder("[late_interaction]")?;
+        config.fit(encoder, &self.tokenizer, captions, stop, device)
+    }
+
+    pub(super) fn query_tokens_here(
+        &self,
+        states: &TokenStates,
+        queries: &[&str],
+        device: &B::Device,
+    ) -> Result<Vec<TextTokens>> {
+        let encoder = self.encoder("[late_interaction]")?;
+        let (tokenizer, space) = (&self.tokenizer, states.space());
+        TokenReducer { encoder, tokenizer, space }.texts(queries, device)
     }
 
     /// IDF weights of the token embeddings, if the recipe uses them.

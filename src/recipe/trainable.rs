@@ -9,9 +9,11 @@ use super::{
     task::{Part, Task},
 };
 use crate::{
-    align::{FittedTextSpace, IdfWeights, TextVectors},
+    align::{FittedTextSpace, FittedTokenStates, IdfWeights, LateInteractionConfig, TextVectors},
+    cancel::StopFlag,
     data::{DataFolder, ItemCaption},
     error::Result,
+    index::{TextTokens, TokenStates},
     model::Cart,
     retrieve::{Retriever, Searchable, compiled_here},
     train::{Trained, Trainer, TrainingData, trainable},
@@ -40,6 +42,23 @@ compiled_here! {
         device: &Self::Device
     ) -> Result<TextVectors> {
         text.embed_here(captions, words, device)
+    }
+    fn token_states(
+        text: &TextSide<Self>,
+        config: &LateInteractionConfig,
+        captions: (&[ItemCaption], usize),
+        stop: &StopFlag,
+        device: &Self::Device
+    ) -> Result<Option<FittedTokenStates>> {
+        text.token_states_here(config, captions, stop, device)
+    }
+    fn query_tokens(
+        text: &TextSide<Self>,
+        states: &TokenStates,
+        queries: &[&str],
+        device: &Self::Device
+    ) -> Result<Vec<TextTokens>> {
+        text.query_tokens_here(states, queries, device)
     }
     fn tuned_side(
         fit: &Fit<'_>,
@@ -171,6 +190,33 @@ impl<B: Trainable> TextSide<B> {
         device: &B::Device,
     ) -> Result<TextVectors> {
         B::embed_side(self, captions, words, device)
+    }
+
+    /// Token states of so many candidates, from their captions.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) without an encoder; as [`LateInteractionConfig::fit`].
+    pub fn token_states(
+        &self,
+        config: &LateInteractionConfig,
+        captions: (&[ItemCaption], usize),
+        stop: &StopFlag,
+        device: &B::Device,
+    ) -> Result<Option<FittedTokenStates>> {
+        B::token_states(self, config, captions, stop, device)
+    }
+
+    /// Tokens of queries, to compare with token states.
+    ///
+    /// # Errors
+    /// As [`TextSide::token_states`], and [`TextTokenizer::encode`](crate::data::TextTokenizer::encode).
+    pub fn query_tokens(
+        &self,
+        states: &TokenStates,
+        queries: &[&str],
+        device: &B::Device,
+    ) -> Result<Vec<TextTokens>> {
+        B::query_tokens(self, states, queries, device)
     }
 }
 

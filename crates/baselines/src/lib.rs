@@ -6,6 +6,7 @@
 //! | [`NearestText`] | vectors of those texts by an untouched sentence encoder |
 //! | [`TfIdfRidge`] | a regression from words to the candidates' features |
 //! | [`DualTower`] | a text encoder trained to meet the features in one space |
+//! | [`MaxSim`] | token states of those texts, on top of any other search |
 //! | [`ScoreFusion`] | the scores of any of them, weighted on validation queries |
 //!
 //! All of them answer with [`Ranking`](cart_retrieval::eval::Ranking)s, which [`cart_retrieval::eval`] measures.
@@ -28,6 +29,7 @@
 mod bm25;
 mod dual_tower;
 mod fusion;
+mod max_sim;
 mod nearest;
 mod ranks;
 mod tfidf_ridge;
@@ -35,5 +37,6 @@ mod tfidf_ridge;
 pub use bm25::{Bm25, Bm25Config, Bm25Grid, Bm25Tuning};
 pub use dual_tower::{DualTower, DualTowerConfig, TowerData, TowerStart};
 pub use fusion::{FusionTuning, ScoreFusion};
+pub use max_sim::MaxSim;
 pub use nearest::{NearestText, TextPool};
 pub use tfidf_ridge::{TfIdfRidge, TfIdfRidgeConfig};

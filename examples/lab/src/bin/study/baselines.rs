@@ -5,16 +5,17 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use burn::backend::Autodiff;
 use cart_baselines::{
-    Bm25, Bm25Config, Bm25Grid, DualTowerConfig, NearestText, ScoreFusion, TextPool, TfIdfRidge,
-    TfIdfRidgeConfig, TowerData, TowerStart,
+    Bm25, Bm25Config, Bm25Grid, DualTowerConfig, MaxSim, NearestText, ScoreFusion, TextPool,
+    TfIdfRidge, TfIdfRidgeConfig, TowerData, TowerStart,
 };
 use cart_retrieval::{
+    align::LateInteractionConfig,
     backend::LocalBackend,
     cancel::StopFlag,
     eval::Ranking,
-    expert::{Asked, TextSide},
+    expert::{Asked, TextSide, TextVectors},
     pretrained::PretrainedText,
-    recipe::{Judge, Recipe, Task},
+    recipe::{Fit, Judge, Recipe, Task},
 };
 use clap::ValueEnum;
 
@@ -33,6 +34,8 @@ pub enum Row {
     Ridge,
     /// A dual tower around the recipe's text encoder.
     DualTower,
+    /// A flat search over the vectors of the recipe's space, by its text encoder, tuned as the recipe says.
+    Flat,
     /// The other baselines of this list, fused.
     Fusion,
 }
@@ -72,10 +75,62 @@ impl<B: LocalBackend> Baselines<'_, B> {
             Row::MeanText => self.nearest("mean text", TextPool::Mean)?,
             Row::Ridge => self.ridge()?,
             Row::DualTower => self.tower()?,
+            Row::Flat => self.flat()?,
             Row::Cart | Row::Fusion => return Ok(None),
         };
         let seconds = started.elapsed().as_secs_f64();
         Ok(Some(System { name, test, tuning, seconds }))
+    }
+
+    /// A system with MaxSim of token states added, the weight chosen on the tuning part.
+    pub fn with_max_sim(&self, system: &System) -> Result<Option<System>> {
+        let started = Instant::now();
+        let mut parts = Vec::new();
+        for task in [self.tuning, self.test] {
+            let config = LateInteractionConfig::default();
+            let texts = task.texts();
+            let captions = (texts.as_slice(), task.candidates.len());
+            let fitted = self.text.token_states(&config, captions, &self.stop, self.device)?;
+            let Some(fitted) = fitted else { return Ok(None) };
+            let queries = Judge::new(task).texts;
+            let queries: Vec<&str> = queries.iter().map(String::as_str).collect();
+            let tokens = self.text.query_tokens(&fitted.states, &queries, self.device)?;
+            parts.push((MaxSim::new(fitted.states), tokens));
+        }
+        let (test, test_tokens) = parts.pop().context("two parts")?;
+        let (tuning, tuning_tokens) = parts.pop().context("two parts")?;
+        let judge = Judge::new(self.tuning);
+        let tuned = tuning.tune(&system.tuning, &tuning_tokens, &judge.relevant)?;
+        let weight = tuned.weight();
+        Ok(Some(System {
+            name: format!("{} + MaxSim ({weight})", system.name),
+            test: test.with_weight(weight).rerank(&system.test, &test_tokens)?,
+            tuning: tuned.rerank(&system.tuning, &tuning_tokens)?,
+            seconds: system.seconds + started.elapsed().as_secs_f64(),
+        }))
+    }
+
+    /// The vectors of the recipe's space, searched one by one.
+    fn flat(&self) -> Result<(String, Vec<Ranking>, Vec<Ranking>)> {
+        let answer = |task: &Task| -> Result<Vec<Ranking>> {
+            let fit = Fit::new(self.recipe, task).with_stop(&self.stop);
+            let tuned = fit.tuned(self.text, self.device)?;
+            let text = tuned.as_ref().unwrap_or(self.text);
+            let words = text.idf_weights(self.recipe, &task.train)?;
+            let fitted = fit.space(text, words.as_ref(), self.device)?;
+            let space = fitted.context("a flat search needs a [space] in the recipe")?;
+            let vectors = match &task.asked {
+                Asked::All => space.vectors,
+                Asked::Part(rows) => space.vectors.select(rows),
+                Asked::Unseen => space.space.embed(&task.candidates, None)?,
+            };
+            let (n, dim) = (task.candidates.len(), vectors.dim());
+            let items = (0..n as u32).collect();
+            let vectors = TextVectors::new(dim, vectors.as_slice().to_vec(), items)?;
+            let queries = text.embed(&task.queries, words.as_ref(), self.device)?;
+            Ok(NearestText::new(&vectors, n, TextPool::Nearest)?.search_all(&queries, n)?)
+        };
+        Ok(("flat search".into(), answer(self.tuning)?, answer(self.test)?))
     }
 
     /// The given systems, weighted on the tuning part.

@@ -164,7 +164,7 @@ fn baselines<B: LocalBackend>(setup: &Setup<'_, B>, report: &mut Report<'_>) -> 
         test: task,
         tuning: &tuning,
         epochs: args.tower_epochs.clone(),
-        fused: args.rows.contains(&Row::Fusion),
+        fused: args.rows.iter().any(|row| matches!(row, Row::Fusion | Row::DualTower)),
         device,
         stop: stop.clone(),
     };
@@ -172,7 +172,13 @@ fn baselines<B: LocalBackend>(setup: &Setup<'_, B>, report: &mut Report<'_>) -> 
     for &row in &args.rows {
         if let Some(system) = all.system(row)? {
             report.add::<B>(&system.name, &system.test, recipe.seed, system.seconds, device)?;
+            let compared = matches!(row, Row::DualTower | Row::Flat);
+            let with_tokens = if compared { all.with_max_sim(&system)? } else { None };
             systems.push(system);
+            if let Some(system) = with_tokens {
+                report.add::<B>(&system.name, &system.test, recipe.seed, system.seconds, device)?;
+                systems.push(system);
+            }
         }
     }
     if args.rows.contains(&Row::Fusion) && systems.len() > 1 {
