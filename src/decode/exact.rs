@@ -8,7 +8,10 @@ use super::{
     ScoredItem,
     beam::{Limits, Prepared, by_score_then_item},
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    index::PrefixStats,
+};
 
 /// What rounding may add to the score of a prefix on its way down, relative.
 const SLACK: f32 = 1e-5;
@@ -47,6 +50,11 @@ pub(super) fn exact<B: Backend>(
         .fix_if(top == 0 || budget < top, remedy)?;
     let mut limits = Limits { width: config.width.max(top), min_score: f32::NEG_INFINITY };
     let (mut prefixes, mut known) = (0, Vec::new());
+    let longest = match config.rerank > 0.0 {
+        true => prepared.space.prefix_stats.map_or(1.0, PrefixStats::longest),
+        false => 0.0,
+    };
+    let added = config.rerank * longest + config.late_interaction;
     loop {
         let beams = prepared.run(limits)?.remove(0);
         prefixes += beams.prefixes;
@@ -60,7 +68,7 @@ pub(super) fn exact<B: Backend>(
         found.truncate(top);
         // Nothing that scores less than this can still become one of the best.
         let needed = found.get(top - 1).map_or(f32::NEG_INFINITY, |last| {
-            last.score - config.rerank - config.late_interaction - SLACK * (1.0 + last.score.abs())
+            last.score - added - SLACK * (1.0 + last.score.abs())
         });
         let proven = best_pruned == f32::NEG_INFINITY || best_pruned < needed;
         if proven || limits.min_score > f32::NEG_INFINITY || limits.width >= budget {

@@ -1,6 +1,6 @@
 //! Sums of the candidates' vectors for every node of the trie.
 
-use std::ops::Range;
+use std::{ops::Range, sync::OnceLock};
 
 use rayon::prelude::*;
 
@@ -11,7 +11,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     features::Features,
-    kernels::dot,
+    kernels::{dot, squared_norm},
     trie::{Node, Trie},
 };
 
@@ -42,6 +42,8 @@ const MOST_BELOW: usize = 4_096;
 pub struct PrefixStats {
     vectors: Features,
     pub(super) levels: Vec<Level>,
+    /// Length of the longest vector, once somebody asks.
+    longest: OnceLock<f32>,
 }
 
 impl PrefixStats {
@@ -81,9 +83,15 @@ impl PrefixStats {
     }
 
     pub(super) fn linked(vectors: Features, levels: Vec<Level>) -> Self {
-        let mut stats = Self { vectors, levels };
+        let mut stats = Self { vectors, levels, longest: OnceLock::new() };
         stats.link();
         stats
+    }
+
+    /// Length of the longest vector: no product with a vector of length 1 is larger.
+    pub fn longest(&self) -> f32 {
+        let squares = || self.vectors.as_slice().par_chunks(self.vectors.dim()).map(squared_norm);
+        *self.longest.get_or_init(|| squares().reduce(|| 0.0, f32::max).sqrt())
     }
 
     /// Finds the children of every node, and the levels that have few enough of them.
