@@ -10,12 +10,14 @@
 //! ```
 //!
 //! [`TokenSpace`] makes `e` and `w` of a text, [`TokenStates`] keeps those of all candidates: near
-//! duplicates merged, so many a candidate at most, numbers of 8 bits.
+//! duplicates merged, a limited number for each, in numbers of 8 bits.
 
+mod item;
 mod merge;
 mod saved;
 mod space;
 mod states;
 
+pub use item::ItemTokens;
 pub use space::{TextTokens, TokenSpace};
-pub use states::{ItemTokens, TokenStates};
+pub use states::TokenStates;

@@ -15,7 +15,7 @@ use cart_retrieval::{
     Result,
     data::ItemCaption,
     decode::BeamConfig,
-    expert::Manifest,
+    expert::{FORMAT_VERSION, Manifest},
     features::Features,
     members::hex,
     metadata::{Condition, Fields},
@@ -411,9 +411,9 @@ fn the_format_before_is_read_and_others_are_refused_by_name() {
     let live = open(folder.path());
     live.remove(&["old-1"]).unwrap();
     live.compact().unwrap();
-    assert_eq!(Manifest::read(folder.path()).unwrap().format, 3);
+    assert_eq!(Manifest::read(folder.path()).unwrap().format, FORMAT_VERSION);
     drop(live);
-    for format in [1, 4] {
+    for format in [1, FORMAT_VERSION + 1] {
         rewrite(&|json| json["format"] = format.into());
         let error = Retriever::<Flex>::load(folder.path(), &Default::default()).unwrap_err();
         let words = format!("format {format}");
