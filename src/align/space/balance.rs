@@ -34,12 +34,12 @@ pub(super) fn undescribed(
     let known = &known[..known.len().min(MOST)];
     let row = |item: u32| out_of_fold[item as usize].as_deref();
     let place = |at: usize, item: u32| -> Vec<f32> {
-        let texts = if at % 2 == 0 { None } else { centroids.get(item) };
+        let texts = if at.is_multiple_of(2) { None } else { centroids.get(item) };
         space.blend(row(item).unwrap_or(&[]), texts, centroids.weight(item))
     };
     let usable = known.iter().enumerate().filter(|(_, item)| row(**item).is_some());
     let items: Vec<(u32, bool, Vec<f32>)> =
-        usable.map(|(at, &item)| (item, at % 2 == 0, place(at, item))).collect();
+        usable.map(|(at, &item)| (item, at.is_multiple_of(2), place(at, item))).collect();
     // The first text of each item.
     let mut first = vec![None; out_of_fold.len()];
     for (text, &item) in texts.items().iter().enumerate() {

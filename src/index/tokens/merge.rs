@@ -81,19 +81,17 @@ impl Merged {
             self.units.drain(place);
             near.remove(second);
             self.add(first, &sum);
-            for at in first..self.len() {
-                let (other, _) = near[at];
-                let changed = at == first || other == first || other == second;
-                if changed {
-                    near[at] = self.before(at);
+            for (at, near) in near.iter_mut().enumerate().skip(first) {
+                if at == first || near.0 == first || near.0 == second {
+                    *near = self.before(at);
                     continue;
                 }
-                if other > second {
-                    near[at].0 -= 1;
+                if near.0 > second {
+                    near.0 -= 1;
                 }
                 let cosine = dot(self.unit(at), self.unit(first));
-                if cosine > near[at].1 {
-                    near[at] = (first, cosine);
+                if cosine > near.1 {
+                    *near = (first, cosine);
                 }
             }
         }

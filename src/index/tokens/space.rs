@@ -50,7 +50,7 @@ impl TokenSpace {
                 if finite { "" } else { ", not all finite" }
             ))
             .fix_if(
-                tokens == 0 || states.len() % d_model != 0 || !finite || dim == 0,
+                tokens == 0 || !states.len().is_multiple_of(d_model) || !finite || dim == 0,
                 "check the texts and the weights of the text encoder",
             )?;
         let mut mean = vec![0f64; d_model];
