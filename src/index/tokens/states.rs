@@ -219,6 +219,8 @@ pub(super) mod tests {
                         .zip(&query.weights)
                         .map(|(row, w)| w * best(row))
                         .sum();
+                    // Rounding may take a text with itself above 1.
+                    let expected = expected.clamp(-1.0, 1.0);
                     approx::assert_abs_diff_eq!(
                         states.max_sim(query, at),
                         expected,
