@@ -300,10 +300,7 @@ impl<'a> Fit<'a> {
         let words = text.idf_weights(recipe, &self.task.train)?;
         let fitted = self.space_here(text, words.as_ref(), device)?;
         let rows = fitted.as_ref().map_or(&self.task.items, |(fitted, _)| &fitted.vectors);
-        let directions =
-            fitted.as_ref().map(|(fitted, _)| fitted.space.directions(rows)).transpose()?;
-        let named = directions.as_ref().unwrap_or(rows);
-        let (quantizer, index, recipe) = self.identifiers(named, device)?;
+        let (quantizer, index, recipe) = self.identifiers(rows, device)?;
         let mut index = index.with_unique_capacity(recipe.unique_capacity)?;
         if recipe.alignment.is_some() {
             index = index.with_vectors(rows.clone())?;
@@ -331,14 +328,12 @@ impl<'a> Fit<'a> {
         config.seed = self.recipe.seed;
         let fitted = config.fit_with_tuned_map(text.map.as_ref(), &self.task.items, &texts)?;
         self.note(format!(
-            "space of width {} in {:.0} s, gamma {}, penalty {}, held-out MRR {:.3}, length {} without \
-             texts",
+            "space of width {} in {:.0} s, gamma {}, penalty {}, held-out MRR {:.3}",
             fitted.space.dim(),
             started.elapsed().as_secs_f64(),
             fitted.gamma,
             fitted.penalty,
-            fitted.held_out_mrr,
-            fitted.space.undescribed(),
+            fitted.held_out_mrr
         ));
         Ok(Some((fitted, texts)))
     }

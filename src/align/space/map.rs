@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Version of the file of a space.
-const FORMAT: u32 = 4;
+const FORMAT: u32 = 3;
 /// Items placed at once.
 const ROWS: usize = 4096;
 
@@ -26,31 +26,9 @@ pub struct TextSpaceMap {
     pub(super) tuned: Option<Ridge>,
     pub(super) features: f32,
     pub(super) texts: f32,
-    /// Length of the vectors of candidates without texts.
-    pub(super) undescribed: f32,
 }
 
 impl TextSpaceMap {
-    /// Length of the vectors of candidates without texts; those of others have length 1. A vector made
-    /// of texts lies nearer to any text than one made of features alone: where both kinds are in one
-    /// index, the latter are longer, by as much as held-out captions say.
-    pub fn undescribed(&self) -> f32 {
-        self.undescribed
-    }
-
-    /// Vectors of this space, all of length 1: what identifiers are made of.
-    ///
-    /// # Errors
-    /// As [`Features::from_rows`].
-    pub fn directions(&self, vectors: &Features) -> Result<Features> {
-        if self.undescribed == 1.0 {
-            return Ok(vectors.clone());
-        }
-        let mut rows = vectors.as_slice().to_vec();
-        rows.chunks_exact_mut(vectors.dim()).for_each(normalise);
-        Features::from_rows(rows, vectors.dim())?.with_item_ids(vectors.ids().clone())
-    }
-
     /// Width of the vectors.
     pub fn dim(&self) -> usize {
         self.ridge.widths().1
@@ -111,7 +89,7 @@ impl TextSpaceMap {
         row
     }
 
-    /// What the features say and what the texts of a weight say, as one vector.
+    /// What the features say and what the texts of a weight say, as one vector of length 1.
     pub(super) fn blend(&self, features: &[f32], texts: Option<&[f32]>, weight: f32) -> Vec<f32> {
         let mut row = features.to_vec();
         normalise(&mut row);
@@ -124,9 +102,6 @@ impl TextSpaceMap {
             row.copy_from_slice(features);
         }
         normalise(&mut row);
-        if texts.is_none() {
-            row.iter_mut().for_each(|v| *v *= self.undescribed);
-        }
         row
     }
 
@@ -140,7 +115,7 @@ impl TextSpaceMap {
         if let Some(map) = &self.tuned {
             insert(&mut tensors, TUNED, map);
         }
-        tensors.insert_f32("blend", &[3], &[self.features, self.texts, self.undescribed]);
+        tensors.insert_f32("blend", &[2], &[self.features, self.texts]);
         tensors.to_bytes(&[("candidate-space", &FORMAT.to_string())])
     }
 
@@ -155,7 +130,7 @@ impl TextSpaceMap {
         Error::index("candidate space")
             .expected(format!("format {FORMAT}"))
             .found(format!("format {version:?}"))
-            .fix_if(![FORMAT, FORMAT - 1].map(|f| f.to_string()).contains(&version), remedy)?;
+            .fix_if(version != FORMAT.to_string(), remedy)?;
         let (_, blend) = tensors.take_f32("blend")?;
         let ridge = take(&mut tensors, "")?;
         let has_tuned = tensors.contains(&format!("{TUNED}weight"));
@@ -163,14 +138,10 @@ impl TextSpaceMap {
         tensors.ensure_empty("candidate space")?;
         let alike = tuned.as_ref().is_none_or(|map| map.widths() == ridge.widths());
         Error::index("candidate space")
-            .expected("two or three weights, and maps of the same widths")
+            .expected("two weights, and maps of the same widths")
             .found(format!("{} weights, or other widths", blend.len()))
-            .fix_if(
-                ![2, 3].contains(&blend.len()) || !alike,
-                "the file is damaged: write the index again",
-            )?;
-        let undescribed = blend.get(2).copied().unwrap_or(1.0);
-        Ok(Self { ridge, tuned, features: blend[0], texts: blend[1], undescribed })
+            .fix_if(blend.len() != 2 || !alike, "the file is damaged: write the index again")?;
+        Ok(Self { ridge, tuned, features: blend[0], texts: blend[1] })
     }
 }
 

@@ -1,6 +1,5 @@
 //! From features and texts to vectors in the space of the text encoder.
 
-mod balance;
 mod config;
 mod map;
 mod pairs;
@@ -81,8 +80,7 @@ impl TextSpaceConfig {
                 out_of_fold[item as usize] = Some(row.to_vec());
             }
         }
-        let mut space = pairs.space(tuned, &known, gamma, penalty)?;
-        space.undescribed = balance::undescribed(&space, (&known, &out_of_fold), &centroids, texts);
+        let space = pairs.space(tuned, &known, gamma, penalty)?;
         let mut held_out = Vec::with_capacity(texts.values.len());
         for (text, &item) in texts.items.iter().enumerate() {
             // An item all of whose texts weigh nothing is in no fold: its features are all there is.

@@ -45,7 +45,7 @@ impl Pairs<'_> {
         let ridge = self.problem(known, gamma)?.solve(penalty)?;
         let tuned = tuned.cloned();
         let TextSpaceConfig { features, texts, .. } = *self.config;
-        Ok(TextSpaceMap { ridge, tuned, features, texts, undescribed: 1.0 })
+        Ok(TextSpaceMap { ridge, tuned, features, texts })
     }
 
     /// Per fold, its items, and what a regression on the other folds makes of each, per penalty.

@@ -97,16 +97,8 @@ impl<'a> NewCandidates<'a> {
             .expected(format!("{wanted} numbers each"))
             .found(rows.dim().to_string())
             .fix_if(rows.dim() != wanted, remedy)?;
-        let directions;
-        let named = match to.space() {
-            Some(space) => {
-                directions = space.directions(rows)?;
-                &directions
-            }
-            None => rows,
-        };
         let (identifiers, mut stats) =
-            identify(to.index(), to.quantizer(), named.as_slice(), self.groups, &removed)?;
+            identify(to.index(), to.quantizer(), rows.as_slice(), self.groups, &removed)?;
         stats.removed = removed.len() as u64;
         let vectors = match to.index().prefix_stats() {
             Some(_) => rows.as_slice().to_vec(),
