@@ -1,4 +1,5 @@
-//! Benches of the trie, of small quantizers and of the search: `cargo bench -p cart-benches --bench core`.
+//! Benches of the trie, of small quantizers and of the search:
+//! `cargo bench -p cart-benches --bench core`.
 //!
 //! Training steps are in `steps.rs`, quantizers at full size in `quantizers.rs`.
 
@@ -69,7 +70,8 @@ fn trie(c: &mut Criterion) {
                 });
             },
         );
-        // One step's constraint for 32 queries with 20 prefixes each: children and their probabilities.
+        // One step's constraint for 32 queries with 20 prefixes each: children and their
+        // probabilities.
         let logits = random_rows(640, 256);
         let scorer = Scorer::new(&trie, Scope::Legal);
         group.bench_with_input(

@@ -1,7 +1,8 @@
-//! Benches of the index as a folder: loading, growing, filtering: `cargo bench -p cart-benches --bench index`.
+//! Benches of the index as a folder: loading, growing, filtering:
+//! `cargo bench -p cart-benches --bench index`.
 //!
-//! `CART_BENCH_SIZES=1000000` chooses other sizes than 10,000 and 100,000; a million candidates with vectors take 6 GB of
-//! memory and 2 GB of disk.
+//! `CART_BENCH_SIZES=1000000` chooses other sizes than 10,000 and 100,000; a million candidates
+//! with vectors take 6 GB of memory and 2 GB of disk.
 
 use std::{collections::HashSet, hint::black_box, path::Path, time::Duration};
 

@@ -1,6 +1,7 @@
 //! Extraction from files, by kind of media: `cargo bench -p cart-benches --bench media`.
 //!
-//! Files are drawn by the library into a temporary folder: PNG of 224 x 224, WAV of some seconds at 16 kHz, folders of frames.
+//! Files are drawn by the library into a temporary folder: PNG of 224 x 224, WAV of some seconds at
+//! 16 kHz, folders of frames.
 
 use std::{hint::black_box, time::Duration};
 

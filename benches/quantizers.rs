@@ -1,4 +1,5 @@
-//! K-Means and residual encoding at the sizes of `benches/peers`: `cargo bench -p cart-benches --bench quantizers`.
+//! K-Means and residual encoding at the sizes of `benches/peers`:
+//! `cargo bench -p cart-benches --bench quantizers`.
 //!
 //! `CART_BENCH_BIG=1` adds the million rows, which need 4 GB of memory and ten minutes.
 

@@ -58,8 +58,8 @@ struct Args {
     /// Tokens of each level of an identifier [default: 48 for pictures, 32 for sounds and videos].
     #[arg(long)]
     codes: Option<usize>,
-    /// Passes over the training captions that train the text encoder; the decoder then trains for as
-    /// many.
+    /// Passes over the training captions that train the text encoder; the decoder then trains for
+    /// as many.
     #[arg(long, default_value_t = 2)]
     epochs: usize,
     /// Leaves the dual tower out, which takes as long to train as CART.

@@ -177,7 +177,8 @@ impl ProblemBuilder<2> {
     }
 }
 
-/// Checks that a setting lies in an interval, which is written as in a book: `[0, 1)` holds 0 and not 1.
+/// Checks that a setting lies in an interval, which is written as in a book: `[0, 1)` holds 0 and
+/// not 1.
 ///
 /// # Errors
 /// [`Error::Config`] with the interval, the number and the remedy.

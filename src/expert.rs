@@ -1,7 +1,7 @@
 //! What only experts need: the pieces that the other modules are made of.
 //!
-//! Nothing here is needed to train or to search. A program that puts its own network, loss, search or
-//! quantizer together finds the parts here; they change more often than the rest.
+//! Nothing here is needed to train or to search. A program that puts its own network, loss, search
+//! or quantizer together finds the parts here; they change more often than the rest.
 
 pub use crate::{
     align::{

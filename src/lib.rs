@@ -30,10 +30,10 @@
 //! Neural modules are generic over a burn `Backend`. Choose one or more by a cargo feature (`flex`,
 //! `ndarray`, `tch`, `wgpu`, `vulkan`, `metal`, `cuda`).
 //!
-//! Three more crates of this workspace are for programs that bring no embeddings: `cart-media` reads
-//! pictures, sounds and videos and makes embeddings and captions of them, `cart-towers` embeds them by
-//! CLIP, CLAP or ImageBind, `cart-procedural` draws benchmarks. A fourth, `cart-baselines`, holds what
-//! to compare an index with: word search, a dual tower and others.
+//! Three more crates of this workspace are for programs that bring no embeddings: `cart-media`
+//! reads pictures, sounds and videos and makes embeddings and captions of them, `cart-towers`
+//! embeds them by CLIP, CLAP or ImageBind, `cart-procedural` draws benchmarks. A fourth,
+//! `cart-baselines`, holds what to compare an index with: word search, a dual tower and others.
 //!
 //! # Example
 //! From a folder with `features.npy`, `ids.txt` and `captions.jsonl` to answers:
@@ -99,7 +99,8 @@ mod trie;
 
 pub use error::{Error, Problem, Result};
 
-/// The programs of the README and of the cookbook, compiled with the other examples of the documentation.
+/// The programs of the README and of the cookbook, compiled with the other examples of the
+/// documentation.
 #[cfg(doctest)]
 mod pages {
     #[doc = include_str!("../README.md")]

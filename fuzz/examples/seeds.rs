@@ -1,4 +1,5 @@
-//! Writes small files of every kind that the targets read, into `seeds/TARGET`: what a fuzzer starts from.
+//! Writes small files of every kind that the targets read, into `seeds/TARGET`: what a fuzzer
+//! starts from.
 //!
 //! `cargo run --release --example seeds`
 

@@ -1,6 +1,8 @@
-//! One file of an index folder, with the right checksum in the manifest: a load refuses it, or the index answers.
+//! One file of an index folder, with the right checksum in the manifest: a load refuses it, or the
+//! index answers.
 //!
-//! The first byte says which of three indexes, the second which of its files the rest takes the place of.
+//! The first byte says which of three indexes, the second which of its files the rest takes the
+//! place of.
 #![no_main]
 
 mod indexes;

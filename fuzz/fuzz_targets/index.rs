@@ -1,5 +1,6 @@
-//! What an index is saved as, and the weights of others, by the first byte: the manifest, the quantizer, the map of the candidates'
-//! space, a part of the codes, a pretrained text encoder (its settings up to a zero byte, then its weights).
+//! What an index is saved as, and the weights of others, by the first byte: the manifest, the
+//! quantizer, the map of the candidates' space, a part of the codes, a pretrained text encoder (its
+//! settings up to a zero byte, then its weights).
 #![no_main]
 
 mod scratch;

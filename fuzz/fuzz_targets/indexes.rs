@@ -9,7 +9,8 @@ use burn::backend::Flex;
 use cart_retrieval::{expert::{ProjectionShape, QueryProjection, WeightInit, Manifest},
     retrieve::Retriever};
 
-/// Indexes: guided by vectors; with two identifiers for each candidate; with a map from embeddings to words.
+/// Indexes: guided by vectors; with two identifiers for each candidate; with a map from embeddings
+/// to words.
 pub fn indexes() -> [Retriever<Flex>; 3] {
     let mut init = WeightInit::new(1);
     let device = Default::default();

@@ -1,4 +1,5 @@
-//! Files for readers that take a path, in a folder of this process; TMPDIR=/dev/shm keeps them in memory.
+//! Files for readers that take a path, in a folder of this process; TMPDIR=/dev/shm keeps them in
+//! memory.
 
 use std::{fs, path::PathBuf, sync::OnceLock};
 

@@ -1,5 +1,5 @@
-//! Files of text, by the first byte: ids, captions, splits, tokenizers, and the annotations of the published sets. Sets of several files
-//! have zero bytes between them.
+//! Files of text, by the first byte: ids, captions, splits, tokenizers, and the annotations of the
+//! published sets. Sets of several files have zero bytes between them.
 #![no_main]
 
 mod scratch;

@@ -44,7 +44,8 @@ pub struct LateInteractionConfig {
     pub bytes: usize,
     /// Numbers of a token state, of a byte each; at most the width of the text encoder.
     pub dim: usize,
-    /// Weight relative to the factor of the cosine in a search; `None` chooses it on held-out captions.
+    /// Weight relative to the factor of the cosine in a search; `None` chooses it on held-out
+    /// captions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<f32>,
     /// Seed of what is drawn.
@@ -106,12 +107,12 @@ impl LateInteractionConfig {
         self.bytes / ItemTokens::bytes_per_token(dim)
     }
 
-    /// Makes the token states of candidates from their captions; `None` where no candidate has a token
-    /// that tells texts apart, or where the bytes do not hold a single one.
+    /// Makes the token states of candidates from their captions; `None` where no candidate has a
+    /// token that tells texts apart, or where the bytes do not hold a single one.
     ///
     /// # Errors
-    /// As [`LateInteractionConfig::validate`] and [`TextTokenizer::encode`]; [`Error::Interrupted`] when
-    /// stopped.
+    /// As [`LateInteractionConfig::validate`] and [`TextTokenizer::encode`]; [`Error::Interrupted`]
+    /// when stopped.
     pub fn fit<B: Backend>(
         &self,
         encoder: &TextEncoder<B>,
@@ -243,7 +244,8 @@ impl<B: Backend> TokenReducer<'_, B> {
         })
     }
 
-    /// Gives `make` the texts of every candidate, with their numbers. Texts of weight 0 are left out.
+    /// Gives `make` the texts of every candidate, with their numbers. Texts of weight 0 are left
+    /// out.
     fn each<T: Send + Clone + Default>(
         &self,
         tokens: &[Vec<u32>],
@@ -300,7 +302,8 @@ struct Encode<'a, B: Backend> {
 }
 
 impl<B: Backend> Encode<'_, B> {
-    /// Calls `see` with the number and the token states of some texts, texts of like length together.
+    /// Calls `see` with the number and the token states of some texts, texts of like length
+    /// together.
     fn each(
         &self,
         tokens: &[Vec<u32>],
@@ -342,11 +345,11 @@ pub struct LateInteractionData<'a> {
 }
 
 impl FittedTokenStates {
-    /// Chooses the weight on held-out captions: each looks for its candidate, whose vector and tokens
-    /// are made without it, among the candidates nearest to it, whose tokens are made without one of
-    /// their texts either. The weight is 0.35 unless another one,
-    /// 0 included, is better by two standard errors in MRR: captions of one candidate are often less
-    /// alike than a caption and a query, so they understate what the tokens are worth.
+    /// Chooses the weight on held-out captions: each looks for its candidate, whose vector and
+    /// tokens are made without it, among the candidates nearest to it, whose tokens are made
+    /// without one of their texts either. The weight is 0.35 unless another one, 0 included, is
+    /// better by two standard errors in MRR: captions of one candidate are often less alike than a
+    /// caption and a query, so they understate what the tokens are worth.
     pub fn choose(&self, data: &LateInteractionData<'_>) -> ChosenWeight {
         let (texts, vectors) = (data.texts, data.vectors);
         let found: Vec<Vec<f32>> = self
@@ -377,7 +380,8 @@ impl FittedTokenStates {
         ChosenWeight { share, captions, mrr, usual }
     }
 
-    /// Reciprocal rank of a caption's candidate with every weight; `cosines` are those of all candidates.
+    /// Reciprocal rank of a caption's candidate with every weight; `cosines` are those of all
+    /// candidates.
     fn ranks(
         &self,
         held: &HeldOut,
@@ -407,8 +411,8 @@ impl FittedTokenStates {
         SHARES.iter().map(rank).collect()
     }
 
-    /// Mean similarity of held-out captions with the candidates nearest to them, among those that have
-    /// tokens.
+    /// Mean similarity of held-out captions with the candidates nearest to them, among those that
+    /// have tokens.
     fn usual(&self, data: &LateInteractionData<'_>) -> f32 {
         let each = self.held_out.iter().take(FEWEST).map(|held| {
             let query = data.texts.row(held.text);

@@ -3,9 +3,9 @@
 //! Codes are arbitrary names: a decoder has to learn for every one of them what it stands for. The
 //! candidates themselves are not arbitrary. [`TextSpaceMap`] maps their embeddings, and the texts
 //! that describe them, to where the text encoder puts such texts; identifiers are made from those
-//! vectors; and [`PrefixStats`](crate::expert::PrefixStats) knows, for every prefix of the trie, where the candidates below it lie.
-//! With that, the probability of a child starts from how many candidates near the query lie below
-//! it, and the decoder learns the rest.
+//! vectors; and [`PrefixStats`](crate::expert::PrefixStats) knows, for every prefix of the trie,
+//! where the candidates below it lie. With that, the probability of a child starts from how many
+//! candidates near the query lie below it, and the decoder learns the rest.
 
 mod centroids;
 pub(crate) mod late;

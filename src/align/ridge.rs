@@ -19,8 +19,8 @@ const JITTER: f64 = 1e-4;
 ///
 /// Inputs are centred on their mean and scaled to length 1 first, so that a penalty means the same
 /// whatever the encoder; outputs are centred on their mean. With a kernel, what is mapped is how
-/// close a row is to each of some landmarks, `exp(gamma (<x, l> - 1))` (the Gaussian kernel of rows of
-/// length 1; Nystroem's approximation where there are more rows than landmarks).
+/// close a row is to each of some landmarks, `exp(gamma (<x, l> - 1))` (the Gaussian kernel of rows
+/// of length 1; Nystroem's approximation where there are more rows than landmarks).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ridge {
     pub(super) lift: Lift,
@@ -404,7 +404,8 @@ mod tests {
         }
     }
 
-    /// Prepared rows times the weight are what the map gives; half way between two maps lies half way.
+    /// Prepared rows times the weight are what the map gives; half way between two maps lies half
+    /// way.
     #[test]
     fn maps_go_on_as_linear_layers_and_mix() {
         let mut rng = ChaCha8Rng::seed_from_u64(6);

@@ -46,7 +46,8 @@ impl TextVectors {
         Ok(Self { dim, values, items, weights: Vec::new() })
     }
 
-    /// Gives texts weights, relative to each other: 0 leaves a text out. Without any, all weigh the same.
+    /// Gives texts weights, relative to each other: 0 leaves a text out. Without any, all weigh the
+    /// same.
     ///
     /// # Shapes
     /// - `weights`: `[texts]`
@@ -155,8 +156,8 @@ impl<B: Backend> TextEmbedder<'_, B> {
         self.encoder.d_model() * if self.lexical_head.is_some() { 2 } else { 1 }
     }
 
-    /// Vectors of captions, without dropout, in batches of similar length. Texts have the weights of
-    /// their captions.
+    /// Vectors of captions, without dropout, in batches of similar length. Texts have the weights
+    /// of their captions.
     ///
     /// # Errors
     /// As [`TextTokenizer::encode`] for a blank caption, naming it.

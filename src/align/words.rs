@@ -10,8 +10,9 @@ use crate::{
 
 /// IDF weights of the token embeddings of a text encoder, for a [`LexicalHead`].
 ///
-/// `ln((n + 1) / (df + 1/2)) / |e|`, at least 0: df of the n training texts have the token, e is its
-/// embedding. A token that all texts have, such as the marks of beginning and end, counts nothing.
+/// `ln((n + 1) / (df + 1/2)) / |e|`, at least 0: df of the n training texts have the token, e is
+/// its embedding. A token that all texts have, such as the marks of beginning and end, counts
+/// nothing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct IdfWeights {
     factors: Vec<f32>,
@@ -19,8 +20,8 @@ pub struct IdfWeights {
 }
 
 impl IdfWeights {
-    /// Counts tokens in training texts. `weight` is the weight of the cosine of the lexical part; that
-    /// of the pooled texts has weight 1.
+    /// Counts tokens in training texts. `weight` is the weight of the cosine of the lexical part;
+    /// that of the pooled texts has weight 1.
     ///
     /// # Errors
     /// [`Error::Config`] for a weight that is not a number above 0; [`Error::Captions`] without texts;

@@ -6,8 +6,8 @@ use rand_chacha::ChaCha8Rng;
 /// Batches among which pairs are sorted by length.
 const WINDOW: usize = 16;
 
-/// Puts what is of like length into one batch, within windows of some batches of a shuffled order, so
-/// that little of a batch is padding; batches are shuffled.
+/// Puts what is of like length into one batch, within windows of some batches of a shuffled order,
+/// so that little of a batch is padding; batches are shuffled.
 pub(crate) fn by_like_length(
     mut order: Vec<u32>,
     batch: usize,

@@ -29,8 +29,9 @@ use crate::{
 pub struct ScoredItem {
     /// Index of the candidate.
     pub item: u32,
-    /// Sum of the log-probabilities of its identifier's tokens, times their levels' weights, at most 0;
-    /// plus the weighted cosine of a rerank and the weighted similarity of a late interaction.
+    /// Sum of the log-probabilities of its identifier's tokens, times their levels' weights, at
+    /// most 0; plus the weighted cosine of a rerank and the weighted similarity of a late
+    /// interaction.
     pub score: f32,
 }
 
@@ -328,8 +329,8 @@ pub(super) fn numbers(children: &[(u16, f32, Node)], level: usize) -> Result<()>
     }
 }
 
-/// Keeps the `width` best, in order: by score, then by identifier. Returns the best score of the pruned
-/// ones, or minus infinity.
+/// Keeps the `width` best, in order: by score, then by identifier. Returns the best score of the
+/// pruned ones, or minus infinity.
 fn keep_best(beams: &mut Vec<Beam>, width: usize) -> f32 {
     let mut best_pruned = f32::NEG_INFINITY;
     if beams.len() > width {

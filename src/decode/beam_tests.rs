@@ -157,8 +157,8 @@ fn a_million_random_beams_end_in_identifiers_of_the_trie_and_none_twice() {
     }
 }
 
-/// Twin: the same search by the network's own modules, as on a device; with queries that end early and one
-/// that may have no answer.
+/// Twin: the same search by the network's own modules, as on a device; with queries that end early
+/// and one that may have no answer.
 #[test]
 fn the_search_on_a_device_finds_what_that_on_the_cpu_finds() {
     let rows: Vec<[u16; 3]> = (0..150u16).map(|i| [i / 60, i / 5 % 12, i * 7 % 5]).collect();

@@ -26,12 +26,13 @@ pub struct BeamConfig {
     /// every answer; 0 leaves them as they are. It needs a network with an alignment.
     pub rerank: f32,
     /// Weight of the late interaction between query and candidate (MaxSim of their token states, -1
-    /// to 1) that is added to the log-probability of every answer; 0 leaves it out. It needs an index
-    /// with token states.
+    /// to 1) that is added to the log-probability of every answer; 0 leaves it out. It needs an
+    /// index with token states.
     #[serde(skip_serializing_if = "is_zero")]
     pub late_interaction: f32,
-    /// Factors of the log-probabilities by level of the identifier, one for each, at least 0; without any,
-    /// all levels count 1. Less for a level whose tokens say little, as a unique token's (ours).
+    /// Factors of the log-probabilities by level of the identifier, one for each, at least 0;
+    /// without any, all levels count 1. Less for a level whose tokens say little, as a unique
+    /// token's (ours).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub level_weights: Vec<f32>,
 }
@@ -85,8 +86,9 @@ pub enum SearchPrecision {
     /// Numbers of 32 bits.
     #[default]
     F32,
-    /// Weights and what they multiply rounded to bf16, sums of 32 bits. 1.5 to 1.7 times as fast where the
-    /// processor multiplies such numbers itself; the order of near-ties may change (docs/performance.md).
+    /// Weights and what they multiply rounded to bf16, sums of 32 bits. 1.5 to 1.7 times as fast
+    /// where the processor multiplies such numbers itself; the order of near-ties may change
+    /// (docs/performance.md).
     Bf16,
 }
 

@@ -14,7 +14,8 @@ use crate::{
     trie::Node,
 };
 
-/// Queries, encoded once for any number of searches: made by [`Engine::encode`](super::Engine::encode).
+/// Queries, encoded once for any number of searches: made by
+/// [`Engine::encode`](super::Engine::encode).
 ///
 /// They hold what the decoder reads, on the engine's device or laid out for the CPU, and the
 /// queries' vectors in the space of the candidates where the network has an alignment.
@@ -120,7 +121,8 @@ impl<B: Backend> EncodedQueries<B> {
         self.vectors.as_ref()
     }
 
-    /// Adds the tokens of the queries, for late interaction; `output` is what the encoder made of them.
+    /// Adds the tokens of the queries, for late interaction; `output` is what the encoder made of
+    /// them.
     pub(super) fn with_tokens(
         mut self,
         space: &TokenSpace,
@@ -136,7 +138,8 @@ impl<B: Backend> EncodedQueries<B> {
         self.tokens.as_deref()
     }
 
-    /// Whether the decoder steps on the CPU, where parts of the queries can be searched in parallel.
+    /// Whether the decoder steps on the CPU, where parts of the queries can be searched in
+    /// parallel.
     pub(super) fn are_on_cpu(&self) -> bool {
         matches!(self.memory, QueryMemory::Cpu { .. })
     }

@@ -35,8 +35,8 @@ const BATCH: usize = 32;
 /// [`Engine::search`] answers tokenised queries. [`Engine::encode`] encodes some of them once, for
 /// any number of the other searches.
 ///
-/// On backends whose tensors lie in main memory (`flex`, `ndarray`) it keeps a copy of the decoder's
-/// weights in the order in which a search reads them, made at the first search.
+/// On backends whose tensors lie in main memory (`flex`, `ndarray`) it keeps a copy of the
+/// decoder's weights in the order in which a search reads them, made at the first search.
 ///
 /// # Example
 /// ```
@@ -170,14 +170,15 @@ impl<B: Backend> Engine<B> {
     /// Finds candidates for tokenised queries, in their order: queries of like length are encoded
     /// together, and every thread is given a batch until none is left.
     ///
-    /// The `width` best prefixes are kept at every level, down to whole identifiers. Every candidate
-    /// found is one that the query's filter allows, all are distinct, and there are
-    /// `min(width, allowed)` of them: a level is cut only if it has more than `width` prefixes, each of
-    /// which leads to such a candidate. Ties go to the smaller identifier while searching and to the
-    /// smaller item in the result.
+    /// The `width` best prefixes are kept at every level, down to whole identifiers. Every
+    /// candidate found is one that the query's filter allows, all are distinct, and there are
+    /// `min(width, allowed)` of them: a level is cut only if it has more than `width` prefixes,
+    /// each of which leads to such a candidate. Ties go to the smaller identifier while searching
+    /// and to the smaller item in the result.
     ///
-    /// With [`Scope::Legal`](crate::model::Scope::Legal) a prefix with one candidate left is finished at
-    /// once: all its remaining tokens are forced and have log-probability 0 exactly. With
+    /// With [`Scope::Legal`](crate::model::Scope::Legal) a prefix with one candidate left is
+    /// finished at once: all its remaining tokens are forced and have log-probability 0 exactly.
+    /// With
     /// [`Scope::All`](crate::model::Scope::All) forced tokens cost probability and are scored by the
     /// decoder like any other.
     ///
@@ -216,8 +217,9 @@ impl<B: Backend> Engine<B> {
         (self.ops.search)(self, &rows, padding, space.into(), config)
     }
 
-    /// Encodes tokenised queries. On backends whose tensors lie in main memory those of one length are
-    /// encoded together, so that nothing is padded and the result for a query does not depend on the others.
+    /// Encodes tokenised queries. On backends whose tensors lie in main memory those of one length
+    /// are encoded together, so that nothing is padded and the result for a query does not depend
+    /// on the others.
     ///
     /// # Errors
     /// [`Error::Query`] without queries, for one without tokens or with more than the text encoder takes, and
@@ -253,9 +255,9 @@ impl<B: Backend> Engine<B> {
     /// # Errors
     /// [`Error::Query`] for filters of another trie, or of another number of queries;
     /// [`Error::Config`] for a width of zero, weights out of range, a rerank without an alignment, and a
-    /// guided network that is searched over all tokens; [`Error::Model`] when the candidates' identifiers have other
-    /// levels than the network, when logits are not finite, or the candidates have no vectors and the network
-    /// needs them.
+    /// guided network that is searched over all tokens; [`Error::Model`] when the candidates'
+    /// identifiers have other levels than the network, when logits are not finite, or the
+    /// candidates have no vectors and the network needs them.
     pub fn beam_search<'a>(
         &self,
         encoded: &EncodedQueries<B>,
@@ -268,14 +270,15 @@ impl<B: Backend> Engine<B> {
     /// The best candidates under the model for one encoded query, and whether that is proven.
     ///
     /// The score of a prefix only falls as it grows, so a prefix that scores less than the last
-    /// candidate at hand leads to none that is better. A first beam (`config.width`, at least `top`)
-    /// gives such candidates. If it pruned a prefix that scores as much, the search runs once more,
-    /// level by level, with every prefix that may still lead to a better candidate, at most `budget` at
-    /// a level. (Best-first expansion would look at no more prefixes, but one at a time; levels keep the
-    /// decoder's batches full.)
+    /// candidate at hand leads to none that is better. A first beam (`config.width`, at least
+    /// `top`) gives such candidates. If it pruned a prefix that scores as much, the search runs
+    /// once more, level by level, with every prefix that may still lead to a better candidate, at
+    /// most `budget` at a level. (Best-first expansion would look at no more prefixes, but one at a
+    /// time; levels keep the decoder's batches full.)
     ///
-    /// A rerank and a late interaction add at most their weights to a score, so that prefixes within that of the last candidate are
-    /// looked at: with large weights few results can be proven.
+    /// A rerank and a late interaction add at most their weights to a score, so that prefixes
+    /// within that of the last candidate are looked at: with large weights few results can be
+    /// proven.
     ///
     /// # Errors
     /// [`Error::Query`] unless there is exactly one query, for a `top` of 0, and for a budget below `top`;
@@ -291,10 +294,10 @@ impl<B: Backend> Engine<B> {
         (self.ops.exact)(prepared.single("exact search")?, limits)
     }
 
-    /// Scores of all candidates for one encoded query, best first, by running the decoder over every
-    /// identifier: what [`Engine::beam_search`] gives with a beam that holds them all; the
-    /// width is not read. The cost grows with the collection: use it to measure the beam, or below a few
-    /// thousand candidates.
+    /// Scores of all candidates for one encoded query, best first, by running the decoder over
+    /// every identifier: what [`Engine::beam_search`] gives with a beam that holds them all; the
+    /// width is not read. The cost grows with the collection: use it to measure the beam, or below
+    /// a few thousand candidates.
     ///
     /// # Shapes
     /// - returns: `[allowed]`
@@ -311,7 +314,8 @@ impl<B: Backend> Engine<B> {
         (self.ops.score_all)(prepared.single("exhaustive scoring")?)
     }
 
-    /// Scores one candidate for one encoded query, with the other choices at every level, best first.
+    /// Scores one candidate for one encoded query, with the other choices at every level, best
+    /// first.
     ///
     /// # Errors
     /// [`Error::Query`] unless there is exactly one query; [`Error::Identifier`] when there is no such item;
@@ -327,11 +331,11 @@ impl<B: Backend> Engine<B> {
         (self.ops.explain)(prepared.single("explanation")?, item)
     }
 
-    /// Follows a candidate through a beam search for one encoded query: the score and the rank of its
-    /// identifier's prefixes at every level, and where the beam prunes them (ours).
+    /// Follows a candidate through a beam search for one encoded query: the score and the rank of
+    /// its identifier's prefixes at every level, and where the beam prunes them (ours).
     ///
-    /// What is found is that of [`Engine::beam_search`]. A rerank comes after the beam: it changes the
-    /// final ranks, and not where a candidate is lost.
+    /// What is found is that of [`Engine::beam_search`]. A rerank comes after the beam: it changes
+    /// the final ranks, and not where a candidate is lost.
     ///
     /// # Errors
     /// [`Error::Query`] unless there is exactly one query; [`Error::Identifier`] when there is no
@@ -396,7 +400,8 @@ impl<B: Backend> Engine<B> {
             prepared.beam()
         };
         let found: Vec<Vec<Vec<ScoredItem>>> = if self.on_cpu {
-            // Within rayon's pool: from outside of it, every product would wake a thread to wait for.
+            // Within rayon's pool: from outside of it, every product would wake a thread to wait
+            // for.
             rayon::scope(|_| order.par_chunks(size).map(batch).collect::<Result<_>>())?
         } else {
             order.chunks(size).map(batch).collect::<Result<_>>()?

@@ -147,8 +147,8 @@ mod tests {
             }
         }
 
-        /// Whatever the filter and the width: allowed, distinct, with the scores of a search without it,
-        /// and as many as there can be; also together with queries with other filters.
+        /// Whatever the filter and the width: allowed, distinct, with the scores of a search
+        /// without it, and as many as there can be; also together with queries with other filters.
         #[test]
         fn filtered_answers_are_allowed_and_as_many_as_possible(
             trie in random_trie(), seed in 0u64..50, width in 1usize..30, keep in 0u32..8,
@@ -189,7 +189,8 @@ mod tests {
             engine.exact_search(&encoded, &trie, &config, ExactLimits { top, budget })
         };
         assert!(run(0, 10).is_err() && run(5, 4).is_err());
-        // An untrained network likes all candidates nearly as much: every prefix has to be looked at.
+        // An untrained network likes all candidates nearly as much: every prefix has to be looked
+        // at.
         let (narrow, wide) = (run(5, 6).unwrap(), run(5, 400).unwrap());
         assert!(!narrow.proven && wide.proven);
         assert!(wide.prefixes > narrow.prefixes);

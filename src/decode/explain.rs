@@ -13,7 +13,8 @@ pub struct LevelScore {
     pub token: u16,
     /// Its log-probability given the query and the tokens before it, at most 0.
     pub log_probability: f32,
-    /// What it is multiplied with in the score ([`BeamConfig::level_weights`](crate::decode::BeamConfig::level_weights)).
+    /// What it is multiplied with in the score
+    /// ([`BeamConfig::level_weights`](crate::decode::BeamConfig::level_weights)).
     pub weight: f32,
     /// How many tokens could have stood there: the legal children of the prefix.
     pub choices: usize,

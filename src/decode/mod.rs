@@ -1,7 +1,8 @@
-//! From queries to candidates: beam search over the trie, exact search, filters, and exhaustive scoring as
-//! the yardstick.
+//! From queries to candidates: beam search over the trie, exact search, filters, and exhaustive
+//! scoring as the yardstick.
 //!
-//! An [`Engine`] runs them all; [`Retriever::query`](crate::retrieve::Retriever::query) is the short way.
+//! An [`Engine`] runs them all; [`Retriever::query`](crate::retrieve::Retriever::query) is the
+//! short way.
 
 pub(crate) mod beam;
 mod config;

@@ -150,8 +150,8 @@ impl<'a> Scorer<'a> {
         Self { prior, ..self }
     }
 
-    /// Clears `out` and fills it with token, log-probability and node of every child, for query number
-    /// `query` of the prior.
+    /// Clears `out` and fills it with token, log-probability and node of every child, for query
+    /// number `query` of the prior.
     ///
     /// # Panics
     /// When `logits` is shorter than the level's vocabulary.

@@ -31,7 +31,8 @@ pub struct TraceLevel {
 pub struct Trace {
     /// The candidate.
     pub item: u32,
-    /// Level by level: up to the one that loses it, or to where nothing is left to decide for any prefix.
+    /// Level by level: up to the one that loses it, or to where nothing is left to decide for any
+    /// prefix.
     pub levels: Vec<TraceLevel>,
     /// The level at which its prefix is pruned, counted from 0; `None` if it is found, or if a
     /// filter excludes it.

@@ -86,8 +86,8 @@ struct Header {
     shape: Vec<u64>,
 }
 
-/// Reads a header, which is a literal of Python, as JSON: of the two, it needs only quotes, brackets, words and commas
-/// changed.
+/// Reads a header, which is a literal of Python, as JSON: of the two, it needs only quotes,
+/// brackets, words and commas changed.
 fn header(text: &[u8]) -> serde_json::Result<Header> {
     let mut json = String::with_capacity(text.len());
     for character in String::from_utf8_lossy(text).chars() {

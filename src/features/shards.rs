@@ -121,8 +121,8 @@ impl ShardedFeatures {
         })
     }
 
-    /// Opens the shards of a folder: `features-00000-of-00008.npy` to `features-00007-of-00008.npy`,
-    /// each of them `.npy` or `.safetensors`.
+    /// Opens the shards of a folder: `features-00000-of-00008.npy` to
+    /// `features-00007-of-00008.npy`, each of them `.npy` or `.safetensors`.
     ///
     /// # Errors
     /// As [`ShardedFeatures::open`], and [`Error::Features`] when there is no such file, one of

@@ -5,11 +5,13 @@ use std::collections::BTreeSet;
 use super::{Codes, LevelSizes};
 use crate::error::{Error, Result};
 
-/// A named group for every candidate, such as its modality, which becomes the first token of its identifier.
+/// A named group for every candidate, such as its modality, which becomes the first token of its
+/// identifier.
 ///
-/// With it one index holds pictures, sounds and videos: the network decides on the group first, as it decides on the
-/// coarse token next, and a search in one group follows that token alone
-/// ([`CandidateIndex::group_filter`](crate::quantizer::CandidateIndex::group_filter)). Ours: the paper trains an index for each modality.
+/// With it one index holds pictures, sounds and videos: the network decides on the group first, as
+/// it decides on the coarse token next, and a search in one group follows that token alone
+/// ([`CandidateIndex::group_filter`](crate::quantizer::CandidateIndex::group_filter)). Ours: the
+/// paper trains an index for each modality.
 ///
 /// # Example
 /// ```
@@ -28,7 +30,8 @@ pub struct Groups {
 }
 
 impl Groups {
-    /// Groups of candidates, by name, among the groups that there are: token 0 stands for the first.
+    /// Groups of candidates, by name, among the groups that there are: token 0 stands for the
+    /// first.
     ///
     /// # Errors
     /// [`Error::Identifier`] without names or candidates, for more than 65,536 names, a blank one or one that occurs
@@ -82,8 +85,8 @@ impl Groups {
         &self.tokens
     }
 
-    /// The groups of all identifiers of so many candidates: the first ones, then the `aliases`, given
-    /// by their candidates.
+    /// The groups of all identifiers of so many candidates: the first ones, then the `aliases`,
+    /// given by their candidates.
     ///
     /// # Errors
     /// [`Error::Identifier`] when there is not one group for each candidate.

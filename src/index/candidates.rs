@@ -41,8 +41,8 @@ impl CandidateIndex {
         Self::of_rows(ids, trie, identifier_map, health)
     }
 
-    /// The same with several identifiers for some candidates: `identifier_map` says which candidate each
-    /// row of the trie belongs to.
+    /// The same with several identifiers for some candidates: `identifier_map` says which candidate
+    /// each row of the trie belongs to.
     ///
     /// # Errors
     /// [`Error::Ids`] when there is not one id per candidate; [`Error::Identifier`] when there is

@@ -18,15 +18,13 @@ pub struct LevelHealth {
     pub size: usize,
     /// Codes that at least one item has.
     pub used: usize,
-    /// `used` relative to the most codes that could be used: the smaller of `size` and the items;
-    /// 1 where the levels before left
-    /// nothing to describe.
+    /// `used` relative to the most codes that could be used: the smaller of `size` and the items; 1
+    /// where the levels before left nothing to describe.
     pub used_share: f64,
     /// Entropy of the use of codes, in bits.
     pub entropy: f64,
     /// Entropy relative to that of even use of as many codes as could be used, 0 to 1; 1 where the
-    /// levels before left nothing
-    /// to describe.
+    /// levels before left nothing to describe.
     pub normalised_entropy: f64,
     /// Two to the power of the entropy: how many codes, evenly used, would be as varied.
     pub perplexity: f64,
@@ -70,9 +68,9 @@ pub struct HealthReport {
     /// older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mean_error: Option<f64>,
-    /// Bits that unique tokens have to add, per item: the mean of the binary logarithm of the number of
-    /// items with the same whole code. It is what telling collisions apart costs a decoder. Absent in
-    /// reports of older versions.
+    /// Bits that unique tokens have to add, per item: the mean of the binary logarithm of the
+    /// number of items with the same whole code. It is what telling collisions apart costs a
+    /// decoder. Absent in reports of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unique_bits: Option<f64>,
     /// Share of an item's ten nearest items that are also among the ten nearest by what their codes
@@ -80,8 +78,8 @@ pub struct HealthReport {
     /// ([`HealthReport::with_neighbours`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub neighbour_recall: Option<f64>,
-    /// Correlation of the squared distances of two items with those of what their codes stand for, over
-    /// all pairs of that sample; absent unless measured.
+    /// Correlation of the squared distances of two items with those of what their codes stand for,
+    /// over all pairs of that sample; absent unless measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distance_correlation: Option<f64>,
 }

@@ -5,8 +5,9 @@ use crate::error::{Error, Result};
 /// For every training text, the vector of its candidate made without that text, and without that
 /// candidate in the regression.
 ///
-/// A candidate whose vector is made from its training texts lies closer to them than to any query it
-/// will meet. A training that sees that vector learns to trust it too much; it should see this one.
+/// A candidate whose vector is made from its training texts lies closer to them than to any query
+/// it will meet. A training that sees that vector learns to trust it too much; it should see this
+/// one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LeaveOneOut {
     dim: usize,

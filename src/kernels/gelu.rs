@@ -1,9 +1,9 @@
 //! GELU of numbers in the host's memory, many at a time.
 //!
 //! With u = x^2 / 2 and t = 1 / (1 + p |x| / sqrt 2), the distribution function is
-//! `Phi(-|x|) = poly(t) exp(-u) / 2` within 1e-7 (Abramowitz and Stegun, 7.1.26), and the density is
-//! `exp(-u) / sqrt(2 pi)`: one exponential serves the value and its derivative. There is no branch and
-//! no call, so the loop runs in vectors ([`lanes`](super::lanes)).
+//! `Phi(-|x|) = poly(t) exp(-u) / 2` within 1e-7 (Abramowitz and Stegun, 7.1.26), and the density
+//! is `exp(-u) / sqrt(2 pi)`: one exponential serves the value and its derivative. There is no
+//! branch and no call, so the loop runs in vectors ([`lanes`](super::lanes)).
 
 use rayon::prelude::*;
 
@@ -22,8 +22,8 @@ pub(crate) fn values(numbers: &mut [f32]) {
     }
 }
 
-/// In place of every number, the slope of the GELU there, `s = Phi(x) + x phi(x)`; returns the offset
-/// `x Phi(x) - s x` of every number.
+/// In place of every number, the slope of the GELU there, `s = Phi(x) + x phi(x)`; returns the
+/// offset `x Phi(x) - s x` of every number.
 pub(crate) fn slopes(numbers: &mut [f32]) -> Vec<f32> {
     let mut offsets = vec![0.0; numbers.len()];
     let kernel = |(numbers, offsets): (&mut [f32], &mut [f32])| {

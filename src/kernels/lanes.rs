@@ -1,5 +1,5 @@
-//! Loops over numbers in the host's memory, in vectors of whatever width the processor has. Products and
-//! sums are rounded one by one: all processors give the same bits.
+//! Loops over numbers in the host's memory, in vectors of whatever width the processor has.
+//! Products and sums are rounded one by one: all processors give the same bits.
 
 /// Calls a function as compiled for the widest vectors that the processor has.
 macro_rules! widest {

@@ -1,6 +1,5 @@
 //! Arithmetic on plain slices: products, distances and activations that give the same bits whatever
-//! the number of threads. Nothing here knows of
-//! candidates.
+//! the number of threads. Nothing here knows of candidates.
 
 mod cpu;
 mod lanes;

@@ -1,12 +1,13 @@
 //! Weights packed in panels, and their products with rows, by AVX-512.
 //!
-//! A product through `gemm` copies the weights into its own order each time, which for the few rows of one query's
-//! beams takes as long as the product. Here that is done once. Numbers are of 32 bits or rounded to bf16 (the eight
-//! bits of an exponent, eight of a fraction): `VDPBF16PS` (AMD since Zen 4, Intel since Cooper Lake) multiplies pairs of
-//! these and adds both products to a sum of 32 bits, twice as many at a time.
+//! A product through `gemm` copies the weights into its own order each time, which for the few rows
+//! of one query's beams takes as long as the product. Here that is done once. Numbers are of 32
+//! bits or rounded to bf16 (the eight bits of an exponent, eight of a fraction): `VDPBF16PS` (AMD
+//! since Zen 4, Intel since Cooper Lake) multiplies pairs of these and adds both products to a sum
+//! of 32 bits, twice as many at a time.
 //!
-//! A tile keeps 24 sums in registers and goes through the depth once, in order: a row's sums do not depend on the
-//! rows beside it.
+//! A tile keeps 24 sums in registers and goes through the depth once, in order: a row's sums do not
+//! depend on the rows beside it.
 #![allow(unsafe_code)]
 
 /// Whether this processor multiplies pairs of bf16.
@@ -133,9 +134,10 @@ mod x86 {
             }
             let to = Out(out.as_mut_ptr());
             let panels = columns.div_ceil(PANEL);
-            // SAFETY, of both products: the processor is asked. Row i of panel number `at` is read and
-            // written at out[i * stride + first + at * PANEL + j] for j < its columns, below the length
-            // asserted above; panels have columns of their own, and `out` is borrowed mutably.
+            // SAFETY, of both products: the processor is asked. Row i of panel number `at` is read
+            // and written at out[i * stride + first + at * PANEL + j] for j < its columns, below
+            // the length asserted above; panels have columns of their own, and `out` is borrowed
+            // mutably.
             let place = |at: usize| {
                 let to = &to;
                 (to.0.wrapping_add(first + at * PANEL), (columns - at * PANEL).min(PANEL))
@@ -190,8 +192,8 @@ mod x86 {
         }
     }
 
-    /// The products of rows with a panel, given how to load a register of weights, how to repeat a number of a row
-    /// in one, and how to add their product to sums.
+    /// The products of rows with a panel, given how to load a register of weights, how to repeat a
+    /// number of a row in one, and how to add their product to sums.
     macro_rules! products {
         ($multiply:ident, $tile:ident, $features:literal, $number:ty, $load:expr, $repeat:expr, $add:expr) => {
             /// Adds the products of all rows with a panel.

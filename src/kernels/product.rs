@@ -141,11 +141,11 @@ fn add_plain(
     let to = Columns(out.as_mut_ptr());
     let part = |from: usize| {
         let to = &to;
-        // SAFETY: `gemm` reads left[i * depth + p] and right[p * columns + from + j], and reads and writes
-        // out[i * stride + first + from + j], for i < rows, p < depth, j < the columns of this part. The
-        // largest index of each is below the length asserted above, and a slice's length fits in isize.
-        // `out` is borrowed mutably, so it overlaps neither input; parts have columns of their own, and no
-        // reference to its numbers exists while they write.
+        // SAFETY: `gemm` reads left[i * depth + p] and right[p * columns + from + j], and reads and
+        // writes out[i * stride + first + from + j], for i < rows, p < depth, j < the columns of
+        // this part. The largest index of each is below the length asserted above, and a slice's
+        // length fits in isize. `out` is borrowed mutably, so it overlaps neither input; parts have
+        // columns of their own, and no reference to its numbers exists while they write.
         unsafe {
             gemm(
                 rows,

@@ -82,8 +82,7 @@ impl<'a> Observed<'a> {
     }
 
     /// Fails for a test that holds for no candidate, or for all of them, whatever they have in the
-    /// field;
-    /// `candidates` gives their fields once more for a message.
+    /// field; `candidates` gives their fields once more for a message.
     pub(super) fn check<I: Iterator<Item = Result<Fields>>>(
         &self,
         candidates: impl Fn() -> I,

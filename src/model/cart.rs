@@ -133,8 +133,8 @@ impl<B: Backend> Cart<B> {
         self.alignment.as_ref()
     }
 
-    /// Queries as vectors of length 1 in the space of the candidates, `[batch, D]`; absent where the
-    /// network has no alignment.
+    /// Queries as vectors of length 1 in the space of the candidates, `[batch, D]`; absent where
+    /// the network has no alignment.
     ///
     /// # Shapes
     /// - `tokens`, `padding`: what `encoded` was made of, `[batch, tokens]`

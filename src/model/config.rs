@@ -59,8 +59,9 @@ pub struct CartConfig {
     pub fusion: FusionMode,
     /// Dropout everywhere.
     pub dropout: f64,
-    /// Whether the decoder starts from the query: from its learned start vector plus a linear map of the pooled query, which
-    /// is zero at first. An alignment loss then teaches the same vector where the candidates lie. Ours, off unless asked for.
+    /// Whether the decoder starts from the query: from its learned start vector plus a linear map
+    /// of the pooled query, which is zero at first. An alignment loss then teaches the same vector
+    /// where the candidates lie. Ours, off unless asked for.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub query_start: bool,
     /// Seed of the initial weights.

@@ -48,16 +48,17 @@ pub struct LossConfig {
     /// tuned on. It needs a guided network (ours).
     pub guide_dropout: f64,
     /// What the geometry's scores are multiplied by while training. Where factors of the cosine are
-    /// small, as suits a search, the geometry is less sure than it could be, and a decoder
-    /// is paid for making it sure by whatever it can memorise; with the factor at which the geometry is
-    /// right as often as it says, the decoder learns where it is wrong. Scores are then in proportion
-    /// in a search whose [`BeamConfig::decoder_weight`] is one over this factor, as the validations of
-    /// the training have it; a search takes the weight it is given. It needs a guided network (ours).
+    /// small, as suits a search, the geometry is less sure than it could be, and a decoder is paid
+    /// for making it sure by whatever it can memorise; with the factor at which the geometry is
+    /// right as often as it says, the decoder learns where it is wrong. Scores are then in
+    /// proportion in a search whose [`BeamConfig::decoder_weight`] is one over this factor, as the
+    /// validations of the training have it; a search takes the weight it is given. It needs a
+    /// guided network (ours).
     ///
     /// [`BeamConfig::decoder_weight`]: crate::decode::BeamConfig::decoder_weight
     pub guide_factor: f64,
-    /// Weight of the contrast (InfoNCE) between the queries of a batch and their candidates' vectors;
-    /// it needs a network with an alignment (ours).
+    /// Weight of the contrast (InfoNCE) between the queries of a batch and their candidates'
+    /// vectors; it needs a network with an alignment (ours).
     pub alignment: f64,
     /// Weight of each level; empty means equal.
     pub level_weights: Vec<f64>,
@@ -79,7 +80,8 @@ impl Default for LossConfig {
 }
 
 impl LossConfig {
-    /// The decoder's weight in a search with what this loss trained: one over the guidance's factor.
+    /// The decoder's weight in a search with what this loss trained: one over the guidance's
+    /// factor.
     pub fn decoder_weight(&self) -> f32 {
         (1.0 / self.guide_factor) as f32
     }

@@ -55,8 +55,8 @@ impl LossConfig {
         }
     }
 
-    /// What the guidance of every row is multiplied by, `[rows, 1]`, the same for both passes; absent where
-    /// that is 1.
+    /// What the guidance of every row is multiplied by, `[rows, 1]`, the same for both passes;
+    /// absent where that is 1.
     fn guide_factors<B: Backend>(
         &self,
         aligned: &Tensor<B, 2>,

@@ -73,7 +73,8 @@ impl<B: Backend> Attention<B> {
         let d_head = d_model / heads;
         let scale = (d_head as f64).sqrt().recip();
 
-        // Queries in the space of the context: [heads, batch * n, d_head] x [heads, d_head, d_context].
+        // Queries in the space of the context: [heads, batch * n, d_head] x [heads, d_head,
+        // d_context].
         let projected =
             apply(&self.query, queries).reshape([batch * n, heads, d_head]).swap_dims(0, 1);
         let key = self.key.weight.val().mul_scalar(scale);

@@ -72,7 +72,8 @@ pub fn gelu<B: Backend, const D: usize>(input: Tensor<B, D>) -> Tensor<B, D> {
     input * probability.add_scalar(1.0).mul_scalar(0.5)
 }
 
-/// The same where numbers can be read in place: `slope * x + offset`, of which the slope is the gradient.
+/// The same where numbers can be read in place: `slope * x + offset`, of which the slope is the
+/// gradient.
 fn on_slices<B: Backend, const D: usize>(input: Tensor<B, D>) -> Tensor<B, D> {
     let device = input.device();
     let shape = input.shape();

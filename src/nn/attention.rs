@@ -258,8 +258,8 @@ pub fn padding_bias<B: Backend>(padding: Tensor<B, 2, Bool>) -> Tensor<B, 4> {
     padding.float().mul_scalar(HIDDEN).reshape([batch, 1, 1, tokens])
 }
 
-/// A bias for all heads and queries, laid out in full: adding a broadcast one costs several times as
-/// much on `flex`, once per layer.
+/// A bias for all heads and queries, laid out in full: adding a broadcast one costs several times
+/// as much on `flex`, once per layer.
 ///
 /// # Shapes
 /// - `bias`: `[batch, 1, 1, tokens]`

@@ -19,7 +19,8 @@ pub(crate) fn beginning<B: AutodiffBackend, M: Module<B>>(module: M) -> M {
     module.map(&mut Apart)
 }
 
-/// The average with each parameter moved towards the module's: `decay` of it, and `1 - decay` of the module.
+/// The average with each parameter moved towards the module's: `decay` of it, and `1 - decay` of
+/// the module.
 ///
 /// # Panics
 /// When the two have other parameters.
@@ -29,7 +30,8 @@ pub(crate) fn averaged<B: AutodiffBackend, M: Module<B>>(average: M, module: &M,
     average.map(&mut mix)
 }
 
-/// Takes the values of all parameters of a module, then mixes them into an average in the same order.
+/// Takes the values of all parameters of a module, then mixes them into an average in the same
+/// order.
 struct Mix {
     values: VecDeque<Box<dyn Any>>,
     decay: f64,

@@ -77,7 +77,8 @@ pub struct Decoder<B: Backend> {
 /// Keys and values of a batch of queries for every decoder layer: computed once, never copied.
 #[derive(Debug, Clone)]
 pub struct Memory<B: Backend> {
-    /// The start vector of each query where it depends on the query, else of all: `[batch or 1, d_model]`.
+    /// The start vector of each query where it depends on the query, else of all:
+    /// `[batch or 1, d_model]`.
     start: Tensor<B, 2>,
     layers: Vec<Fusions<KeyValue<B>>>,
     /// `[batch, 1, 1, tokens]`
@@ -86,8 +87,8 @@ pub struct Memory<B: Backend> {
     expert_bias: Tensor<B, 4>,
 }
 
-/// What the fusions attend to: the keys and values of a layer, or [`Absorbed`] for all layers, where
-/// keys and values do not pay.
+/// What the fusions attend to: the keys and values of a layer, or [`Absorbed`] for all layers,
+/// where keys and values do not pay.
 #[derive(Debug, Clone)]
 struct Fusions<M> {
     plain: Option<M>,
@@ -221,8 +222,8 @@ impl<B: Backend> DecoderLayer<B> {
         }
     }
 
-    /// From the residual sum after self-attention to the layer's output, `[batch, n, d_model]`, with
-    /// contexts whose keys and values are not made.
+    /// From the residual sum after self-attention to the layer's output, `[batch, n, d_model]`,
+    /// with contexts whose keys and values are not made.
     fn fuse_absorbed(&self, sum: Tensor<B, 3>, memory: &Fusions<Absorbed<B>>) -> Tensor<B, 3> {
         let y = self.self_norm.forward(sum);
         let mut fused = y.clone();
@@ -285,7 +286,8 @@ impl<B: Backend> Decoder<B> {
         }
     }
 
-    /// The start vector of each query where it depends on the query, else of all, `[batch or 1, d_model]`.
+    /// The start vector of each query where it depends on the query, else of all,
+    /// `[batch or 1, d_model]`.
     fn start_of(&self, encoded: &EncoderOutput<B>) -> Tensor<B, 2> {
         let start = self.start.val();
         match &self.query_start {

@@ -7,15 +7,16 @@ use burn::{
 
 /// A copy of a module on a device whose parameters start a graph of their own.
 ///
-/// What burn's own `fork` is for; but that one moves parameters as an operation that gradients could flow through, even to
-/// the device where they are. It leaves that operation in the graph of the original parameter, for as long as this one
-/// lives: one that never gets a gradient gathers one a step, and every backward pass looks at all of them
-/// (docs/design.md).
+/// What burn's own `fork` is for; but that one moves parameters as an operation that gradients
+/// could flow through, even to the device where they are. It leaves that operation in the graph of
+/// the original parameter, for as long as this one lives: one that never gets a gradient gathers
+/// one a step, and every backward pass looks at all of them (docs/design.md).
 pub(crate) fn fork<B: AutodiffBackend, M: Module<B>>(module: M, device: &B::Device) -> M {
     module.map(&mut Fork::<B> { device: device.clone() })
 }
 
-/// Runs work on forks of a module, each in a thread of its own. The results are in the order of `works`.
+/// Runs work on forks of a module, each in a thread of its own. The results are in the order of
+/// `works`.
 ///
 /// # Panics
 /// When one of them does.

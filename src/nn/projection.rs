@@ -18,8 +18,9 @@ use crate::{
 /// Maps an embedding (of a picture, a sound, anything) to a few token embeddings, so that the text
 /// encoder and the decoder answer a non-text query without being trained for it (ours).
 ///
-/// Rows are centred by the mean of the fitted rows and scaled to length 1; two linear layers with a GELU
-/// between them follow. Made by [`ProjectionConfig::fit`](crate::expert::ProjectionConfig::fit).
+/// Rows are centred by the mean of the fitted rows and scaled to length 1; two linear layers with a
+/// GELU between them follow. Made by
+/// [`ProjectionConfig::fit`](crate::expert::ProjectionConfig::fit).
 #[derive(Module, Debug)]
 pub struct QueryProjection<B: Backend> {
     mean: Param<Tensor<B, 1>>,

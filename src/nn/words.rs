@@ -38,8 +38,8 @@ impl<B: Backend> LexicalHead<B> {
         self.weight
     }
 
-    /// Pooled queries, scaled to length 1, followed by their lexical part of length `sqrt(weight)` (0
-    /// where all tokens have weight 0).
+    /// Pooled queries, scaled to length 1, followed by their lexical part of length `sqrt(weight)`
+    /// (0 where all tokens have weight 0).
     ///
     /// # Shapes
     /// - `pooled`: `[batch, d]`, `table` (token embeddings): `[vocabulary, d]`

@@ -1,5 +1,5 @@
-//! AdamW as papers mean it: the gradient clipped by its global norm; tensors of one dimension (norms
-//! and biases) are not decayed; gradients that are not finite change nothing.
+//! AdamW as papers mean it: the gradient clipped by its global norm; tensors of one dimension
+//! (norms and biases) are not decayed; gradients that are not finite change nothing.
 //!
 //! burn's own clips each tensor by itself, decays norms and biases, and has larger epsilons.
 
@@ -51,8 +51,8 @@ impl<M: AutodiffModule<B>, B: AutodiffBackend> CartOptimizer<M, B> {
         Self { inner: OptimizerAdaptor::from(adam), clip_norm, gate: None, rates: None }
     }
 
-    /// Gives the layers of the text encoder, the part of the module called `encoder`, learning rates
-    /// of their own.
+    /// Gives the layers of the text encoder, the part of the module called `encoder`, learning
+    /// rates of their own.
     pub fn with_encoder_rates(self, rates: EncoderRates) -> Self {
         let rates = (rates.factors().len() > 1).then_some(rates);
         Self { rates, ..self }

@@ -110,8 +110,8 @@ pub fn fill<B: Backend, M: ModuleSnapshot<B>>(
     Ok(LoadReport { used: used.len(), parameters, unused })
 }
 
-/// Whether a tensor of another number of dimensions is the same in memory: the weights of a convolution as a matrix,
-/// a vector as a table of one row, a table in a batch of one.
+/// Whether a tensor of another number of dimensions is the same in memory: the weights of a
+/// convolution as a matrix, a vector as a table of one row, a table in a batch of one.
 fn folds(shape: &[usize], wanted: &[usize]) -> bool {
     let rest: usize = shape.iter().skip(1).product();
     let first = shape.first().copied().unwrap_or(1);

@@ -48,8 +48,9 @@ impl HubOptions {
         Self { endpoint: Some(endpoint.into()), ..self }
     }
 
-    /// Fetches a model from the hub, or takes it from the cache, and gives its folder; for models of
-    /// other kinds than [`PretrainedText::from_hub`] reads, whose rules for `repo` and `revision` hold.
+    /// Fetches a model from the hub, or takes it from the cache, and gives its folder; for models
+    /// of other kinds than [`PretrainedText::from_hub`] reads, whose rules for `repo` and
+    /// `revision` hold.
     ///
     /// # Errors
     /// [`Error::Model`] when the hub cannot be reached, does not have the model or its files, or,

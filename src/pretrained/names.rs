@@ -2,9 +2,10 @@
 
 use crate::nn::TextEncoderConfig;
 
-/// Modules (or single parameters) of a part of a network: ours, and theirs in the order in which they are looked for,
-/// separated by spaces. `#` stands for the number of a stage or layer, `^` for the outermost level of the file, `=` for
-/// the whole name of a tensor, and `@k` before the name of a parameter for part k of three that are stored as one.
+/// Modules (or single parameters) of a part of a network: ours, and theirs in the order in which
+/// they are looked for, separated by spaces. `#` stands for the number of a stage or layer, `^` for
+/// the outermost level of the file, `=` for the whole name of a tensor, and `@k` before the name of
+/// a parameter for part k of three that are stored as one.
 pub type Modules = &'static [(&'static str, &'static str)];
 
 /// Parts of a network: what is before our names, what is before theirs, and the modules.
@@ -96,7 +97,8 @@ pub(super) struct Source {
     pub(super) names: Vec<String>,
     /// Whether it is stored as `[d_output, d_input]`.
     pub(super) transposed: bool,
-    /// Whether it may have other dimensions there: the weights of a convolution, a vector for a table of one row.
+    /// Whether it may have other dimensions there: the weights of a convolution, a vector for a
+    /// table of one row.
     pub(super) flat: bool,
     /// Which part of the stored tensor it is, of three along the first dimension.
     pub(super) part: Option<usize>,

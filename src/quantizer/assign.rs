@@ -46,8 +46,8 @@ impl<B: Backend> CoarseToFine<B> {
         Assignment::new(self, Input::Rows(items))
     }
 
-    /// Prepares identifiers from the codes of all parts of a collection, in any order; unique tokens
-    /// are assigned over the whole.
+    /// Prepares identifiers from the codes of all parts of a collection, in any order; unique
+    /// tokens are assigned over the whole.
     ///
     /// The result is that of [`CoarseToFine::assign`] on all rows, bit for bit, where the processes
     /// ran the same backend.
@@ -156,8 +156,8 @@ impl<'a, B: Backend> Assignment<'a, B> {
         quantizer.index(parts, ids, self.groups, aliases)
     }
 
-    /// Codes of one of several parts of a collection, for processes that share the work. Ids, groups
-    /// and unique tokens follow with [`CoarseToFine::assign_parts`].
+    /// Codes of one of several parts of a collection, for processes that share the work. Ids,
+    /// groups and unique tokens follow with [`CoarseToFine::assign_parts`].
     ///
     /// Parts are consecutive ranges of whole blocks of 8192 rows, whatever the files of the rows.
     ///

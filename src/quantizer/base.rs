@@ -16,8 +16,8 @@ pub trait Quantizer: Send + Sync {
     /// Number of tokens an embedding can have at each level.
     fn level_sizes(&self) -> Vec<usize>;
 
-    /// Number of tokens that can follow the first ones of an identifier, `0..` that many: all of the level, where
-    /// codebooks do not depend on what comes before.
+    /// Number of tokens that can follow the first ones of an identifier, `0..` that many: all of
+    /// the level, where codebooks do not depend on what comes before.
     fn followers(&self, prefix: &[u16]) -> usize {
         self.level_sizes().get(prefix.len()).copied().unwrap_or(0)
     }
@@ -40,8 +40,8 @@ pub trait Quantizer: Send + Sync {
     /// - returns: `[n * count, levels]`, grouped by row
     ///
     /// # Errors
-    /// As [`Quantizer::encode`]; [`Error::Quantizer`] when there are fewer sequences, or for more than
-    /// one from a quantizer that finds one only.
+    /// As [`Quantizer::encode`]; [`Error::Quantizer`] when there are fewer sequences, or for more
+    /// than one from a quantizer that finds one only.
     fn encode_best(&self, rows: &[f32], count: usize) -> Result<Codes> {
         Error::quantizer("code sequences of a row")
             .expected("1 from this quantizer")

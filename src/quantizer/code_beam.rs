@@ -10,8 +10,9 @@ use crate::{
 
 /// Codebooks of residual quantization, searched with a beam.
 ///
-/// The greedy choice takes the nearest code at each level, after which the levels below may have nothing near for what is
-/// left. A beam keeps the `width` best sequences at each level (Babenko and Lempitsky 2014 encode additive codes so).
+/// The greedy choice takes the nearest code at each level, after which the levels below may have
+/// nothing near for what is left. A beam keeps the `width` best sequences at each level (Babenko
+/// and Lempitsky 2014 encode additive codes so).
 pub(super) struct CodeBeam<'a> {
     /// Per level `[size, dim]`.
     pub codebooks: &'a [Vec<f32>],
@@ -23,8 +24,9 @@ pub(super) struct CodeBeam<'a> {
 type Sequence = (f32, Vec<f32>, Vec<u16>);
 
 impl CodeBeam<'_> {
-    /// The `count` best sequences of each row, those of least error first, `known` ones among them; the known ones in front
-    /// of all if `known_first`. A known sequence is thus never replaced by a worse one.
+    /// The `count` best sequences of each row, those of least error first, `known` ones among them;
+    /// the known ones in front of all if `known_first`. A known sequence is thus never replaced by
+    /// a worse one.
     ///
     /// # Shapes
     /// - `rows`: `[n, dim]`, `known`: `[n, levels]`

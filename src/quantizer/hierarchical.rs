@@ -39,7 +39,8 @@ pub struct HierarchicalConfig {
 }
 
 impl HierarchicalConfig {
-    /// What a file that leaves settings out starts from; [`validate`](Self::validate) misses the sizes.
+    /// What a file that leaves settings out starts from; [`validate`](Self::validate) misses the
+    /// sizes.
     fn without_sizes() -> Self {
         Self::new(Vec::new())
     }

@@ -57,8 +57,8 @@ const SAMPLE: usize = 1000;
 const NEAREST: usize = 10;
 
 impl HealthReport {
-    /// Measures how well codes keep neighbours, on a sample of at most 1,000 rows: a decoder that takes a
-    /// wrong code then still ends near the right item.
+    /// Measures how well codes keep neighbours, on a sample of at most 1,000 rows: a decoder that
+    /// takes a wrong code then still ends near the right item.
     ///
     /// # Errors
     /// As [`Quantizer::encode`], and whatever the source returns.
@@ -73,8 +73,8 @@ impl HealthReport {
     }
 }
 
-/// Share of the nearest rows that are nearest by codes too, and the correlation of distances; `None`
-/// for fewer than three rows.
+/// Share of the nearest rows that are nearest by codes too, and the correlation of distances;
+/// `None` for fewer than three rows.
 fn neighbours(quantizer: &dyn Quantizer, rows: &[f32]) -> Result<Option<(f64, f64)>> {
     let dim = quantizer.dim();
     let n = rows.len() / dim;

@@ -59,7 +59,8 @@ pub struct RqKMeansEvent {
 }
 
 impl RqKMeansConfig {
-    /// What a file that leaves settings out starts from; [`validate`](Self::validate) misses the sizes.
+    /// What a file that leaves settings out starts from; [`validate`](Self::validate) misses the
+    /// sizes.
     fn without_sizes() -> Self {
         Self::new(Vec::new())
     }
@@ -105,7 +106,8 @@ impl RqKMeansConfig {
     /// Fits with another search engine, reporting every step.
     ///
     /// # Errors
-    /// As [`RqKMeansConfig::fit`], whatever the engine returns, and [`Error::Interrupted`] after a stop.
+    /// As [`RqKMeansConfig::fit`], whatever the engine returns, and [`Error::Interrupted`] after a
+    /// stop.
     pub fn fit_with_engine(
         &self,
         rows: &[f32],

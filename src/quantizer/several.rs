@@ -18,9 +18,10 @@ use crate::{
 
 /// How many identifiers a candidate gets.
 ///
-/// A candidate between two clusters is found through one of them only, and is lost when a query takes
-/// the other. With several identifiers it has more than one path: in each of its nearest `clusters`, the
-/// `codes` best sequences of fine tokens. Ours: in the paper a candidate has one identifier.
+/// A candidate between two clusters is found through one of them only, and is lost when a query
+/// takes the other. With several identifiers it has more than one path: in each of its nearest
+/// `clusters`, the `codes` best sequences of fine tokens. Ours: in the paper a candidate has one
+/// identifier.
 ///
 /// # Example
 /// ```

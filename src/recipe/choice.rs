@@ -269,8 +269,7 @@ pub struct Attempt {
 }
 
 /// Quantizers for some rows, in the order in which they are to be tried: each repairs what the
-/// health check may refuse of
-/// those before it, and the last one passes.
+/// health check may refuse of those before it, and the last one passes.
 pub fn attempts(rows: &Rows) -> Vec<Attempt> {
     let distinct = rows.distinct.max(2);
     let k = power_of_two((distinct as f64).sqrt() as usize).clamp(2, 256);
@@ -294,8 +293,7 @@ pub fn attempts(rows: &Rows) -> Vec<Attempt> {
         }
     }
     // A tree gives every distinct row a path of its own, if it is deep enough: whether codes are
-    // used evenly then says
-    // nothing.
+    // used evenly then says nothing.
     let most = distinct - k + 1;
     let size = most.clamp(2, 16);
     // Clusters are uneven: a level more than even ones need.

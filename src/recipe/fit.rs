@@ -38,7 +38,8 @@ pub struct TextSide<B: Backend> {
     pub tokenizer: TextTokenizer,
     /// The pretrained encoder, if the recipe names one.
     pub pretrained: Option<PretrainedText>,
-    /// The pretrained encoder's weights; without one and with a space, an encoder from scratch, which
+    /// The pretrained encoder's weights; without one and with a space, an encoder from scratch,
+    /// which
     /// [`Fit`] tunes first. `None` if the network trains its own encoder.
     pub encoder: Option<TextEncoder<B>>,
     /// The map from features to the encoder's space that was tuned with the encoder.

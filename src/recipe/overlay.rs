@@ -159,8 +159,8 @@ impl Recipe {
     /// Uses a pretrained text encoder, and chooses again the settings that depend on it.
     ///
     /// # Errors
-    /// As [`PretrainedText::open`](crate::pretrained::PretrainedText::open) for a folder that holds no text encoder; [`Error::Config`] when
-    /// written settings contradict the new choice.
+    /// As [`PretrainedText::open`](crate::pretrained::PretrainedText::open) for a folder that holds
+    /// no text encoder; [`Error::Config`] when written settings contradict the new choice.
     pub fn with_encoder(self, folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
         let recipe = match &self.origin {

@@ -80,7 +80,8 @@ pub struct Recipe {
     pub space_tuning: Option<EncoderTuning>,
     /// How queries are compared with the candidates' vectors, if they are.
     pub alignment: Option<AlignmentSettings>,
-    /// Late interaction between queries and the candidates' texts, if there is any; it needs `[space]`.
+    /// Late interaction between queries and the candidates' texts, if there is any; it needs
+    /// `[space]`.
     pub late_interaction: Option<LateInteractionConfig>,
     /// Number of identifiers of a candidate.
     pub identifiers: IdentifierSettings,

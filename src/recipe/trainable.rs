@@ -153,7 +153,8 @@ impl Fit<'_> {
     /// The space of the candidates, where the recipe asks for one.
     ///
     /// # Errors
-    /// As [`TextSpaceConfig::fit_with_tuned_map`](crate::align::TextSpaceConfig::fit_with_tuned_map).
+    /// As
+    /// [`TextSpaceConfig::fit_with_tuned_map`](crate::align::TextSpaceConfig::fit_with_tuned_map).
     pub fn space<B: Trainable>(
         &self,
         text: &TextSide<B>,
@@ -209,7 +210,8 @@ impl<B: Trainable> TextSide<B> {
     /// Tokens of queries, to compare with token states.
     ///
     /// # Errors
-    /// As [`TextSide::token_states`], and [`TextTokenizer::encode`](crate::data::TextTokenizer::encode).
+    /// As [`TextSide::token_states`], and
+    /// [`TextTokenizer::encode`](crate::data::TextTokenizer::encode).
     pub fn query_tokens(
         &self,
         states: &TokenStates,

@@ -37,8 +37,8 @@ pub struct ProjectionConfig {
     pub learning_rate: f64,
     /// Weight decay.
     pub weight_decay: f64,
-    /// Noise added to a row at every step, as a share of the rows' deviation: what makes a map of the candidates' own
-    /// embeddings one for others near them.
+    /// Noise added to a row at every step, as a share of the rows' deviation: what makes a map of
+    /// the candidates' own embeddings one for others near them.
     pub noise: f32,
     /// The loss; without consistency and soft targets.
     pub loss: LossConfig,
@@ -82,8 +82,9 @@ impl ProjectionConfig {
             .fix_if(self.loss.r_drop != 0.0 || self.loss.soft_targets != 0.0, "set both to 0")
     }
 
-    /// Fits a projection to pairs of an embedding and the candidate that it looks for: a candidate's own embedding, for
-    /// more like this; that of a picture, for the sound that belongs to it.
+    /// Fits a projection to pairs of an embedding and the candidate that it looks for: a
+    /// candidate's own embedding, for more like this; that of a picture, for the sound that belongs
+    /// to it.
     ///
     /// # Shapes
     /// - `rows`: `[pairs, D]`, `items`: a candidate of the index for each
@@ -137,7 +138,8 @@ impl ProjectionConfig {
         )?;
         let device: B::Device = retriever.device().clone();
         let model: Cart<B> = AutodiffModule::from_inner(retriever.model().clone());
-        // Constant: only the projection learns, under the dropout that the network was trained with.
+        // Constant: only the projection learns, under the dropout that the network was trained
+        // with.
         let model = model.no_grad();
         let identifiers = trie.identifiers();
         let mean = rows.mean();

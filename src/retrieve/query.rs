@@ -133,10 +133,11 @@ impl<B: Backend> Retriever<B> {
     /// [`trace`](Query::trace). For one text an end gives one result, otherwise a vector of them.
     ///
     /// # Embeddings
-    /// A guided network needs nothing else: embeddings are of the encoder of the candidates, the space of the
-    /// index, if it has one, maps them to the vectors that guide the search, and the decoder has no say. Any
-    /// other network needs a projection ([`Retriever::with_projection`]), and embeddings like those that it was
-    /// fitted on, which may be of another kind than the candidates'.
+    /// A guided network needs nothing else: embeddings are of the encoder of the candidates, the
+    /// space of the index, if it has one, maps them to the vectors that guide the search, and the
+    /// decoder has no say. Any other network needs a projection ([`Retriever::with_projection`]),
+    /// and embeddings like those that it was fitted on, which may be of another kind than the
+    /// candidates'.
     ///
     /// # Example
     /// ```no_run
@@ -186,7 +187,8 @@ pub struct Query<'a, B: Backend, A: Arity> {
 /// Queries that are ready to be encoded.
 pub(super) enum Ready<'a> {
     Tokens(Vec<Vec<u32>>),
-    /// With the vectors of the rows in the space of the candidates, if the network has an alignment.
+    /// With the vectors of the rows in the space of the candidates, if the network has an
+    /// alignment.
     Embeddings(&'a Features, Option<Features>),
 }
 
@@ -341,8 +343,8 @@ impl<'a, B: Backend, A: Arity> Query<'a, B, A> {
     }
 
     /// The best identifier row of every candidate that a beam finds, best first. Where several
-    /// identifiers of the same candidates fill a query's beam, it is decoded again with one twice as
-    /// wide, until there are as many candidates as the beam has places or no more are allowed.
+    /// identifiers of the same candidates fill a query's beam, it is decoded again with one twice
+    /// as wide, until there are as many candidates as the beam has places or no more are allowed.
     fn distinct(&self, ready: &Ready<'_>, beam: &BeamConfig) -> Result<Vec<Vec<ScoredItem>>> {
         let map = self.retriever.index.identifier_map();
         self.filters.check(self.retriever.index.trie().len(), ready.len())?;

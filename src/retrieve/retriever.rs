@@ -156,7 +156,8 @@ impl<B: Backend> Retriever<B> {
     }
 
     /// Replaces the candidates by others with identifiers of the same quantizer, which the network
-    /// need not have been trained on. Without token states of theirs, late interaction is turned off.
+    /// need not have been trained on. Without token states of theirs, late interaction is turned
+    /// off.
     ///
     /// # Errors
     /// [`Error::Identifier`] for identifiers of another quantizer, or when more candidates share
@@ -207,11 +208,12 @@ impl<B: Backend> Retriever<B> {
         Ok(self.with_index(index))
     }
 
-    /// Attaches token states of the candidates' texts, and sets the weight of late interaction in the
-    /// default beam.
+    /// Attaches token states of the candidates' texts, and sets the weight of late interaction in
+    /// the default beam.
     ///
     /// # Errors
-    /// As [`CandidateIndex::with_token_states`]; [`Error::Model`] for states of another text encoder.
+    /// As [`CandidateIndex::with_token_states`]; [`Error::Model`] for states of another text
+    /// encoder.
     pub fn with_token_states(self, states: TokenStates, weight: f32) -> Result<Self> {
         let index = self.index.as_ref().clone().with_token_states(states)?;
         let beam = BeamConfig { late_interaction: weight, ..self.beam.clone() };
@@ -230,8 +232,8 @@ impl<B: Backend> Retriever<B> {
         self.space.as_deref()
     }
 
-    /// Sets the projection from embeddings to the words of a query, which queries by embeddings need
-    /// unless the network is guided.
+    /// Sets the projection from embeddings to the words of a query, which queries by embeddings
+    /// need unless the network is guided.
     ///
     /// # Errors
     /// [`Error::Model`] for words of another width, or more of them than the text encoder has positions for.
@@ -350,8 +352,8 @@ impl<B: Backend> Retriever<B> {
         ids.iter().map(item).collect()
     }
 
-    /// Measures search settings on validation queries, best first by MRR@10 (of equal ones the first
-    /// given): how far to trust the decoder, how much the rerank should weigh (ours).
+    /// Measures search settings on validation queries, best first by MRR@10 (of equal ones the
+    /// first given): how far to trust the decoder, how much the rerank should weigh (ours).
     ///
     /// # Errors
     /// As [`Query::run`](super::Query::run) and [`evaluate`]; [`Error::Config`] for no settings

@@ -97,7 +97,8 @@ impl<B: Searchable> Retriever<B> {
     ///
     /// Trie, vectors and metadata are memory-mapped, so that a large index loads at once; saving
     /// another index to the folder leaves this one unchanged. Files of candidates beyond 32 MiB are
-    /// checked by length and structure, all others by checksum; [`verify`](super::verify) reads everything.
+    /// checked by length and structure, all others by checksum; [`verify`](super::verify) reads
+    /// everything.
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) for a missing file, [`Error::Index`](crate::Error::Index) for a changed one or another format, and

@@ -46,8 +46,8 @@ pub struct CandidateTrace {
 
 impl<B: Backend, A: Arity> Query<'_, B, A> {
     /// The `top` best candidates under the model, and whether that is proven
-    /// ([`Engine::exact_search`](crate::decode::Engine::exact_search)). At most `budget` prefixes are
-    /// examined per level.
+    /// ([`Engine::exact_search`](crate::decode::Engine::exact_search)). At most `budget` prefixes
+    /// are examined per level.
     ///
     /// # Errors
     /// As [`Query::run`]; [`Error::Query`] for a budget below `top`, or with a limit per cluster.
@@ -60,7 +60,8 @@ impl<B: Backend, A: Arity> Query<'_, B, A> {
         let (engine, map) = (&self.retriever.engine, self.retriever.index.identifier_map());
         self.each(|encoded, space, beam| {
             let (mut wanted, mut prefixes) = (self.top, 0);
-            // Several identifiers of a candidate may be among the best: then more of them are needed.
+            // Several identifiers of a candidate may be among the best: then more of them are
+            // needed.
             loop {
                 let limits = ExactLimits { top: wanted, budget };
                 let mut exact = engine.exact_search(encoded, space, beam, limits)?;

@@ -6,7 +6,8 @@ use memmap2::Mmap;
 
 /// Numbers in a vector, or in a mapped file.
 ///
-/// Invariant: the bytes of `Mapped` lie in the map, aligned, little-endian on a little-endian machine.
+/// Invariant: the bytes of `Mapped` lie in the map, aligned, little-endian on a little-endian
+/// machine.
 #[derive(Debug, Clone)]
 pub(crate) enum Array<T> {
     Owned(Vec<T>),

@@ -5,10 +5,12 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 
-/// Refuses settings that describe more parameters than a file of weights has bytes for, or a size that no tensor of it can
-/// have: a network of the sizes of a damaged file would fill the memory before its tensors are missed.
+/// Refuses settings that describe more parameters than a file of weights has bytes for, or a size
+/// that no tensor of it can have: a network of the sizes of a damaged file would fill the memory
+/// before its tensors are missed.
 ///
-/// `parameters` counts those of the settings, as with [`count`]; it is asked only once every size is modest.
+/// `parameters` counts those of the settings, as with [`count`]; it is asked only once every size
+/// is modest.
 ///
 /// # Errors
 /// [`Error::Model`] naming the settings.

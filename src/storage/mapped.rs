@@ -7,13 +7,15 @@ use memmap2::Mmap;
 
 /// Maps a whole file, read-only.
 ///
-/// The map stays valid after `file` is closed and after another file is renamed over its path, so atomic writes
-/// ([`write_atomic`](crate::storage::write_atomic)) never disturb it. An empty file cannot be mapped everywhere.
+/// The map stays valid after `file` is closed and after another file is renamed over its path, so
+/// atomic writes ([`write_atomic`](crate::storage::write_atomic)) never disturb it. An empty file
+/// cannot be mapped everywhere.
 pub(crate) fn map(file: &File) -> io::Result<Mmap> {
-    // SAFETY: the map is read-only and owns its pages until it is dropped. What no code can rule out is another process
-    // that writes into or cuts the file in place while it is mapped: values would change, or the process would be
-    // stopped by a bus error. What maps a file of a user's documents this; files of an index are replaced by renaming,
-    // never changed in place. Every caller takes any bytes for valid, and checks what they say.
+    // SAFETY: the map is read-only and owns its pages until it is dropped. What no code can rule
+    // out is another process that writes into or cuts the file in place while it is mapped: values
+    // would change, or the process would be stopped by a bus error. What maps a file of a user's
+    // documents this; files of an index are replaced by renaming, never changed in place. Every
+    // caller takes any bytes for valid, and checks what they say.
     unsafe { Mmap::map(file) }
 }
 

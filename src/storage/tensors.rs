@@ -47,7 +47,8 @@ impl NamedTensors {
         self.tensors.insert(name.to_string(), (Dtype::F64, shape.to_vec(), bytes));
     }
 
-    /// All parameters of a module by their paths, without the names of enum variants, after `prefix`.
+    /// All parameters of a module by their paths, without the names of enum variants, after
+    /// `prefix`.
     ///
     /// # Errors
     /// [`Error::Model`] when a tensor cannot be read back from its device.

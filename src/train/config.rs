@@ -70,7 +70,8 @@ pub struct TrainConfig {
     /// with an error; at least 1. Such steps change neither weights nor moments.
     pub max_bad_steps: usize,
     /// Time constant of an exponential moving average of the weights, as a share of the steps. The
-    /// average (EMA) is validated, kept and returned; 0 uses the weights themselves. `averaging` in files.
+    /// average (EMA) is validated, kept and returned; 0 uses the weights themselves. `averaging` in
+    /// files.
     #[serde(rename = "averaging")]
     pub ema: f64,
     /// Seed of order, dropout and word dropout.
@@ -150,7 +151,8 @@ impl TrainConfig {
         EncoderRates { encoder_lr, layer_decay, layers }
     }
 
-    /// Decay of the exponential moving average (EMA) at a step, of `steps` in all; `None` without an EMA.
+    /// Decay of the exponential moving average (EMA) at a step, of `steps` in all; `None` without
+    /// an EMA.
     pub(super) fn average_decay(&self, steps: usize) -> Option<f64> {
         let over = self.ema * steps as f64;
         (self.ema > 0.0).then(|| 1.0 - 1.0 / over.max(1.0))

@@ -106,8 +106,9 @@ impl TrainingData {
         })
     }
 
-    /// Trains every caption on all identifiers of its candidate, in pairs of their own, where candidates have several
-    /// ([`Assignment::several`]); otherwise only the first ones are trained on. A pass is that much longer.
+    /// Trains every caption on all identifiers of its candidate, in pairs of their own, where
+    /// candidates have several ([`Assignment::several`]); otherwise only the first ones are trained
+    /// on. A pass is that much longer.
     ///
     /// [`Assignment::several`]: crate::quantizer::Assignment::several
     pub fn with_all_identifiers(mut self) -> Self {
@@ -194,8 +195,8 @@ impl TrainingData {
     ///
     /// # Errors
     /// [`Error::Training`] for a guided network without vectors of its width, or with a loss over all
-    /// tokens; [`Error::Config`] for a contrast or soft targets without an alignment or without vectors,
-    /// and for settings of the guidance without any.
+    /// tokens; [`Error::Config`] for a contrast or soft targets without an alignment or without
+    /// vectors, and for settings of the guidance without any.
     pub(super) fn check<B: Backend>(&self, model: &Cart<B>, loss: &LossConfig) -> Result<()> {
         let width = self.geometry.as_ref().map(|geometry| geometry.dim());
         let found = || width.map_or("none".to_string(), |width| format!("of width {width}"));

@@ -14,7 +14,8 @@ use crate::{
 /// Name of the file that is locked. It stays, empty.
 const LOCK: &str = ".lock";
 
-/// Whether a training can keep its checkpoints in a folder: [`Trainer::check_folder`](super::Trainer::check_folder).
+/// Whether a training can keep its checkpoints in a folder:
+/// [`Trainer::check_folder`](super::Trainer::check_folder).
 pub(super) fn check_folder(folder: &Path, resume: bool) -> Result<()> {
     let remedy = "choose another folder; nothing was changed";
     Error::checkpoint(folder.display().to_string())

@@ -2,10 +2,11 @@
 //!
 //! burn-train runs the loop, the metrics, the checkpointers and the dashboard. These parts are
 //! replaced through its extension points, for reasons given in their files: the optimizer
-//! ([`CartOptimizer`](crate::expert::CartOptimizer): global clipping, no decay of norms and biases), the schedule
-//! ([`WarmupCosine`](crate::expert::WarmupCosine)), the data loader (resumable at any step), the recorder ([`AtomicRecorder`](crate::expert::AtomicRecorder):
-//! no half-written checkpoint), the choice of checkpoints and the stopping rule (by validation
-//! recall, read without delay).
+//! ([`CartOptimizer`](crate::expert::CartOptimizer): global clipping, no decay of norms and
+//! biases), the schedule ([`WarmupCosine`](crate::expert::WarmupCosine)), the data loader
+//! (resumable at any step), the recorder ([`AtomicRecorder`](crate::expert::AtomicRecorder): no
+//! half-written checkpoint), the choice of checkpoints and the stopping rule (by validation recall,
+//! read without delay).
 
 pub(crate) mod batch;
 mod cache;

@@ -225,8 +225,8 @@ impl Trainer {
     }
 }
 
-/// Takes up a training where its checkpoint left it, with the validation that a stop cut short; gives
-/// the network.
+/// Takes up a training where its checkpoint left it, with the validation that a stop cut short;
+/// gives the network.
 fn go_on<B: AutodiffBackend>(
     resumed: Resumed<B>,
     shared: &Shared,

@@ -32,8 +32,8 @@ type Components<B> =
 /// Trains a step at a time, through burn-train's learner with the parts of the
 /// [`Trainer`](super::Trainer): for measurements, tests and loops of one's own.
 ///
-/// Batches, validation and checkpoints are left to the caller, as is what to do about steps that are
-/// not finite; those change nothing here either.
+/// Batches, validation and checkpoints are left to the caller, as is what to do about steps that
+/// are not finite; those change nothing here either.
 ///
 /// # Example
 /// ```

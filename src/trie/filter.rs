@@ -11,12 +11,12 @@ const WORD: usize = u64::BITS as usize;
 /// The candidates that a search may answer with: one bit for each, in the order of the trie, and
 /// counts of the bits before every block of 512.
 ///
-/// How many allowed candidates lie below a prefix takes two counts and at most 16 words, however long
-/// the list of candidates was. The bits take an eighth of a byte a candidate, the counts a hundredth.
-/// A filter belongs to the trie that it was made for.
+/// How many allowed candidates lie below a prefix takes two counts and at most 16 words, however
+/// long the list of candidates was. The bits take an eighth of a byte a candidate, the counts a
+/// hundredth. A filter belongs to the trie that it was made for.
 ///
-/// A filter takes candidates away and changes nothing else: the score of a candidate is the same with
-/// and without it.
+/// A filter takes candidates away and changes nothing else: the score of a candidate is the same
+/// with and without it.
 ///
 /// # Example
 /// ```
@@ -38,8 +38,8 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Allows these candidates and no others; one that is listed twice counts once. With none, a search
-    /// answers nothing.
+    /// Allows these candidates and no others; one that is listed twice counts once. With none, a
+    /// search answers nothing.
     ///
     /// # Errors
     /// [`Error::Identifier`] naming an item that is not there.
@@ -69,9 +69,9 @@ impl Filter {
         Self::new(bits, trie.len())
     }
 
-    /// Allows the candidates all of whose prefixes `allowed` says yes to. It is asked for prefixes of one
-    /// token and more, up to whole identifiers, and not below one that it refuses: once for every prefix, not
-    /// once a search.
+    /// Allows the candidates all of whose prefixes `allowed` says yes to. It is asked for prefixes
+    /// of one token and more, up to whole identifiers, and not below one that it refuses: once for
+    /// every prefix, not once a search.
     pub fn by_prefix(trie: &Trie, mut allowed: impl FnMut(&[u16]) -> bool) -> Self {
         let mut bits = vec![0u64; trie.len().div_ceil(WORD)];
         let mut prefix = Vec::with_capacity(trie.levels());

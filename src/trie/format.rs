@@ -1,9 +1,9 @@
 //! The on-disk form of the trie, which is also its form in memory: a file is mapped, not rebuilt.
 //!
-//! Little-endian: magic `CARTTRIE`, version u32, levels u32, items u64, one u32 size per level; then, each
-//! starting at a multiple of 64 bytes, the dense first level (u32), the item of every row (u32), the row of
-//! every item (u32), and the column of each further level (nothing, u8 or u16 a row, by the level's size);
-//! last, the SHA-256 of all that.
+//! Little-endian: magic `CARTTRIE`, version u32, levels u32, items u64, one u32 size per level;
+//! then, each starting at a multiple of 64 bytes, the dense first level (u32), the item of every
+//! row (u32), the row of every item (u32), and the column of each further level (nothing, u8 or u16
+//! a row, by the level's size); last, the SHA-256 of all that.
 
 use std::{fs::File, ops::Range, path::Path, sync::Arc};
 
@@ -93,11 +93,11 @@ impl Trie {
         Ok(trie)
     }
 
-    /// Maps a file of these bytes and checks it like [`Trie::from_bytes`]. The trie is used where it lies: its
-    /// pages are shared with other processes and need not all be in memory.
+    /// Maps a file of these bytes and checks it like [`Trie::from_bytes`]. The trie is used where
+    /// it lies: its pages are shared with other processes and need not all be in memory.
     ///
-    /// Nobody may change the file in place while it is mapped; replacing it by renaming another over it, as
-    /// this library writes its files, does no harm.
+    /// Nobody may change the file in place while it is mapped; replacing it by renaming another
+    /// over it, as this library writes its files, does no harm.
     ///
     /// # Errors
     /// [`Error::Io`] when the file cannot be read, otherwise as [`Trie::from_bytes`].
@@ -379,7 +379,8 @@ mod tests {
             let _ = Trie::from_bytes(&bytes);
         }
 
-        /// Changed bytes under a checksum that holds: refused, or a trie whose every row can be walked.
+        /// Changed bytes under a checksum that holds: refused, or a trie whose every row can be
+        /// walked.
         #[test]
         fn changes_with_a_valid_checksum_are_refused_or_leave_a_trie(
             changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),

@@ -12,10 +12,11 @@ use crate::{
 /// # Layout
 /// Rows are sorted by identifier. The first level is dense: `first[t]..first[t + 1]` are the rows
 /// whose coarse token is `t`, so that column needs no storage. The other L - 1 columns hold a byte
-/// a row for levels of up to 256 tokens, two for larger ones, and none for a level of one token. With the
-/// item of each row and the row of each item (4 bytes each) a candidate takes at most `8 + 2 (L - 1)`
-/// bytes: 16 at the usual L = 5, 12 where no level below the first has more than 256 tokens; `4 (K + 1)`
-/// bytes come once. The columns and the dense level are the identifier table: there is no other.
+/// a row for levels of up to 256 tokens, two for larger ones, and none for a level of one token.
+/// With the item of each row and the row of each item (4 bytes each) a candidate takes at most
+/// `8 + 2 (L - 1)` bytes: 16 at the usual L = 5, 12 where no level below the first has more than
+/// 256 tokens; `4 (K + 1)` bytes come once. The columns and the dense level are the identifier
+/// table: there is no other.
 ///
 /// # Invariants
 /// 1. Rows are strictly ascending, so identifiers are unique.
@@ -48,8 +49,8 @@ pub struct Trie {
 }
 
 impl Trie {
-    /// The same trie under a vocabulary whose last level is larger: room for unique tokens that other
-    /// candidates need.
+    /// The same trie under a vocabulary whose last level is larger: room for unique tokens that
+    /// other candidates need.
     ///
     /// # Errors
     /// [`Error::Identifier`] when another level differs or the last is smaller.

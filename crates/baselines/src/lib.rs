@@ -1,4 +1,5 @@
-//! Honest baselines for [`cart_retrieval`]: what a search has to beat before its claims are worth reading.
+//! Honest baselines for [`cart_retrieval`]: what a search has to beat before its claims are worth
+//! reading.
 //!
 //! | baseline | reads |
 //! |---|---|
@@ -9,7 +10,8 @@
 //! | [`MaxSim`] | token states of those texts, on top of any other search |
 //! | [`ScoreFusion`] | the scores of any of them, weighted on validation queries |
 //!
-//! All of them answer with [`Ranking`](cart_retrieval::eval::Ranking)s, which [`cart_retrieval::eval`] measures.
+//! All of them answer with [`Ranking`](cart_retrieval::eval::Ranking)s, which
+//! [`cart_retrieval::eval`] measures.
 //!
 //! # Example
 //! ```

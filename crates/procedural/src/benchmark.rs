@@ -53,11 +53,12 @@ pub trait Benchmark: Sync {
     /// Everything there is to say about an item; no other one has the same description.
     fn description(&self, index: usize) -> String;
 
-    /// Draws an item. `variant` 0 is the item itself, any other number one with other small deviations.
+    /// Draws an item. `variant` 0 is the item itself, any other number one with other small
+    /// deviations.
     fn draw(&self, index: usize, variant: u64) -> Drawn;
 
-    /// Training captions of every item, and one query each that no training caption equals, half of them built from
-    /// templates that no training caption uses.
+    /// Training captions of every item, and one query each that no training caption equals, half of
+    /// them built from templates that no training caption uses.
     ///
     /// # Errors
     /// [`Error::Captions`] when a query cannot be worded so that it differs from all training captions.
@@ -92,7 +93,8 @@ pub enum Drawn {
 }
 
 impl Drawn {
-    /// Its built-in descriptor, the one that [`Descriptors`](cart_media::Descriptors) gives for its file.
+    /// Its built-in descriptor, the one that [`Descriptors`](cart_media::Descriptors) gives for its
+    /// file.
     ///
     /// # Errors
     /// [`Error::Media`] for a video without frames.
@@ -114,8 +116,8 @@ impl Drawn {
         }
     }
 
-    /// Writes it into a folder as ordinary files: `NAME.png`, `NAME.wav`, or a folder `NAME` with `frame-000.png` and so on.
-    /// Returns the file's or folder's name.
+    /// Writes it into a folder as ordinary files: `NAME.png`, `NAME.wav`, or a folder `NAME` with
+    /// `frame-000.png` and so on. Returns the file's or folder's name.
     ///
     /// # Errors
     /// [`Error::Io`] when a file cannot be written.

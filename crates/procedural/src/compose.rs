@@ -1,4 +1,5 @@
-//! What captions of all benchmarks are made of: templates with slots, and the writer that fills them.
+//! What captions of all benchmarks are made of: templates with slots, and the writer that fills
+//! them.
 
 use std::hash::Hash;
 

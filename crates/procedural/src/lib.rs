@@ -1,4 +1,5 @@
-//! Benchmarks of captioned pictures, sounds and videos that are drawn from a seed: nothing to download, any size.
+//! Benchmarks of captioned pictures, sounds and videos that are drawn from a seed: nothing to
+//! download, any size.
 //!
 //! | modality | benchmark | an item | a composition of |
 //! |---|---|---|---|
@@ -6,9 +7,9 @@
 //! | audio | [`Sounds`] | [`Tune`] | timbres, pitches, rhythms, courses of loudness, order in time, a background |
 //! | video | [`Clips`] | [`Clip`] | shapes, colours, motions, speeds, order in time, interactions, a background |
 //!
-//! A configuration says how many items; an item is drawn and described on demand; `captions` splits training captions from
-//! held-out queries and audits the split. What the three have in common is the trait [`Benchmark`]; [`write_benchmark`]
-//! writes one to a folder as ordinary files.
+//! A configuration says how many items; an item is drawn and described on demand; `captions` splits
+//! training captions from held-out queries and audits the split. What the three have in common is
+//! the trait [`Benchmark`]; [`write_benchmark`] writes one to a folder as ordinary files.
 //!
 //! # Example
 //! ```

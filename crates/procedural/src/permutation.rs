@@ -1,10 +1,10 @@
 //! Numbers in another order, without a table.
 
-/// A permutation of the numbers below `len`, drawn from a seed: what makes item `index` a function of the seed and its number
-/// alone, and all items of a benchmark different.
+/// A permutation of the numbers below `len`, drawn from a seed: what makes item `index` a function
+/// of the seed and its number alone, and all items of a benchmark different.
 ///
-/// A network of Feistel over as many bits as `len` needs, walked until it lands below `len` again (Black and Rogaway, "Ciphers
-/// with Arbitrary Finite Domains", 2002).
+/// A network of Feistel over as many bits as `len` needs, walked until it lands below `len` again
+/// (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Permutation {
     len: u64,
@@ -64,7 +64,8 @@ fn mixed(value: u64) -> u64 {
 
 /// How the items of a benchmark are shared out among kinds of items, by their numbers alone.
 ///
-/// Kinds take turns; a kind that has few compositions ends at its `most`, and the last kind takes its turns then.
+/// Kinds take turns; a kind that has few compositions ends at its `most`, and the last kind takes
+/// its turns then.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shares<'a> {
     /// Turns of each kind in a cycle, and its most items; those of the last kind are not limited.
@@ -74,8 +75,8 @@ pub(super) struct Shares<'a> {
 }
 
 impl Shares<'_> {
-    /// The kind of item `index`, and its number among those of that kind: numbers of a kind are different, and those of the last
-    /// one below `2 * items`.
+    /// The kind of item `index`, and its number among those of that kind: numbers of a kind are
+    /// different, and those of the last one below `2 * items`.
     pub(super) fn of(&self, index: usize) -> (usize, u64) {
         let cycle: usize = self.kinds.iter().map(|(turns, _)| turns).sum();
         let (round, mut turn) = (index / cycle, index % cycle);

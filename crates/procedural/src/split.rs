@@ -103,7 +103,8 @@ fn out_of_words(id: &str) -> Error {
         .fix("ask for fewer training captions of an item")
 }
 
-/// How many of the captions, given by the facts that they state about each item, no other item agrees with.
+/// How many of the captions, given by the facts that they state about each item, no other item
+/// agrees with.
 pub(super) fn identifying<T: Captioned>(items: &T, stated: &[Vec<FactsOf<T>>]) -> usize {
     let kinds: HashSet<FactsOf<T>> = stated.iter().flatten().copied().collect();
     kinds

@@ -27,8 +27,9 @@ pub struct SplitCaptions {
 
 /// Counts about a split.
 ///
-/// A caption identifies its item when no other item agrees with the facts that it states. Relations between the objects of a
-/// scene ("above", "to the left of") are not counted as facts, so the true numbers are higher there.
+/// A caption identifies its item when no other item agrees with the facts that it states. Relations
+/// between the objects of a scene ("above", "to the left of") are not counted as facts, so the true
+/// numbers are higher there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct CaptionAudit {
@@ -36,7 +37,8 @@ pub struct CaptionAudit {
     pub training: usize,
     /// Number of queries.
     pub queries: usize,
-    /// Queries whose words are also those of a training caption, of whatever item: always 0, counted after the split.
+    /// Queries whose words are also those of a training caption, of whatever item: always 0,
+    /// counted after the split.
     pub shared_texts: usize,
     /// Queries that were worded again because a training caption had their words.
     pub reworded: usize,

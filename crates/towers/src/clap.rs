@@ -80,8 +80,7 @@ impl PretrainedClap {
     /// # Errors
     /// [`Error::Io`] when `config.json` is missing;
     /// [`Error::Model`] for a model of another family, or settings that are
-    /// not understood; [`Error::Config`] for sizes that do not fit each
-    /// other.
+    /// not understood; [`Error::Config`] for sizes that do not fit each other.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         let folder = folder.as_ref();
         Ok(Self { folder: folder.to_path_buf(), config: settings::clap_pair(folder)? })

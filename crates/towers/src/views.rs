@@ -8,10 +8,12 @@ use rayon::prelude::*;
 /// Views encoded at once.
 const BATCH: usize = 32;
 
-/// What makes embeddings of items out of those of their views: unit vectors, the mean of them, of unit length again.
+/// What makes embeddings of items out of those of their views: unit vectors, the mean of them, of
+/// unit length again.
 ///
-/// `views` reads an item, on several threads; `embed` turns as many views as it is told, one behind the other, into
-/// `[views, dim]`. Items are taken so many at a time that their views, at most `most` each, make a batch.
+/// `views` reads an item, on several threads; `embed` turns as many views as it is told, one behind
+/// the other, into `[views, dim]`. Items are taken so many at a time that their views, at most
+/// `most` each, make a batch.
 pub(super) fn embed_views<B: Backend>(
     items: &[MediaItem],
     most: usize,
@@ -48,7 +50,8 @@ fn unit(row: &[f32]) -> Vec<f32> {
     row.iter().map(|value| value / length.max(f32::MIN_POSITIVE)).collect()
 }
 
-/// Starts of `count` stretches of `length` seconds, evenly over a sound of `seconds`, from its beginning to its end.
+/// Starts of `count` stretches of `length` seconds, evenly over a sound of `seconds`, from its
+/// beginning to its end.
 pub(super) fn stretches(seconds: f64, length: f64, count: usize) -> Vec<f64> {
     let last = (seconds - length).max(0.0);
     let step = last / count.saturating_sub(1).max(1) as f64;

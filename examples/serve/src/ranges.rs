@@ -148,8 +148,8 @@ enum Range {
     Last(u64),
 }
 
-/// The ranges of a header in bytes; `None` if the unit is another one or the header is invalid, and so to be
-/// ignored.
+/// The ranges of a header in bytes; `None` if the unit is another one or the header is invalid, and
+/// so to be ignored.
 fn parse(text: &str) -> Option<Vec<Range>> {
     let (unit, set) = text.split_once('=')?;
     if !unit.eq_ignore_ascii_case("bytes") {

@@ -8,10 +8,11 @@ use crate::error::{Error, Result, ensure_all_in, ensure_in};
 ///
 /// The vector of a candidate is `features * R(f) + texts * c`, scaled to length 1: `R` a ridge
 /// regression from its feature row to the mean vector of its training texts, `c` that mean itself
-/// where the candidate has texts, both of length 1. Texts count by their weights: in that mean; and a candidate whose texts
-/// all weigh less than others' has its `c` and its part in the regression multiplied by the largest of them, relative to the
-/// largest of all. Where a map was tuned together with the text
-/// encoder ([`EncoderTuning`](crate::align::EncoderTuning)), `R` lies half way between the regression's and that map's.
+/// where the candidate has texts, both of length 1. Texts count by their weights: in that mean; and
+/// a candidate whose texts all weigh less than others' has its `c` and its part in the regression
+/// multiplied by the largest of them, relative to the largest of all. Where a map was tuned
+/// together with the text encoder ([`EncoderTuning`](crate::align::EncoderTuning)), `R` lies half
+/// way between the regression's and that map's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TextSpaceConfig {

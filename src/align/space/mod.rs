@@ -83,7 +83,8 @@ impl TextSpaceConfig {
         let space = pairs.space(tuned, &known, gamma, penalty)?;
         let mut held_out = Vec::with_capacity(texts.values.len());
         for (text, &item) in texts.items.iter().enumerate() {
-            // An item all of whose texts weigh nothing is in no fold: its features are all there is.
+            // An item all of whose texts weigh nothing is in no fold: its features are all there
+            // is.
             let row = match &out_of_fold[item as usize] {
                 Some(row) => row,
                 None => &space.map(items, item),

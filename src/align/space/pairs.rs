@@ -94,8 +94,8 @@ impl Pairs<'_> {
     }
 }
 
-/// Sum and count of the reciprocal ranks at which the texts of some items find them among those; texts without weight are not
-/// asked.
+/// Sum and count of the reciprocal ranks at which the texts of some items find them among those;
+/// texts without weight are not asked.
 fn ranks(items: &[u32], rows: &[f32], texts: &TextVectors) -> (f64, usize) {
     let mut units = rows.to_vec();
     units.chunks_exact_mut(texts.dim()).for_each(normalise);

@@ -82,7 +82,8 @@ fn comes_back_from_its_file() {
     }
 }
 
-/// A map that is the regression itself changes nothing; another one moves candidates half way to it.
+/// A map that is the regression itself changes nothing; another one moves candidates half way to
+/// it.
 #[test]
 fn a_tuned_map_counts_as_much_as_the_regression() {
     let (features, texts) = fixture(12, 2);

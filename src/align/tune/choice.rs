@@ -60,7 +60,8 @@ pub(super) fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// Whether values are larger than others of the same captions by two standard errors of the mean difference.
+/// Whether values are larger than others of the same captions by two standard errors of the mean
+/// difference.
 pub(in crate::align) fn is_better(values: &[f64], others: &[f64]) -> bool {
     let differences: Vec<f64> = values.iter().zip(others).map(|(a, b)| a - b).collect();
     let (n, gain) = (differences.len() as f64, mean(&differences));

@@ -30,7 +30,8 @@ pub struct EncoderTuning {
     pub shares: Vec<f64>,
     /// Share of the captions that are kept out. At 0, the last of `shares` is taken.
     pub validation_share: f64,
-    /// Whether to train once more, on all captions, after captions kept out have chosen how far to go.
+    /// Whether to train once more, on all captions, after captions kept out have chosen how far to
+    /// go.
     pub on_all: bool,
     /// Seed of order and dropout.
     pub seed: u64,

@@ -38,17 +38,18 @@ pub struct TunedEncoder<B: Backend> {
     pub map: Option<Ridge>,
     /// Share of the way from the original encoder (0) to the last pass of tuning (1).
     pub share: f64,
-    /// Mean reciprocal rank of the held-out captions for each of [`EncoderTuning::shares`]; empty if
-    /// none were held out.
+    /// Mean reciprocal rank of the held-out captions for each of [`EncoderTuning::shares`]; empty
+    /// if none were held out.
     pub validation_mrr: Vec<f64>,
 }
 
 impl EncoderTuning {
-    /// Trains the encoder, except the token embeddings of a pretrained one, so that every caption lies nearest to its own
-    /// candidate: InfoNCE against the vectors of all candidates (a random 4096 and the batch's own
-    /// where there are more), which are made as [`TextSpaceConfig`](super::TextSpaceConfig) says, with a trained map of
-    /// the features and with the other training texts as the encoder last saw them. A caption's own
-    /// candidate is made without that caption.
+    /// Trains the encoder, except the token embeddings of a pretrained one, so that every caption
+    /// lies nearest to its own candidate: InfoNCE against the vectors of all candidates (a random
+    /// 4096 and the batch's own where there are more), which are made as
+    /// [`TextSpaceConfig`](super::TextSpaceConfig) says, with a trained map of the features and
+    /// with the other training texts as the encoder last saw them. A caption's own candidate is
+    /// made without that caption.
     ///
     /// To choose one of `shares`, captions are kept out: of candidates that keep others, which are
     /// then found among all candidates; or all captions of some candidates, which are then found
@@ -102,8 +103,8 @@ impl EncoderTuning {
         Ok(TunedEncoder { encoder, map, ..chosen })
     }
 
-    /// The share that captions kept out find their candidates best with. It takes evidence to leave the first
-    /// of the shares: another has to be better by two standard errors.
+    /// The share that captions kept out find their candidates best with. It takes evidence to leave
+    /// the first of the shares: another has to be better by two standard errors.
     fn choose<B: Backend>(
         &self,
         start: &TextEncoder<B>,
@@ -136,9 +137,11 @@ impl EncoderTuning {
         Ok(TunedEncoder { encoder, map, share, validation_mrr })
     }
 
-    /// Captions to train on, captions to choose by, and whether those are all that their items have.
+    /// Captions to train on, captions to choose by, and whether those are all that their items
+    /// have.
     ///
-    /// Where items are seen, each keeps a caption, unless less than half of what is wanted can be had so.
+    /// Where items are seen, each keeps a caption, unless less than half of what is wanted can be
+    /// had so.
     fn split(
         &self,
         train: &[ItemCaption],

@@ -214,7 +214,8 @@ fn captions_kept_out_choose_how_far_to_go() {
         let stop = StopFlag::new();
         let all = again(1).fit(encoder(&tokenizer), &data, &stop, &device).unwrap();
         assert_eq!(all.share, tuned.share);
-        // Orders differ, since the generator of the one has made a choice; what is learned does not.
+        // Orders differ, since the generator of the one has made a choice; what is learned does
+        // not.
         let near = |a: &TextVectors, b: &TextVectors| -> f64 {
             let cosines = (0..a.len()).map(|t| f64::from(dot(a.row(t), b.row(t))));
             cosines.sum::<f64>() / a.len() as f64

@@ -57,10 +57,11 @@ pub(super) struct Training<'a, B: AutodiffBackend> {
 }
 
 impl<B: AutodiffBackend> Training<'_, B> {
-    /// Trains the encoder on captions, whose vectors `memory` holds; candidates of `out` do not compete.
+    /// Trains the encoder on captions, whose vectors `memory` holds; candidates of `out` do not
+    /// compete.
     ///
-    /// The map of the features is linear: one over a kernel has a landmark for every item, and learns them by
-    /// heart before the encoder learns anything.
+    /// The map of the features is linear: one over a kernel has a landmark for every item, and
+    /// learns them by heart before the encoder learns anything.
     pub(super) fn run(
         &self,
         encoder: TextEncoder<B>,
@@ -198,7 +199,8 @@ fn numbers<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
     tensor.into_data().iter::<f32>().collect()
 }
 
-/// Items of a pool that compete at a step, ascending: all of them, or the batch's own and random others.
+/// Items of a pool that compete at a step, ascending: all of them, or the batch's own and random
+/// others.
 fn competitors(pool: &[u32], own: &[u32], rng: &mut ChaCha8Rng) -> Vec<u32> {
     if pool.len() <= COMPETITORS {
         return pool.to_vec();

@@ -32,7 +32,8 @@ pub enum LeakPolicy {
 pub enum LeakKind {
     /// It has the query's words in their order, and describes the query's item: memory is measured.
     SameItem,
-    /// It has the query's words in their order, and describes another item: neither can be told from the other.
+    /// It has the query's words in their order, and describes another item: neither can be told
+    /// from the other.
     OtherItem,
     /// It has nearly the query's words, and describes the query's item.
     NearSameItem,
@@ -70,10 +71,11 @@ impl LeakKind {
 
 /// What to look for, and what to do about it.
 ///
-/// Texts are compared by their [`words`]: lower case, letters and digits only. Two texts are near duplicates when the Jaccard
-/// similarity of their sets of shingles (runs of `shingle` words) is `threshold` at least. By default a query that is a training text of its own
-/// item is refused; what is nearly one is told, as people describe one thing in like words; so is what describes another
-/// item.
+/// Texts are compared by their [`words`]: lower case, letters and digits only. Two texts are near
+/// duplicates when the Jaccard similarity of their sets of shingles (runs of `shingle` words) is
+/// `threshold` at least. By default a query that is a training text of its own item is refused;
+/// what is nearly one is told, as people describe one thing in like words; so is what describes
+/// another item.
 ///
 /// # Example
 /// ```
@@ -133,7 +135,8 @@ impl LeakAuditConfig {
 
     /// Looks for every query among the training texts; `ids` names the items of both.
     ///
-    /// Finds all near duplicates there are (by an index of the queries, training texts pass by once).
+    /// Finds all near duplicates there are (by an index of the queries, training texts pass by
+    /// once).
     ///
     /// # Errors
     /// As [`LeakAuditConfig::validate`]; [`Error::Captions`] for an item that has no id.
@@ -230,7 +233,8 @@ pub struct LeakAudit {
     pub near: usize,
     /// Queries with such a near duplicate of their own item.
     pub near_same_item: usize,
-    /// Queries with such a near duplicate of another item; some are counted in `near_same_item` too.
+    /// Queries with such a near duplicate of another item; some are counted in `near_same_item`
+    /// too.
     pub near_other_item: usize,
     /// The first pairs of each kind, in the order of the queries.
     pub examples: Vec<LeakPair>,
@@ -247,7 +251,8 @@ impl LeakAudit {
         }
     }
 
-    /// Refuses what the settings refuse; gives the warnings about what they tell, a text for each kind.
+    /// Refuses what the settings refuse; gives the warnings about what they tell, a text for each
+    /// kind.
     ///
     /// # Errors
     /// [`Error::Captions`] with the count and the first pairs of the first kind that is refused.

@@ -55,8 +55,8 @@ struct Index {
 
 /// The fewest members that a set of `size` shares with any that is as similar as `threshold`.
 fn fewest_shared(size: usize, threshold: f64) -> usize {
-    // The same product as in the final comparison, so that rounding cannot lose a pair: there the union is `size`
-    // at least, and rounding is monotone.
+    // The same product as in the final comparison, so that rounding cannot lose a pair: there the
+    // union is `size` at least, and rounding is monotone.
     let least = threshold * size as f64;
     (1..=size).find(|&shared| shared as f64 >= least).unwrap_or(size)
 }
@@ -108,7 +108,8 @@ impl Index {
         let mut set: Vec<u32> =
             all.iter().filter_map(|member| self.ranks.get(member).copied()).collect();
         set.sort_unstable();
-        // Members that no query has come first in the order: they use up places and point to nothing.
+        // Members that no query has come first in the order: they use up places and point to
+        // nothing.
         let unknown = size - set.len();
         let first = (size + 1 - fewest_shared(size, self.threshold)).saturating_sub(unknown);
         let mut near: Vec<u32> = set
@@ -158,7 +159,8 @@ pub(super) fn better(kept: &mut Best, other: Best) {
     }
 }
 
-/// For every query the most similar training text of each kind, among those as similar as `threshold`.
+/// For every query the most similar training text of each kind, among those as similar as
+/// `threshold`.
 pub(super) fn join(
     train: &[ItemCaption],
     queries: &[ItemCaption],

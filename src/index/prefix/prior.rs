@@ -13,9 +13,9 @@ const TILE: usize = 64;
 
 /// Queries in the space of the candidates, ready to score nodes.
 ///
-/// A node's score is the logarithm of what a softmax over all candidates, `exp(s <x, z>)`, gives the
-/// candidates below it, from their [`PrefixStats`]; with scores of this kind as logits, probabilities
-/// over the children of a prefix are those of the candidates summed up.
+/// A node's score is the logarithm of what a softmax over all candidates, `exp(s <x, z>)`, gives
+/// the candidates below it, from their [`PrefixStats`]; with scores of this kind as logits,
+/// probabilities over the children of a prefix are those of the candidates summed up.
 #[derive(Debug, Clone)]
 pub struct PrefixPrior<'a> {
     stats: &'a PrefixStats,

@@ -24,17 +24,17 @@ const MOST_BELOW: usize = 4_096;
 
 /// The candidates' vectors summed up for every node of the trie: number, mean, spread.
 ///
-/// For a query vector x and a scale s, the sum over the candidates z below a node of `exp(s <x, z>)`
-/// is what a softmax over all candidates would give the node. With mean `mu`, number `n` and a
-/// Gaussian around the mean, its logarithm is
-/// `ln n + s <x, mu> + s^2 / 2 * <x, S x> * t`, with `S` the level's covariance within nodes, scaled
-/// to trace 1, and `t` the node's own mean squared distance from its mean. [`PrefixStats`] keeps what
-/// this takes; a node of one candidate has that candidate's vector as its mean and no spread, so the
-/// last step of an identifier is exact.
+/// For a query vector x and a scale s, the sum over the candidates z below a node of
+/// `exp(s <x, z>)` is what a softmax over all candidates would give the node. With mean `mu`,
+/// number `n` and a Gaussian around the mean, its logarithm is
+/// `ln n + s <x, mu> + s^2 / 2 * <x, S x> * t`, with `S` the level's covariance within nodes,
+/// scaled to trace 1, and `t` the node's own mean squared distance from its mean. [`PrefixStats`]
+/// keeps what this takes; a node of one candidate has that candidate's vector as its mean and no
+/// spread, so the last step of an identifier is exact.
 ///
 /// That is closer the smaller a node is. So the children of a prefix are scored by the sums over
-/// their own children ([`PrefixStats::looks_ahead`]), as long as those are few enough to look at: 65,536
-/// below the root, 4096 below any other prefix.
+/// their own children ([`PrefixStats::looks_ahead`]), as long as those are few enough to look at:
+/// 65,536 below the root, 4096 below any other prefix.
 ///
 /// # Memory
 /// The vectors, `4 N D` bytes; a mean for every node of at least two candidates; 24 bytes a node.

@@ -7,8 +7,8 @@ const SAME: f32 = 0.9;
 /// Rows that are kept before the most similar ones are merged, as a multiple of those at the end.
 const SLACK: usize = 4;
 
-/// Merges rows of length 1 that are nearly alike, then the most similar ones until at most `most` are
-/// left. A merged row is the mean direction of the rows in it.
+/// Merges rows of length 1 that are nearly alike, then the most similar ones until at most `most`
+/// are left. A merged row is the mean direction of the rows in it.
 ///
 /// # Shapes
 /// - `rows`: `[n, dim]`

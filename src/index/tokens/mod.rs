@@ -1,8 +1,8 @@
 //! Token states of the candidates' texts, for late interaction.
 //!
 //! A vector says what a text is about as a whole; token states say what its words mean in their
-//! places. Late interaction (ColBERT, Khattab and Zaharia 2020) compares every token of a query with
-//! all tokens of a candidate and adds up the best matches:
+//! places. Late interaction (ColBERT, Khattab and Zaharia 2020) compares every token of a query
+//! with all tokens of a candidate and adds up the best matches:
 //!
 //! ```text
 //! MS(q, i) = sum over tokens t of q of w_t max over tokens u of i of <e_t, e_u> / sum over t of w_t

@@ -26,7 +26,8 @@ pub struct TokenStates {
 }
 
 impl TokenStates {
-    /// Puts those of all candidates together. `most` is what candidates that come later are held to.
+    /// Puts those of all candidates together. `most` is what candidates that come later are held
+    /// to.
     ///
     /// # Errors
     /// [`Error::Captions`] for more than 2^32 tokens.
@@ -47,8 +48,8 @@ impl TokenStates {
         Ok(Self { space, starts, states, scales, most, absent: 0.0 })
     }
 
-    /// Sets the similarity of candidates without tokens to every query: that of a usual candidate, so
-    /// that they are neither favoured nor left behind.
+    /// Sets the similarity of candidates without tokens to every query: that of a usual candidate,
+    /// so that they are neither favoured nor left behind.
     pub fn with_absent(self, absent: f32) -> Self {
         Self { absent, ..self }
     }

@@ -72,8 +72,8 @@ impl<B: Backend> GuideBatch<B> {
         Self { levels, own: matrix(own), change: matrix(change), items: items.to_vec() }
     }
 
-    /// Names the items that the batch's rows describe, where they are named otherwise than by their identifiers: rows of one
-    /// item are no negatives of each other.
+    /// Names the items that the batch's rows describe, where they are named otherwise than by their
+    /// identifiers: rows of one item are no negatives of each other.
     ///
     /// # Panics
     /// When there is not one item a row.

@@ -43,17 +43,18 @@ pub struct AlignmentConfig {
     /// Whether the factors are trained.
     pub learn_scales: bool,
     /// Whether the map of the query is trained where it starts as the identity. Trained on the few
-    /// captions of a small set, it loses more than it gains; a map between spaces of different width
-    /// is always trained.
+    /// captions of a small set, it loses more than it gains; a map between spaces of different
+    /// width is always trained.
     pub learn_map: bool,
-    /// Weight of the cosine of the lexical part of a query's vector ([`LexicalHead`]); `None` without
-    /// one.
+    /// Weight of the cosine of the lexical part of a query's vector ([`LexicalHead`]); `None`
+    /// without one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub words: Option<f32>,
 }
 
 impl AlignmentConfig {
-    /// What a file that leaves settings out starts from; [`validate`](Self::validate) misses the width.
+    /// What a file that leaves settings out starts from; [`validate`](Self::validate) misses the
+    /// width.
     fn without_dim() -> Self {
         Self::new(0)
     }

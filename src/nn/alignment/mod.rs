@@ -126,8 +126,8 @@ impl<B: Backend> AlignmentHead<B> {
             .collect()
     }
 
-    /// Scores of tokens by how near they are to the targets, for neighbour-smoothed targets: logits of a
-    /// query that lies where the target's candidate does, without the text at hand.
+    /// Scores of tokens by how near they are to the targets, for neighbour-smoothed targets: logits
+    /// of a query that lies where the target's candidate does, without the text at hand.
     ///
     /// # Shapes
     /// - returns: per level `[batch, size]`; absent where no target has a choice

@@ -1,10 +1,11 @@
 //! The identifier decoder on the CPU: what a search steps through where tensors lie in main memory.
 //!
-//! It computes what [`Decoder::step`](super::Decoder::step) does, from the same weights, with what a search
-//! needs in view: rows of any number of beams a query, nothing padded; products that read the same rows
-//! (queries, keys and values of the self-attention; the cross-attentions' queries and the gates' halves that
-//! meet Y) as one; caches that stay where they were written, found through each row's ancestors. A row's
-//! arithmetic does not depend on the rows beside it, so neither do its bits.
+//! It computes what [`Decoder::step`](super::Decoder::step) does, from the same weights, with what
+//! a search needs in view: rows of any number of beams a query, nothing padded; products that read
+//! the same rows (queries, keys and values of the self-attention; the cross-attentions' queries and
+//! the gates' halves that meet Y) as one; caches that stay where they were written, found through
+//! each row's ancestors. A row's arithmetic does not depend on the rows beside it, so neither do
+//! its bits.
 
 mod attention;
 mod dense;

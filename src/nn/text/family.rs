@@ -46,7 +46,8 @@ pub(super) trait Family<B: Backend>: Sized {
     /// Applies layer number `at`.
     fn layer(&self, at: usize, hidden: Tensor<B, 3>, bias: &Tensor<B, 4>) -> Tensor<B, 3>;
 
-    /// The output of layer number `at` for the decoder; `hidden` is the input of the layer above it.
+    /// The output of layer number `at` for the decoder; `hidden` is the input of the layer above
+    /// it.
     fn layer_output(&self, _at: usize, hidden: Tensor<B, 3>) -> Tensor<B, 3> {
         hidden
     }
@@ -145,8 +146,8 @@ pub(super) fn add_positions<B: Backend>(
     dropout.forward(words + positions.weight.val().narrow(0, 0, length).unsqueeze::<3>())
 }
 
-/// Makes all parameters of an encoder constants of the training, but for those of the layers from number
-/// `count` on and of the norms of their outputs.
+/// Makes all parameters of an encoder constants of the training, but for those of the layers from
+/// number `count` on and of the norms of their outputs.
 pub(super) struct FreezeLowest {
     pub(super) count: usize,
     /// Names of the parts that the parameter at hand is in.
@@ -173,7 +174,8 @@ impl<B: Backend> ModuleMapper<B> for FreezeLowest {
     }
 }
 
-/// Parameters of a layer of width `d` and inner width `f`: attention, feed-forward block and two norms, all with biases.
+/// Parameters of a layer of width `d` and inner width `f`: attention, feed-forward block and two
+/// norms, all with biases.
 pub fn layer_params(d: usize, f: usize) -> usize {
     count(&[&[4, d, d], &[2, d, f], &[f], &[9, d]])
 }

@@ -62,7 +62,8 @@ impl<B: Backend> TextEncoder<B> {
         self.finish(prefix, padding)
     }
 
-    /// Encodes vectors in the places of the words' embeddings: what a map makes of a query that is no text.
+    /// Encodes vectors in the places of the words' embeddings: what a map makes of a query that is
+    /// no text.
     ///
     /// # Shapes
     /// - `words`: `[batch, tokens, d_model]`
@@ -154,7 +155,8 @@ impl<B: Backend> TextEncoder<B> {
         each!(TextEncoder, self, encoder => encoder.n_layers())
     }
 
-    /// The longest text it has positions for, in tokens; none for families that take any length (T5).
+    /// The longest text it has positions for, in tokens; none for families that take any length
+    /// (T5).
     pub fn max_tokens(&self) -> Option<usize> {
         each!(TextEncoder, self, encoder => encoder.max_tokens())
     }
@@ -199,8 +201,8 @@ impl<B: Backend> TextEncoder<B> {
         map_each!(TextEncoder => TextEncoder, self, encoder => encoder.freeze_token_embeddings())
     }
 
-    /// Makes the embeddings and the lowest layers, with the norms of their outputs, constants of the
-    /// training.
+    /// Makes the embeddings and the lowest layers, with the norms of their outputs, constants of
+    /// the training.
     ///
     /// A norm or a table that all layers share is frozen with the lowest layer.
     pub fn freeze_layers(self, layers: usize) -> Self {

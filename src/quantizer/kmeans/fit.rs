@@ -100,8 +100,8 @@ impl KMeansConfig {
     /// Fits centres to rows of any source, with another engine for the assignment, such as a GPU's.
     ///
     /// # Errors
-    /// As [`KMeansConfig::fit_source`], [`Error::Interrupted`] after a stop, and whatever the engine
-    /// returns.
+    /// As [`KMeansConfig::fit_source`], [`Error::Interrupted`] after a stop, and whatever the
+    /// engine returns.
     ///
     /// # Example
     /// ```

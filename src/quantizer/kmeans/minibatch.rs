@@ -16,11 +16,11 @@ use crate::{
 impl KMeansConfig {
     /// Fits centres to rows that are read batch by batch.
     ///
-    /// First centres come from a whole fit, restarts included, of a large even sample
-    /// (the field `sample_rows`). Then all rows are read again and again in batches in random
-    /// order; each batch draws its centres towards its means with a weight that falls as rows are
-    /// counted (Sculley 2010). A last pass measures the inertia. At most
-    /// the sample and one batch are in memory. When all rows fit into the sample, this is
+    /// First centres come from a whole fit, restarts included, of a large even sample (the field
+    /// `sample_rows`). Then all rows are read again and again in batches in random order; each
+    /// batch draws its centres towards its means with a weight that falls as rows are counted
+    /// (Sculley 2010). A last pass measures the inertia. At most the sample and one batch are in
+    /// memory. When all rows fit into the sample, this is
     /// [`KMeansConfig::fit`].
     ///
     /// # Errors

@@ -70,15 +70,17 @@ pub struct RqVaeConfig {
     pub init_sample: usize,
     /// Epochs after which unused codes are restarted, again and again; 0 never restarts.
     pub restart_every: usize,
-    /// Code sequences kept at each level when embeddings are encoded, of which the one of least error in the latent space is
-    /// taken; 1 takes the nearest code at each level, as the training does. The training is the same with any.
+    /// Code sequences kept at each level when embeddings are encoded, of which the one of least
+    /// error in the latent space is taken; 1 takes the nearest code at each level, as the training
+    /// does. The training is the same with any.
     pub encode_beam: usize,
     /// Seed of weights, order and restarts.
     pub seed: u64,
 }
 
 impl RqVaeConfig {
-    /// What a file that leaves settings out starts from; [`validate`](Self::validate) misses the sizes.
+    /// What a file that leaves settings out starts from; [`validate`](Self::validate) misses the
+    /// sizes.
     fn without_sizes() -> Self {
         Self::new(Vec::new())
     }

@@ -48,7 +48,8 @@ pub struct RqVaeEvent {
     pub restarted: usize,
 }
 
-/// Of a level and some rows: how often each code was chosen, and what for. Also their moving averages.
+/// Of a level and some rows: how often each code was chosen, and what for. Also their moving
+/// averages.
 struct Totals<B: Backend> {
     /// `[size]`
     counts: Tensor<B, 1>,

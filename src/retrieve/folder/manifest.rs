@@ -73,8 +73,9 @@ pub struct Manifest {
     /// Statistics of the changes since the quantizer was fitted.
     #[serde(default, rename = "growth")]
     pub stats: ChangeStats,
-    /// Files by role: `model`, `quantizer`, `tokenizer`, `trie`, `ids`, `order`; `vectors`, `geometry`, `space`,
-    /// `metadata`, `projection` and `tokens` where the index has them, `owners` where candidates have several identifiers.
+    /// Files by role: `model`, `quantizer`, `tokenizer`, `trie`, `ids`, `order`; `vectors`,
+    /// `geometry`, `space`, `metadata`, `projection` and `tokens` where the index has them,
+    /// `owners` where candidates have several identifiers.
     pub files: BTreeMap<String, ManifestFile>,
 }
 

@@ -15,15 +15,16 @@ use crate::{
 
 /// Free identifiers for new rows, after the candidates `removed` are gone.
 ///
-/// A row has the tokens that the quantizer gives it, and the smallest unique token that is free. Where none is free, the
-/// fewest of its last tokens give way to the nearest ones below which some are.
+/// A row has the tokens that the quantizer gives it, and the smallest unique token that is free.
+/// Where none is free, the fewest of its last tokens give way to the nearest ones below which some
+/// are.
 ///
 /// # Shapes
 /// - `rows`: `[n, dim]`
 ///
 /// # Errors
-/// As [`Quantizer::encode`]; [`Error::Identifier`] for groups that are not the index's, and when every identifier is in
-/// use.
+/// As [`Quantizer::encode`]; [`Error::Identifier`] for groups that are not the index's, and when
+/// every identifier is in use.
 pub(super) fn identify<B: Backend>(
     index: &CandidateIndex,
     quantizer: &CoarseToFine<B>,
@@ -72,8 +73,9 @@ pub(super) fn identify<B: Backend>(
     Ok((identifiers, stats))
 }
 
-/// Puts the nearest tokens below which there is room in the place of as few of the last ones as there have to be; gives
-/// the squared distance of the row to what they stand for, and none where there is no room at all.
+/// Puts the nearest tokens below which there is room in the place of as few of the last ones as
+/// there have to be; gives the squared distance of the row to what they stand for, and none where
+/// there is no room at all.
 fn nearest<B: Backend>(
     row: &[f32],
     quantizer: &CoarseToFine<B>,
@@ -89,8 +91,9 @@ fn nearest<B: Backend>(
     Ok(None)
 }
 
-/// Puts the nearest tokens in the place of those from `level` on. What there is room for by the sizes of the levels may
-/// have none all the same, where nodes have fewer children: then the next nearest is tried.
+/// Puts the nearest tokens in the place of those from `level` on. What there is room for by the
+/// sizes of the levels may have none all the same, where nodes have fewer children: then the next
+/// nearest is tried.
 fn complete<B: Backend>(
     row: &[f32],
     quantizer: &CoarseToFine<B>,

@@ -15,7 +15,8 @@ use super::*;
 const FOLDER: &str = "CART_TEST_CRASH_FOLDER";
 const FIRST: &str = "CART_TEST_CRASH_FIRST";
 
-/// A change: ids that come, or ids that go. Two batches come, and as many candidates go: the index keeps its size.
+/// A change: ids that come, or ids that go. Two batches come, and as many candidates go: the index
+/// keeps its size.
 enum Step {
     Add(Vec<String>),
     Remove(Vec<String>),
@@ -49,7 +50,8 @@ fn expected(changes: usize) -> BTreeSet<String> {
     ids
 }
 
-/// What the killed process does: changes, each with a word when it is done, and now and then a new base.
+/// What the killed process does: changes, each with a word when it is done, and now and then a new
+/// base.
 #[test]
 fn child() {
     let (Ok(folder), Ok(first)) = (std::env::var(FOLDER), std::env::var(FIRST)) else { return };

@@ -1,4 +1,5 @@
-//! Many threads search while others change. `CART_TEST_SOAK_SECONDS=600` makes it a soak, which also watches the memory.
+//! Many threads search while others change. `CART_TEST_SOAK_SECONDS=600` makes it a soak, which
+//! also watches the memory.
 
 use std::{
     collections::BTreeSet,

@@ -269,7 +269,8 @@ fn guidance_that_cannot_be_is_refused() {
     assert!(retriever.with_beam(wrong).query("red").run().is_err());
 }
 
-/// Vectors that say what the words are too: learned, saved, loaded, and refused where they do not fit.
+/// Vectors that say what the words are too: learned, saved, loaded, and refused where they do not
+/// fit.
 #[test]
 fn words_are_part_of_queries_and_of_the_saved_index() {
     let _turn = turn();

@@ -45,7 +45,8 @@ fn a_network_of_an_index_learns_on_and_one_of_constants_is_refused() {
     }
 }
 
-/// As the recipes do: a pretrained encoder that was read without gradients is trained where nothing freezes it.
+/// As the recipes do: a pretrained encoder that was read without gradients is trained where nothing
+/// freezes it.
 #[test]
 fn a_pretrained_encoder_learns_wherever_it_was_read() {
     let _turn = turn();

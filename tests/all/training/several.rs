@@ -43,7 +43,8 @@ fn candidates_with_several_identifiers_are_trained_found_once_and_saved() {
     let retriever = Retriever::<Flex>::load(folder.path(), &device).unwrap();
     assert_eq!(retriever.index().identifier_map(), made.index().identifier_map());
 
-    // Every candidate once, by the identifier that scores best; twin: all identifiers, scored one by one.
+    // Every candidate once, by the identifier that scores best; twin: all identifiers, scored one
+    // by one.
     let texts: Vec<&str> = setup.queries.iter().map(|query| query.text.as_str()).collect();
     let hits = retriever.query(&texts[..8]).top(items).run().unwrap();
     let (mut second, owners) = (0, retriever.index().identifier_map());
@@ -71,7 +72,8 @@ fn candidates_with_several_identifiers_are_trained_found_once_and_saved() {
             assert_eq!(distinct.len(), top);
         }
     }
-    // Validations counted candidates, not entries: twin, a search with the model that was the best of them.
+    // Validations counted candidates, not entries: twin, a search with the model that was the best
+    // of them.
     let found = retriever.query(&texts[..32]).top(1).beam(entries).rankings().unwrap();
     let right = setup.queries.iter().zip(&found).filter(|(q, found)| found.items[0] == q.item);
     let right = right.count() as f64 / 32.0;
@@ -118,7 +120,8 @@ fn candidates_with_several_identifiers_are_trained_found_once_and_saved() {
     assert!(scores[0].metrics.recall_at_10 > 0.5, "{}", scores[0].metrics);
 }
 
-/// Saving as one identifier a candidate leaves no file of owners behind, and such folders load as before.
+/// Saving as one identifier a candidate leaves no file of owners behind, and such folders load as
+/// before.
 #[test]
 fn an_index_with_one_identifier_a_candidate_has_no_owners_on_disk() {
     let _turn = turn();

@@ -38,7 +38,8 @@ impl TowerStart {
         Self { kind: B::KIND, from: Box::new(device.clone()) }
     }
 
-    /// Starts with a text encoder that has weights, usually a pretrained one, on the encoder's device.
+    /// Starts with a text encoder that has weights, usually a pretrained one, on the encoder's
+    /// device.
     ///
     /// Frozen parts keep their weights.
     pub fn encoder<B: LocalBackend>(encoder: TextEncoder<Autodiff<B>>) -> Self {
@@ -110,8 +111,8 @@ impl DualTowerConfig {
         self.run(start, data, stop, Length::Epochs)
     }
 
-    /// Trains for about `seconds` seconds instead of `epochs` passes; [`DualTower::passes`] says how
-    /// many passes that was.
+    /// Trains for about `seconds` seconds instead of `epochs` passes; [`DualTower::passes`] says
+    /// how many passes that was.
     ///
     /// Steps on a copy, which is thrown away, show how long a step takes: 20 of them, or a tenth of
     /// a pass where that is more, but within a tenth of `seconds`. As many steps as fit into

@@ -47,11 +47,11 @@ impl Neighbours {
         self.rows.dim()
     }
 
-    /// The `k` most similar rows of each query, best first, equals by their rows; `own` gives a query's own row, which
-    /// is passed over.
+    /// The `k` most similar rows of each query, best first, equals by their rows; `own` gives a
+    /// query's own row, which is passed over.
     ///
-    /// Products in `f32` say which rows can be among the `k`; sums in `f64`, in the order of the numbers, are their
-    /// similarities. So the answer is that of the plain double loop.
+    /// Products in `f32` say which rows can be among the `k`; sums in `f64`, in the order of the
+    /// numbers, are their similarities. So the answer is that of the plain double loop.
     pub fn of(
         &self,
         queries: &Features,
@@ -78,7 +78,8 @@ impl Neighbours {
         let shift: Option<Vec<f32>> = (self.metric == Metric::Euclidean).then(|| {
             self.norms.iter().map(|norm| (0.5 * (norm / largest).powi(2)) as f32).collect()
         });
-        // Twice the error of a sum of `dim` products of numbers whose lengths are 1 at most, for each of two scores.
+        // Twice the error of a sum of `dim` products of numbers whose lengths are 1 at most, for
+        // each of two scores.
         let slack = 4.0 * (dim + 8) as f32 * f32::EPSILON;
         let rows = (PRODUCTS / count).clamp(1, ROWS);
         let blocks = asked.par_chunks(rows * dim).enumerate();
@@ -103,8 +104,8 @@ impl Neighbours {
             .collect())
     }
 
-    /// The `k` most similar rows of a query and its norm, by scores that are `slack` off at most; rows of a score of minus
-    /// infinity are passed over.
+    /// The `k` most similar rows of a query and its norm, by scores that are `slack` off at most;
+    /// rows of a score of minus infinity are passed over.
     fn best(
         &self,
         (query, norm): (&[f32], f64),

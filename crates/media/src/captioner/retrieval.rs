@@ -15,8 +15,9 @@ const PART: usize = 4096;
 
 /// Settings of a [`RetrievalCaptioner`].
 ///
-/// A caption of a neighbour of similarity `s` gets the weight `weight * exp((s - s_1) / temperature)` times its own, `s_1` being
-/// the similarity of the nearest neighbour.
+/// A caption of a neighbour of similarity `s` gets the weight
+/// `weight * exp((s - s_1) / temperature)` times its own, `s_1` being the similarity of the nearest
+/// neighbour.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RetrievalConfig {
@@ -26,7 +27,8 @@ pub struct RetrievalConfig {
     pub metric: Metric,
     /// Weight of a caption of the nearest neighbour.
     pub weight: f32,
-    /// Similarity that a neighbour may lack for its captions to weigh 0.37 (1/e) of the nearest one's.
+    /// Similarity that a neighbour may lack for its captions to weigh 0.37 (1/e) of the nearest
+    /// one's.
     pub temperature: f64,
     /// Captions of a neighbour that are taken, the first ones; without it, all.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -75,7 +77,8 @@ impl RetrievalConfig {
     /// `features`: `[items, D]`; items without captions are left aside.
     ///
     /// # Errors
-    /// As [`RetrievalConfig::validate`]; [`Error::Captions`] without captions, or for one of an item that is not there;
+    /// As [`RetrievalConfig::validate`]; [`Error::Captions`] without captions, or for one of an
+    /// item that is not there;
     /// [`Error::Features`] for a row that is not finite, or all zero with [`Metric::Cosine`].
     pub fn fit(self, features: &Features, training: &[ItemCaption]) -> Result<RetrievalCaptioner> {
         self.validate()?;
@@ -113,8 +116,9 @@ impl RetrievalConfig {
 
 /// Describes a candidate by the captions of the candidates nearest to it in the feature space.
 ///
-/// An item that has captions itself is not its own neighbour. A text that several neighbours have is given once, with the weight of the
-/// nearest. The answer is that of the plain double loop, equals in the order of the items, on any number of threads.
+/// An item that has captions itself is not its own neighbour. A text that several neighbours have
+/// is given once, with the weight of the nearest. The answer is that of the plain double loop,
+/// equals in the order of the items, on any number of threads.
 ///
 /// # Example
 /// ```

@@ -7,7 +7,8 @@ use cart_retrieval::Result;
 use super::{PublishedSet, files::read_table, set::Builder};
 use crate::media::Modality;
 
-/// How the sounds of AudioCaps are called on disk; the set has only captions and where its sounds come from.
+/// How the sounds of AudioCaps are called on disk; the set has only captions and where its sounds
+/// come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ClipName {
     /// `YOUTUBEID_START.wav`, cut to ten seconds.
@@ -23,10 +24,11 @@ const COLUMNS: [&str; 4] = ["audiocap_id", "youtube_id", "start_time", "caption"
 /// Length of a clip in seconds.
 const LENGTH: f64 = 10.0;
 
-/// Reads AudioCaps: a table for each split (`train.csv`, `val.csv`, `test.csv`), with the name that the split gets.
+/// Reads AudioCaps: a table for each split (`train.csv`, `val.csv`, `test.csv`), with the name that
+/// the split gets.
 ///
-/// A clip has a line for each of its captions: one in the training split, five in the others. Ids are
-/// `YOUTUBEID_START`; captions carry their `audiocap_id`.
+/// A clip has a line for each of its captions: one in the training split, five in the others. Ids
+/// are `YOUTUBEID_START`; captions carry their `audiocap_id`.
 ///
 /// # Errors
 /// [`Error::Io`](cart_retrieval::Error::Io) when a file cannot be read;

@@ -28,11 +28,12 @@ struct Sentence {
     sentid: Option<i64>,
 }
 
-/// Reads `dataset_flickr8k.json`, `dataset_flickr30k.json` or `dataset_coco.json` of Karpathy and Fei-Fei's
-/// splits.
+/// Reads `dataset_flickr8k.json`, `dataset_flickr30k.json` or `dataset_coco.json` of Karpathy and
+/// Fei-Fei's splits.
 ///
-/// Ids are file names. Images of the split `restval` (MS-COCO) are put into `train`, as is usual with these
-/// splits. A file is `filepath/filename` where the set has folders (`val2014/COCO_val2014_000000391895.jpg`).
+/// Ids are file names. Images of the split `restval` (MS-COCO) are put into `train`, as is usual
+/// with these splits. A file is `filepath/filename` where the set has folders
+/// (`val2014/COCO_val2014_000000391895.jpg`).
 ///
 /// # Errors
 /// [`Error::Io`] when the file cannot be read; [`Error::Captions`] when it is no such JSON, an image occurs twice

@@ -1,5 +1,5 @@
-//! Readers of published data sets' own annotation files: Flickr30K and MS-COCO (Karpathy's JSON), MSR-VTT,
-//! MSVD, Clotho, AudioCaps.
+//! Readers of published data sets' own annotation files: Flickr30K and MS-COCO (Karpathy's JSON),
+//! MSR-VTT, MSVD, Clotho, AudioCaps.
 //!
 //! Each reads the files as they are published and gives a [`PublishedSet`], which
 //! [writes](PublishedSet::write) the plain files that the rest of the library reads (`docs/data.md`).

@@ -37,8 +37,9 @@ struct Sentence {
 const SHAPE: &str =
     r#"{"videos": [{"video_id", "split"}], "sentences": [{"video_id", "caption"}]}"#;
 
-/// Reads the annotations of MSR-VTT (`train_val_videodatainfo.json`, `test_videodatainfo.json`; joined as
-/// `MSRVTT_data.json`): one or more files, with the splits that they name (`validate` as `val`).
+/// Reads the annotations of MSR-VTT (`train_val_videodatainfo.json`, `test_videodatainfo.json`;
+/// joined as `MSRVTT_data.json`): one or more files, with the splits that they name (`validate` as
+/// `val`).
 ///
 /// Ids are those of the videos (`video7010`), files `video7010.mp4`.
 ///
@@ -54,15 +55,16 @@ pub fn msr_vtt<P: AsRef<Path>>(paths: &[P]) -> Result<PublishedSet> {
     set.finish(last(paths)?)
 }
 
-/// Reads MSR-VTT in the 1k-A split: 9,000 videos to train on with all their sentences (or the 7,010 of an
-/// older list), and 1,000 to test on with one sentence each.
+/// Reads MSR-VTT in the 1k-A split: 9,000 videos to train on with all their sentences (or the 7,010
+/// of an older list), and 1,000 to test on with one sentence each.
 ///
-/// `paths` are the annotations as [`msr_vtt`] reads them; `train` is a list with the column `video_id`
-/// (`MSRVTT_train.9k.csv`); `test` one with `video_id` and `sentence` (`MSRVTT_JSFUSION_test.csv`).
+/// `paths` are the annotations as [`msr_vtt`] reads them; `train` is a list with the column
+/// `video_id` (`MSRVTT_train.9k.csv`); `test` one with `video_id` and `sentence`
+/// (`MSRVTT_JSFUSION_test.csv`).
 ///
 /// # Errors
-/// As [`msr_vtt`]; [`Error::Captions`] also for a list without these columns, with a video that no file names,
-/// or with a video twice or in both lists.
+/// As [`msr_vtt`]; [`Error::Captions`] also for a list without these columns, with a video that no
+/// file names, or with a video twice or in both lists.
 pub fn msr_vtt_1k_a<P: AsRef<Path>>(
     paths: &[P],
     train: impl AsRef<Path>,

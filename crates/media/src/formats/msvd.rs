@@ -11,12 +11,13 @@ use super::{
 };
 use crate::media::Modality;
 
-/// Reads MSVD: the descriptions, and a list of clips for each split (`train_list.txt` and so on: a clip a line,
-/// 1,200, 100 and 670 in the usual split).
+/// Reads MSVD: the descriptions, and a list of clips for each split (`train_list.txt` and so on: a
+/// clip a line, 1,200, 100 and 670 in the usual split).
 ///
-/// The descriptions are `AllVideoDescriptions.txt` (a clip and a sentence a line, `#` before comments) or the
-/// corpus' own `.csv` (columns `VideoID`, `Start`, `End`, `Language`, `Description`), of which the English ones
-/// are taken. Ids are `VideoID_Start_End` (`mv89psg6zh4_33_46`), files that with `.avi`.
+/// The descriptions are `AllVideoDescriptions.txt` (a clip and a sentence a line, `#` before
+/// comments) or the corpus' own `.csv` (columns `VideoID`, `Start`, `End`, `Language`,
+/// `Description`), of which the English ones are taken. Ids are `VideoID_Start_End`
+/// (`mv89psg6zh4_33_46`), files that with `.avi`.
 ///
 /// # Errors
 /// [`Error::Io`] when a file cannot be read; [`Error::Captions`] when it looks otherwise, a list names a clip

@@ -11,7 +11,8 @@ use super::Picture;
 /// Slowest and fastest animation, in pictures a second: GIF counts hundredths of seconds.
 const RATES: std::ops::RangeInclusive<f32> = 0.1..=50.0;
 
-/// An animated GIF that shows pictures one after the other, for ever; each has up to 256 colours of its own.
+/// An animated GIF that shows pictures one after the other, for ever; each has up to 256 colours of
+/// its own.
 ///
 /// # Errors
 /// [`Error::Media`] without pictures, for pictures of several sizes or above 65,535 pixels a side, and for a rate

@@ -36,7 +36,8 @@ pub struct MediaItem {
     pub path: PathBuf,
     /// What kind of media it is.
     pub modality: Modality,
-    /// The part of the file that is meant, in seconds from its start: from, and up to. Absent for the whole file.
+    /// The part of the file that is meant, in seconds from its start: from, and up to. Absent for
+    /// the whole file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub span: Option<(f64, f64)>,
 }

@@ -60,8 +60,8 @@ static SOFT: LazyLock<Vec<[f32; COLOURS]>> = LazyLock::new(|| {
 /// Square roots are taken of all shares (the Hellinger map), so that Euclidean distance compares
 /// histograms well and small objects count beside a large background. The soft colours follow the
 /// idea of colour names (van de Weijer et al., "Learning Color Names for Real-World Applications",
-/// 2009), the edges that of oriented histograms (Dalal and Triggs, "Histograms of Oriented Gradients
-/// for Human Detection", 2005).
+/// 2009), the edges that of oriented histograms (Dalal and Triggs, "Histograms of Oriented
+/// Gradients for Human Detection", 2005).
 ///
 /// # Shapes
 /// - returns: `[PICTURE_FEATURES]`

@@ -1,4 +1,5 @@
-//! A built-in descriptor of videos: what their frames show, and what changes where, nothing learned.
+//! A built-in descriptor of videos: what their frames show, and what changes where, nothing
+//! learned.
 
 use cart_retrieval::{Error, Result};
 
@@ -22,10 +23,11 @@ pub const VIDEO_FEATURES: usize = 3 * PICTURE_FEATURES + LOOKS + PARTS * GRID * 
 
 /// Describes a video by its frames, whatever their size.
 ///
-/// The mean of [`picture_features`] over the frames, their mean in the second half less that in the first, and their
-/// mean change from frame to frame; which share of all edges has which direction, and how long they are for the area that is not
-/// background, which a thing keeps wherever it moves; and the change of brightness between frames in a grid of 6 by 6 cells for
-/// 4 parts of the video.
+/// The mean of [`picture_features`] over the frames, their mean in the second half less that in the
+/// first, and their mean change from frame to frame; which share of all edges has which direction,
+/// and how long they are for the area that is not background, which a thing keeps wherever it
+/// moves; and the change of brightness between frames in a grid of 6 by 6 cells for 4 parts of the
+/// video.
 ///
 /// # Shapes
 /// - `frames`: at least one, in the order of time
@@ -80,8 +82,9 @@ pub fn video_features(frames: &[Picture]) -> Result<Vec<f32>> {
     Ok(features)
 }
 
-/// Shares of directions among all edges, as square roots, and the edges' length against the root of the area that has other
-/// colours than the commonest one; from the descriptors of the frames, which end with the colours and edges of the whole frame.
+/// Shares of directions among all edges, as square roots, and the edges' length against the root of
+/// the area that has other colours than the commonest one; from the descriptors of the frames,
+/// which end with the colours and edges of the whole frame.
 fn looks(described: &[Vec<f32>]) -> [f32; LOOKS] {
     let (mut directions, mut length) = ([0.0; DIRECTIONS], 0.0);
     for frame in described {
@@ -104,7 +107,8 @@ fn looks(described: &[Vec<f32>]) -> [f32; LOOKS] {
     looks
 }
 
-/// Mean brightness, 0 to 1, of the cells of a grid; cells of pictures smaller than the grid take the nearest pixel.
+/// Mean brightness, 0 to 1, of the cells of a grid; cells of pictures smaller than the grid take
+/// the nearest pixel.
 fn brightness(frame: &Picture) -> [f32; GRID * GRID] {
     let (width, height) = (frame.width(), frame.height());
     let bounds = |cell: usize, size: usize| {

@@ -197,7 +197,8 @@ impl Plot {
         }
     }
 
-    /// What is there, one after the other: separators behind a shape and between shapes, and between the parts of what it does.
+    /// What is there, one after the other: separators behind a shape and between shapes, and
+    /// between the parts of what it does.
     fn listed(
         &self,
         [behind, between]: [&str; 2],

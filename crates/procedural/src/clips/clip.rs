@@ -109,7 +109,8 @@ impl Clip {
         format!("{}; {} background", plot.description(), backdrop.word())
     }
 
-    /// Its frames, in the order of time. Positions, sizes, angles and shades differ a little from video to video.
+    /// Its frames, in the order of time. Positions, sizes, angles and shades differ a little from
+    /// video to video.
     ///
     /// # Example
     /// See [`Clip`].
@@ -117,7 +118,8 @@ impl Clip {
         self.render_variant(0)
     }
 
-    /// The same drawn again: `variant` 0 is [`Clip::render`], any other number has other small deviations.
+    /// The same drawn again: `variant` 0 is [`Clip::render`], any other number has other small
+    /// deviations.
     ///
     /// # Example
     /// ```
@@ -133,8 +135,8 @@ impl Clip {
         motion::frames(&self.script, self.size, self.frames, &mut rng)
     }
 
-    /// The first `count` training captions: the same ones each time, no two alike. Fewer come back where there are no more ways
-    /// to say it (which starts at some hundreds).
+    /// The first `count` training captions: the same ones each time, no two alike. Fewer come back
+    /// where there are no more ways to say it (which starts at some hundreds).
     ///
     /// # Example
     /// ```

@@ -30,8 +30,8 @@ const KINDS: [&[(Kind, usize, usize)]; 2] = [
 
 /// A benchmark of captioned videos, drawn from a seed.
 ///
-/// In a video a shape moves, or moves in two ways one after the other; or two shapes move side by side, or one does something
-/// to the other; before a backdrop.
+/// In a video a shape moves, or moves in two ways one after the other; or two shapes move side by
+/// side, or one does something to the other; before a backdrop.
 ///
 /// Invariants:
 /// 1. A video is a function of the seed, its number and `max_shapes`: nothing is kept, and a larger benchmark begins with the
@@ -149,8 +149,8 @@ impl Clips {
         (0..self.len()).map(|index| self.clip(index))
     }
 
-    /// Training captions of every video, and one query each that no training caption equals, half of them built from templates
-    /// that no training caption uses.
+    /// Training captions of every video, and one query each that no training caption equals, half
+    /// of them built from templates that no training caption uses.
     ///
     /// # Errors
     /// When a video's query cannot be worded so that it differs from all training captions.

@@ -58,7 +58,8 @@ fn default_frames() -> usize {
 }
 
 impl ClipsConfig {
-    /// `count` videos of up to two shapes, 16 frames of 64 pixels, with seed 0 and five training captions each.
+    /// `count` videos of up to two shapes, 16 frames of 64 pixels, with seed 0 and five training
+    /// captions each.
     ///
     /// # Example
     /// ```

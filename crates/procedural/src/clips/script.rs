@@ -5,7 +5,8 @@ use serde::Serialize;
 use super::words::{Interaction, Motion, Side, Speed};
 use crate::{Backdrop, Colour, Shape, permutation::Digits};
 
-/// Combinations of shape and colour: no two shapes of a video share one, so that a caption can point at each.
+/// Combinations of shape and colour: no two shapes of a video share one, so that a caption can
+/// point at each.
 const LOOKS: usize = Shape::ALL.len() * Colour::ALL.len();
 
 /// A shape that moves.
@@ -132,7 +133,8 @@ pub struct Script {
     pub(super) backdrop: Backdrop,
 }
 
-/// Which facts of a video a caption states. Shapes, colours, motions and their order are always stated.
+/// Which facts of a video a caption states. Shapes, colours, motions and their order are always
+/// stated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Facts {
     pub(super) speed: bool,

@@ -1,4 +1,5 @@
-//! What a video is made of, and the words for it; shapes, colours and backdrops are those of pictures.
+//! What a video is made of, and the words for it; shapes, colours and backdrops are those of
+//! pictures.
 
 use crate::vocabulary::vocabulary;
 
@@ -99,7 +100,8 @@ vocabulary! {
 }
 
 impl Interaction {
-    /// What the one does to the other, in the order of [`Interaction::words`], which say what it is doing.
+    /// What the one does to the other, in the order of [`Interaction::words`], which say what it is
+    /// doing.
     ///
     /// # Example
     /// ```

@@ -26,9 +26,9 @@ const FEW_OBJECTS: [(f64, usize); 2] = [(0.2, 3_000), (0.4, 30_000)];
 
 /// A benchmark of captioned pictures, drawn from a seed.
 ///
-/// Each scene has one to three objects that differ in shape, colour, size, texture and place, before
-/// a backdrop. Pictures and captions are made on demand, so that a million scenes take some tens of
-/// megabytes.
+/// Each scene has one to three objects that differ in shape, colour, size, texture and place,
+/// before a backdrop. Pictures and captions are made on demand, so that a million scenes take some
+/// tens of megabytes.
 ///
 /// Invariants:
 /// 1. The same configuration gives the same scenes, pictures, features and captions.

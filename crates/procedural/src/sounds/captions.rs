@@ -78,7 +78,8 @@ impl Composition for Score {
         Score::key(self, facts)
     }
 
-    /// A lone event comes neither before nor after another, and needs its ground to be told from its look-alikes.
+    /// A lone event comes neither before nor after another, and needs its ground to be told from
+    /// its look-alikes.
     fn suits(&self, template: &str) -> bool {
         let relates = ["{first}", "{after}", "{before}", "{table}"];
         let lone = self.events().len() == 1;
@@ -87,7 +88,8 @@ impl Composition for Score {
 
     fn fill(&self, template: &str, rng: &mut ChaCha8Rng) -> (String, Facts) {
         let lone = self.events().len() == 1;
-        // Where several events tell sounds apart, courses and pauses are sometimes left out, as people do.
+        // Where several events tell sounds apart, courses and pauses are sometimes left out, as
+        // people do.
         let facts = Facts {
             courses: lone || rng.random_bool(0.7),
             gap: lone

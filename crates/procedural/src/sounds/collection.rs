@@ -13,13 +13,14 @@ use crate::{
     texts::SplitCaptions,
 };
 
-/// Turns of sounds with one, two and three events, and the most of each, so that captions still tell them apart.
+/// Turns of sounds with one, two and three events, and the most of each, so that captions still
+/// tell them apart.
 const KINDS: [(usize, usize); 3] = [(1, 3_000), (2, 30_000), (2, usize::MAX)];
 
 /// A benchmark of captioned sounds, drawn from a seed.
 ///
-/// Each sound has one to three events, one after the other, that differ in timbre, pitch, rhythm and course of loudness, with
-/// pauses of one length between them, before a ground.
+/// Each sound has one to three events, one after the other, that differ in timbre, pitch, rhythm
+/// and course of loudness, with pauses of one length between them, before a ground.
 ///
 /// Invariants:
 /// 1. A sound is a function of the seed, its number and `max_events`: nothing is kept, and a larger benchmark begins with the
@@ -126,8 +127,8 @@ impl Sounds {
         (0..self.len()).map(|index| self.tune(index))
     }
 
-    /// Training captions of every sound, and one query each that no training caption equals, half of them built from templates
-    /// that no training caption uses.
+    /// Training captions of every sound, and one query each that no training caption equals, half
+    /// of them built from templates that no training caption uses.
     ///
     /// # Errors
     /// When a sound's query cannot be worded so that it differs from all training captions.

@@ -7,7 +7,8 @@ use crate::permutation::Digits;
 
 /// The most events that one sound has.
 pub(super) const MAX_EVENTS: usize = 3;
-/// Combinations of timbre and pitch: no two events of a sound share one, so that a caption can point at each.
+/// Combinations of timbre and pitch: no two events of a sound share one, so that a caption can
+/// point at each.
 const VOICES: usize = Timbre::ALL.len() * Pitch::ALL.len();
 /// Combinations of rhythm and course.
 const MANNERS: usize = Rhythm::ALL.len() * Course::ALL.len();
@@ -67,7 +68,8 @@ pub struct Score {
     pub(super) ground: Ground,
 }
 
-/// Which facts of a sound a caption states. Timbres, pitches, rhythms and the order are always stated.
+/// Which facts of a sound a caption states. Timbres, pitches, rhythms and the order are always
+/// stated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Facts {
     pub(super) courses: bool,

@@ -171,8 +171,8 @@ fn note(timbre: Timbre, hertz: f32, count: usize, noise: &mut Noise) -> Vec<f32>
     }
 }
 
-/// A sawtooth whose step is rounded off, so that little of it is folded down (Välimäki and Huovilainen,
-/// "Antialiasing Oscillators in Subtractive Synthesis", 2007).
+/// A sawtooth whose step is rounded off, so that little of it is folded down (Välimäki and
+/// Huovilainen, "Antialiasing Oscillators in Subtractive Synthesis", 2007).
 fn saw(turns: f32, step: f32) -> f32 {
     let naive = 2.0 * turns - 1.0;
     let rounding = if turns < step {
@@ -256,7 +256,8 @@ impl Noise {
     }
 }
 
-/// A band around a frequency: the constant-peak band-pass of R. Bristow-Johnson's "Audio EQ Cookbook".
+/// A band around a frequency: the constant-peak band-pass of R. Bristow-Johnson's "Audio EQ
+/// Cookbook".
 struct Resonator {
     gain: f32,
     feedback: [f32; 2],

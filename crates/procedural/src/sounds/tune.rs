@@ -100,7 +100,8 @@ impl Tune {
         format!("{}; over {}", events.join(&then), self.score.ground.word())
     }
 
-    /// Its sound, 16,000 samples a second. Frequencies, lengths and levels differ a little from sound to sound.
+    /// Its sound, 16,000 samples a second. Frequencies, lengths and levels differ a little from
+    /// sound to sound.
     ///
     /// # Example
     /// See [`Tune`].
@@ -108,7 +109,8 @@ impl Tune {
         self.render_variant(0)
     }
 
-    /// The same played again: `variant` 0 is [`Tune::render`], any other number has other small deviations.
+    /// The same played again: `variant` 0 is [`Tune::render`], any other number has other small
+    /// deviations.
     ///
     /// # Example
     /// ```
@@ -123,8 +125,8 @@ impl Tune {
         synthesis::play(&self.score, &mut item_rng(self.seed, self.index, 0x50d5 ^ (variant << 16)))
     }
 
-    /// The first `count` training captions: the same ones each time, no two alike. Fewer come back where there are no more ways
-    /// to say it (which starts at some hundreds).
+    /// The first `count` training captions: the same ones each time, no two alike. Fewer come back
+    /// where there are no more ways to say it (which starts at some hundreds).
     ///
     /// # Example
     /// ```

@@ -1,7 +1,7 @@
 //! The image tower of CLIP.
 //!
-//! Source: Radford et al. 2021 (arXiv 2103.00020); the transformer over patches is that of Dosovitskiy et al. 2020 (arXiv
-//! 2010.11929).
+//! Source: Radford et al. 2021 (arXiv 2103.00020); the transformer over patches is that of
+//! Dosovitskiy et al. 2020 (arXiv 2010.11929).
 
 use burn::{
     module::Module,
@@ -37,7 +37,8 @@ pub struct ClipVisionConfig {
     pub norm_epsilon: f64,
 }
 
-/// A transformer over the patches of a picture and a vector of its own, which in the end stands for the picture.
+/// A transformer over the patches of a picture and a vector of its own, which in the end stands for
+/// the picture.
 #[derive(Module, Debug)]
 pub struct ClipVisionEncoder<B: Backend> {
     class: Embedding<B>,
@@ -141,11 +142,12 @@ impl<B: Backend> ClipVisionEncoder<B> {
         self.post_norm.forward(class).reshape([batch, d_model])
     }
 
-    /// The hidden states that the reference implementation (`transformers`, with `output_hidden_states`) shows before
-    /// the first layer and behind each.
+    /// The hidden states that the reference implementation (`transformers`, with
+    /// `output_hidden_states`) shows before the first layer and behind each.
     ///
     /// # Shapes
-    /// As [`ClipVisionEncoder::forward`]; returns `[batch, 1 + patches, d_model]` each, the picture's own vector first.
+    /// As [`ClipVisionEncoder::forward`]; returns `[batch, 1 + patches, d_model]` each, the
+    /// picture's own vector first.
     pub fn hidden_states(&self, pixels: Tensor<B, 4>) -> Vec<Tensor<B, 3>> {
         let mut states = vec![self.embed(pixels)];
         for layer in &self.layers {
@@ -164,7 +166,8 @@ impl<B: Backend> ClipVisionEncoder<B> {
             "{height} x {width} pixels are not {} patches of {size} x {size}",
             places - 1
         );
-        // A patch is a row of the product: channel by channel, as the weights of a convolution are stored.
+        // A patch is a row of the product: channel by channel, as the weights of a convolution are
+        // stored.
         let patches = pixels
             .reshape([batch, channels, rows, size, columns, size])
             .permute([0, 2, 4, 1, 3, 5])

@@ -1,7 +1,7 @@
 //! HTSAT, the sound tower of CLAP: a transformer over shifted windows of a spectrogram.
 //!
-//! Source: Chen et al. 2022 (arXiv 2202.00874) on Liu et al. 2021 (arXiv 2103.14030), in the form of LAION's CLAP (Wu et
-//! al. 2023, arXiv 2211.06687) without feature fusion.
+//! Source: Chen et al. 2022 (arXiv 2202.00874) on Liu et al. 2021 (arXiv 2103.14030), in the form
+//! of LAION's CLAP (Wu et al. 2023, arXiv 2211.06687) without feature fusion.
 
 use burn::{
     module::{Module, Param},
@@ -80,7 +80,8 @@ struct Stage<B: Backend> {
     merge: Option<Merge<B>>,
 }
 
-/// A transformer over shifted windows of a log-mel spectrogram; the mean of its last places stands for the sound.
+/// A transformer over shifted windows of a log-mel spectrogram; the mean of its last places stands
+/// for the sound.
 #[derive(Module, Debug)]
 pub struct HtsatEncoder<B: Backend> {
     bands: Bands<B>,
@@ -257,8 +258,8 @@ impl<B: Backend> HtsatEncoder<B> {
         self.norm.forward(last).mean_dim(1).reshape([batch, width])
     }
 
-    /// The hidden states that the reference implementation (`transformers`, with `output_hidden_states`) shows: of the
-    /// patches, and behind each stage.
+    /// The hidden states that the reference implementation (`transformers`, with
+    /// `output_hidden_states`) shows: of the patches, and behind each stage.
     ///
     /// # Shapes
     /// As [`HtsatEncoder::forward`]; returns `[batch, places, width]` each.
@@ -360,8 +361,8 @@ impl<B: Backend> WindowLayer<B> {
         hidden + self.feed_forward.forward(normed)
     }
 
-    /// What is added to the scores: by distance, and between regions that shifting has put side by side. Laid out for
-    /// every window, `[batch * windows, heads, size, size]`.
+    /// What is added to the scores: by distance, and between regions that shifting has put side by
+    /// side. Laid out for every window, `[batch * windows, heads, size, size]`.
     fn bias(&self, side: usize, window: usize, shift: usize, batch: usize) -> Tensor<B, 4> {
         let device = self.distances.weight.device();
         let [_, heads] = self.distances.weight.dims();
@@ -398,7 +399,8 @@ impl<B: Backend> Merge<B> {
     }
 }
 
-/// Moves everything up and to the left by so many places, what falls out coming in again on the other side.
+/// Moves everything up and to the left by so many places, what falls out coming in again on the
+/// other side.
 fn rolled<B: Backend>(x: Tensor<B, 4>, by: usize) -> Tensor<B, 4> {
     if by == 0 {
         return x;
@@ -421,7 +423,8 @@ fn distances(window: usize) -> Vec<i64> {
         .collect()
 }
 
-/// Of each window, where two places were neighbours before the shift and where they were not, `[windows, size, size]`.
+/// Of each window, where two places were neighbours before the shift and where they were not,
+/// `[windows, size, size]`.
 fn apart(side: usize, window: usize, shift: usize) -> Vec<f32> {
     // The last window holds what was shifted out of the picture beside what was there before.
     let region = |at: usize| usize::from(at >= side - window) + usize::from(at >= side - shift);
@@ -439,8 +442,8 @@ fn apart(side: usize, window: usize, shift: usize) -> Vec<f32> {
     values
 }
 
-/// What stretches a row of `from` numbers to `to` of them by cubic convolution (a = -0.75), first on first and last on
-/// last, `[from, to]`.
+/// What stretches a row of `from` numbers to `to` of them by cubic convolution (a = -0.75), first
+/// on first and last on last, `[from, to]`.
 fn cubic(from: usize, to: usize) -> Vec<f32> {
     const A: f64 = -0.75;
     let weight = |distance: f64| {

@@ -1,7 +1,7 @@
 //! ImageBind: towers for pictures and videos, texts, and sounds into one space.
 //!
-//! Source: Girdhar et al. 2023 (arXiv 2305.05665) and its published code and weights; the towers for depth, heat and motion
-//! are left out.
+//! Source: Girdhar et al. 2023 (arXiv 2305.05665) and its published code and weights; the towers
+//! for depth, heat and motion are left out.
 
 use burn::{
     module::{Module, Param},
@@ -136,8 +136,8 @@ struct AudioTower<B: Backend> {
     stride: usize,
 }
 
-/// Three towers into one space. All embeddings are unit vectors: the factors that the published model multiplies those
-/// of texts and sounds by change no order.
+/// Three towers into one space. All embeddings are unit vectors: the factors that the published
+/// model multiplies those of texts and sounds by change no order.
 #[derive(Module, Debug)]
 pub struct ImageBind<B: Backend> {
     vision: VisionTower<B>,

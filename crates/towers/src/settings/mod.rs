@@ -1,5 +1,5 @@
-//! The settings files of CLIP and CLAP: every field is followed, known to be harmless, or refused by
-//! name.
+//! The settings files of CLIP and CLAP: every field is followed, known to be harmless, or refused
+//! by name.
 
 use std::path::Path;
 

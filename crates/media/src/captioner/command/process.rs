@@ -26,8 +26,9 @@ enum Output {
 
 /// The output of the program for an input; nothing when it was stopped.
 ///
-/// Input, output and errors go through threads of their own, so that neither side waits for the other with a full pipe. When the program is ended,
-/// they are left to themselves: a pipe may live on in a program that it started.
+/// Input, output and errors go through threads of their own, so that neither side waits for the
+/// other with a full pipe. When the program is ended, they are left to themselves: a pipe may live
+/// on in a program that it started.
 pub(super) fn run(
     config: &CommandConfig,
     items: usize,

@@ -16,7 +16,8 @@ const INK: RGBColor = RGBColor(51, 51, 51);
 const GRID: RGBColor = RGBColor(225, 225, 225);
 const FULL: RGBColor = RGBColor(31, 87, 180);
 const OTHER: RGBColor = RGBColor(150, 176, 219);
-/// Pixels: the sheet, the names on its left, a panel, the space right of a panel's bars for their figures.
+/// Pixels: the sheet, the names on its left, a panel, the space right of a panel's bars for their
+/// figures.
 const WIDTH: i32 = 920;
 const NAMES: i32 = 280;
 const PANEL: i32 = (WIDTH - NAMES) / 2;

@@ -91,8 +91,8 @@ impl Row {
     }
 }
 
-/// The full method with a recipe's sizes: both fusions, K-Means, RQ-VAE, and a consistency loss, of the default weight
-/// where the recipe has none.
+/// The full method with a recipe's sizes: both fusions, K-Means, RQ-VAE, and a consistency loss, of
+/// the default weight where the recipe has none.
 pub fn full(recipe: &Recipe) -> Recipe {
     let mut full = recipe.clone();
     full.model.fusion = FusionMode::Both;
@@ -121,7 +121,8 @@ pub fn shortened(mut recipe: Recipe) -> Recipe {
     recipe
 }
 
-/// A checksum of a recipe and of the data that it is used on: results with another one are of another experiment.
+/// A checksum of a recipe and of the data that it is used on: results with another one are of
+/// another experiment.
 pub fn digest(recipe: &Recipe, data: &[u8; 32]) -> Result<String> {
     let mut writer = Sha256Writer::new(std::io::sink());
     serde_json::to_writer(&mut writer, &(env!("CARGO_PKG_VERSION"), data, recipe))?;

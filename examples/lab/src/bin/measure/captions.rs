@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 
 use crate::{Common, inputs};
 
-/// Texts whose words are as unequally frequent as those of captions: the word of rank r in proportion to 1/r.
+/// Texts whose words are as unequally frequent as those of captions: the word of rank r in
+/// proportion to 1/r.
 #[derive(Args, Clone)]
 pub struct AuditArgs {
     /// Training texts.

@@ -34,7 +34,8 @@ pub enum Row {
     Ridge,
     /// A dual tower around the recipe's text encoder.
     DualTower,
-    /// A flat search over the vectors of the recipe's space, by its text encoder, tuned as the recipe says.
+    /// A flat search over the vectors of the recipe's space, by its text encoder, tuned as the
+    /// recipe says.
     Flat,
     /// The other baselines of this list, fused.
     Fusion,

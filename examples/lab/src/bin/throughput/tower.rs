@@ -18,7 +18,8 @@ const TOP: usize = 10;
 /// Candidates that a thread multiplies at once.
 const BLOCK: usize = 4096;
 
-/// Unit vectors of queries, `[queries, width]`; a part of them on every thread, as in CART's search.
+/// Unit vectors of queries, `[queries, width]`; a part of them on every thread, as in CART's
+/// search.
 fn encode<B: Backend>(setting: &Setting<'_, B>, rows: &[&[u32]]) -> Result<Vec<f32>> {
     let engine = setting.engine;
     let mut order: Vec<usize> = (0..rows.len()).collect();
@@ -116,8 +117,8 @@ fn scan(queries: &[f32], candidates: &[f32], width: usize) -> Vec<Best> {
                 let rows = candidates.len() / width;
                 scores.resize(n * rows, 0.0f32);
                 // SAFETY: reads queries[i * width + p] and candidates[j * width + p], writes
-                // scores[i * rows + j], for i < n, j < rows, p < width: all within their slices, and
-                // `scores` overlaps neither.
+                // scores[i * rows + j], for i < n, j < rows, p < width: all within their slices,
+                // and `scores` overlaps neither.
                 unsafe {
                     gemm(
                         n,
