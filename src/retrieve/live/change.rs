@@ -118,7 +118,8 @@ impl Change {
         let states = count.saturating_mul(ItemTokens::bytes_per_token(token_width));
         let whole = tokens.saturating_add(vectors).saturating_add(states) == body.len();
         let objects = [0, n].contains(&metadata.len()) && [0, n].contains(&counts.len());
-        if levels == 0 || !whole || !objects {
+        let wide = count == 0 || token_width > 0;
+        if levels == 0 || !whole || !objects || !wide {
             let found = format!("{} bytes, {} objects", body.len(), metadata.len());
             return Err(wrong("tokens, vectors and metadata of the added candidates", found));
         }
