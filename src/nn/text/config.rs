@@ -15,7 +15,7 @@ use crate::{error::Result, nn::WeightInit};
 ///
 /// # Example
 /// ```
-/// use cart_retrieval::{expert::ScratchEncoderConfig, nn::TextEncoderConfig};
+/// use cart_retrieval::expert::{ScratchEncoderConfig, TextEncoderConfig};
 /// let scratch = ScratchEncoderConfig {
 ///     vocabulary: 100, max_tokens: 16, d_model: 8, d_ff: 16, n_heads: 2, n_layers: 1, dropout: 0.1,
 /// };
