@@ -46,7 +46,8 @@ pub struct Clip<B: Backend> {
 /// # Example
 /// ```no_run
 /// use burn::backend::Flex;
-/// use cart_media::{Picture, towers::PretrainedClip};
+/// use cart_media::Picture;
+/// use cart_towers::PretrainedClip;
 /// let pretrained = PretrainedClip::open("clip-vit-base-patch32")?;
 /// let (clip, report) = pretrained.load::<Flex>(&Default::default())?;
 /// println!("{report}");
