@@ -94,7 +94,7 @@ impl<'a> SearchSpace<'a> {
             .found(config.late_interaction.to_string())
             .fix_if(
                 config.late_interaction > 0.0 && self.token_states.is_none(),
-                "make the index with [late_interaction] in its recipe (align::LateInteraction)",
+                "make the index with [late_interaction] in its recipe (align::LateInteractionConfig)",
             )?;
         match (vectors, self.prefix_stats) {
             (Some(QueryVectors { vectors, scales }), Some(stats)) => {

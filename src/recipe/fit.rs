@@ -380,7 +380,8 @@ impl<'a> Fit<'a> {
             chosen.captions,
             mrr.join(", "),
         ));
-        Ok(Some((states, share * factor)))
+        // States that no search reads would only take space.
+        Ok((share > 0.0).then_some((states, share * factor)))
     }
 
     /// The training pairs.

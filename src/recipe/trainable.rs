@@ -193,7 +193,7 @@ impl<B: Trainable> TextSide<B> {
         B::embed_side(self, captions, words, device)
     }
 
-    /// Token states of so many candidates, from their captions.
+    /// Token states of candidates, from their captions and the number of candidates.
     ///
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) without an encoder; as [`LateInteractionConfig::fit`].

@@ -32,7 +32,7 @@ impl MaxSim {
         Self { states, weight: 0.5, top: 20 }
     }
 
-    /// Weight of the similarity beside the scores of the search.
+    /// Sets the weight of the similarity relative to the scores of the search.
     pub fn with_weight(self, weight: f32) -> Self {
         Self { weight, ..self }
     }

@@ -26,8 +26,8 @@ pub struct TokenStates {
 }
 
 impl TokenStates {
-    /// Puts those of all candidates together. `most` is what candidates that come later are held
-    /// to.
+    /// Collects the token states of all candidates. `most` is also the maximum for candidates that are
+    /// added later.
     ///
     /// # Errors
     /// [`Error::Captions`] for more than 2^32 tokens.
